@@ -1,0 +1,98 @@
+# Two commands do everything: `make repro` and `make test`. Needs Python 3.11, git and make; `make help` lists the rest.
+#
+# torch is the one package that differs between machines. TORCH=auto takes the CUDA build where nvidia-smi is found and
+# the CPU build elsewhere; `make repro TORCH=cuda` or TORCH=cpu decides by hand. requirements.lock serves both.
+
+TORCH ?= auto
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+PYTEST := $(BIN)/python -m pytest
+
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for name in python3.11 python3.12 python3; do command -v $$name && break; done)
+endif
+ifeq ($(TORCH),auto)
+override TORCH := $(if $(shell command -v nvidia-smi),cuda,cpu)
+endif
+INSTALLED := $(VENV)/installed-$(TORCH)
+TORCH_PIN := $(shell grep '^torch==' requirements.lock)
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help repro test test-slow benchmark lint format lock clean no-scm
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: $(INSTALLED) no-scm  ## run the pipeline (whatever is not up to date), then print a summary
+	@$(BIN)/python -m pipelines.doctor
+	@$(BIN)/dvc repro
+	@$(BIN)/python -m pipelines.summary
+
+test: lint  ## lint, types, unit and integration tests
+	$(PYTEST) -m "not slow" tests/unit tests/integration tests/gpu
+
+test-slow: $(INSTALLED)  ## the tests that take minutes each
+	$(PYTEST) -m slow
+
+benchmark: $(INSTALLED)  ## time `dvc repro` from nothing, stage by stage, in a clone of the last commit
+	$(BIN)/python -m tests.benchmarks.pipeline
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The environment: made anew whenever the lock or the torch build changes, so that it holds what the lock says, no more.
+$(INSTALLED): requirements.lock
+	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python is missing: apt-get install python3.11 python3.11-venv"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or 3.12: apt-get install python3.11 python3.11-venv, or make PYTHON=..."; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is missing: apt-get install python3.11-venv"; exit 1; }
+	@echo "installing requirements.lock into $(VENV): some minutes, once"
+	"$$("$(PYTHON)" -c 'import sys; print(sys._base_executable)')" -m venv --clear $(VENV)
+	$(install-torch-$(TORCH))
+	$(BIN)/python -m pip install --quiet --use-pep517 -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The CPU build comes from PyTorch's own index (the package index has the CUDA build only); the lock then finds it there.
+define install-torch-cpu
+$(BIN)/python -m pip install --quiet --no-deps $(TORCH_PIN) --index-url $(TORCH_CPU_INDEX) --timeout 15 --retries 1 \
+  || echo "$(TORCH_CPU_INDEX) cannot be reached: taking torch from the package index"
+endef
+
+# Nothing to do before: the lock's torch brings its CUDA libraries along.
+define install-torch-cuda
+@echo "torch with CUDA: some gigabytes to download"
+endef
+
+lock:  ## pin the newest versions that pyproject.toml allows into requirements.lock
+	"$(PYTHON)" -m venv --clear .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --no-deps "$$(sed -nE 's/^ *"(torch==[0-9.]+)".*/\1/p' pyproject.toml)" --index-url $(TORCH_CPU_INDEX)
+	.cache/lock/bin/python -m pip install --quiet -e '.[test]'
+	.cache/lock/bin/python -m pip freeze --all --exclude pip --exclude wheel --exclude llm4seg > .cache/frozen
+	{ echo "# Made by \`make lock\` from pyproject.toml. The CUDA libraries are pinned by torch itself."; \
+	  sed -E 's/\+cpu$$//; /^(nvidia|cuda|triton)/d' .cache/frozen; } > requirements.lock
+	rm -rf .cache/lock .cache/frozen
+
+# A downloaded archive is no git checkout: DVC then runs without git. Undone when the folder has become a checkout.
+no-scm: $(INSTALLED)
+	@if [ ! -e .git ] && ! grep -qs 'no_scm = true' .dvc/config.local; then \
+	  echo "not a git checkout: DVC runs without git, so without experiments and comparisons between commits"; \
+	  $(BIN)/dvc config --local core.no_scm true; \
+	elif [ -e .git ] && grep -qs 'no_scm = true' .dvc/config.local; then \
+	  $(BIN)/dvc config --local --unset core.no_scm; \
+	fi
+
+clean:  ## delete the environment, downloads and unfinished runs; data and results stay
+	rm -rf $(VENV) .cache .runs .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
