@@ -1,0 +1,1 @@
+"""A frozen, pre-trained LLM layer inside a CNN for medical image segmentation."""

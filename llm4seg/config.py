@@ -1,0 +1,196 @@
+"""The one config: all sections of params.yaml, read, checked and changed by checked copy. See `Config`."""
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from llm4seg.errors import InputError
+from llm4seg.sections import (
+    LLM,
+    Cluster,
+    Data,
+    Engine,
+    Evaluation,
+    Model,
+    Optimizer,
+    Overrides,
+    Paths,
+    Report,
+    Search,
+    Section,
+    Split,
+    Training,
+)
+
+
+class Config(Section):
+    """All of params.yaml, checked. `Config.load(path)` reads it, `override` makes a checked copy.
+
+    Raises InputError naming the dotted parameter, what was found and what is allowed.
+    """
+
+    paths: Paths
+    llm: LLM
+    data: Data
+    split: Split
+    model: Model
+    optimizer: Optimizer
+    training: Training
+    engine: Engine
+    cluster: Cluster
+    search: Search
+    evaluation: Evaluation
+    report: Report
+    presets: dict[str, Overrides]
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        share, workers, accumulation = self.training.batch_size, self.cluster.workers, self.engine.accumulation
+        if share % (workers * accumulation):
+            raise ValueError(
+                f"training.batch_size: found {share}, allowed: multiples of cluster.workers x "
+                f"engine.accumulation = {workers} x {accumulation}"
+            )
+        uneven = [side for side in self.data.size if side % self.model.stride]
+        if uneven:
+            raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {self.model.stride} (model.dims)")
+        if self.engine.offload == "nvme" and self.cluster.nvme is None:
+            raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
+        wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
+        if wrong_axes:
+            raise ValueError(
+                f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read params.yaml; relative paths are taken from its folder, since Ray's workers change theirs."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: not valid YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(
+                f"{path}: found {type(values).__name__}, allowed: the sections {', '.join(cls.model_fields)}"
+            )
+        config = cls.parse(values, str(path)).resolved(path.absolute().parent)
+        config._check_named_overrides()
+        return config
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "params") -> Self:
+        """Check plain values, as read from YAML or sent to a worker."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError("\n".join(_explain(where, one) for one in error.errors())) from None
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values that `parse` takes back: what crosses a process border."""
+        return self.model_dump(mode="json")
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A checked copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
+        values = self.plain()
+        for dotted, value in changes.items():
+            section, name = _find(values, dotted)
+            section[name] = value
+        return self.parse(values, "override")
+
+    def preset(self, name: str) -> Self:
+        """A checked copy with a named set of overrides from `presets` applied."""
+        if name not in self.presets:
+            raise InputError(f"presets: found {name!r}, allowed: {', '.join(self.presets)}")
+        return self.override(self.presets[name])
+
+    def resolved(self, root: Path) -> Self:
+        """A copy whose paths are absolute, taken from `root`."""
+        changes = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
+        changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
+        if "://" not in self.llm.source:
+            changes["llm.source"] = os.path.normpath(root / self.llm.source)
+        return self.override(changes)
+
+    def digest(self, *sections: str, extra: str = "") -> str:
+        """Twelve hex digits that name the values of some sections (and `extra`): equal digest, equal computation."""
+        values = self.plain()
+        text = json.dumps([{name: values[name] for name in sections}, extra], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def layers_needed(self) -> list[int]:
+        """Every LLM layer that this config can ask for, ascending."""
+        searched = self.search.space.get("model.llm.layer", ()) if self.search.trials else ()
+        return sorted({self.model.llm.layer, *self.llm.layers, *searched})
+
+    def _check_named_overrides(self) -> None:
+        for name in self.presets:
+            self.preset(name)
+        for dotted, choices in self.search.space.items():
+            for choice in choices:
+                self.override({dotted: choice})
+
+
+def _find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a dotted parameter, and its last name."""
+    *parents, name = dotted.split(".")
+    section: Any = values
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or name not in section:
+        known = list(_dotted_names(values))
+        close = difflib.get_close_matches(dotted, known, n=3, cutoff=0.5)
+        raise InputError(
+            f"{dotted}: no such parameter; " + (f"did you mean {' or '.join(close)}?" if close else "see params.yaml")
+        )
+    return section, name
+
+
+def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, Mapping):
+            yield from _dotted_names(value, f"{prefix}{name}.")
+
+
+def _explain(where: str, error: Any) -> str:
+    """One line for one mistake: the dotted name, what was found, what is allowed."""
+    dotted = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: {dotted} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {dotted}: unknown parameter"
+    if error["type"] == "value_error" and isinstance(error["input"], dict | Section):
+        return f"{where}: {dotted + ': ' if dotted else ''}{message}"
+    return f"{where}: {dotted}: found {error['input']!r}; {message[0].lower() + message[1:]}"
+
+
+def print_preset() -> None:
+    """Print a preset as options for `dvc exp run`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llm4seg.config",
+        description="Print a preset of params.yaml as options for `dvc exp run`.",
+        epilog="example: dvc exp run $(python -m llm4seg.config --preset paper-exact)",
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--preset", required=True, action="append", help="a name under `presets`; may be given again")
+    arguments = parser.parse_args()
+    config = Config.load(arguments.params)
+    for name in arguments.preset:
+        config.preset(name)
+        print(" ".join(f"-S {dotted}={value}" for dotted, value in config.presets[name].items()))
+
+
+if __name__ == "__main__":
+    print_preset()
