@@ -1,0 +1,77 @@
+"""The layer store: a folder with one safetensors file a layer, and config.json that says what they are.
+
+A layer's file describes itself and does not depend on which others are present, so a result can be bound to it alone.
+`fill` writes the store.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from llm4seg.errors import InputError
+from llm4seg.files import read_json
+
+CONFIG = "config.json"
+REMEDY = "run `dvc repro fetch_llm`"
+
+
+def layer_file(layer: int) -> str:
+    """The name of a layer's file in the store."""
+    return f"layer_{layer}.safetensors"
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """Hex sha256 over name, dtype, shape and bytes of every tensor, in order of name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class LayerStore:
+    """A filled layer store. Raises InputError when the folder is none, or a layer in it is absent or was changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        described = read_json(folder / CONFIG)
+        self.config: dict[str, Any] = described["architecture"]
+        self.source: str = described["source"]
+        self.revision: str | None = described["revision"]
+        self.licence: str | None = described["licence"]
+        self.source_sha256: str = described["sha256"]
+        self._sha256 = {int(layer): sha256 for layer, sha256 in described["layers"].items()}
+        self.layers: tuple[int, ...] = tuple(sorted(self._sha256))
+
+    def sha256(self, layer: int) -> str:
+        """Hex sha256 of a layer's tensors (see `tensors_sha256`)."""
+        if layer not in self._sha256:
+            held = ", ".join(map(str, self.layers))
+            raise InputError(f"model.llm.layer: found {layer}, allowed: {held} (in {self.folder}); {REMEDY}")
+        return self._sha256[layer]
+
+    def path(self, layer: int) -> Path:
+        """The file of a layer."""
+        return self.folder / layer_file(layer)
+
+    def parameters(self, layer: int) -> int:
+        """How many parameters a layer has."""
+        with safe_open(self.path(layer), "pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118, no dict
+
+    def load(self, layer: int) -> dict[str, Tensor]:
+        """A layer's tensors in the checkpoint's dtype, under the names of transformers' decoder layer; verified."""
+        wanted, path = self.sha256(layer), self.path(layer)
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise InputError(f"{path}: cannot be read: {error}; {REMEDY}") from None
+        if (found := tensors_sha256(tensors)) != wanted:
+            raise InputError(f"{path}: found sha256 {found} of its tensors, {CONFIG} says {wanted}; {REMEDY}")
+        return tensors
