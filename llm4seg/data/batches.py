@@ -1,0 +1,31 @@
+"""Which samples make up which batch, and the batches themselves. The global batch never depends on the workers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llm4seg.data.prepared import Prepared
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Optimizer steps an epoch: every sample is seen, the last batch is filled up from the epoch's beginning."""
+    return -(-samples // batch_size)
+
+
+def epoch_order(samples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Sample indices of an epoch, (steps, batch_size), shuffled by (seed, epoch)."""
+    order = np.random.default_rng([seed, epoch]).permutation(samples)
+    return np.resize(order, (steps_per_epoch(samples, batch_size), batch_size))
+
+
+def my_share(batch: np.ndarray, rank: int, world_size: int, accumulation: int) -> np.ndarray:
+    """This worker's micro-batches of one global batch, (accumulation, batch_size / (world_size * accumulation))."""
+    return batch.reshape(accumulation, world_size, -1)[:, rank]
+
+
+def load_batch(data: Prepared, case_ids: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images (N, C, *size) float32 and labels (N, *size) int64 on `device`, read from the memory-mapped shards."""
+    images, labels = zip(*(data.grid(case_id) for case_id in case_ids), strict=True)
+    return torch.stack(images).to(device), torch.stack(labels).long().to(device)

@@ -1,0 +1,108 @@
+"""The output of `prepare`, opened: memory-mapped arrays in safetensors shards, and the manifest that describes them."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from llm4seg.errors import InputError
+from llm4seg.files import read_json
+
+if TYPE_CHECKING:  # torch is only needed once an array is read; `split` reads none
+    from torch import Tensor
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case as the manifest describes it; `shape` and `spacing` (mm) are those of the native image.
+
+    `pixels` counts the native pixels of each foreground class. `sha256` is that of the native image's array, so equal
+    images have equal ones. `position` is a slice's index in its `volume`.
+    """
+
+    id: str
+    group: str
+    source: str
+    volume: str | None
+    position: int | None
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    pixels: dict[str, int]
+    sha256: str
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        return cls(**{**values, "shape": tuple(values["shape"]), "spacing": tuple(values["spacing"])})
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Prepared:
+    """An opened output of `prepare`. Shards are opened at the first read in each process, so it can be pickled.
+
+    Arrays come straight out of the memory map, without a copy: do not change them in place.
+    Raises InputError naming the file when the manifest or a shard is missing or broken, or a case is unknown.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        manifest = read_json(folder / MANIFEST)
+        try:
+            self._describe(manifest)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / MANIFEST}: not a manifest that `prepare` wrote ({error!r})") from None
+        self._shards: dict[str, Any] = {}
+
+    def _describe(self, manifest: dict[str, Any]) -> None:
+        self.name: str = manifest["name"]
+        self.licence: str = manifest["licence"]
+        self.citation: str = manifest["citation"]
+        self.note: str = manifest["note"]
+        self.spatial_dims: int = manifest["spatial_dims"]
+        self.channels: int = manifest["channels"]
+        self.classes: tuple[str, ...] = tuple(manifest["classes"])
+        self.size: tuple[int, ...] = tuple(manifest["size"])
+        self.sha256: str = manifest["sha256"]
+        self._shard_of = {one["id"]: one.pop("shards") for one in manifest["cases"]}
+        self.cases: dict[str, Case] = {one["id"]: Case.parse(one) for one in manifest["cases"]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}
+
+    def grid(self, case_id: str) -> "tuple[Tensor, Tensor]":
+        """What the network sees: image float32 (C, *size), normalised, and labels uint8 (*size)."""
+        return self._read("grid", case_id)
+
+    def native(self, case_id: str) -> "tuple[Tensor, Tensor]":
+        """What the owner gave: image (C, *shape) in raw intensities, and labels uint8 (*shape)."""
+        return self._read("native", case_id)
+
+    def _read(self, kind: str, case_id: str) -> "tuple[Tensor, Tensor]":
+        from safetensors import SafetensorError
+
+        if case_id not in self.cases:
+            raise InputError(f"{self.folder}: has no case {case_id!r}")
+        name = self._shard_of[case_id][kind]
+        try:
+            shard = self._open(name)
+            return shard.get_tensor(f"{case_id}/image"), shard.get_tensor(f"{case_id}/labels")
+        except (SafetensorError, FileNotFoundError) as error:
+            raise InputError(
+                f"{self.folder / name}: cannot be read: {error}; delete {self.folder} and run `dvc repro prepare`"
+            ) from None
+
+    def _open(self, name: str) -> Any:
+        from safetensors import safe_open
+
+        if name not in self._shards:
+            self._shards[name] = safe_open(self.folder / name, framework="pt")
+        return self._shards[name]
+
+
+def duplicates(cases: Iterable[Case]) -> int:
+    """How many cases show the same image as an earlier one."""
+    hashes = [case.sha256 for case in cases]
+    return len(hashes) - len(set(hashes))

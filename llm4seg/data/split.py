@@ -1,0 +1,178 @@
+"""Train, validation and test parts, and k folds: seeded, stratified, and never the same patient or image in two."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llm4seg import config
+from llm4seg.data.prepared import Case
+from llm4seg.data.strata import assign
+from llm4seg.errors import InputError
+from llm4seg.files import read_json, write_json
+
+Ids = tuple[str, ...]
+Units = Sequence[Sequence[Case]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids of each part. `rule` says in a sentence what was done; `left_out` are gaps between blocks of slices.
+
+    `folds` share all cases out k times; where the rule is blocks, the gap is cut when a fold is used.
+    """
+
+    rule: str
+    seed: int
+    train: Ids
+    val: Ids
+    test: Ids
+    left_out: Ids
+    folds: tuple[Ids, ...]
+
+
+def make_split(cases: Sequence[Case], classes: Sequence[str], section: config.Split) -> Split:
+    """Share the cases out. What must stay together (a unit) is a group, or a block of neighbouring slices of a volume,
+    and whatever shows an equal image.
+
+    Raises InputError when there are too few units for the parts or folds, or the gap eats a part up.
+    """
+    by_block = section.rule == "block" or (section.rule == "auto" and _is_one_volume(cases))
+    units = _units(cases, _block_keys(cases, section.block) if by_block else [case.group for case in cases])
+    what = f"blocks of {section.block} slices" if by_block else "groups"
+    _check_enough(len(units), what, len(cases), section)
+    folds = _folds(cases, classes, units, section)
+    parts = _parts_of_fold(folds, section.fold) if section.fold is not None else _parts(cases, classes, units, section)
+    train, val, test, left_out = _cut_gaps(parts, section.gap) if by_block else (*parts, [])
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        if not part:
+            raise InputError(f"split.gap: found {section.gap}, which leaves no case in {name}; lower it or split.block")
+    return Split(
+        rule=_sentence(what, len(units), len(folds), by_block, section),
+        seed=section.seed,
+        train=_ids(train),
+        val=_ids(val),
+        test=_ids(test),
+        left_out=_ids(left_out),
+        folds=tuple(map(_ids, folds)),
+    )
+
+
+def _ids(cases: Iterable[Case]) -> Ids:
+    return tuple(case.id for case in cases)
+
+
+def _is_one_volume(cases: Sequence[Case]) -> bool:
+    return len({case.volume for case in cases}) == 1 and cases[0].volume is not None
+
+
+def _block_keys(cases: Sequence[Case], block: int) -> list[str]:
+    """The block that each slice belongs to: its volume, and its position in whole blocks."""
+    for case in cases:
+        if case.volume is None or case.position is None:
+            raise InputError(f"split.rule: found 'block', but case {case.id!r} is no slice of a volume; allowed: group")
+    return [f"{case.volume} {int(case.position or 0) // block}" for case in cases]
+
+
+def _units(cases: Sequence[Case], keys: Sequence[str]) -> list[list[Case]]:
+    """Cases that must stay together: those that share a key or an image, directly or through others."""
+    leader: dict[str, str] = {}
+
+    def find(one: str) -> str:
+        while leader.setdefault(one, one) != one:
+            one = leader[one]
+        return one
+
+    for case, key in zip(cases, keys, strict=True):
+        leader[find(f"image {case.sha256}")] = find(f"key {key}")
+    units = defaultdict(list)
+    for case, key in zip(cases, keys, strict=True):
+        units[find(f"key {key}")].append(case)
+    return list(units.values())
+
+
+def _check_enough(units: int, what: str, cases: int, section: config.Split) -> None:
+    if section.fold is None:
+        if not (section.val and section.test):
+            raise InputError(f"split.val, split.test: found {section.val:g} and {section.test:g}; both must exceed 0")
+        if units < 3:
+            raise InputError(
+                f"split.rule: found {section.rule!r}, by which {cases} cases make {units} {what} to keep together; "
+                "train, val and test need 3 or more (slices of one volume: rule block and a small enough split.block)"
+            )
+    elif section.folds < 3 or units < section.folds:
+        raise InputError(
+            f"split.folds: found {section.folds}, allowed with split.fold set: 3 (train, val, test) to {units} ({what})"
+        )
+
+
+def _amounts(units: Units, classes: Sequence[str]) -> np.ndarray:
+    """Cases and pixels of each class in each unit, (units, 1 + classes)."""
+    rows = [[len(unit), *(sum(case.pixels[name] for case in unit) for name in classes)] for unit in units]
+    return np.array(rows, dtype=float)
+
+
+def _gather(cases: Sequence[Case], units: Units, part_of: np.ndarray, parts: int) -> list[list[Case]]:
+    """The cases of each part, in the dataset's order."""
+    where = {case.id: part for unit, part in zip(units, part_of, strict=True) for case in unit}
+    return [[case for case in cases if where[case.id] == part] for part in range(parts)]
+
+
+def _parts(cases: Sequence[Case], classes: Sequence[str], units: Units, section: config.Split) -> list[list[Case]]:
+    shares = [1 - section.val - section.test, section.val, section.test]
+    random = np.random.default_rng([section.seed, 0])
+    return _gather(cases, units, assign(_amounts(units, classes), shares, random), 3)
+
+
+def _folds(cases: Sequence[Case], classes: Sequence[str], units: Units, section: config.Split) -> list[list[Case]]:
+    """As many folds as asked for, or as there are units."""
+    count = min(section.folds, len(units))
+    random = np.random.default_rng([section.seed, 1])
+    return _gather(cases, units, assign(_amounts(units, classes), [1 / count] * count, random), count)
+
+
+def _parts_of_fold(folds: Sequence[Sequence[Case]], fold: int) -> list[list[Case]]:
+    """Fold `fold` is the test part, the next one val, the others train."""
+    after = (fold + 1) % len(folds)
+    train = [case for number, cases in enumerate(folds) if number not in (fold, after) for case in cases]
+    return [train, list(folds[after]), list(folds[fold])]
+
+
+def _cut_gaps(parts: Sequence[Sequence[Case]], gap: int) -> tuple[list[Case], list[Case], list[Case], list[Case]]:
+    """Train, val, test and what was cut to keep parts more than `gap` slices apart: of train first, of test never."""
+    train, val, test = parts
+    kept_val = _apart(val, test, gap)
+    kept_train = _apart(train, [*test, *kept_val], gap)
+    kept = {*_ids(kept_val), *_ids(kept_train)}
+    return kept_train, kept_val, list(test), [case for case in [*train, *val] if case.id not in kept]
+
+
+def _apart(cases: Iterable[Case], others: Iterable[Case], gap: int) -> list[Case]:
+    """The cases that are more than `gap` slices from each of `others` in their volume."""
+    near = {(other.volume, int(other.position or 0) + off) for other in others for off in range(-gap, gap + 1)}
+    return [case for case in cases if (case.volume, case.position) not in near]
+
+
+def _sentence(what: str, units: int, folds: int, by_block: bool, section: config.Split) -> str:
+    shares = f"val {section.val:g}, test {section.test:g} of the cases and of each class's pixels"
+    use = shares if section.fold is None else f"test fold {section.fold} of {folds}, val the next one"
+    gap = f"; slices within {section.gap} of another part are left out" if by_block else ""
+    return f"{units} {what}, those with an equal image kept together; seed {section.seed}; {use}; the rest train{gap}"
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Write a split as JSON, whole or not at all."""
+    write_json(path, asdict(split))
+
+
+def read_split(path: Path) -> Split:
+    """Read what `write_split` wrote. Raises InputError naming the file when it is anything else."""
+    values = read_json(path)
+    try:
+        parts = {name: tuple(values[name]) for name in ("train", "val", "test", "left_out")}
+        folds = tuple(map(tuple, values["folds"]))
+        return Split(rule=values["rule"], seed=values["seed"], folds=folds, **parts)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a split that `split` wrote ({error!r})") from None
