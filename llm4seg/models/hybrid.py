@@ -1,0 +1,60 @@
+"""The hybrid: a CNN encoder-decoder with something in its bottleneck."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from llm4seg.errors import InputError
+from llm4seg.models.llm_block import LLMBlock
+
+
+class Hybrid(nn.Module):
+    """Encoder, bottleneck, decoder. With `nn.Identity()` in the bottleneck it is the CNN alone, the baseline.
+
+    The bottleneck maps the coarsest feature map to one of equal shape, which takes its place.
+    """
+
+    def __init__(self, encoder: nn.Module, bottleneck: nn.Module, decoder: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.bottleneck = bottleneck
+        self.decoder = decoder
+        self.stride = stride  # of the coarsest feature map
+
+    def forward(self, images_NCS: Tensor) -> Tensor:
+        """Logits (N, K, *size) of images (N, C, *size). Raises InputError unless the stride divides every side."""
+        size = tuple(images_NCS.shape[2:])
+        if any(side % self.stride for side in size):
+            raise InputError(
+                f"image size: found {list(size)}, allowed: multiples of {self.stride} on every side (model.dims)"
+            )
+        *skips, coarsest = self.encoder(images_NCS)
+        logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
+        return logits
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state by name, without the tensors that the layer store holds: what a weights file holds."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not self._is_in_store(name)}
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `weights` gave. Raises InputError naming what is missing, unexpected or of another shape."""
+        wanted = self.weights()
+        for name in sorted(wanted.keys() | state.keys()):
+            if name not in state:
+                raise InputError(f"model weights: {name} is missing; were they trained with another `model` section?")
+            if name not in wanted:
+                raise InputError(
+                    f"model weights: {name} is unexpected; were they trained with another `model` section?"
+                )
+            if (found := state[name].shape) != wanted[name].shape:
+                raise InputError(f"model weights: {name}: found shape {[*found]}, allowed: {[*wanted[name].shape]}")
+        self.load_state_dict(dict(state), strict=False)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters are `trained`, and how many `frozen`."""
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return {"trained": trained, "frozen": sum(parameter.numel() for parameter in self.parameters()) - trained}
+
+    def _is_in_store(self, name: str) -> bool:
+        block = self.bottleneck
+        return isinstance(block, LLMBlock) and block.layer_is_in_store and name.startswith("bottleneck.layer.")
