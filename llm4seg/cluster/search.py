@@ -1,0 +1,77 @@
+"""Search on Ray Tune: each trial is the same training as `train`, with some parameters overridden."""
+
+import random
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import pandas as pd
+from ray import tune
+from ray.tune import RunConfig, TuneConfig, Tuner
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from llm4seg.cluster.train import run_name, storage, train_on_ray
+from llm4seg.config import Config
+from llm4seg.files import remove
+from llm4seg.sections import Overrides
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The best trial's overrides, and a row a trial: its parameters, epochs and best validation Dice."""
+
+    best: Overrides
+    trials: pd.DataFrame
+
+
+def candidates(config: Config) -> list[Overrides]:
+    """`search.trials` different points of the space (all of it, if it has no more), drawn by `search.seed`."""
+    names, choices = list(config.search.space), list(config.search.space.values())
+    points = [dict(zip(names, point, strict=True)) for point in product(*choices)]
+    random.Random(config.search.seed).shuffle(points)
+    return points[: config.search.trials]
+
+
+def _trial(sample: dict[str, Any], params: dict[str, Any]) -> None:
+    """What Tune runs for one candidate: a training on workers of its own."""
+    config = Config.parse(params).override(sample["overrides"])
+    train_on_ray(config, [TuneReportCallback()], name=f"search-{run_name(config)}")
+
+
+def run_search(config: Config) -> Findings:
+    """Train every candidate for `search.epochs` epochs on the connected cluster and compare validation Dice."""
+    shorter = config.override({"training.epochs": config.search.epochs})
+    points = candidates(config)
+    # a trial's own process only waits for its workers
+    trainable = tune.with_resources(tune.with_parameters(_trial, params=shorter.plain()), {"CPU": 0.01})
+    tuner = Tuner(
+        trainable,
+        param_space={"overrides": tune.grid_search(points)},
+        tune_config=TuneConfig(metric="val_dice", mode="max", max_concurrent_trials=1),
+        run_config=RunConfig(name=f"search-{config.digest('search')}", storage_path=storage(config), verbose=1),
+    )
+    findings = _findings(tuner.fit())
+    _forget_trials(config)
+    return findings
+
+
+def _forget_trials(config: Config) -> None:
+    """Delete the finished trials' local checkpoints."""
+    if config.cluster.storage is None:
+        for folder in config.paths.runs.glob("search-*"):
+            remove(folder)
+
+
+def _findings(results: Any) -> Findings:
+    rows = [
+        {
+            **result.config["overrides"],
+            "epochs": result.metrics["epoch"],
+            "val_dice": result.metrics_dataframe["val_dice"].max(),
+        }
+        for result in results
+        if result.error is None
+    ]
+    trials = pd.DataFrame(rows).sort_values("val_dice", ascending=False, ignore_index=True)
+    best = results.get_best_result(scope="all").config["overrides"]
+    return Findings(best, trials)

@@ -1,0 +1,58 @@
+"""A connection to Ray: this machine as a cluster of its own, or one that is running already."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llm4seg.errors import InputError
+from llm4seg.sections import Cluster
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
+
+
+@contextmanager
+def ray_session(section: Cluster) -> Iterator[None]:
+    """Connect to `cluster.address`, or start Ray here and end it afterwards, however the block ends."""
+    import ray
+
+    try:
+        ray.init(
+            address=section.address or "local",
+            # without its state API, Ray leaks the workers of stopped trials
+            **({"include_dashboard": True, "dashboard_host": "127.0.0.1"} if section.address is None else {}),
+            log_to_driver=False,
+            logging_level="WARNING",
+        )
+    except ConnectionError as error:
+        raise InputError(f"cluster.address: found {section.address!r}, where no Ray cluster answers: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def uses_gpu(section: Cluster) -> bool:
+    """Whether workers train on GPUs: as told, or when the cluster has one for each of them."""
+    import ray
+
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if section.device == "cuda" and gpus < section.workers:
+        raise InputError(
+            f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.workers}"
+        )
+    return section.device != "cpu" and gpus >= section.workers
+
+
+def cpus_per_worker(section: Cluster) -> int:
+    """CPU cores that each worker asks for: as told, or the cluster's, shared out."""
+    import ray
+
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    share = section.cpus_per_worker or max(1, cores // section.workers)
+    if share * section.workers > cores:
+        raise InputError(
+            f"cluster.workers: found {section.workers} x {share} CPU cores, allowed: the cluster's {cores} in all"
+        )
+    return share

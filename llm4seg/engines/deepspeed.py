@@ -1,0 +1,103 @@
+"""DeepSpeed behind the Engine protocol: ZeRO 1 to 3, the frozen LLM layer offloaded under ZeRO 3."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm4seg.config import Config
+from llm4seg.engines.common import average_statistics, copied, lay_out
+from llm4seg.models import Hybrid
+from llm4seg.optim import build_optimizer, build_schedule
+from llm4seg.run import Run
+
+
+def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
+    """The dict that DeepSpeed wants, derived from our sections and never written by hand."""
+    engine, batch_size = config.engine, config.training.batch_size
+    zero: dict[str, Any] = {"stage": engine.zero}
+    if engine.zero == 3:
+        # tensors below this many entries stay on the device: all of the CNN's, none of an LLM's matrices
+        zero["stage3_param_persistence_threshold"] = 300_000
+    if engine.offload != "none":
+        zero["offload_param"] = {"device": engine.offload}
+    if engine.offload == "nvme":
+        zero["offload_param"]["nvme_path"] = str(config.cluster.nvme)
+    return {
+        "train_batch_size": batch_size,
+        "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),
+        "gradient_accumulation_steps": engine.accumulation,
+        "gradient_clipping": config.optimizer.clip_norm or 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # SGD
+        "zero_force_ds_cpu_optimizer": False,  # the torch optimizer is the same on every device
+        "steps_per_print": 10**9,
+    }
+
+
+def _import() -> Any:
+    """DeepSpeed without its shared-memory op: only `inference_all_reduce` uses it, and it costs a C++ compiler."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # its calls, not ours
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer but its own
+    return deepspeed
+
+
+class DeepSpeedEngine:
+    """A `deepspeed.initialize`d model. The process group must exist already."""
+
+    def __init__(self, model: Hybrid, config: Config, steps: int, run: Run) -> None:
+        os.environ.setdefault("LOCAL_RANK", str(run.local_rank))
+        self._deepspeed = _import()
+        self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
+        self._model = model
+        lay_out(model.to(run.device), config.engine)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
+            model=model,
+            optimizer=build_optimizer(trained, config.optimizer),
+            lr_scheduler=lambda optimizer: build_schedule(optimizer, config.optimizer, steps),
+            config=deepspeed_config(config, run.world_size),
+        )
+
+    @property
+    def lr(self) -> float:
+        return float(self._engine.get_lr()[0])
+
+    def __call__(self, images_NCS: Tensor) -> Tensor:
+        logits: Tensor = self._engine(images_NCS)
+        return logits
+
+    def train(self, mode: bool) -> None:
+        if not mode:
+            average_statistics(self._model)
+        self._engine.train(mode)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        self._engine.step()
+
+    def weights(self) -> dict[str, Tensor]:
+        names = self._model.weights().keys()
+        kept = [parameter for name, parameter in self._model.named_parameters() if name in names]
+        with self._deepspeed.zero.GatheredParameters(kept):  # ZeRO 3 keeps a part on each worker
+            return copied(self._model.weights())
+
+    def save(self, folder: Path, state: dict[str, Any]) -> None:
+        self._engine.save_checkpoint(
+            str(folder), tag="engine", client_state={"state": state}, exclude_frozen_parameters=True
+        )
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        _, state = self._engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
+        kept: dict[str, Any] = state["state"]
+        return kept
