@@ -1,0 +1,85 @@
+"""What the report is made of: the outputs of the stages before it, read and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import Split, read_split
+from llm4seg.errors import InputError
+from llm4seg.files import read_json
+
+HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything on the page."""
+
+    title: str
+    settings: dict[str, dict[str, Any]]  # the config's sections that decide the result, as they were run
+    data: Prepared
+    split: Split
+    model: dict[str, Any]  # model.json
+    history: pd.DataFrame  # HISTORY_COLUMNS, a row an epoch
+    metrics: dict[str, Any]
+    cases: pd.DataFrame  # cases.csv
+    overlays: dict[str, bytes]  # PNGs by role: best, median, worst
+    overrides: dict[str, Any]  # what the search changed; empty when it was off
+    trials: pd.DataFrame | None
+
+
+def read_inputs(config: Config) -> Inputs:
+    """Read what the other stages left. Raises InputError naming the file that is missing or broken."""
+    paths = config.paths
+    overrides, model = read_json(paths.search / "overrides.json"), read_json(paths.model / "model.json")
+    return Inputs(
+        title=config.report.title,
+        settings=settings(config, model["config"]),
+        data=Prepared(paths.prepared),
+        split=read_split(paths.split),
+        model=model,
+        history=read_table(paths.history, *HISTORY_COLUMNS),
+        metrics=read_json(paths.metrics),
+        cases=read_table(paths.evaluation / "cases.csv", "case", "class", "dice", "baseline_dice"),
+        overlays=read_overlays(paths.evaluation / "overlays"),
+        overrides=overrides,
+        trials=read_table(paths.search / "trials.csv", "val_dice") if overrides else None,
+    )
+
+
+def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """`data`, `split`, `evaluation` from params, the rest from the trained model, as the search left it."""
+    plain = config.plain()
+    data = {name: value for name, value in plain["data"].items() if name not in ("folder", "phantom")}
+    if (dataset := config.data.dataset) in ("folder", "phantom"):
+        made_of = plain["data"][dataset]
+        data[dataset] = {name: value for name, value in made_of.items() if name != "path"}  # differs between machines
+    return {"data": data, "split": plain["split"], **trained, "evaluation": plain["evaluation"]}
+
+
+def read_table(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a CSV file that must have these columns and a row."""
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that makes it (`dvc repro`)") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV table: {error}") from None
+    missing = [column for column in columns if column not in table]
+    if missing or table.empty:
+        found = f"no column {missing[0]!r}" if missing else "no row"
+        raise InputError(f"{path}: found {found}; the table must have {', '.join(columns)} and at least one row")
+    return table
+
+
+def read_overlays(folder: Path) -> dict[str, bytes]:
+    """The pictures, best first."""
+    roles = ("best", "median", "worst")
+    found = {role: (folder / f"{role}.png").read_bytes() for role in roles if (folder / f"{role}.png").is_file()}
+    if not found:
+        raise InputError(f"{folder}: found no picture; run the stage that makes it (`dvc repro evaluate`)")
+    return found

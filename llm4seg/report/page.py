@@ -1,0 +1,185 @@
+"""The report's words and numbers, put into the page template."""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from llm4seg.report import charts
+from llm4seg.report.inputs import Inputs
+from llm4seg.report.pictures import colours
+
+DASH, TIMES = "\u2013", " \u00d7 "
+COLUMNS = {  # the table's columns after Dice: title, metric, digits
+    "IoU": ("iou", 2),
+    "Precision": ("precision", 2),
+    "Recall": ("recall", 2),
+    "HD95": ("hd95", 1),
+    "NSD": ("nsd", 2),
+}
+BACKBONES = {"cmunext": "CMUNeXt"}  # as their authors write them
+PART_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
+
+
+def render(inputs: Inputs) -> str:
+    """The page as one HTML text that needs no other file and no network; equal inputs give equal text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(
+        number=number, estimate=estimate, interval=interval, spelled=spelled, thousands=lambda n: f"{n:,}"
+    )
+    return environment.get_template("page.html.j2").render(
+        inputs=inputs,
+        columns=COLUMNS,
+        hues=dict(zip(inputs.data.classes, colours(len(inputs.data.classes)), strict=True)),
+        verdict=verdict(inputs),
+        caution=caution(inputs.metrics),
+        kept=kept_epoch(inputs),
+        overlays=overlays(inputs),
+        parts=parts(inputs),
+        part_hues=charts.PARTS,
+        facts=data_facts(inputs),
+        curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
+        distribution=charts.dice_by_case(inputs.cases, inputs.data.classes),
+        strips=charts.split_strips(inputs.split, inputs.data.cases),
+    )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with this many decimals; a dash where there is none."""
+    return DASH if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
+    """A mean with its interval, as far as they exist."""
+    if values["low"] is None:
+        return number(values["mean"], digits)
+    return f"{number(values['mean'], digits)} [{number(values['low'], digits)}, {number(values['high'], digits)}]"
+
+
+def interval(values: Mapping[str, Any], digits: int = 2) -> str:
+    """The ends of an interval in words, or nothing."""
+    return "" if values["low"] is None else f"{number(values['low'], digits)} to {number(values['high'], digits)}"
+
+
+def spelled(value: Any) -> str:
+    """A parameter's value as params.yaml spells it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {spelled(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(spelled, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def llm_name(source: str) -> str:
+    """The LLM's name, from the last part of its source."""
+    return source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf").removesuffix(".safetensors")
+
+
+def architecture(model: Mapping[str, Any]) -> str:
+    """The trained network in words, from model.json."""
+    section = model["config"]["model"]
+    backbone = BACKBONES.get(section["backbone"], section["backbone"])
+    if model["llm"] is None:
+        return f"{backbone} without an LLM layer"
+    layer, name = section["llm"]["layer"], llm_name(model["llm"]["source"])
+    kind = {
+        ("pretrained", "frozen"): f"the frozen layer {layer} of {name}",
+        ("pretrained", "full"): f"layer {layer} of {name}, trained on",
+        ("random", "full"): f"a layer like {name}'s, trained from random weights",
+        ("random", "frozen"): f"a layer like {name}'s, frozen at random weights",
+    }[section["llm"]["weights"], section["llm"]["training"]]
+    return f"{backbone} with {kind}"
+
+
+def verdict(inputs: Inputs) -> str:
+    """What was trained on what, and how good it is."""
+    dice, baseline, metrics = inputs.metrics["dice"], inputs.metrics["baseline"]["dice"], inputs.metrics
+    network, ends = architecture(inputs.model), interval(dice)
+    within = f" ({metrics['confidence']:.0%} interval {ends})" if ends else ""
+    return (
+        f"{network}, trained on {len(inputs.split.train)} cases of {inputs.data.name}, "
+        f"reaches a mean Dice of {number(dice['mean'])}{within} on {metrics['cases']} {PART_NAMES[metrics['part']]} "
+        f"cases, and {number(metrics['pooled_dice'])} with the pixels of all cases pooled. The best intensity "
+        f"threshold reaches {number(baseline['mean'])} and {number(metrics['baseline']['pooled_dice'])}."
+    )
+
+
+def caution(metrics: Mapping[str, Any]) -> str | None:
+    """A warning when the interval resampled cases that resemble each other."""
+    if metrics["unit"] == "group" or metrics["groups"] == metrics["cases"]:
+        return None
+    return (
+        f"The {metrics['cases']} cases come from {metrics['groups']} {plural('group', metrics['groups'])} "
+        "(patient or volume), too few to resample. Cases of one group resemble each other, so the true uncertainty "
+        "is larger than the intervals say."
+    )
+
+
+def plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def kept_epoch(inputs: Inputs) -> int | None:
+    """The epoch whose weights were kept; None when the validation part said nothing."""
+    known = inputs.history.dropna(subset="val_dice")
+    if known.empty:
+        return None
+    best = inputs.model["config"]["training"]["select"] == "best"
+    return int(known["epoch"].iloc[known["val_dice"].argmax() if best else -1])
+
+
+def overlays(inputs: Inputs) -> dict[str, tuple[str, str]]:
+    """For each role the picture as a data URL, and what it shows."""
+    return {
+        role: (
+            "data:image/png;base64," + base64.b64encode(png).decode(),
+            f"The {role} case: image, reference and prediction side by side",
+        )
+        for role, png in inputs.overlays.items()
+    }
+
+
+def parts(inputs: Inputs) -> list[dict[str, Any]]:
+    """A row a part of the split that has cases: how many, of how many groups, with how many pixels of each class."""
+    rows = []
+    for part, title in PART_NAMES.items():
+        cases = [inputs.data.cases[case_id] for case_id in getattr(inputs.split, part)]
+        groups = {case.group for case in cases}
+        pixels = [sum(case.pixels[name] for case in cases) for name in inputs.data.classes]
+        rows.append({"part": part, "title": title, "cases": len(cases), "groups": len(groups), "pixels": pixels})
+    return [row for row in rows if row["cases"]]
+
+
+def data_facts(inputs: Inputs) -> dict[str, str]:
+    """The dataset in rows of name and value."""
+    data = inputs.data
+    cases = list(data.cases.values())
+    groups = len({case.group for case in cases})
+    return {
+        "Name": data.name,
+        "Licence": data.licence,
+        "Citation": data.citation,
+        "Cases": f"{len(cases)}, of {groups} {plural('group', groups)} (patient or volume)",
+        "Native size": f"{span([case.shape for case in cases], 0)} pixels",
+        "Spacing": f"{span([case.spacing for case in cases], 2)} mm",
+        "Grid of the network": TIMES.join(map(str, data.size)),
+        "Classes": ", ".join(data.classes),
+        **({"Note": data.note} if data.note else {}),
+        "sha256": data.sha256,
+    }
+
+
+def span(several: list[tuple[float, ...]], digits: int) -> str:
+    """Smallest to largest along each axis."""
+    ends = [(min(axis), max(axis)) for axis in zip(*several, strict=True)]
+    return TIMES.join(
+        number(low, digits) if low == high else number(low, digits) + DASH + number(high, digits) for low, high in ends
+    )
