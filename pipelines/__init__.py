@@ -1,0 +1,1 @@
+"""One DVC stage a file: load the config, call llm4seg, write the stage's outputs."""

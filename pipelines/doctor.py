@@ -1,0 +1,58 @@
+"""Check that this machine has what the parameters ask for, before any work is done."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+from pipelines.stage import run_stage
+
+FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache
+
+
+def problems(config: Config) -> Iterator[str]:
+    """One line for each thing that is missing, with its remedy."""
+    if shutil.which("git") is None:
+        yield "git is missing: apt-get install git"
+    yield from _disk(config.paths.model)
+    if config.cluster.address is not None:
+        return  # the rest is the cluster's business
+    if config.engine.offload == "nvme":
+        yield from _compiler()
+    if config.cluster.device == "cuda":
+        yield from _cuda()
+
+
+def _disk(path: Path) -> Iterator[str]:
+    there = next(folder for folder in path.parents if folder.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    if free < FREE_GB:
+        yield f"{there}: {free:.1f} GB are free and {FREE_GB} GB are needed: make room, or move `paths` in params.yaml"
+
+
+def _compiler() -> Iterator[str]:
+    """DeepSpeed compiles its asynchronous file reader on first use; nothing else here needs a compiler."""
+    if shutil.which("g++") is None:
+        yield "engine.offload: nvme needs a C++ compiler: apt-get install g++, or engine.offload: cpu"
+    if not Path("/usr/include/libaio.h").exists():
+        yield "engine.offload: nvme needs libaio: apt-get install libaio-dev, or engine.offload: cpu"
+
+
+def _cuda() -> Iterator[str]:
+    import torch
+
+    if torch.version.cuda is None:
+        yield "cluster.device: cuda, but torch is the CPU build: make repro TORCH=cuda, or cluster.device: auto"
+    elif not torch.cuda.is_available():
+        yield "cluster.device: cuda, but torch sees no GPU: check `nvidia-smi`, or cluster.device: auto"
+
+
+def check(config: Config) -> None:
+    """Raise InputError with a line for each problem."""
+    if found := list(problems(config)):
+        raise InputError("\ndoctor: ".join(found))
+
+
+if __name__ == "__main__":
+    run_stage("doctor", __doc__ or "", check, in_dvc=False)

@@ -1,0 +1,38 @@
+"""Stage `evaluate`: measure the trained model on the test part and draw its best, median and worst case."""
+
+from typing import TYPE_CHECKING
+
+from llm4seg.config import Config
+from llm4seg.files import replacing, write_json
+from pipelines.stage import run_stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def evaluate(config: Config) -> None:
+    """Leave cases.csv, overlays and the metrics of the trained model."""
+    import torch
+
+    from llm4seg.trained import load_trained
+
+    device = "cuda" if config.cluster.device != "cpu" and torch.cuda.is_available() else "cpu"
+    leave_evaluation(config, load_trained(config.paths.model, config.paths.llm).to(device))
+
+
+def leave_evaluation(config: Config, model: "nn.Module") -> None:
+    """Measure any model on the test part and write the stage's outputs."""
+    from llm4seg import evaluate
+    from llm4seg.data.prepared import Prepared
+    from llm4seg.data.split import read_split
+
+    data = Prepared(config.paths.prepared)
+    evaluated = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)
+    with replacing(config.paths.evaluation) as folder:
+        evaluate.draw_examples(model, data, evaluated.rows, folder / "overlays")
+        evaluate.write_cases(folder / "cases.csv", evaluated)
+    write_json(config.paths.metrics, evaluated.summary)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", __doc__ or "", evaluate)

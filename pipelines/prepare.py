@@ -1,0 +1,38 @@
+"""Stage `prepare`: from raw images and masks to shards and a manifest."""
+
+from rich.console import Console
+from rich.table import Table
+
+from llm4seg.config import Config
+from llm4seg.data.datasets import open_dataset
+from llm4seg.data.prepared import Prepared, duplicates
+from llm4seg.data.writer import write_prepared
+from pipelines.stage import run_stage
+
+
+def prepare(config: Config) -> None:
+    """Read the dataset that the config names, audit it, and write it to `paths.prepared`."""
+    dataset = open_dataset(config.data, config.paths.cache)
+    print(f"{dataset.name}: licence {dataset.licence}; cite {dataset.citation}", flush=True)
+    prepared = write_prepared(dataset, config.data, config.paths.prepared)
+    Console().print(_table(prepared))
+    if prepared.note:
+        print(f"note: {prepared.note}")
+
+
+def _table(prepared: Prepared) -> Table:
+    """How many cases there are, and how much of each class."""
+    cases = prepared.cases.values()
+    groups = {case.group for case in cases}
+    counts = f"{len(cases)} cases in {len(groups)} groups; {duplicates(cases)} show the image of an earlier one"
+    table = Table(caption=counts)
+    for heading in ("class", "cases with it", "pixels"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for name in prepared.classes:
+        pixels = [case.pixels[name] for case in cases]
+        table.add_row(name, str(sum(count > 0 for count in pixels)), f"{sum(pixels):,}")
+    return table
+
+
+if __name__ == "__main__":
+    run_stage("prepare", "From raw images and masks to shards and a manifest.", prepare)

@@ -1,0 +1,38 @@
+"""Stage `split`: which cases to train on, to choose by and to test on."""
+
+from rich.console import Console
+from rich.table import Table
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import Split, make_split, write_split
+from pipelines.stage import run_stage
+
+
+def split(config: Config) -> None:
+    """Split the prepared cases and write the split to `paths.split`."""
+    prepared = Prepared(config.paths.prepared)
+    made = make_split(list(prepared.cases.values()), prepared.classes, config.split)
+    write_split(config.paths.split, made)
+    Console().print(_table(prepared, made))
+
+
+def _table(prepared: Prepared, made: Split) -> Table:
+    """How many cases, and which percentage of each class's pixels, came to each part."""
+    table = Table(title="split", caption=made.rule)
+    for heading in ("part", "cases", *(f"{name} %" for name in prepared.classes)):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    parts = {"train": made.train, "val": made.val, "test": made.test, "left out": made.left_out}
+    for part, ids in parts.items():
+        shares = (f"{100 * _share(prepared, ids, name):.0f}" for name in prepared.classes)
+        table.add_row(part, str(len(ids)), *shares)
+    return table
+
+
+def _share(prepared: Prepared, ids: tuple[str, ...], name: str) -> float:
+    total = sum(case.pixels[name] for case in prepared.cases.values())
+    return sum(prepared.cases[case_id].pixels[name] for case_id in ids) / total
+
+
+if __name__ == "__main__":
+    run_stage("split", "Share the cases out to train, val and test, and to k folds.", split)

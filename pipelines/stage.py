@@ -1,0 +1,43 @@
+"""What every stage's command line does: --help with an example, one clear line for a bad input, a clean stop."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that half-written files go and Ray shuts down."""
+    raise KeyboardInterrupt
+
+
+def run_stage(name: str, description: str, work: Callable[[Config], None], in_dvc: bool = True) -> None:
+    """Run a stage as `python -m pipelines.<name>`: exit 1 for a bad input or a full disk, 130 when interrupted.
+
+    `in_dvc`: whether dvc.yaml has a stage of that name.
+    """
+    with_dvc = f"\nwith all that it needs: dvc repro {name}" if in_dvc else ""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{name}",
+        description=description,
+        epilog=f"example: python -m pipelines.{name}{with_dvc}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        work(Config.load(arguments.params))
+    except (InputError, OSError) as error:
+        if os.environ.get("LLM4SEG_TRACEBACK"):
+            raise
+        sys.exit(f"{name}: {error}")
+    except (KeyboardInterrupt, SystemExit):  # Ray answers Ctrl-C with sys.exit(0), which must not pass for a good end
+        print(f"{name}: interrupted; the last good outputs are untouched", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,70 @@
+"""Not a stage: prints how good the model is and where the report and the pictures are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+from llm4seg.files import read_json
+from pipelines.stage import run_stage
+
+
+def summary(config: Config) -> None:
+    """Print the test part's metrics as a table."""
+    for path, stage in ((config.paths.metrics, "evaluate"), (config.paths.report, "report")):
+        if not path.exists():
+            raise InputError(f"{path}: not there yet; run `dvc repro {stage}`")
+    metrics = read_json(config.paths.metrics)
+    console = Console(highlight=False)
+    console.print(table(metrics))
+    console.print(
+        "[dim]Dice: mean over cases; pooled: Dice of all cases' pixels together; threshold: Dice by intensity.[/]"
+    )
+    if metrics["unit"] == "case" and metrics["groups"] < metrics["cases"]:
+        console.print("[dim]cases of one group resemble each other: the true uncertainty is larger[/]")
+    for name, path in (("report", config.paths.report), ("pictures", config.paths.evaluation / "overlays")):
+        console.print(f"{name + ':':10}{escape(_near(path))}", soft_wrap=True)
+
+
+def table(metrics: dict[str, Any]) -> Table:
+    """A row a class, and one for the mean over classes; `pooled` and `threshold` are Dice, too."""
+    table = Table(title=f"{metrics['cases']} {metrics['part']} cases", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("class")
+    for name in (f"Dice [{metrics['confidence']:.0%} interval]", "pooled", "IoU", "HD95 mm", "threshold"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, values in metrics["classes"].items():
+        table.add_row(escape(name), *_cells(values, metrics["baseline"]["classes"][name]))
+    table.add_section()
+    table.add_row("mean", *_cells(metrics, metrics["baseline"]), style="bold")
+    return table
+
+
+def _cells(values: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
+    dice = values["dice"]
+    interval = "" if dice["low"] is None else escape(f" [{dice['low']:.2f}, {dice['high']:.2f}]")
+    means = [
+        _number(values["pooled_dice"]),
+        _number(values["iou"]["mean"]),
+        _number(values["hd95"]["mean"], digits=1),
+        _number(baseline["dice"]["mean"]),
+    ]
+    return [_number(dice["mean"]) + interval, *means]
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _near(path: Path) -> str:
+    """As a person here would write it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    run_stage("summary", __doc__ or "", summary, in_dvc=False)

@@ -1,0 +1,41 @@
+"""Stage `train`: fit the hybrid on Ray Train and leave its weights, their description and the history."""
+
+import time
+
+import pandas as pd
+import psutil
+
+from llm4seg.config import Config
+from llm4seg.files import read_json, replacing, write_json
+from pipelines.stage import run_stage
+
+
+def train(config: Config) -> None:
+    """Train with the search's overrides applied."""
+    from llm4seg.cluster.progress import progress
+    from llm4seg.cluster.session import ray_session
+    from llm4seg.cluster.train import forget_run, train_on_ray
+    from llm4seg.data.prepared import Prepared
+    from llm4seg.trained import save_trained
+
+    config = config.override(read_json(config.paths.search / "overrides.json"))
+    with ray_session(config.cluster):
+        with progress(config.training.epochs) as callback:
+            outcome = train_on_ray(config, [callback])
+        with outcome.weights() as weights:
+            save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared))
+        with replacing(config.paths.history) as partial:
+            pd.DataFrame(outcome.history).to_csv(partial, index=False)
+        forget_run(config)
+    report_time(config, outcome.seconds)
+
+
+def report_time(config: Config, inside: float) -> None:
+    """Say how much of the stage's time was training. Not an output: it differs from run to run."""
+    whole = time.time() - psutil.Process().create_time()
+    print(f"train: {whole:.0f} s, of which {inside:.0f} s training and {whole - inside:.0f} s Ray, imports and files")
+    write_json(config.paths.cache / "train_seconds.json", {"stage": round(whole, 1), "fit": round(inside, 1)})
+
+
+if __name__ == "__main__":
+    run_stage("train", "Fit the hybrid on Ray Train; leave its weights and its history.", train)
