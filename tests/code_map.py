@@ -1,0 +1,51 @@
+"""The imports between this project's files, read from their source: lazy ones inside functions count too."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("llm4seg", "pipelines", "infra")
+
+
+@cache
+def module_files() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return {_dotted(file): file for file in files}
+
+
+def _dotted(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(file: Path) -> Iterator[str]:
+    """Every dotted name that a file imports; `from a import b` gives a and a.b."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                assert level == 0, f"{file}: relative import"
+                yield str(module)
+                yield from (f"{module}.{alias.name}" for alias in names)
+
+
+@cache
+def imports(file: Path) -> set[str]:
+    """The project's own modules that a file imports."""
+    return {name for name in imported_names(file) if name in module_files()}
+
+
+def closure(module: str) -> set[str]:
+    """A module and everything that it imports, however far."""
+    files, found, open_ = module_files(), set[str](), [module]
+    while open_:
+        name = open_.pop()
+        if name not in found:
+            found.add(name)
+            parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+            open_ += [*imports(files[name]), *parents]
+    return found

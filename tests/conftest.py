@@ -1,0 +1,33 @@
+"""Shared by unit and integration tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm4seg.config import Config
+from llm4seg.run import group_of_one
+from tests.tiny import prepare_workspace
+
+torch.set_num_threads(1)  # on tensors this small, threads wait for each other more than they work
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A tiny prepared workspace; read-only: a test that trains there gives `paths.runs` and outputs of its own."""
+    return prepare_workspace(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture
+def config(workspace: Config, tmp_path: Path) -> Config:
+    """The tiny workspace's config, with the run's own folders in this test's folder."""
+    names = ("model", "history", "evaluation", "metrics", "report", "runs", "cache")
+    return workspace.override({f"paths.{name}": str(tmp_path / getattr(workspace.paths, name).name) for name in names})
+
+
+@pytest.fixture(scope="session")
+def group() -> Iterator[None]:
+    """A process group of one for all tests: DeepSpeed holds on to the first that it sees."""
+    with group_of_one(torch.device("cpu")):
+        yield

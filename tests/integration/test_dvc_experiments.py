@@ -1,0 +1,68 @@
+"""DVC's comparisons say something useful about this pipeline."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from tests.integration.project import Project
+
+
+@pytest.fixture(scope="module")
+def compared(finished_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project after an experiment with the other LLM layer, which is left in the workspace."""
+    project = finished_project.copied(tmp_path_factory.mktemp("compared") / "project")
+    # two epochs teach nothing that shows in the metrics; a tolerance as large as the image does
+    changes = ("-S", "model.llm.layer=0", "-S", "evaluation.nsd_tolerance=100")
+    shown = project.dvc("exp", "run", "--name", "first-layer", *changes)
+    assert "Ran experiment(s): first-layer" in shown
+    assert "Running stage 'prepare'" not in shown
+    return project
+
+
+def test_the_experiment_ran_with_its_layer(compared: Project) -> None:
+    description = json.loads((compared.folder / "outputs" / "model" / "model.json").read_text())
+    assert description["config"]["model"]["llm"]["layer"] == 0
+    assert description["llm"]["layer"] == 0
+
+
+def experiments(project: Project) -> dict[str, dict[str, str]]:
+    """The table of `dvc exp show`, a row an experiment or commit."""
+    rows = csv.DictReader(io.StringIO(project.dvc("exp", "show", "--csv")))
+    return {row["Experiment"] or row["rev"]: row for row in rows}
+
+
+def test_exp_show(compared: Project) -> None:
+    rows = experiments(compared)
+    assert [rows[name]["model.llm.layer"] for name in ("main", "first-layer")] == ["1", "0"]
+    assert all(0 < float(rows[name]["dice.mean"]) < 1 for name in ("main", "first-layer"))
+
+
+def test_metrics_diff(compared: Project) -> None:
+    changed = json.loads(compared.dvc("metrics", "diff", "--json"))["outputs/metrics.json"]
+    assert changed["nsd.mean"]["new"] > changed["nsd.mean"]["old"]
+
+
+def test_params_diff(compared: Project) -> None:
+    changed = json.loads(compared.dvc("params", "diff", "--json"))["params.yaml"]
+    assert {name: (values["old"], values["new"]) for name, values in changed.items()} == {
+        "model.llm.layer": (1, 0),
+        "evaluation.nsd_tolerance": (2.0, 100),
+    }
+
+
+def test_plots_show_and_diff(compared: Project) -> None:
+    assert "index.html" in compared.dvc("plots", "diff", "HEAD", "workspace", "--out", "plots")
+    page = (compared.folder / "plots" / "index.html").read_text()
+    for shown in ("train_loss", "val_loss", "val_dice", "Dice on the validation part", "HEAD", "workspace"):
+        assert shown in page
+    compared.dvc("plots", "show", "--out", "plots")
+    assert "vega" in (compared.folder / "plots" / "index.html").read_text()
+
+
+def test_a_preset_is_an_experiment(project: Project) -> None:
+    options = project.run("python", "-m", "llm4seg.config", "--preset", "paper-exact").split()
+    project.dvc("exp", "run", "--queue", "--name", "exact", *options)
+    assert experiments(project)["exact"]["model.llm.position"] == "paper"
+    assert experiments(project)["exact"]["model.llm.attention"] == "causal"

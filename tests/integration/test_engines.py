@@ -1,0 +1,123 @@
+"""Plain torch and every ZeRO stage compute the same training, also when it goes on from a checkpoint."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llm4seg.config import Config
+from llm4seg.engines.deepspeed import deepspeed_config
+from llm4seg.run import LocalRun, Row
+from llm4seg.train import fit
+from llm4seg.trained import WEIGHTS
+
+pytestmark = pytest.mark.usefixtures("group")
+ENGINES: dict[str, dict[str, Any]] = {
+    "torch": {"engine.name": "torch"},
+    "zero 0": {"engine.zero": 0},
+    "zero 1": {"engine.zero": 1},
+    "zero 2": {"engine.zero": 2},
+    "zero 3": {"engine.zero": 3},
+    "zero 3, CPU offload": {"engine.zero": 3, "engine.offload": "cpu"},
+}
+
+
+def train(config: Config, folder: Path) -> tuple[list[Row], dict[str, torch.Tensor]]:
+    history = fit(config, LocalRun(folder))
+    return history, load_file(folder / "checkpoint" / WEIGHTS)
+
+
+def assert_same(one: list[Row], other: list[Row]) -> None:
+    assert len(one) == len(other)
+    for row, twin in zip(one, other, strict=True):
+        assert row == pytest.approx(twin, rel=1e-5)
+
+
+# Adam would blow up the rounding of gradients that are zero in theory: those of biases in front of a BatchNorm
+SGD = {"optimizer.name": "sgd", "optimizer.lr": 0.05, "training.epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def by_torch(
+    group: None, workspace: Config, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Row], dict[str, torch.Tensor]]:
+    return train(workspace.override(SGD | {"engine.name": "torch"}), tmp_path_factory.mktemp("torch"))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_agree(config: Config, tmp_path: Path, name: str, by_torch: Any) -> None:
+    history, weights = train(config.override(SGD | ENGINES[name]), tmp_path)
+    assert_same(history, by_torch[0])
+    assert weights.keys() == by_torch[1].keys()
+    for tensor, value in weights.items():
+        torch.testing.assert_close(value, by_torch[1][tensor], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
+def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str) -> None:
+    """Stopped after two of three epochs, then gone on with: every number and every weight is the same bit for bit."""
+
+    class Stopped(LocalRun):
+        def report(self, row: Row, save: Any) -> None:
+            super().report(row, save)
+            if len(self.rows) == 2:
+                raise InterruptedError
+
+    config = config.override(ENGINES[name])
+    history, weights = train(config, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        fit(config, Stopped(tmp_path / "parts"))
+    resumed_history, resumed_weights = train(config, tmp_path / "parts")
+    assert resumed_history == history
+    assert all(torch.equal(weights[tensor], resumed_weights[tensor]) for tensor in weights)
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1"])
+def test_accumulation_gives_the_optimizer_the_same_batches(config: Config, tmp_path: Path, name: str) -> None:
+    """BatchNorm sees smaller batches, so losses differ a little; the number of optimizer steps must not."""
+    whole, _ = train(config.override(ENGINES[name]), tmp_path / "1")
+    halves, _ = train(config.override(ENGINES[name] | {"engine.accumulation": 2}), tmp_path / "2")
+    assert [row["lr"] for row in whole] == pytest.approx([row["lr"] for row in halves])
+    assert halves[-1]["train_loss"] == pytest.approx(whole[-1]["train_loss"], rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1"])
+def test_clipping_limits_the_step(config: Config, tmp_path: Path, name: str) -> None:
+    frozen_by_clipping = {"optimizer.name": "sgd", "optimizer.weight_decay": 0, "optimizer.clip_norm": 1e-12}
+    clipped, _ = train(config.override(ENGINES[name] | frozen_by_clipping), tmp_path)
+    free, _ = train(config.override(ENGINES[name] | frozen_by_clipping | {"optimizer.clip_norm": None}), tmp_path / "f")
+    assert clipped[-1]["train_loss"] != pytest.approx(free[-1]["train_loss"], rel=1e-3)
+
+
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor inside what `torch.load` returned."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from (tensor for one in value.values() for tensor in tensors(one))
+    elif isinstance(value, list | tuple):
+        yield from (tensor for one in value for tensor in tensors(one))
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
+def test_the_frozen_llm_layer_is_in_no_checkpoint(config: Config, tmp_path: Path, name: str) -> None:
+    """Neither its weights nor optimizer state for them, whole or flattened: the layer alone has 21,000 entries."""
+    _, weights = train(config.override(ENGINES[name]), tmp_path)
+    files = [file for file in tmp_path.rglob("*") if file.suffix in (".pt", ".safetensors")]
+    assert len(files) >= 2
+    loaded = [torch.load(file, weights_only=False) for file in files if file.suffix == ".pt"]
+    trained = sum(tensor.numel() for tensor in weights.values())
+    assert max(tensor.numel() for tensor in tensors([*loaded, weights])) <= trained + 1024
+    assert not any("gate_proj" in tensor for tensor in weights)
+
+
+def test_deepspeeds_dict_follows_the_sections(config: Config) -> None:
+    changes = {"training.batch_size": 16, "engine.accumulation": 2, "engine.zero": 3, "engine.offload": "cpu"}
+    derived = deepspeed_config(config.override(changes), world_size=4)
+    assert derived["train_micro_batch_size_per_gpu"] == 2
+    assert derived["gradient_accumulation_steps"] == 2
+    assert derived["zero_optimization"]["offload_param"] == {"device": "cpu"}
+    assert derived["zero_optimization"]["stage"] == 3

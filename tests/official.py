@@ -1,0 +1,90 @@
+"""The released LLM4Seg code's small network, from the fixture that it wrote: its weights in our model, its training."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llm4seg.llm.fill import fill_store
+from llm4seg.losses import build_loss
+from llm4seg.models import Hybrid, build_model
+from llm4seg.models.official import from_official
+from llm4seg.sections import Model
+from tests.tiny_llm import block_section, section
+
+FIXTURE = Path(__file__).parent / "fixtures/official_llama.safetensors"
+LAYER = 2
+STEPS, LR = 6, 0.01
+
+
+def read_fixture() -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What the released code was configured as, and what it computed."""
+    with safe_open(FIXTURE, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def official_state() -> dict[str, Tensor]:
+    """The network's weights under the released names."""
+    tensors = read_fixture()[1]
+    return {name.removeprefix("state."): tensor for name, tensor in tensors.items() if name.startswith("state.")}
+
+
+def official_model(root: Path, **block: Any) -> Hybrid:
+    """Our model with the released network's weights; its LLM layer comes from a folder, as any LLM does."""
+    about, _ = read_fixture()
+    source, state = root / "source", from_official(official_state())
+    source.mkdir(exist_ok=True)
+    (source / "config.json").write_text(about["config"])
+    prefix = "bottleneck.layer."
+    layer = {f"layers.{LAYER}.{n.removeprefix(prefix)}": t for n, t in state.items() if n.startswith(prefix)}
+    save_file(layer, source / "model.safetensors")
+    store = fill_store(root / "store", section(source), [LAYER], root / "cache")
+    shape = {name: json.loads(about[name]) for name in ("dims", "depths", "kernels")}
+    llm = block_section(layer=LAYER, **{"position": "paper", "attention": "causal", **block})
+    values = Model(backbone="cmunext", bottleneck="llm", llm=llm, **shape)
+    model = build_model(values, store, spatial_dims=2, in_channels=3, out_channels=1)
+    model.load_weights({name: tensor for name, tensor in state.items() if name in model.weights()})
+    return model
+
+
+def train_as_released(model: Hybrid, dtype: torch.dtype) -> tuple[list[float], Tensor]:
+    """Losses of six training steps of the released loop, and the logits in evaluation mode after them.
+
+    SGD with momentum 0.9 and weight decay 1e-4; after update i the learning rate becomes 0.01 (1 - i / 6)^0.9, so the
+    first two updates use the full one.
+    """
+    tensors = read_fixture()[1]
+    images, labels = tensors["x"].to(dtype), tensors["y"].squeeze(1).long()
+    model = model.to(dtype).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=LR, momentum=0.9, weight_decay=1e-4)
+    losses = []
+    for update in range(STEPS):
+        loss = build_loss("paper")(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = LR * (1 - update / STEPS) ** 0.9
+        losses.append(loss.item())
+    with torch.no_grad():
+        return losses, model.eval()(images)
+
+
+def main() -> None:
+    """Print, as JSON, how far each loss and the final logits are from the released code's."""
+    torch.set_num_threads(int(sys.argv[1]))
+    tensors = read_fixture()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        losses, logits = train_as_released(official_model(Path(folder)), torch.float32)
+    off = torch.tensor(losses, dtype=torch.float64) - tensors["train_losses"]
+    print(json.dumps([*off.tolist(), float((logits - tensors["eval_logits_after_6_steps"]).abs().max())]))
+
+
+if __name__ == "__main__":
+    main()

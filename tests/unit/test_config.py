@@ -1,0 +1,245 @@
+"""Every rule of the config: a mistake raises at load, naming the dotted parameter, what is found and allowed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+from tests.code_map import ROOT
+
+PARAMS = ROOT / "params.yaml"
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config.load(PARAMS)
+
+
+def values() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
+    return loaded
+
+
+def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every parameter of params.yaml that the types name; free mappings (classes, space, presets) end the walk."""
+    names = []
+    for name, value in section.items():
+        dotted = prefix + name
+        names.append(dotted)
+        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "presets"}:
+            names += dotted_names(value, f"{dotted}.")
+    return names
+
+
+def holder(everything: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    *parents, name = dotted.split(".")
+    for parent in parents:
+        everything = everything[parent]
+    return everything, name
+
+
+def load_with(tmp_path: Path, dotted: str, value: Any) -> Config:
+    changed = values()
+    section, name = holder(changed, dotted)
+    section[name] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    return Config.load(path)
+
+
+@pytest.mark.parametrize("dotted", dotted_names(values()))
+def test_nothing_has_a_default(dotted: str) -> None:
+    without = values()
+    section, name = holder(without, dotted)
+    del section[name]
+    with pytest.raises(InputError, match=rf"params: {dotted.replace('.', '[.]')} is missing"):
+        Config.parse(without)
+
+
+@pytest.mark.parametrize("dotted", ["typo", "model.typo", "model.llm.typo", "training.augment.typo"])
+def test_nothing_is_extra(dotted: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"params.yaml: {dotted}: unknown parameter"):
+        load_with(tmp_path, dotted, 1)
+
+
+BAD_VALUES = [
+    # what one field takes
+    ("llm.sha256", "abc", "found 'abc'", "pattern"),
+    ("llm.layers", [-1], "found -1", "greater than or equal to 0"),
+    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom' or 'folder'"),
+    ("data.spatial_dims", 4, "found 4", "2 or 3"),
+    ("data.size", [0, 128], "found 0", "greater than 0"),
+    ("data.intensity", "rank", "found 'rank'", "'zscore', 'window' or 'unit'"),
+    ("data.folder.classes", {}, "found {}", "at least 1"),
+    ("data.folder.classes", {"lesion": [0]}, "found 0", "greater than 0"),
+    ("data.folder.group", "patient", "found 'patient'", "exactly one group"),
+    ("data.folder.group", "(", "found '('", "unterminated subpattern"),
+    ("data.phantom.cases", 0, "found 0", "greater than 0"),
+    ("data.phantom.size", [8, 8], "found 8", "greater than or equal to 16"),
+    ("split.rule", "random", "found 'random'", "'auto', 'group' or 'block'"),
+    ("split.val", 1.0, "found 1.0", "less than 1"),
+    ("split.test", -0.1, "found -0.1", "greater than or equal to 0"),
+    ("split.folds", 1, "found 1", "greater than or equal to 2"),
+    ("model.backbone", "unet9", "found 'unet9'", "'cmunext'"),
+    ("model.bottleneck", "mamba", "found 'mamba'", "'identity' or 'llm'"),
+    ("model.llm.layer", -1, "found -1", "greater than or equal to 0"),
+    ("model.llm.layer", "seven", "found 'seven'", "valid integer"),
+    ("model.llm.weights", "half", "found 'half'", "'pretrained' or 'random'"),
+    ("model.llm.position", "2d", "found '2d'", "'native', 'paper' or 'none'"),
+    ("model.llm.attention", "sparse", "found 'sparse'", "'causal' or 'bidirectional'"),
+    ("optimizer.lr", 0, "found 0", "greater than 0"),
+    ("optimizer.lr", float("nan"), "found nan", "finite"),
+    ("optimizer.momentum", 1, "found 1", "less than 1"),
+    ("optimizer.clip_norm", 0, "found 0", "greater than 0"),
+    ("training.epochs", 0, "found 0", "greater than 0"),
+    ("training.loss", "focal", "found 'focal'", "'dice_ce' or 'paper'"),
+    ("training.augment.rotate", 200, "found 200", "less than or equal to 180"),
+    ("engine.zero", 4, "found 4", "0, 1, 2 or 3"),
+    ("engine.accumulation", 0, "found 0", "greater than 0"),
+    ("cluster.workers", 0, "found 0", "greater than 0"),
+    ("search.trials", -1, "found -1", "greater than or equal to 0"),
+    ("search.space", {"optimizer.lr": []}, "search.space.optimizer.lr", "at least 1"),
+    ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
+    ("evaluation.confidence", 0.5, "found 0.5", "greater than 0.5"),
+    # what fields of one section must agree on
+    ("data.folder.classes", {"a": [1], "b": [1, 2]}, "data.folder", "[1] are listed under two classes"),
+    ("data.phantom.patients", 61, "data.phantom", "patients (61) must not exceed cases (60)"),
+    ("data.size", [128, 128, 128], "data:", "size has 3 numbers, spatial_dims is 2"),
+    ("data.window", [400, -1000], "data:", "window must rise, found [400.0, -1000.0]"),
+    ("split.val", 0.9, "split:", "val + test is 1.1; some must be left to train on"),
+    ("split.fold", 5, "split:", "fold is 5, allowed: 0 to 4"),
+    ("model.dims", [8, 16, 32, 64], "model:", "dims, depths and kernels must be equally long"),
+    ("model.kernels", [3, 3, 7, 7, 6], "model:", "kernels must be odd, found [3, 3, 7, 7, 6]"),
+    ("engine.offload", "cpu", "engine:", "offload: cpu needs name: deepspeed and zero: 3"),
+    # what sections must agree on
+    (
+        "cluster.workers",
+        3,
+        "training.batch_size: found",
+        "multiples of cluster.workers x engine.accumulation = 3 x 1",
+    ),
+    ("engine.accumulation", 16, "training.batch_size: found", "engine.accumulation = 1 x 16"),
+    ("data.size", [128, 120], "data.size: found 120", "multiples of 16 (model.dims)"),
+    ("training.augment.flip", [2], "training.augment.flip: found 2", "0 to 1"),
+    # what names other parameters
+    ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
+    ("search.space", {"optimizer.lr": [0.1, -1]}, "optimizer.lr: found -1", "greater than 0"),
+    ("presets", {"bad": {"engine.zeros": 1}}, "engine.zeros: no such parameter", "did you mean engine.zero"),
+    ("presets", {"bad": {"engine.zero": 9}}, "engine.zero: found 9", "0, 1, 2 or 3"),
+]
+
+
+@pytest.mark.parametrize(("dotted", "value", "found", "allowed"), BAD_VALUES)
+def test_a_bad_value_is_named_with_what_is_allowed(
+    dotted: str, value: Any, found: str, allowed: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_with(tmp_path, dotted, value)
+    message = str(caught.value)
+    assert found in message
+    assert allowed in message
+    if found.startswith("found"):
+        assert dotted in message
+
+
+def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
+    changed = values()
+    changed["optimizer"]["lr"] = -1
+    changed["training"]["epochs"] = 0
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+    with pytest.raises(InputError, match=r"optimizer.lr: found -1.*\n.*training.epochs: found 0"):
+        Config.load(tmp_path / "params.yaml")
+
+
+def test_nvme_needs_a_folder(config: Config) -> None:
+    with pytest.raises(InputError, match=r"cluster.nvme: found null, allowed: a folder"):
+        config.override({"engine.zero": 3, "engine.offload": "nvme"})
+    config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "just words"])
+def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"params.yaml: found \w+, allowed: the sections paths, llm, data"):
+        Config.load(tmp_path / "params.yaml")
+
+
+def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(InputError, match=r"params.yaml: not valid YAML"):
+        Config.load(tmp_path / "params.yaml")
+    with pytest.raises(InputError, match=r"elsewhere.yaml: no such file"):
+        Config.load(tmp_path / "elsewhere.yaml")
+
+
+def test_plain_values_and_back(config: Config) -> None:
+    assert Config.parse(config.plain()) == config
+
+
+def test_override_is_a_checked_copy(config: Config) -> None:
+    before = config.optimizer.lr, config.model.llm.layer
+    changed = config.override({"optimizer.lr": 1e-4, "model.llm.layer": 7})
+    assert (changed.optimizer.lr, changed.model.llm.layer) == (1e-4, 7)
+    assert (config.optimizer.lr, config.model.llm.layer) == before != (1e-4, 7)
+    with pytest.raises(InputError, match=r"override: optimizer.lr: found -1"):
+        config.override({"optimizer.lr": -1})
+
+
+@pytest.mark.parametrize("dotted", ["optimiser.lr", "model.llm.layer.x", "zzz", "optimizer"])
+def test_override_of_what_is_not_there(dotted: str, config: Config) -> None:
+    with pytest.raises(InputError, match=dotted):
+        config.override({dotted: 1})
+
+
+def test_overrides_that_only_agree_together(config: Config) -> None:
+    changed = config.override({"engine.zero": 3, "engine.offload": "cpu"})
+    assert changed.engine.offload == "cpu"
+
+
+def test_nothing_can_be_changed_in_place(config: Config) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config.optimizer.lr = 1.0  # type: ignore[misc]
+
+
+def test_presets(config: Config) -> None:
+    assert config.preset("paper-exact").model.llm.attention == "causal"
+    assert config.preset("none").model.bottleneck == "identity"
+    random = config.preset("random").model.llm
+    assert (random.weights, random.training) == ("random", "full")
+    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: paper-exact, corrected, none"):
+        config.preset("mine")
+
+
+def test_digest_names_a_computation(config: Config) -> None:
+    digest = config.digest("model", "training")
+    assert digest == Config.load(PARAMS).digest("model", "training")
+    assert digest == config.override({"cluster.workers": 2, "optimizer.lr": 0.1}).digest("model", "training")
+    assert digest != config.override({"training.seed": 1}).digest("model", "training")
+    assert digest != config.digest("model", "training", extra="other data")
+
+
+def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS.read_text())
+    monkeypatch.chdir(tmp_path.parent)
+    loaded = Config.load(Path(tmp_path.name) / "params.yaml")
+    assert all(path.is_absolute() and path.is_relative_to(tmp_path) for _, path in loaded.paths)
+    assert loaded.data.folder.path == tmp_path / "data" / "raw"
+
+
+def test_an_absolute_path_stays(tmp_path: Path) -> None:
+    loaded = load_with(tmp_path, "data.folder.path", "/somewhere/else")
+    assert loaded.data.folder.path == Path("/somewhere/else")
+
+
+def test_layers_needed(config: Config) -> None:
+    assert config.layers_needed() == [14]
+    assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == [1, 3, 14]
+    assert config.override({"search.trials": 2}).layers_needed() == [0, 7, 14, 21, 29]
+
+
+def test_stride_follows_the_dims(config: Config) -> None:
+    assert config.model.stride == 16
+    assert config.override({"model.dims": [4, 8], "model.depths": [1, 1], "model.kernels": [3, 3]}).model.stride == 2

@@ -1,0 +1,60 @@
+"""CMUNeXt against its specification."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+from llm4seg.models import build_model
+from llm4seg.models.cmunext import Decoder, Encoder
+from tests.tiny_llm import model_section
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def test_size_of_the_published_network() -> None:
+    """3.15 M parameters (paper.md)."""
+    published = {"model.dims": [16, 32, 128, 160, 256], "model.bottleneck": "identity"}
+    section = Config.load(PARAMS).override(published).model
+    model = build_model(section, None, spatial_dims=2, in_channels=3, out_channels=1)
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(3.15, abs=0.005)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 8), (16, 8, 24)])
+def test_logits_have_the_images_grid(size: tuple[int, ...]) -> None:
+    model = build_model(model_section("identity"), None, spatial_dims=len(size), in_channels=2, out_channels=5)
+    assert model(torch.randn(2, 2, *size)).shape == (2, 5, *size)
+
+
+def test_feature_maps_halve_from_stage_to_stage() -> None:
+    encoder = Encoder(3, 1, dims=(4, 6, 8), depths=(1, 1, 1), kernels=(3, 3, 5))
+    features = encoder(torch.randn(1, 1, 8, 16, 24))
+    assert [tuple(feature.shape[1:]) for feature in features] == [(4, 8, 16, 24), (6, 4, 8, 12), (8, 2, 4, 6)]
+
+
+def test_3d_computes_as_2d_on_a_volume_that_is_the_same_in_every_plane() -> None:
+    """With kernels that only look within a plane, a volume of equal planes gives equal planes of the 2-D result."""
+    flat, deep = Decoder(2, (4, 6), 2).eval(), Decoder(3, (4, 6), 2).eval()
+    state = {}
+    for name, tensor in flat.state_dict().items():
+        planes = torch.zeros(*tensor.shape[:2], tensor.shape[-1], *tensor.shape[2:]) if tensor.ndim == 4 else tensor
+        if tensor.ndim == 4:
+            planes[:, :, tensor.shape[-1] // 2] = tensor
+        state[name] = planes
+    deep.load_state_dict(state)
+    fine, coarse = torch.randn(1, 4, 8, 8), torch.randn(1, 6, 4, 4)
+    with torch.no_grad():
+        flat_logits = flat([fine, coarse])
+        logits = deep([fine[:, :, None].expand(-1, -1, 8, -1, -1), coarse[:, :, None].expand(-1, -1, 4, -1, -1)])
+    assert torch.allclose(logits, flat_logits[:, :, None].expand_as(logits), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(18, 16), (16, 10), (16, 16, 6)])
+def test_image_size_that_the_stride_does_not_divide(size: tuple[int, ...]) -> None:
+    model = build_model(model_section("identity"), None, spatial_dims=len(size), in_channels=1, out_channels=2)
+    with pytest.raises(
+        InputError, match=r"image size: found \[.*\], allowed: multiples of 4 on every side \(model\.dims\)"
+    ):
+        model(torch.randn(1, 1, *size))
