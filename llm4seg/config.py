@@ -28,6 +28,7 @@ from llm4seg.sections import (
     Section,
     Split,
     Training,
+    parse_layers,
 )
 
 
@@ -61,7 +62,9 @@ class Config(Section):
             )
         uneven = [side for side in self.data.size if side % self.model.stride]
         if uneven:
-            raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {self.model.stride} (model.dims)")
+            raise ValueError(
+                f"data.size: found {uneven[0]}, allowed: multiples of {self.model.stride} (model.backbone)"
+            )
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
@@ -129,9 +132,13 @@ class Config(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def layers_needed(self) -> list[int]:
-        """Every LLM layer that this config can ask for, ascending."""
+        """Every LLM layer that the store is to hold, ascending."""
+        return sorted({*self.layers_used(), *self.llm.layers})
+
+    def layers_used(self) -> list[int]:
+        """The LLM layers that the model, or a trial of its search, is built from, ascending."""
         searched = self.search.space.get("model.llm.layer", ()) if self.search.trials else ()
-        return sorted({self.model.llm.layer, *self.llm.layers, *searched})
+        return sorted({*self.model.llm.layer, *(layer for choice in searched for layer in parse_layers(choice))})
 
     def _check_named_overrides(self) -> None:
         for name in self.presets:

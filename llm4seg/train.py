@@ -52,13 +52,14 @@ class Progress:
 def assemble(config: Config, data: Prepared) -> Hybrid:
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`."""
     torch.manual_seed(config.training.seed)
-    store = LayerStore(config.paths.llm) if config.model.bottleneck == "llm" else None
+    store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
     return build_model(
         config.model,
         store,
         spatial_dims=data.spatial_dims,
         in_channels=data.channels,
         out_channels=out_channels(config.training.loss, len(data.classes)),
+        seed=config.training.seed,
     )
 
 

@@ -27,7 +27,7 @@ def describe(config: Config, data: Prepared) -> dict[str, Any]:
     plain = config.plain()
     return {
         "config": {name: plain[name] for name in SECTIONS},
-        "llm": describe_layer(config),
+        "llm": describe_llm(config),
         "data": {
             "name": data.name,
             "sha256": data.sha256,
@@ -41,18 +41,18 @@ def describe(config: Config, data: Prepared) -> dict[str, Any]:
     }
 
 
-def describe_layer(config: Config) -> dict[str, Any] | None:
-    """The LLM layer in use, bound by its sha256; None for the CNN alone."""
+def describe_llm(config: Config) -> dict[str, Any] | None:
+    """The LLM in use, each of its layers bound by its sha256; None where there is none."""
     if config.model.bottleneck != "llm":
         return None
-    store, layer = LayerStore(config.paths.llm), config.model.llm.layer
+    store, block = LayerStore(config.paths.llm_used), config.model.llm
     return {
         "source": store.source,
         "revision": store.revision,
         "source_sha256": store.source_sha256,
         "licence": store.licence,
-        "layer": layer,
-        "layer_sha256": store.sha256(layer),
+        "layers": [{"layer": layer, "sha256": store.sha256(layer)} for layer in block.layer],
+        "norm_sha256": store.norm_sha256 if block.norm else None,
     }
 
 
@@ -68,16 +68,16 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     """Rebuild a trained model in evaluation mode. Raises InputError when the LLM layer is not the one it had."""
     description = read_json(folder / DESCRIPTION)
     section, data = Model.model_validate(description["config"]["model"]), description["data"]
-    store = None
-    if description["llm"] is not None:
-        store = LayerStore(store_folder)
-        _check_layer(store, description["llm"], folder)
+    store = None if section.bottleneck == "identity" else LayerStore(store_folder)
+    if store and description["llm"] is not None:
+        _check_llm(store, description["llm"], folder)
     model = build_model(
         section,
         store,
         spatial_dims=data["spatial_dims"],
         in_channels=data["channels"],
         out_channels=out_channels(description["config"]["training"]["loss"], len(data["classes"])),
+        seed=description["config"]["training"]["seed"],
     )
     try:
         model.load_weights(load_file(folder / WEIGHTS))
@@ -86,10 +86,15 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     return model.eval()
 
 
-def _check_layer(store: LayerStore, trained_with: dict[str, Any], folder: Path) -> None:
-    layer, wanted = trained_with["layer"], trained_with["layer_sha256"]
-    if (found := store.sha256(layer)) != wanted:
-        raise InputError(
-            f"{folder / DESCRIPTION}: trained with layer {layer} of {trained_with['source']}, sha256 {wanted[:12]}; "
-            f"the layer store has sha256 {found[:12]} (from {store.source})"
-        )
+def _check_llm(store: LayerStore, trained_with: dict[str, Any], folder: Path) -> None:
+    """Raise InputError naming the first layer that is not the one that the model was trained with."""
+    wanted = {f"layer {one['layer']}": one["sha256"] for one in trained_with["layers"]}
+    found = {f"layer {one['layer']}": store.sha256(one["layer"]) for one in trained_with["layers"]}
+    if trained_with["norm_sha256"] is not None:
+        wanted["the final norm"], found["the final norm"] = trained_with["norm_sha256"], store.norm_sha256 or "none"
+    for name, sha256 in wanted.items():
+        if found[name] != sha256:
+            raise InputError(
+                f"{folder / DESCRIPTION}: trained with {name} of {trained_with['source']}, sha256 {sha256[:12]}; "
+                f"the layer store has sha256 {found[name][:12]} (from {store.source})"
+            )

@@ -17,7 +17,7 @@ def evaluate(config: Config) -> None:
     from llm4seg.trained import load_trained
 
     device = "cuda" if config.cluster.device != "cpu" and torch.cuda.is_available() else "cpu"
-    leave_evaluation(config, load_trained(config.paths.model, config.paths.llm).to(device))
+    leave_evaluation(config, load_trained(config.paths.model, config.paths.llm_used).to(device))
 
 
 def leave_evaluation(config: Config, model: "nn.Module") -> None:

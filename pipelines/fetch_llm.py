@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.llm.fill import fill_store
+from llm4seg.llm.fill import fill_store, select_layers
 from llm4seg.llm.store import LayerStore
 from pipelines.stage import run_stage
 
@@ -12,6 +12,7 @@ from pipelines.stage import run_stage
 def fetch_llm(config: Config) -> None:
     """Fill the layer store; layers already there are kept."""
     store = fill_store(config.paths.llm, config.llm, config.layers_needed(), config.paths.cache)
+    select_layers(store, config.layers_used(), config.paths.llm_used)
     print(f"{store.source}, licence: {store.licence or 'not stated'}")
     Console().print(_table(store))
 

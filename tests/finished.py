@@ -26,8 +26,8 @@ LLM = {
     "revision": None,
     "source_sha256": "0123456789abcdef" * 4,
     "licence": "Apache-2.0",
-    "layer": 14,
-    "layer_sha256": "fedcba9876543210" * 4,
+    "layers": [{"layer": 14, "sha256": "fedcba9876543210" * 4}],
+    "norm_sha256": None,
 }
 
 

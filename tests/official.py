@@ -16,7 +16,7 @@ from llm4seg.losses import build_loss
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.official import from_official
 from llm4seg.sections import Model
-from tests.tiny_llm import block_section, section
+from tests.tiny_llm import block_section, model_section, section
 
 FIXTURE = Path(__file__).parent / "fixtures/official_llama.safetensors"
 LAYER = 2
@@ -41,14 +41,14 @@ def official_model(root: Path, **block: Any) -> Hybrid:
     source, state = root / "source", from_official(official_state())
     source.mkdir(exist_ok=True)
     (source / "config.json").write_text(about["config"])
-    prefix = "bottleneck.layer."
+    prefix = "bottleneck.core.layers.0."
     layer = {f"layers.{LAYER}.{n.removeprefix(prefix)}": t for n, t in state.items() if n.startswith(prefix)}
     save_file(layer, source / "model.safetensors")
     store = fill_store(root / "store", section(source), [LAYER], root / "cache")
     shape = {name: json.loads(about[name]) for name in ("dims", "depths", "kernels")}
     llm = block_section(layer=LAYER, **{"position": "paper", "attention": "causal", **block})
-    values = Model(backbone="cmunext", bottleneck="llm", llm=llm, **shape)
-    model = build_model(values, store, spatial_dims=2, in_channels=3, out_channels=1)
+    values = Model.model_validate(model_section().model_dump() | {"cmunext": shape, "llm": llm.model_dump()})
+    model = build_model(values, store, spatial_dims=2, in_channels=3, out_channels=1, seed=0)
     model.load_weights({name: tensor for name, tensor in state.items() if name in model.weights()})
     return model
 

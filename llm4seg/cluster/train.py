@@ -19,7 +19,7 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.files import remove
 from llm4seg.run import Row
 from llm4seg.train import fit
-from llm4seg.trained import WEIGHTS, describe_layer
+from llm4seg.trained import WEIGHTS, describe_llm
 
 
 class RayRun:
@@ -70,11 +70,11 @@ def worker(params: dict[str, Any]) -> dict[str, Any]:
 
 def run_name(config: Config) -> str:
     """A name that only equal computations share: a run interrupted under it can be gone on with, no other can."""
-    layer = describe_layer(config)
+    llm = describe_llm(config)
     sources = [
         Prepared(config.paths.prepared).sha256,
         config.paths.split.read_text(),
-        layer and layer["layer_sha256"],
+        llm and (llm["layers"], llm["norm_sha256"]),
         config.cluster.workers,  # ZeRO's checkpoints are cut to the number of workers
     ]
     return "train-" + config.digest("model", "optimizer", "training", "engine", extra=str(sources))

@@ -3,6 +3,7 @@
 `transformers` is imported where it is used, since that takes seconds.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,19 @@ from torch import Tensor, nn
 from llm4seg.errors import InputError
 
 
+def text_config(config: dict[str, Any]) -> Any:
+    """The LLM's config as transformers' class; of a model that also sees or hears, the part that reads text.
+
+    Raises InputError when transformers does not know the architecture.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
+    return CONFIG_MAPPING[kind].from_dict(config).get_text_config()
+
+
 def skeleton(config: dict[str, Any]) -> Any:
     """The whole LLM without memory behind its weights (on the meta device), computing in float32.
 
@@ -19,18 +33,32 @@ def skeleton(config: dict[str, Any]) -> Any:
     Raises InputError when transformers does not know the architecture, or it is not of the kind that is needed.
     """
     from transformers import AutoModel
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING:
-        raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
+    text = text_config(config)
     with torch.device("meta"):
-        model = AutoModel.from_config(CONFIG_MAPPING[kind].from_dict(config), dtype=torch.float32)
+        model = AutoModel.from_config(text, dtype=torch.float32)
     if not hasattr(model, "layers") or not hasattr(model, "rotary_emb"):
         raise InputError(
-            f"the LLM's config: model_type: found {kind!r}, allowed: a decoder with rotary position embedding"
+            f"the LLM's config: model_type: found {text.model_type!r}, "
+            "allowed: a decoder with rotary position embedding"
         )
     return model
+
+
+def final_norm(model: Any) -> tuple[str, nn.Module]:
+    """The norm that a skeleton ends with, and its name there."""
+    norms = [(name, module) for name, module in model.named_children() if "norm" in name]
+    if len(norms) != 1:
+        raise InputError(f"model.llm.norm: a {type(model).__name__} has {len(norms)} final norms, needed: one")
+    return norms[0]
+
+
+def without_leftovers(model: Any, path: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of module `path` without those that transformers itself passes over (buffers of old versions)."""
+    ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    return {
+        name: tensor for name, tensor in tensors.items() if not any(one.search(f"{path}.{name}") for one in ignored)
+    }
 
 
 def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -47,22 +75,28 @@ def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -
             raise InputError(f"{where}: {name} holds values that are not finite")
 
 
-def pretrained_layer(model: Any, index: int, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Decoder layer `index` of a skeleton, with weights given to it."""
-    layer: nn.Module = model.layers[index]
-    layer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return layer
+def loaded(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A skeleton's module with weights given to it, in float32."""
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return module
 
 
 @torch.no_grad()
-def random_layer(model: Any, index: int) -> nn.Module:
-    """Decoder layer `index` of a skeleton, drawn by the architecture's own initialiser from torch's generator.
+def initialised(model: Any, module: nn.Module) -> nn.Module:
+    """A skeleton's module, drawn by the architecture's own initialiser from torch's generator.
 
     For LLaMA and its relatives: matrices normal with the config's `initializer_range`, biases 0, norms 1.
     """
-    layer: nn.Module = model.layers[index].to_empty(device="cpu")
-    layer.apply(model._init_weights)
-    return layer
+    module.to_empty(device="cpu").apply(model._init_weights)
+    return module
+
+
+def shuffled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor with its entries permuted by torch's generator: the same statistics, and no knowledge left."""
+    return {
+        name: tensor.flatten()[torch.randperm(tensor.numel())].reshape(tensor.shape)
+        for name, tensor in sorted(tensors.items())
+    }
 
 
 def rotary_embedding(model: Any) -> nn.Module:

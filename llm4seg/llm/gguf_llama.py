@@ -1,5 +1,6 @@
 """A GGUF file of the `llama` architecture as transformers' LLaMA: its config, its decoder layers, its names."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+FINAL_NORM = "output_norm.weight"
 ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -38,9 +40,11 @@ class GGUFLlama:
         licence = self._file.fields.get("general.license")
         self.licence = None if licence is None else str(licence)
 
-    def layer(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one decoder layer in float32, under transformers' names."""
-        prefix = f"blk.{index}."
+    def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
+        """The tensors of one module in float32, under transformers' names."""
+        if path == "norm":
+            return {"weight": torch.from_numpy(self._file.read(FINAL_NORM))} if FINAL_NORM in self._file.tensors else {}
+        prefix = f"blk.{path.removeprefix('layers.')}."
         present = {name.removeprefix(prefix) for name in self._file.tensors if name.startswith(prefix)}
         needed = {f"{short}.weight" for short in NAMES}
         return {self._renamed(name): self._read(prefix, name) for name in sorted(present | needed)}

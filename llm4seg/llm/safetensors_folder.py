@@ -1,6 +1,7 @@
 """An LLM in transformers' folder layout: config.json with model.safetensors, or an index and its shards."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,7 +11,6 @@ from llm4seg.errors import InputError
 from llm4seg.files import read_json
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-PREFIXES = ("model.layers.", "layers.")  # of a model with a language-modelling head, and without
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -36,20 +36,16 @@ class SafetensorsFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.config = read_json(folder / CONFIG)
-        for name in ("model_type", "num_hidden_layers"):
-            if not isinstance(self.config, dict) or name not in self.config:
-                raise InputError(f"{folder / CONFIG}: has no {name}")
+        if not isinstance(self.config, dict) or "model_type" not in self.config:
+            raise InputError(f"{folder / CONFIG}: has no model_type")
         self.licence = licence(folder)
         sharded = (folder / INDEX).exists()
         self._files = _weight_map(folder) if sharded else dict.fromkeys(_names(folder / SINGLE), SINGLE)
 
-    def layer(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one decoder layer in the checkpoint's own dtype, under transformers' names."""
-        for prefix in (f"{start}{index}." for start in PREFIXES):
-            wanted = [name for name in self._files if name.startswith(prefix)]
-            if wanted:
-                return self._read(wanted, prefix)
-        raise InputError(f"{self._folder}: has no tensors {PREFIXES[0]}{index}.*")
+    def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
+        """The tensors of one module in the checkpoint's own dtype, under transformers' names."""
+        prefix = find_prefix(self._files, path, keys)
+        return {} if prefix is None else self._read([name for name in self._files if name.startswith(prefix)], prefix)
 
     def _read(self, names: list[str], prefix: str) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -57,6 +53,16 @@ class SafetensorsFolder:
             inside = [name for name in names if self._files[name] == file]
             tensors |= {name.removeprefix(prefix): tensor for name, tensor in _tensors(self._folder / file, inside)}
         return tensors
+
+
+def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str | None:
+    """What the names of a module's tensors begin with; of several candidates the one that has most of `keys`.
+
+    A base model's `layers.3` is `model.layers.3` under a head, `language_model.model.layers.3` beside a vision tower.
+    """
+    found = {match[0] for name in names if (match := re.match(rf"(?:.*\.)?{re.escape(path)}\.", name))}
+    have = set(names)
+    return max(sorted(found, key=len), key=lambda prefix: sum(prefix + key in have for key in keys), default=None)
 
 
 def _names(path: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Where an LLM comes from: `llm.source` to an opened checkpoint, verified by `llm.sha256`."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from torch import Tensor
 from llm4seg.errors import InputError
 from llm4seg.fetch import package_file
 from llm4seg.files import sha256_file
+from llm4seg.llm.architecture import text_config
 from llm4seg.llm.gguf_llama import GGUFLlama
 from llm4seg.llm.safetensors_folder import SafetensorsFolder, checkpoint_files
 from llm4seg.sections import LLM
@@ -22,11 +23,15 @@ ALLOWED = "package://NAME==VERSION/FILE.gguf, a .gguf file, a folder with config
 class Checkpoint(Protocol):
     """An LLM on disk, of which single layers can be read."""
 
-    config: dict[str, Any]  # transformers' config, with model_type and num_hidden_layers
+    config: dict[str, Any]  # transformers' config, with its model_type
     licence: str | None
 
-    def layer(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one decoder layer, named as in transformers' decoder layer."""
+    def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
+        """The tensors of one module of transformers' base model, such as `layers.3` or `norm`, named as in it.
+
+        `keys`, those that it must have, tell it from a module of that path elsewhere (in a vision tower, say). Empty
+        when the checkpoint has no such module.
+        """
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def source_sha256(path: Path) -> str:
 
 def check_layers(layers: Sequence[int], source: Source) -> None:
     """Raise InputError for a layer that the LLM does not have."""
-    count = source.checkpoint.config["num_hidden_layers"]
+    count = text_config(source.checkpoint.config).num_hidden_layers
     beyond = [layer for layer in layers if layer >= count]
     if beyond:
         where = "model.llm.layer, llm.layers or search.space"

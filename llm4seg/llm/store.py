@@ -17,7 +17,7 @@ from torch import Tensor
 from llm4seg.errors import InputError
 from llm4seg.files import read_json
 
-CONFIG = "config.json"
+CONFIG, NORM_FILE = "config.json", "norm.safetensors"
 REMEDY = "run `dvc repro fetch_llm`"
 
 
@@ -47,6 +47,7 @@ class LayerStore:
         self.licence: str | None = described["licence"]
         self.source_sha256: str = described["sha256"]
         self._sha256 = {int(layer): sha256 for layer, sha256 in described["layers"].items()}
+        self.norm_sha256: str | None = described["norm"]
         self.layers: tuple[int, ...] = tuple(sorted(self._sha256))
 
     def sha256(self, layer: int) -> str:
@@ -60,6 +61,11 @@ class LayerStore:
         """The file of a layer."""
         return self.folder / layer_file(layer)
 
+    @property
+    def norm_path(self) -> Path:
+        """The file of the LLM's final norm."""
+        return self.folder / NORM_FILE
+
     def parameters(self, layer: int) -> int:
         """How many parameters a layer has."""
         with safe_open(self.path(layer), "pt") as file:
@@ -67,11 +73,20 @@ class LayerStore:
 
     def load(self, layer: int) -> dict[str, Tensor]:
         """A layer's tensors in the checkpoint's dtype, under the names of transformers' decoder layer; verified."""
-        wanted, path = self.sha256(layer), self.path(layer)
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, FileNotFoundError) as error:
-            raise InputError(f"{path}: cannot be read: {error}; {REMEDY}") from None
-        if (found := tensors_sha256(tensors)) != wanted:
-            raise InputError(f"{path}: found sha256 {found} of its tensors, {CONFIG} says {wanted}; {REMEDY}")
-        return tensors
+        return _verified(self.path(layer), self.sha256(layer))
+
+    def load_norm(self) -> dict[str, Tensor]:
+        """The tensors of the LLM's final norm, likewise."""
+        if self.norm_sha256 is None:
+            raise InputError(f"model.llm.norm: found true, but {self.source} has no final norm that could be read")
+        return _verified(self.norm_path, self.norm_sha256)
+
+
+def _verified(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise InputError(f"{path}: cannot be read: {error}; {REMEDY}") from None
+    if (found := tensors_sha256(tensors)) != sha256:
+        raise InputError(f"{path}: found sha256 {found} of its tensors, {CONFIG} says {sha256}; {REMEDY}")
+    return tensors

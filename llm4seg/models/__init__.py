@@ -1,30 +1,23 @@
-"""The networks: a CNN encoder-decoder, the LLM block, and the hybrid of both."""
-
-from torch import nn
+"""The networks: a CNN encoder-decoder, what sits in its bottleneck, and the hybrid of both."""
 
 from llm4seg.llm.store import LayerStore
-from llm4seg.models.cmunext import Decoder, Encoder
+from llm4seg.models.backbones import build_backbone
+from llm4seg.models.bottleneck import build_bottleneck
 from llm4seg.models.hybrid import Hybrid
-from llm4seg.models.llm_block import LLMBlock
 from llm4seg.sections import Model
 
 __all__ = ["Hybrid", "build_model"]
 
 
 def build_model(
-    section: Model, store: LayerStore | None, *, spatial_dims: int, in_channels: int, out_channels: int
+    section: Model, store: LayerStore | None, *, spatial_dims: int, in_channels: int, out_channels: int, seed: int
 ) -> Hybrid:
     """The untrained model of the `model` section; `store` is needed unless the bottleneck is `identity`.
 
     New weights are drawn from torch's generator: first the CNN's, so that they are the same whatever sits in the
-    bottleneck, then the adapters', then those of a random LLM layer. Raises InputError when the store lacks the layer.
+    bottleneck, then the adapters'. Random and shuffled LLM layers are drawn from `seed` alone, so that frozen ones can
+    be made again. Raises InputError when the store lacks a layer.
     """
-    encoder = Encoder(spatial_dims, in_channels, section.dims, section.depths, section.kernels)
-    decoder = Decoder(spatial_dims, section.dims, out_channels)
-    bottleneck = nn.Identity() if section.bottleneck == "identity" else _llm_block(section, store)
-    return Hybrid(encoder, bottleneck, decoder, section.stride)
-
-
-def _llm_block(section: Model, store: LayerStore | None) -> LLMBlock:
-    assert store is not None, "model.bottleneck: llm needs a layer store"
-    return LLMBlock(section.llm, store, section.dims[-1])
+    backbone = build_backbone(section, spatial_dims, in_channels, out_channels)
+    bottleneck = build_bottleneck(section, store, backbone.channels, seed)
+    return Hybrid(backbone.encoder, bottleneck, backbone.decoder, section.stride)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from llm4seg.errors import InputError
-from llm4seg.models.llm_block import LLMBlock
+
+LLM = "bottleneck.core."  # where the LLM layers are, if there are any
 
 
 class Hybrid(nn.Module):
@@ -26,15 +27,19 @@ class Hybrid(nn.Module):
         size = tuple(images_NCS.shape[2:])
         if any(side % self.stride for side in size):
             raise InputError(
-                f"image size: found {list(size)}, allowed: multiples of {self.stride} on every side (model.dims)"
+                f"image size: found {list(size)}, allowed: multiples of {self.stride} on every side (model.backbone)"
             )
         *skips, coarsest = self.encoder(images_NCS)
         logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
         return logits
 
     def weights(self) -> dict[str, Tensor]:
-        """The state by name, without the tensors that the layer store holds: what a weights file holds."""
-        return {name: tensor for name, tensor in self.state_dict().items() if not self._is_in_store(name)}
+        """The state by name, of LLM layers only what is trained: what a weights file holds.
+
+        The layer store and the seed give back the rest.
+        """
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: t for name, t in self.state_dict().items() if name in trained or not name.startswith(LLM)}
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Take what `weights` gave. Raises InputError naming what is missing, unexpected or of another shape."""
@@ -54,7 +59,3 @@ class Hybrid(nn.Module):
         """How many parameters are `trained`, and how many `frozen`."""
         trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         return {"trained": trained, "frozen": sum(parameter.numel() for parameter in self.parameters()) - trained}
-
-    def _is_in_store(self, name: str) -> bool:
-        block = self.bottleneck
-        return isinstance(block, LLMBlock) and block.layer_is_in_store and name.startswith("bottleneck.layer.")

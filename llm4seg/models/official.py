@@ -25,7 +25,7 @@ def _prefixes(stages: int) -> dict[str, str]:
         "Conv_1x1": "decoder.head",
         "llm4seg.adapter1": "bottleneck.adapter_in",
         "llm4seg.adapter2": "bottleneck.adapter_out",
-        "llm4seg.llm": "bottleneck.layer",
+        "llm4seg.llm": "bottleneck.core.layers.0",
     }
     for stage in range(stages):
         prefixes[f"encoder{stage + 1}.block"] = f"encoder.stages.{stage}.mixers"

@@ -87,15 +87,31 @@ def architecture(model: Mapping[str, Any]) -> str:
     """The trained network in words, from model.json."""
     section = model["config"]["model"]
     backbone = BACKBONES.get(section["backbone"], section["backbone"])
+    if section["bottleneck"] == "mlp":
+        return f"{backbone} with an MLP in the place of an LLM"
     if model["llm"] is None:
         return f"{backbone} without an LLM layer"
-    layer, name = section["llm"]["layer"], llm_name(model["llm"]["source"])
+    name, layers = llm_name(model["llm"]["source"]), section["llm"]["layer"]
+    which = f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+    like = f"a layer like {name}'s" if len(layers) == 1 else f"{len(layers)} layers like {name}'s"
+    training = section["llm"]["training"]
     kind = {
-        ("pretrained", "frozen"): f"the frozen layer {layer} of {name}",
-        ("pretrained", "full"): f"layer {layer} of {name}, trained on",
-        ("random", "full"): f"a layer like {name}'s, trained from random weights",
-        ("random", "frozen"): f"a layer like {name}'s, frozen at random weights",
-    }[section["llm"]["weights"], section["llm"]["training"]]
+        "pretrained": {
+            "frozen": f"the frozen {which} of {name}",
+            "full": f"{which} of {name}, trained on",
+            "lora": f"{which} of {name}, changed by LoRA of rank {section['llm']['lora']['rank']}",
+        },
+        "random": {
+            "frozen": f"{like}, frozen at random weights",
+            "full": f"{like}, trained from random weights",
+            "lora": f"{like}, random and changed by LoRA",
+        },
+        "shuffled": {
+            "frozen": f"the frozen {which} of {name}, its weights shuffled",
+            "full": f"{which} of {name}, trained from shuffled weights",
+            "lora": f"{which} of {name}, shuffled and changed by LoRA",
+        },
+    }[section["llm"]["weights"]][training]
     return f"{backbone} with {kind}"
 
 

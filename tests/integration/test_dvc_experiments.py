@@ -23,8 +23,8 @@ def compared(finished_project: Project, tmp_path_factory: pytest.TempPathFactory
 
 def test_the_experiment_ran_with_its_layer(compared: Project) -> None:
     description = json.loads((compared.folder / "outputs" / "model" / "model.json").read_text())
-    assert description["config"]["model"]["llm"]["layer"] == 0
-    assert description["llm"]["layer"] == 0
+    assert description["config"]["model"]["llm"]["layer"] == [0]
+    assert [one["layer"] for one in description["llm"]["layers"]] == [0]
 
 
 def experiments(project: Project) -> dict[str, dict[str, str]]:

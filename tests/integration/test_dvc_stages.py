@@ -15,8 +15,8 @@ READ_BY: list[tuple[str, Any, set[str]]] = [
     ("data.phantom.seed", 1, {"prepare", "report"}),
     ("data.size", [48, 48], {"prepare", "report"}),
     ("split.seed", 1, {"split", "report"}),
-    ("model.dims", [4, 4, 8], {"search", "train"}),
-    ("model.llm.layer", 0, {"fetch_llm", "search", "train", "evaluate"}),  # evaluate: another layer's file
+    ("model.cmunext.dims", [4, 4, 8], {"search", "train"}),
+    ("model.llm.layer", 0, {"fetch_llm", "search", "train"}),
     ("optimizer.lr", 0.1, {"search", "train"}),
     ("training.augment.rotate", 5, {"search", "train"}),
     ("engine.name", "torch", {"search", "train"}),

@@ -84,12 +84,21 @@ BAD_VALUES = [
     ("split.test", -0.1, "found -0.1", "greater than or equal to 0"),
     ("split.folds", 1, "found 1", "greater than or equal to 2"),
     ("model.backbone", "unet9", "found 'unet9'", "'cmunext'"),
-    ("model.bottleneck", "mamba", "found 'mamba'", "'identity' or 'llm'"),
+    ("model.bottleneck", "mamba", "found 'mamba'", "'identity', 'llm' or 'mlp'"),
     ("model.llm.layer", -1, "found -1", "greater than or equal to 0"),
     ("model.llm.layer", "seven", "found 'seven'", "valid integer"),
-    ("model.llm.weights", "half", "found 'half'", "'pretrained' or 'random'"),
-    ("model.llm.position", "2d", "found '2d'", "'native', 'paper' or 'none'"),
+    ("model.llm.weights", "half", "found 'half'", "'pretrained', 'random' or 'shuffled'"),
+    ("model.llm.position", "2d", "found '2d'", "'native', 'axial', 'paper' or 'none'"),
     ("model.llm.attention", "sparse", "found 'sparse'", "'causal' or 'bidirectional'"),
+    ("model.llm.layer", "5-3", "found '5-3'", "must rise"),
+    ("model.llm.layer", [], "found []", "at least 1"),
+    ("model.llm.training", "half", "found 'half'", "'frozen', 'full' or 'lora'"),
+    ("model.llm.lora.rank", 0, "found 0", "greater than 0"),
+    ("model.llm.adapter.kind", "conv", "found 'conv'", "'linear' or 'bottleneck'"),
+    ("model.llm.adapter.width", 0, "found 0", "greater than 0"),
+    ("model.llm.residual", "highway", "found 'highway'", "'none', 'plain' or 'gate'"),
+    ("model.llm.pool", 0, "found 0", "greater than 0"),
+    ("model.llm.dtype", "fp8", "found 'fp8'", "'fp32', 'bf16', 'int8' or 'int4'"),
     ("optimizer.lr", 0, "found 0", "greater than 0"),
     ("optimizer.lr", float("nan"), "found nan", "finite"),
     ("optimizer.momentum", 1, "found 1", "less than 1"),
@@ -111,8 +120,10 @@ BAD_VALUES = [
     ("data.window", [400, -1000], "data:", "window must rise, found [400.0, -1000.0]"),
     ("split.val", 0.9, "split:", "val + test is 1.1; some must be left to train on"),
     ("split.fold", 5, "split:", "fold is 5, allowed: 0 to 4"),
-    ("model.dims", [8, 16, 32, 64], "model:", "dims, depths and kernels must be equally long"),
-    ("model.kernels", [3, 3, 7, 7, 6], "model:", "kernels must be odd, found [3, 3, 7, 7, 6]"),
+    ("model.cmunext.dims", [8, 16, 32, 64], "model.cmunext:", "dims, depths and kernels must be equally long"),
+    ("model.cmunext.kernels", [3, 3, 7, 7, 6], "model.cmunext:", "kernels must be odd, found [3, 3, 7, 7, 6]"),
+    ("model.llm", {**values()["model"]["llm"], "training": "full", "dtype": "bf16"}, "model.llm:", "allowed: fp32"),
+    ("model.llm", {**values()["model"]["llm"], "training": "lora", "dtype": "int8"}, "model.llm:", "fp32 or bf16"),
     ("engine.offload", "cpu", "engine:", "offload: cpu needs name: deepspeed and zero: 3"),
     # what sections must agree on
     (
@@ -122,7 +133,7 @@ BAD_VALUES = [
         "multiples of cluster.workers x engine.accumulation = 3 x 1",
     ),
     ("engine.accumulation", 16, "training.batch_size: found", "engine.accumulation = 1 x 16"),
-    ("data.size", [128, 120], "data.size: found 120", "multiples of 16 (model.dims)"),
+    ("data.size", [128, 120], "data.size: found 120", "multiples of 16 (model.backbone)"),
     ("training.augment.flip", [2], "training.augment.flip: found 2", "0 to 1"),
     # what names other parameters
     ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
@@ -182,8 +193,8 @@ def test_plain_values_and_back(config: Config) -> None:
 def test_override_is_a_checked_copy(config: Config) -> None:
     before = config.optimizer.lr, config.model.llm.layer
     changed = config.override({"optimizer.lr": 1e-4, "model.llm.layer": 7})
-    assert (changed.optimizer.lr, changed.model.llm.layer) == (1e-4, 7)
-    assert (config.optimizer.lr, config.model.llm.layer) == before != (1e-4, 7)
+    assert (changed.optimizer.lr, changed.model.llm.layer) == (1e-4, (7,))
+    assert (config.optimizer.lr, config.model.llm.layer) == before != (1e-4, (7,))
     with pytest.raises(InputError, match=r"override: optimizer.lr: found -1"):
         config.override({"optimizer.lr": -1})
 
@@ -237,9 +248,25 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
 def test_layers_needed(config: Config) -> None:
     assert config.layers_needed() == [14]
     assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == [1, 3, 14]
-    assert config.override({"search.trials": 2}).layers_needed() == [0, 7, 14, 21, 29]
+    searching = config.override({"search.trials": 2, "llm.layers": [3]})
+    assert searching.layers_used() == [0, 7, 14, 21, 29]
+    assert searching.layers_needed() == [0, 3, 7, 14, 21, 29]
+
+
+@pytest.mark.parametrize(
+    ("written", "layers"), [(7, (7,)), ("7", (7,)), ("3-5", (3, 4, 5)), ([3, 7], (3, 7)), ([9, 1], (9, 1))]
+)
+def test_layers_are_one_or_a_range_or_a_list(config: Config, written: Any, layers: tuple[int, ...]) -> None:
+    assert config.override({"model.llm.layer": written}).model.llm.layer == layers
+    searching = config.override({"search.trials": 1, "search.space": {"model.llm.layer": [written]}})
+    assert searching.layers_used() == sorted({14, *layers})
 
 
 def test_stride_follows_the_dims(config: Config) -> None:
     assert config.model.stride == 16
-    assert config.override({"model.dims": [4, 8], "model.depths": [1, 1], "model.kernels": [3, 3]}).model.stride == 2
+    assert (
+        config.override(
+            {"model.cmunext.dims": [4, 8], "model.cmunext.depths": [1, 1], "model.cmunext.kernels": [3, 3]}
+        ).model.stride
+        == 2
+    )

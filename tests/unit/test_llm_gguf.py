@@ -40,7 +40,7 @@ def test_reads_what_the_gguf_package_reads(llama: Any, tmp_path: Path, kind: Kin
 def test_layers_are_those_of_the_llama_that_was_written(llama: Any, written: Path) -> None:
     checkpoint = GGUFLlama(written)
     for index, layer in enumerate(llama.layers):
-        ours, theirs = checkpoint.layer(index), layer.state_dict()
+        ours, theirs = checkpoint.tensors(f"layers.{index}", ()), layer.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -54,7 +54,7 @@ def test_config_is_that_of_the_llama_that_was_written(llama: Any, written: Path)
 def test_biases_are_kept(tmp_path: Path) -> None:
     llama = tiny_llm(attention_bias=True, mlp_bias=True)
     checkpoint = GGUFLlama(write_gguf(tmp_path / "tiny.gguf", llama))
-    ours, theirs = checkpoint.layer(2), llama.layers[2].state_dict()
+    ours, theirs = checkpoint.tensors("layers.2", ()), llama.layers[2].state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert skeleton(checkpoint.config).layers[2].state_dict().keys() == ours.keys()
 
@@ -97,7 +97,7 @@ def test_garbage_of_any_kind_is_an_input_error(written: Path, tmp_path: Path) ->
         path.write_bytes(bad)
         try:
             checkpoint = GGUFLlama(path)
-            checkpoint.layer(0)
+            checkpoint.tensors("layers.0", ())
         except InputError as error:
             assert "bad.gguf" in str(error)  # noqa: PT017, a lucky change does no harm
 
@@ -144,14 +144,14 @@ def test_variants_that_would_compute_something_else(
 def test_heads_that_do_not_fit_the_tensors(llama: Any, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "odd.gguf", llama, attention__head_count=8, attention__key_length=16)
     with pytest.raises(InputError, match=r"odd\.gguf: blk\.0\.attn_q\.weight: found 64 rows, allowed: 128"):
-        GGUFLlama(path).layer(0)
+        GGUFLlama(path).tensors("layers.0", ())
 
 
 def test_missing_and_unknown_tensors(llama: Any, tmp_path: Path) -> None:
     tensors = gguf_tensors(llama)
     short = {name: tensor for name, tensor in tensors.items() if name != "blk.2.ffn_up.weight"}
     with pytest.raises(InputError, match=r"short\.gguf: has no tensor blk\.2\.ffn_up\.weight"):
-        GGUFLlama(write_gguf(tmp_path / "short.gguf", llama, tensors=short)).layer(2)
+        GGUFLlama(write_gguf(tmp_path / "short.gguf", llama, tensors=short)).tensors("layers.2", ())
     long = {**tensors, "blk.2.ssm_conv.weight": torch.zeros(64, 64)}
     with pytest.raises(InputError, match=r"long\.gguf: a tensor ssm_conv\.weight has no place in a llama layer"):
-        GGUFLlama(write_gguf(tmp_path / "long.gguf", llama, tensors=long)).layer(2)
+        GGUFLlama(write_gguf(tmp_path / "long.gguf", llama, tensors=long)).tensors("layers.2", ())

@@ -26,7 +26,7 @@ def test_unknown_released_name() -> None:
 def test_same_logits_and_loss(tmp_path: Path, backend: str) -> None:
     _, tensors = read_fixture()
     model = official_model(tmp_path).eval()
-    model.bottleneck.layer.self_attn.config._attn_implementation = backend
+    model.bottleneck.core.layers[0].self_attn.config._attn_implementation = backend
     with torch.no_grad():
         logits = model(tensors["x"])
     assert torch.allclose(logits, tensors["eval_logits"], rtol=0, atol=1e-6)

@@ -121,7 +121,13 @@ def test_tells_where_the_llm_layer_came_from(copy: Config) -> None:
     change_json(copy.paths.model / "model.json", with_llm)
     text = words(page(copy))
     assert "CMUNeXt with the frozen layer 14 of SmolLM2-135M-Instruct.Q4_1, trained on" in text
-    for value in (LLM["source"], LLM["licence"], LLM["source_sha256"], LLM["layer_sha256"], "14, counted from 0"):
+    for value in (
+        LLM["source"],
+        LLM["licence"],
+        LLM["source_sha256"],
+        LLM["layers"][0]["sha256"],
+        "Layer, counted from 0 14",
+    ):
         assert str(value) in text
 
 

@@ -1,6 +1,7 @@
 """The LLM block: the LLM's own layer, its positions and masks, frozen or trained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from llm4seg.errors import InputError
 from llm4seg.llm.fill import fill_store
 from llm4seg.llm.store import LayerStore
-from llm4seg.models.llm_block import LLMBlock
-from tests.tiny_llm import block_section, layer_input_and_output, save_llm, section, tiny_llm, tiny_store
+from llm4seg.models.bottleneck import TokenBlock, build_bottleneck
+from tests.tiny_llm import layer_input_and_output, model_section, save_llm, section, tiny_llm, tiny_store
 
 CHANNELS = 8
 
@@ -20,9 +21,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LayerStore:
     return tiny_store(tmp_path_factory.mktemp("llm"))
 
 
-def block(store: LayerStore, seed: int = 0, **changes: str | int) -> LLMBlock:
+def block(store: LayerStore, seed: int = 0, bottleneck: str = "llm", **changes: Any) -> TokenBlock:
     torch.manual_seed(seed)
-    return LLMBlock(block_section(**changes), store, CHANNELS)
+    built = build_bottleneck(model_section(bottleneck, **changes), store, CHANNELS, seed)
+    assert isinstance(built, TokenBlock)
+    return built
 
 
 def features(*size: int) -> Tensor:
@@ -47,7 +50,7 @@ def test_computes_what_the_whole_llm_computes_there(kind: str, tmp_path: Path) -
     llm, store = tiny_llm(kind, **FAMILIES[kind]), tiny_store(tmp_path, (2,), kind, **FAMILIES[kind])
     hidden, expected = layer_input_and_output(llm, 2)
     with torch.no_grad():
-        ours = block(store, layer=2, attention="causal").eval()._decode(hidden)
+        ours = block(store, layer=2, attention="causal").eval().core(hidden, (hidden.shape[1],))
     assert torch.allclose(ours, expected, atol=1e-5)
 
 
@@ -56,7 +59,7 @@ def test_attention_backends_agree(store: LayerStore, attention: str) -> None:
     one, x = block(store, attention=attention).eval(), features(4, 3)
     results = []
     for backend in ("sdpa", "eager"):
-        one.layer.self_attn.config._attn_implementation = backend
+        one.core.layers[0].self_attn.config._attn_implementation = backend
         results.append(one(x))
     assert torch.allclose(*results, atol=1e-5)
 
@@ -88,7 +91,7 @@ def test_a_layer_that_returns_a_tuple(store: LayerStore) -> None:
     """As transformers before 4.54 did, and some architectures do."""
     one, x = block(store).eval(), features(2, 2)
     expected = one(x)
-    one.layer.register_forward_hook(lambda layer, inputs, out: (out, None))
+    one.core.layers[0].register_forward_hook(lambda layer, inputs, out: (out, None))
     assert torch.equal(one(x), expected)
 
 
@@ -96,9 +99,9 @@ def test_frozen_layer_learns_nothing_but_lets_gradients_through(store: LayerStor
     one, x = block(store, training="frozen"), features(2, 2).requires_grad_()
     one.train()
     one(x).sum().backward()
-    assert not one.layer.training
+    assert not one.core.layers[0].training
     assert one.training
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in one.layer.parameters())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in one.core.layers[0].parameters())
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert all(p.grad is not None for p in [*one.adapter_in.parameters(), *one.adapter_out.parameters()])
@@ -107,8 +110,8 @@ def test_frozen_layer_learns_nothing_but_lets_gradients_through(store: LayerStor
 def test_trained_layer_learns(store: LayerStore) -> None:
     one = block(store, training="full").train()
     one(features(2, 2)).sum().backward()
-    assert one.layer.training
-    assert all(parameter.grad is not None for parameter in one.layer.parameters())
+    assert one.core.layers[0].training
+    assert all(parameter.grad is not None for parameter in one.core.layers[0].parameters())
 
 
 def test_computes_in_float32_whatever_the_checkpoint(tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ def test_computes_in_float32_whatever_the_checkpoint(tmp_path: Path) -> None:
 def test_random_layer_is_random_in_every_tensor(store: LayerStore) -> None:
     """By the architecture's own initialiser: matrices normal with 0.02, norms 1; nothing pre-trained is left."""
     one, pretrained = block(store, weights="random"), store.load(1)
-    for name, tensor in one.layer.state_dict().items():
+    for name, tensor in one.core.layers[0].state_dict().items():
         assert (tensor - pretrained[name]).abs().max() > 0.01, name
         if "norm" in name:
             assert torch.equal(tensor, torch.ones_like(tensor))
@@ -130,7 +133,7 @@ def test_random_layer_is_random_in_every_tensor(store: LayerStore) -> None:
 
 
 def test_random_layer_follows_the_seed(store: LayerStore) -> None:
-    first, again, other = (block(store, seed, weights="random").layer.state_dict() for seed in (0, 0, 1))
+    first, again, other = (block(store, seed, weights="random").core.layers[0].state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["mlp.up_proj.weight"], other["mlp.up_proj.weight"])
 

@@ -1,0 +1,29 @@
+"""What sits in a hybrid's bottleneck: nothing, the LLM block, or an MLP of the same size to compare it with."""
+
+from torch import nn
+
+from llm4seg.llm.architecture import text_config
+from llm4seg.llm.store import LayerStore
+from llm4seg.models.bottleneck.adapters import ACTIVATIONS, adapter, adapter_parameters, control_width
+from llm4seg.models.bottleneck.block import Activation, TokenBlock
+from llm4seg.models.bottleneck.layers import LLMLayers
+from llm4seg.sections import Model
+
+__all__ = ["TokenBlock", "build_bottleneck"]
+
+
+def build_bottleneck(section: Model, store: LayerStore | None, channels: int, seed: int) -> nn.Module:
+    """The bottleneck of the `model` section for feature maps of `channels`; all but `identity` need the store.
+
+    Draws the adapters from torch's generator; random and shuffled LLM layers are drawn from `seed`.
+    """
+    if section.bottleneck == "identity":
+        return nn.Identity()
+    assert store is not None, f"model.bottleneck: {section.bottleneck} needs a layer store"
+    hidden = text_config(store.config).hidden_size
+    if section.bottleneck == "mlp":
+        width = control_width(adapter_parameters(section.llm.adapter, channels, hidden), channels)
+        core = Activation(ACTIVATIONS[section.llm.adapter.activation])
+        return TokenBlock(section.llm, channels, nn.Linear(channels, width), core, nn.Linear(width, channels))
+    into, out_of = (adapter(section.llm.adapter, *widths) for widths in ((channels, hidden), (hidden, channels)))
+    return TokenBlock(section.llm, channels, into, LLMLayers(section.llm, store, seed), out_of)

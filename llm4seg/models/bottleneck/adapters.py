@@ -1,0 +1,40 @@
+"""Small trained parts around the LLM layers: adapters between two widths, a gate, and the MLP control's width."""
+
+import torch
+from torch import Tensor, nn
+
+from llm4seg.sections import Adapter
+
+ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def adapter(section: Adapter, channels: int, out_channels: int) -> nn.Module:
+    """From one width to another, token by token: a linear map (the paper's), or one through a narrow middle."""
+    if section.kind == "linear":
+        return nn.Linear(channels, out_channels)
+    norm = nn.LayerNorm(channels) if section.norm else nn.Identity()
+    narrow, widen = nn.Linear(channels, section.width), nn.Linear(section.width, out_channels)
+    return nn.Sequential(norm, narrow, ACTIVATIONS[section.activation](), widen)
+
+
+def adapter_parameters(section: Adapter, channels: int, hidden: int) -> int:
+    """How many parameters the two adapters between `channels` and the LLM's `hidden` width have."""
+    with torch.device("meta"):
+        both = adapter(section, channels, hidden), adapter(section, hidden, channels)
+    return sum(parameter.numel() for one in both for parameter in one.parameters())
+
+
+def control_width(parameters: int, channels: int) -> int:
+    """The middle width of an MLP channels -> width -> channels with as nearly as can be `parameters` parameters."""
+    return max(1, round((parameters - channels) / (2 * channels + 1)))
+
+
+class Gate(nn.Module):
+    """Scales each channel by a trained number that begins at zero, so that a residual branch begins as nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features_NCS: Tensor) -> Tensor:
+        return features_NCS * self.scale.reshape(-1, *[1] * (features_NCS.ndim - 2))

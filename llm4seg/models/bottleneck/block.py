@@ -1,0 +1,71 @@
+"""The block in the bottleneck: feature map to tokens, adapter, what mixes or changes them, adapter, and back."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llm4seg.errors import InputError
+from llm4seg.models.bottleneck.adapters import Gate
+from llm4seg.sections import Block
+
+INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+POOLING = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+
+
+class TokenBlock(nn.Module):
+    """A feature map's positions as tokens in raster order, through `core` between two adapters.
+
+    Any grid that `model.llm.pool` divides, up to `model.llm.max_tokens` tokens; other grids raise InputError.
+    """
+
+    def __init__(self, section: Block, channels: int, adapter_in: nn.Module, core: nn.Module, adapter_out: nn.Module):
+        super().__init__()
+        self._section = section
+        self.adapter_in = adapter_in
+        self.core = core
+        self.adapter_out = adapter_out
+        self.gate = Gate(channels) if section.residual == "gate" else nn.Identity()
+
+    def forward(self, features_NCS: Tensor) -> Tensor:
+        """A feature map of equal shape, to take the other's place."""
+        if self._section.train_only and not self.training:
+            return features_NCS
+        changed_NCS = self._resized(self._changed(self._pooled(features_NCS)), features_NCS.shape[2:])
+        return changed_NCS if self._section.residual == "none" else features_NCS + self.gate(changed_NCS)
+
+    def _changed(self, features_NCS: Tensor) -> Tensor:
+        grid = features_NCS.shape[2:]
+        if grid.numel() > self._section.max_tokens:
+            raise InputError(
+                f"model.llm.max_tokens: found a grid of {' x '.join(map(str, grid))} = {grid.numel()} tokens, allowed: "
+                f"{self._section.max_tokens}; raise it, or model.llm.pool (now {self._section.pool})"
+            )
+        tokens_NTC = features_NCS.flatten(2).transpose(1, 2)
+        tokens_NTC = self.adapter_out(self.core(self.adapter_in(tokens_NTC), grid))
+        return tokens_NTC.transpose(1, 2).unflatten(2, grid)
+
+    def _pooled(self, features_NCS: Tensor) -> Tensor:
+        pool, grid = self._section.pool, features_NCS.shape[2:]
+        if pool == 1:
+            return features_NCS
+        if any(side % pool for side in grid):
+            raise InputError(f"model.llm.pool: found {pool}, which does not divide the feature map's grid {[*grid]}")
+        return POOLING[len(grid)](features_NCS, pool)
+
+    def _resized(self, features_NCS: Tensor, grid: Sequence[int]) -> Tensor:
+        if features_NCS.shape[2:] == grid:
+            return features_NCS
+        return functional.interpolate(features_NCS, tuple(grid), mode=INTERPOLATION[len(grid)], align_corners=False)
+
+
+class Activation(nn.Module):
+    """The core of the MLP control: an activation in the place of the LLM layers."""
+
+    def __init__(self, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.activation = activation()
+
+    def forward(self, tokens_NTD: Tensor, grid: Sequence[int]) -> Tensor:
+        out: Tensor = self.activation(tokens_NTD)
+        return out

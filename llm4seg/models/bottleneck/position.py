@@ -1,0 +1,58 @@
+"""Where tokens are and what they may see: rotary positions and attention masks over a feature map's grid."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Rotation = tuple[Tensor, Tensor]  # the cosines and sines that rotate queries and keys, each (1, T, rotated)
+RotaryAt = Callable[[Tensor], Rotation]  # the LLM's rotation of positions (1, T)
+
+
+def attention_mask(tokens: int, attention: str, like: Tensor) -> Tensor:
+    """What is added to the attention scores, (1, 1, T, T): 0 where a token may look, minus infinity elsewhere.
+
+    Always given explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
+    """
+    mask = like.new_zeros(1, 1, tokens, tokens)
+    return mask.fill_(float("-inf")).triu(diagonal=1) if attention == "causal" else mask
+
+
+def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
+    """The rotation that `model.llm.position` asks for, of a grid's tokens in raster order.
+
+    `native`: the LLM's own, of the raster index. `axial`: the LLM's frequencies shared out over the axes, see `axial`.
+    `paper`: as in the released code, which hands over (sin p, cos p) of the raster index p in the place of (cos, sin):
+    relative attention with a single frequency of -1 rad a token. `none`: no rotation.
+    """
+    if position == "axial":
+        return axial(rotary_at, grid, device)
+    index = torch.arange(torch.Size(grid).numel(), device=device)[None]
+    cos, sin = rotary_at(index)
+    match position:
+        case "paper":
+            spread = index[:, :, None].expand_as(cos)
+            return spread.sin().to(cos), spread.cos().to(cos)
+        case "none":
+            return torch.ones_like(cos), torch.zeros_like(sin)
+        case _:
+            return cos, sin
+
+
+def axial(rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
+    """Rotate by the coordinate along one axis for each frequency: sorted, they go to the axes in turn.
+
+    Each axis thus gets fast and slow frequencies. Which dimensions of a head share a frequency is read off the LLM's
+    rotation of position 1, so it does not matter whether they lie side by side or half a head apart.
+    """
+    coordinates = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
+    by_axis = [rotary_at(along.reshape(1, -1)) for along in coordinates]
+    cos, sin = rotary_at(torch.ones(1, 1, dtype=torch.long, device=device))
+    frequency = torch.unique(torch.atan2(sin.float(), cos.float()), return_inverse=True)[1].reshape(-1)
+    axis_of = (frequency % len(by_axis)).expand_as(by_axis[0][0])[None]
+    return _pick([cos for cos, _ in by_axis], axis_of), _pick([sin for _, sin in by_axis], axis_of)
+
+
+def _pick(by_axis: Sequence[Tensor], axis_of: Tensor) -> Tensor:
+    """From one tensor an axis, each entry from the tensor that `axis_of` (1, 1, T, rotated) names."""
+    return torch.stack(list(by_axis)).gather(0, axis_of)[0]

@@ -1,0 +1,15 @@
+"""What every section of params.yaml is: frozen, strict, and without defaults."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Overrides = dict[str, Any]  # dotted parameter: value
+
+
+class Section(BaseModel):
+    """A section of params.yaml: nothing missing, nothing extra, nothing changed later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,81 @@
+"""Sections on the network: a backbone, and what sits in its bottleneck."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from llm4seg.sections.backbones import CMUNeXt
+from llm4seg.sections.base import Section
+
+
+def parse_layers(value: Any) -> Any:
+    """One layer (14), a contiguous range with both ends ("3-5") or a list ([3, 7]) as a tuple of layer numbers."""
+    if isinstance(value, str) and (ends := re.fullmatch(r"(\d+)-(\d+)", value)):
+        first, last = int(ends[1]), int(ends[2])
+        if first > last:
+            raise ValueError("must rise")
+        return tuple(range(first, last + 1))
+    if isinstance(value, int | str):
+        return (int(value) if str(value).isdigit() else value,)
+    return value
+
+
+Layers = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(parse_layers), Field(min_length=1)]
+
+
+class Adapter(Section):
+    """What brings tokens from the CNN's width to the LLM's, and back."""
+
+    kind: Literal["linear", "bottleneck"]
+    width: PositiveInt
+    activation: Literal["gelu", "relu", "silu"]
+    norm: bool
+
+
+class LoRA(Section):
+    """Low-rank changes to every matrix of the LLM layers, scaled by alpha / rank."""
+
+    rank: PositiveInt
+    alpha: PositiveInt
+
+
+class Block(Section):
+    """The LLM block in the bottleneck."""
+
+    layer: Layers
+    norm: bool
+    weights: Literal["pretrained", "random", "shuffled"]
+    training: Literal["frozen", "full", "lora"]
+    lora: LoRA
+    adapter: Adapter
+    residual: Literal["none", "plain", "gate"]
+    position: Literal["native", "axial", "paper", "none"]
+    attention: Literal["causal", "bidirectional"]
+    pool: PositiveInt
+    max_tokens: PositiveInt
+    dtype: Literal["fp32", "bf16", "int8", "int4"]
+    checkpointing: bool
+    train_only: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dtype != "fp32" and self.training == "full":
+            raise ValueError(f"dtype: found {self.dtype}, allowed: fp32, since training is full")
+        if self.dtype in ("int8", "int4") and self.training != "frozen":
+            raise ValueError(f"dtype: found {self.dtype}, allowed: fp32 or bf16, since training is {self.training}")
+        return self
+
+
+class Model(Section):
+    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck."""
+
+    backbone: Literal["cmunext"]
+    cmunext: CMUNeXt
+    bottleneck: Literal["identity", "llm", "mlp"]
+    llm: Block
+
+    @property
+    def stride(self) -> int:
+        """How many input pixels one bottleneck token stands for, along each axis."""
+        return self.cmunext.stride

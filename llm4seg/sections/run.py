@@ -1,0 +1,109 @@
+"""Sections on how a model is trained, searched, measured and shown, and where all of it happens."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from llm4seg.sections.base import Fraction, Section
+
+
+class Paths(Section):
+    """Where the stages read and write; absolute once loaded."""
+
+    llm: Path
+    llm_used: Path
+    prepared: Path
+    split: Path
+    search: Path
+    model: Path
+    history: Path
+    evaluation: Path
+    metrics: Path
+    report: Path
+    cache: Path
+    runs: Path
+
+
+class Optimizer(Section):
+    """The optimizer, its schedule and gradient clipping."""
+
+    name: Literal["adamw", "sgd"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    momentum: Fraction
+    schedule: Literal["onecycle", "poly", "constant"]
+    clip_norm: PositiveFloat | None
+
+
+class Augment(Section):
+    """Random changes to each training image; seeded by (seed, epoch, sample)."""
+
+    flip: tuple[NonNegativeInt, ...]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    scale: Fraction
+    shift: Fraction
+    intensity: NonNegativeFloat
+
+
+class Training(Section):
+    """What `fit` does."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    loss: Literal["dice_ce", "paper"]
+    select: Literal["best", "last"]
+    seed: NonNegativeInt
+    augment: Augment
+
+
+class Engine(Section):
+    """Who runs the optimizer step."""
+
+    name: Literal["torch", "deepspeed"]
+    zero: Literal[0, 1, 2, 3]
+    offload: Literal["none", "cpu", "nvme"]
+    accumulation: PositiveInt
+    channels_last: bool
+
+    @model_validator(mode="after")
+    def _offload_needs_zero_3(self) -> Self:
+        if self.offload != "none" and (self.name, self.zero) != ("deepspeed", 3):
+            raise ValueError(f"offload: {self.offload} needs name: deepspeed and zero: 3")
+        return self
+
+
+class Cluster(Section):
+    """Where a run happens, never what it computes."""
+
+    address: str | None
+    workers: PositiveInt
+    device: Literal["auto", "cpu", "cuda"]
+    cpus_per_worker: PositiveInt | None
+    storage: str | None
+    nvme: Path | None
+    max_failures: NonNegativeInt
+
+
+class Search(Section):
+    """Ray Tune over dotted parameters."""
+
+    trials: NonNegativeInt
+    epochs: PositiveInt
+    seed: NonNegativeInt
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+
+
+class Evaluation(Section):
+    """How the test part is measured."""
+
+    nsd_tolerance: PositiveFloat
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: NonNegativeInt
+
+
+class Report(Section):
+    """The HTML page."""
+
+    title: str
