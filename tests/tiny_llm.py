@@ -45,7 +45,7 @@ def save_llm(folder: Path, model: Any, **options: Any) -> Path:
 
 
 def section(source: Path | str, sha256: str | None = None) -> LLM:
-    return LLM(source=str(source), sha256=sha256, layers=())
+    return LLM(source=str(source), sha256=sha256, layer_sha256={}, layers=(), whole_files=False)
 
 
 def tiny_store(root: Path, layers: tuple[int, ...] = (1, 2), kind: str = "llama", **changes: Any) -> LayerStore:

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from llm4seg.errors import InputError
 from llm4seg.llm.fill import fill_store
-from llm4seg.llm.sources import source_sha256
 from llm4seg.llm.store import LayerStore
 from tests.tiny_llm import save_llm, section, tiny_llm, write_gguf
 
@@ -90,7 +89,7 @@ def test_a_layers_file_describes_itself(folder: Path, tmp_path: Path) -> None:
     assert note["layer"] == 2
     assert note["tensors_sha256"] == store.sha256(2)
     assert note["architecture"] == store.config
-    assert (note["source"], note["sha256"]) == (store.source, store.source_sha256)
+    assert (note["source"], note["licence"]) == (store.source, store.licence)
 
 
 def test_more_layers_keep_those_present(folder: Path, tmp_path: Path) -> None:
@@ -101,9 +100,27 @@ def test_more_layers_keep_those_present(folder: Path, tmp_path: Path) -> None:
     assert store.path(1).stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_nothing_is_written_when_all_is_there(folder: Path, tmp_path: Path) -> None:
-    before = os.stat(fill(tmp_path, folder, [1, 2]).folder)  # noqa: PTH116
-    assert fill(tmp_path, folder, [2]).folder.stat().st_ino == before.st_ino
+def folder_sha256(folder: Path) -> str:
+    """What `llm.sha256` is compared with, as the shell says it."""
+    command = "LC_ALL=C sha256sum config.json model*.safetensors* | sha256sum"
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def test_nothing_is_written_when_all_is_there_for_certain(folder: Path, tmp_path: Path) -> None:
+    sha256 = folder_sha256(folder)
+    before = os.stat(fill(tmp_path, folder, [1, 2], sha256).folder)  # noqa: PTH116
+    assert fill(tmp_path, folder, [2], sha256).folder.stat().st_ino == before.st_ino
+
+
+def test_a_source_that_may_have_changed_is_compared_with_what_is_there(folder: Path, tmp_path: Path) -> None:
+    before = {layer: fill(tmp_path, folder, [1, 2]).path(layer).stat().st_ino for layer in (1, 2)}
+    tensors = load_file(folder / "model.safetensors")
+    tensors["layers.2.mlp.up_proj.weight"] += 1
+    save_file(tensors, folder / "model.safetensors")
+    store = fill(tmp_path, folder, [1])
+    assert store.path(1).stat().st_ino == before[1]
+    assert store.path(2).stat().st_ino != before[2]
+    assert torch.equal(store.load(2)["mlp.up_proj.weight"], tensors["layers.2.mlp.up_proj.weight"])
 
 
 def test_a_layer_whose_file_is_gone_is_read_again(folder: Path, tmp_path: Path) -> None:
@@ -115,18 +132,17 @@ def test_another_source_replaces_the_store(folder: Path, tmp_path: Path) -> None
     first = fill(tmp_path, folder, [1, 2])
     old = first.sha256(1)
     save_llm(folder, tiny_llm(seed=1))
-    store = fill(tmp_path, folder, [1])
+    changed = fill(tmp_path, folder, [1])
+    assert changed.sha256(1) != old
+    other = save_llm(folder.with_name("another"), tiny_llm(seed=1))
+    store = fill(tmp_path, other, [1])
     assert store.layers == (1,)
-    assert store.sha256(1) != old
+    assert store.sha256(1) == changed.sha256(1)
 
 
 def test_sha256_of_a_folder_is_what_the_shell_says(llama: Any, tmp_path: Path) -> None:
     sharded = save_llm(tmp_path / "sharded", llama, max_shard_size="60KB")
-    command = "LC_ALL=C sha256sum config.json model*.safetensors* | sha256sum"
-    said = subprocess.run(command, shell=True, cwd=sharded, capture_output=True, text=True, check=True).stdout.split()[
-        0
-    ]
-    assert source_sha256(sharded) == said
+    said = folder_sha256(sharded)
     assert fill(tmp_path, sharded, [0], sha256=said).source_sha256 == said
 
 
