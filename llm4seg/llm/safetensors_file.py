@@ -58,7 +58,8 @@ class SafetensorsFile:
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{self.place}: not a readable safetensors file: {error!r}") from None
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise InputError(f"{self.place}: not a readable safetensors file: {reason}") from None
 
     def _parse_header(self, size: int) -> dict[str, Entry]:
         (length,) = LENGTH.unpack(self._storage.read(self._name, 0, min(LENGTH.size, size)))

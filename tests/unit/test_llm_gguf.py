@@ -10,11 +10,12 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 
 from llm4seg.errors import InputError
-from llm4seg.llm.architecture import rotary_embedding, skeleton
+from llm4seg.llm.architecture import loaded, rotary_embedding, skeleton
+from llm4seg.llm.fill import fill_store
 from llm4seg.llm.gguf_file import GGUFFile
 from llm4seg.llm.gguf_llama import GGUFLlama
 from llm4seg.llm.storage.local import LocalFolder
-from tests.tiny_llm import gguf_tensors, tiny_llm, write_gguf
+from tests.tiny_llm import gguf_tensors, layer_input_and_output, section, tiny_llm, write_gguf
 
 
 def open_file(path: Path) -> GGUFFile:
@@ -46,18 +47,43 @@ def test_reads_what_the_gguf_package_reads(llama: Any, tmp_path: Path, kind: Kin
     assert {name: ours.get(name) for name in file.fields} == file.fields
 
 
-def test_layers_are_those_of_the_llama_that_was_written(llama: Any, written: Path) -> None:
-    checkpoint = open_llama(written)
-    for index, layer in enumerate(llama.layers):
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_layers_are_those_of_the_llm_that_was_written(tmp_path: Path, kind: str) -> None:
+    llm = tiny_llm(kind)
+    checkpoint = open_llama(write_gguf(tmp_path / "tiny.gguf", llm))
+    for index, layer in enumerate(llm.layers):
         ours, theirs = checkpoint.tensors(f"layers.{index}", ()), layer.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_config_is_that_of_the_llama_that_was_written(llama: Any, written: Path) -> None:
-    checkpoint, original = open_llama(written), llama.config.to_dict()
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_config_is_that_of_the_llm_that_was_written(tmp_path: Path, kind: str) -> None:
+    llm = tiny_llm(kind)
+    checkpoint, original = open_llama(write_gguf(tmp_path / "tiny.gguf", llm)), llm.config.to_dict()
     assert checkpoint.licence == "apache-2.0"
     assert {name: original[name] for name in checkpoint.config} == checkpoint.config
+
+
+def test_a_qwen2_layer_computes_what_the_one_that_was_written_does(tmp_path: Path) -> None:
+    """Rope and biases included: the layer is rebuilt from the store that the file fills."""
+    llm = tiny_llm("qwen2")
+    store = fill_store(tmp_path / "store", section(write_gguf(tmp_path / "q.gguf", llm)), [2], tmp_path / "cache")
+    model = skeleton(store.config)
+    layer, rotary = loaded(model.layers[2], store.load(2)), rotary_embedding(model)
+    hidden, expected = layer_input_and_output(llm, 2)
+    index = torch.arange(hidden.shape[1])[None]
+    causal = torch.full((hidden.shape[1],) * 2, -torch.inf).triu(1)[None, None]
+    with torch.no_grad():
+        found = layer(hidden, attention_mask=causal, position_embeddings=rotary(hidden, index))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_bytes_of_a_layer_are_those_in_the_file(llama: Any, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", llama, Kind.Q8_0)
+    reader = gguf.GGUFReader(path)
+    expected = sum(int(tensor.n_bytes) for tensor in reader.tensors if tensor.name.startswith("blk.1."))
+    assert open_llama(path).nbytes("layers.1", ()) == expected
 
 
 def test_biases_are_kept(tmp_path: Path) -> None:

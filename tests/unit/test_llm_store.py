@@ -156,6 +156,30 @@ def test_layer_out_of_range(folder: Path, tmp_path: Path) -> None:
     expect(r"model\.llm\.layer.*: found layer 4, allowed: 0 to 3 \(tiny-llama\)", tmp_path, folder, [1, 4])
 
 
+def test_wrong_sha256_of_a_layer(folder: Path, tmp_path: Path) -> None:
+    right, wrong = fill(tmp_path / "first", folder, [2]).sha256(2), "0" * 64
+    wanted = section(folder).model_copy(update={"layer_sha256": {2: wrong, 3: wrong}})
+    message = rf"llm\.layer_sha256\.2: found {wrong}, but layer 2 of tiny-llama has {right}"
+    with pytest.raises(InputError, match=message):
+        fill_store(tmp_path / "store", wanted, [1, 2], tmp_path / "cache")
+    assert not (tmp_path / "store").exists()
+    fill(tmp_path, folder, [2])
+    with pytest.raises(InputError, match=message):
+        fill_store(tmp_path / "store", wanted, [1], tmp_path / "cache")
+    wanted = section(folder).model_copy(update={"layer_sha256": {2: right, 3: wrong}})  # of 3 nothing was asked
+    assert fill_store(tmp_path / "store", wanted, [2], tmp_path / "cache").load(2)
+
+
+def test_sha256_is_recorded_when_it_is_checked(folder: Path, tmp_path: Path) -> None:
+    """Layers fetched before the check stay: they are compared, since the file may have changed since."""
+    first = fill(tmp_path, folder, [2])
+    inode, sha256 = first.path(2).stat().st_ino, folder_sha256(folder)
+    assert first.source_sha256 is None
+    store = fill(tmp_path, folder, [2], sha256)
+    assert store.source_sha256 == sha256
+    assert store.path(2).stat().st_ino == inode
+
+
 @pytest.mark.parametrize("source", ["hub://meta/llama", "no/such/folder", "params.yaml", "no/such.gguf"])
 def test_unknown_source(tmp_path: Path, source: str) -> None:
     expect(r"llm\.source: .*(allowed: package://|no such file)", tmp_path, source, [0])
@@ -189,8 +213,11 @@ def test_index_that_promises_too_much(llama: Any, tmp_path: Path) -> None:
     said["weight_map"]["layers.0.extra.weight"] = said["weight_map"]["layers.0.mlp.up_proj.weight"]
     index.write_text(json.dumps(said))
     expect(r"safetensors: has no tensor layers\.0\.extra\.weight, which model", tmp_path, sharded, [0])
-    index.write_text("{}")
-    expect(r"index\.json: has no weight_map", tmp_path, sharded, [0])
+    for said in ({}, {"weight_map": []}):
+        index.write_text(json.dumps(said))
+        expect(r"index\.json: has no weight_map", tmp_path, sharded, [0])
+    index.write_text(json.dumps({"weight_map": {"layers.0.x": "../../elsewhere.safetensors"}}))
+    expect(r"index\.json: names \.\./\.\./elsewhere\.safetensors, which is outside", tmp_path, sharded, [0])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +277,21 @@ def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:
 def test_licence_of_a_folder(folder: Path, tmp_path: Path, file: str, text: str, licence: str | None) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     (folder / file).write_text(text)
-    assert fill(tmp_path, folder, [0]).licence == licence
+    store = fill(tmp_path, folder, [0])
+    assert store.licence == licence
+    recorded = json.loads((store.folder / "config.json").read_text())["licence_file"]
+    assert recorded == ({"name": file, "text": text} if file.startswith("LICENSE") else None)
+
+
+def test_a_licence_beside_a_single_file_here_may_be_anythings(llama: Any, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("of the project that the file happens to lie in\n")
+    store = fill(tmp_path, write_gguf(tmp_path / "tiny.gguf", llama), [0])
+    assert json.loads((store.folder / "config.json").read_text())["licence_file"] is None
+
+
+def test_files_of_the_store_have_the_usual_permissions(folder: Path, tmp_path: Path) -> None:
+    store = fill(tmp_path, folder, [0])
+    assert store.path(0).stat().st_mode == (store.folder / "config.json").stat().st_mode
 
 
 def test_changed_or_missing_layer(folder: Path, tmp_path: Path) -> None:
