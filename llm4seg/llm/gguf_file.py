@@ -114,7 +114,7 @@ class GGUFFile:
             raise InputError(f"{self.place}: no such file")
         try:
             self._parse_header(size)
-        except (struct.error, OverflowError, ValueError) as error:
+        except (struct.error, ArithmeticError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{self.place}: not a readable GGUF file: {error}") from None

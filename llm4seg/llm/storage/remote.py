@@ -40,6 +40,7 @@ class RemoteFolder:
         self._states: dict[str, FileState] = {}
         self._texts: dict[str, str] = {}
         self._parts: list[Path] = []
+        self._downloaded: set[str] = set()
         self._bar: tqdm | None = None
 
     def place(self, name: str = "") -> str:
@@ -155,9 +156,10 @@ class RemoteFolder:
                 "either download it yourself and name it in llm.source, or set llm.whole_files: true"
             )
         folder = self._cache / "whole" / _digest(self.place(name), state.size, state.version)
-        if not (folder / name).is_file():
+        if name not in self._downloaded and (state.version is None or not (folder / name).is_file()):
             with replacing(folder / name) as partial:
                 persistently(self.place(name), lambda: self._download(name, partial))
+        self._downloaded.add(name)
         return folder
 
     def _download(self, name: str, target: Path) -> None:
