@@ -67,7 +67,7 @@ def save_trained(folder: Path, weights: Path, config: Config, data: Prepared) ->
 def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     """Rebuild a trained model in evaluation mode. Raises InputError when the LLM layer is not the one it had."""
     description = read_json(folder / DESCRIPTION)
-    section, data = Model.model_validate(description["config"]["model"]), description["data"]
+    section, data = _without_pretrained(description["config"]["model"]), description["data"]
     store = None if section.bottleneck == "identity" else LayerStore(store_folder)
     if store and description["llm"] is not None:
         _check_llm(store, description["llm"], folder)
@@ -78,12 +78,18 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
         in_channels=data["channels"],
         out_channels=out_channels(description["config"]["training"]["loss"], len(data["classes"])),
         seed=description["config"]["training"]["seed"],
+        size=data["size"],
     )
     try:
         model.load_weights(load_file(folder / WEIGHTS))
     except (SafetensorError, FileNotFoundError) as error:
         raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
     return model.eval()
+
+
+def _without_pretrained(section: dict[str, Any]) -> Model:
+    """The `model` section without pre-trained weights for the encoder: they need not be fetched to be replaced."""
+    return Model.model_validate(section | {"smp": section["smp"] | {"weights": None}})
 
 
 def _check_llm(store: LayerStore, trained_with: dict[str, Any], folder: Path) -> None:

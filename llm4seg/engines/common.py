@@ -1,7 +1,5 @@
 """What both engines do alike."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -14,15 +12,17 @@ from llm4seg.sections import Engine
 def lay_out(model: Hybrid, section: Engine) -> None:
     """Let 2-D features run through the network channels last, the layout that convolutions are fastest on.
 
-    It is set behind the stem: on images of one channel it would say nothing. The weights keep their own layout, since
-    DeepSpeed wants them contiguous.
+    The images bring it along, until an instance norm takes it away. The weights keep their own layout, since DeepSpeed
+    wants them contiguous.
     """
     if section.channels_last:
-        model.get_submodule("encoder.stem").register_forward_hook(_channels_last)
+        model.encoder.register_forward_pre_hook(_channels_last)
 
 
-def _channels_last(module: nn.Module, inputs: Any, features: Tensor) -> Tensor:
-    return features.contiguous(memory_format=torch.channels_last) if features.ndim == 4 else features
+def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    (images,) = inputs
+    # a copy, since images of one channel count as being in either layout and `contiguous` would leave them alone
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images) if images.ndim == 4 else images
 
 
 def average_statistics(model: nn.Module) -> None:
