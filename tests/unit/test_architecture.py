@@ -7,10 +7,10 @@ import pytest
 from tests.code_map import ROOT, imported_names, imports, module_files
 
 LAYERS = (
-    {"sections", "config", "run", "errors", "files", "fetch", "provenance"},
+    {"sections", "config", "run", "errors", "files", "fetch", "provenance", "collectives"},
     {"llm", "data", "models", "losses", "metrics", "optim", "baseline", "statistics"},
     {"engines"},
-    {"train", "evaluate", "predict", "trained", "report"},
+    {"train", "evaluate", "predict", "trained", "report", "checkpoint"},
     {"cluster"},
 )
 ABOVE = len(LAYERS)  # pipelines and infra
