@@ -1,4 +1,4 @@
-"""Sums over workers, through which gradients flow. With no process group, or one of a single worker, they do nothing."""
+"""Sums over workers, through which gradients flow. Without a process group, or with one worker, they do nothing."""
 
 from typing import Any
 

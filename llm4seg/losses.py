@@ -45,7 +45,7 @@ class Loss(Protocol):
 
 def build_loss(name: Name) -> Loss:
     """The loss that `training.loss` names."""
-    return {"dice_ce": DiceCE(), "paper": BCEDice()}[name]
+    return DiceCE() if name == "dice_ce" else BCEDice()
 
 
 class DiceCE:
@@ -75,9 +75,9 @@ class DiceCE:
 class BCEDice:
     """The paper's loss for one class: 0.5 x binary cross-entropy + (1 - soft Dice), Dice per image."""
 
-    def sums(self, logits_N1S: Tensor, labels_NS: Tensor) -> Tensor:
+    def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
         """The images' losses, and the number of images."""
-        logits_NS, truth_NS = logits_N1S.squeeze(1).float(), labels_NS.float()
+        logits_NS, truth_NS = logits_NKS.squeeze(1).float(), labels_NS.float()
         probability_NS, over = logits_NS.sigmoid(), list(range(1, truth_NS.ndim))
         dice_N = soft_dice((probability_NS * truth_NS).sum(over), (probability_NS + truth_NS).sum(over))
         entropy_NS = functional.binary_cross_entropy_with_logits(logits_NS, truth_NS, reduction="none")
@@ -87,8 +87,8 @@ class BCEDice:
     def value(self, sums: Tensor) -> Tensor:
         return sums[0] / sums[1]
 
-    def __call__(self, logits_N1S: Tensor, labels_NS: Tensor) -> Tensor:
-        return self.value(total(self.sums(logits_N1S, labels_NS)))
+    def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
+        return self.value(total(self.sums(logits_NKS, labels_NS)))
 
 
 def soft_dice(overlap: Tensor, whole: Tensor) -> Tensor:

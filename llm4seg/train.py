@@ -140,7 +140,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss and Dice on the validation part. Workers add sums, so the result does not depend on how many they are."""
+        """Loss and Dice on the validation part. Workers add sums, so how many they are changes nothing."""
         classes, mine = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
         counts = torch.zeros(classes, 3, dtype=torch.int64, device=self.run.device)  # tp, fp, fn of each class
         sums: Tensor | float = 0.0

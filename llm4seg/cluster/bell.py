@@ -10,7 +10,6 @@ from typing import Any
 import ray
 
 
-@ray.remote(num_cpus=0)
 class _Tower:
     def __init__(self) -> None:
         self._rung = False
@@ -26,7 +25,7 @@ class Bell:
     """Rung by the one who started a training, heard by its workers. Can be pickled."""
 
     def __init__(self) -> None:
-        self._tower: Any = _Tower.remote()
+        self._tower: Any = ray.remote(num_cpus=0)(_Tower).remote()
 
     def ring(self) -> None:
         ray.get(self._tower.ring.remote())

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.engines import zero
 from llm4seg.engines.common import (
     SLOT,
     STEP,
@@ -19,6 +18,7 @@ from llm4seg.engines.common import (
     slots,
     trained,
 )
+from llm4seg.engines.zero import gathered, scatter, slots_of
 from llm4seg.models import Hybrid
 from llm4seg.optim import build_optimizer, build_schedule
 from llm4seg.run import Run
@@ -101,9 +101,9 @@ class DeepSpeedEngine:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._engine.global_steps)}
-        for slot in zero.slots_of(self._optimizer):
+        for slot in slots_of(self._optimizer):
             for name, parameter in self._trained.items():
-                state[SLOT.format(slot=slot, name=name)] = zero.gathered(self._optimizer, parameter, slot)
+                state[SLOT.format(slot=slot, name=name)] = gathered(self._optimizer, parameter, slot)
         return copied(state), schedule_state(self._engine.lr_scheduler)
 
     def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
@@ -111,6 +111,6 @@ class DeepSpeedEngine:
             parameter: {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
             for name, parameter in self._trained.items()
         }
-        zero.scatter(self._optimizer, whole, state[STEP].float())
+        scatter(self._optimizer, whole, state[STEP].float())
         self._engine.global_steps = int(state[STEP])
         resume_schedule(self._engine.lr_scheduler, self._optimizer.param_groups, schedule)

@@ -76,6 +76,7 @@ def _scatter_stage_3(optimizer: Any, state: State, step: Tensor) -> None:
 
     for flat in optimizer.fp32_partitioned_groups_flat:
         optimizer.optimizer.state[flat] = _empty(flat, state, step)
+    parameter: Any  # DeepSpeed hangs its own things on parameters
     for parameter, slots in state.items():
         size = parameter.ds_tensor.numel()
         for slot, whole in slots.items():
