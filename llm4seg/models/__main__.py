@@ -14,7 +14,7 @@ from rich.table import Table
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 from llm4seg.llm.store import CONFIG, REMEDY, LayerStore
-from llm4seg.models.describe import Description, describe
+from llm4seg.models.describe import Cost, Description, describe
 from llm4seg.sections import BackboneName
 
 COLUMNS = ("stride", "channels", "tokens", "trained", "frozen", "GFLOPs")
@@ -41,16 +41,16 @@ def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[s
 
 def add_rows(table: Table, name: str, config: Config, store: LayerStore | None, channels: tuple[int, int]) -> None:
     """A row for the backbone alone, and one with the LLM block if there is a layer store."""
-    alone = describe(config.override({"model.bottleneck": "identity"}), None, *channels)
-    table.add_row(escape(name), *cells(alone))
+    bottleneck = "llm" if store else "identity"
+    found = describe(config.override({"model.bottleneck": bottleneck}), store, *channels)
+    table.add_row(escape(name), *cells(found, found.network))
     if store:
-        with_block = describe(config.override({"model.bottleneck": "llm"}), store, *channels)
-        table.add_row("  + LLM block", *cells(with_block), end_section=True)
+        table.add_row("  + LLM block", *cells(found, found.network + found.bottleneck), end_section=True)
 
 
-def cells(found: Description) -> list[str]:
-    numbers = (found.stride, found.channels, found.tokens, found.trained, found.frozen)
-    return [*(f"{number:,}" for number in numbers), f"{found.flops / 1e9:,.2f}"]
+def cells(found: Description, cost: Cost) -> list[str]:
+    numbers = (found.stride, found.channels, found.tokens, cost.trained, cost.frozen)
+    return [*(f"{number:,}" for number in numbers), f"{cost.flops / 1e9:,.2f}"]
 
 
 def empty_table(title: str) -> Table:

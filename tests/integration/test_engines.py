@@ -36,8 +36,9 @@ def assert_same(one: list[Row], other: list[Row]) -> None:
         assert row == pytest.approx(twin, rel=1e-5)
 
 
-# Adam would blow up the rounding of gradients that are zero in theory: those of biases in front of a BatchNorm
-SGD = {"optimizer.name": "sgd", "optimizer.lr": 0.05, "training.epochs": 2}
+# Adam would blow up the rounding of gradients that are zero in theory: those of biases in front of a BatchNorm; so
+# would larger steps on a network this small, where ZeRO 3 lays tensors out otherwise and sums in another order
+SGD = {"optimizer.name": "sgd", "optimizer.lr": 0.01, "training.epochs": 2}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.__main__ import main
-from llm4seg.models.describe import describe
+from llm4seg.models.describe import Cost, describe
 from tests.code_map import ROOT
 from tests.tiny_llm import tiny_store
 
@@ -45,15 +45,26 @@ def printed(
 def test_the_blocks_operations_are_the_hand_count(store: LayerStore) -> None:
     """A multiply-add counts as two."""
     config = Config.load(ROOT / "params.yaml").override({"model.llm.layer": 1})
-    alone = describe(config.override({"model.bottleneck": "identity"}), None, 1, 2)
-    block = describe(config, store, 1, 2)
-    assert (alone.stride, alone.channels, alone.tokens) == (block.stride, block.channels, block.tokens) == (16, 128, 64)
+    found = describe(config, store, 1, 2)
+    assert (found.stride, found.channels, found.tokens) == (16, 128, 64)
     adapters = 2 * 128 * 64  # between 128 channels and a hidden size of 64
     matrices = sum(tensor.numel() for tensor in store.load(1).values() if tensor.ndim == 2)
     attention = 2 * 4 * 16 * 64  # queries with keys, weights with values: 4 heads of 16, 64 tokens, for each token
-    assert block.flops - alone.flops == 2 * 64 * (adapters + matrices + attention)
-    assert block.trained - alone.trained == adapters + 64 + 128
-    assert (alone.frozen, block.frozen) == (0, sum(tensor.numel() for tensor in store.load(1).values()))
+    assert found.bottleneck == Cost(
+        trained=adapters + 64 + 128,
+        frozen=sum(tensor.numel() for tensor in store.load(1).values()),
+        flops=2 * 64 * (adapters + matrices + attention),
+    )
+
+
+def test_the_network_costs_the_same_whatever_its_bottleneck(store: LayerStore) -> None:
+    config = Config.load(ROOT / "params.yaml").override({"model.llm.layer": 1})
+    alone = describe(config.override({"model.bottleneck": "identity"}), None, 1, 2)
+    assert alone.bottleneck == Cost(0, 0, 0)
+    for block in ({}, {"model.llm.position": "axial"}, {"model.llm.training": "lora"}, {"model.bottleneck": "mlp"}):
+        found = describe(config.override(block), store, 1, 2)
+        assert found.network == alone.network
+        assert found.bottleneck.flops > 0
 
 
 def test_tokens_are_counted_after_pooling(store: LayerStore) -> None:

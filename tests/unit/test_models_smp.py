@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from llm4seg.config import Config
+from llm4seg.engines.common import place
 from llm4seg.errors import InputError
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
@@ -86,6 +87,16 @@ def test_the_block_sees_the_coarsest_map_and_gradients_reach_everything(
     assert all((parameter.grad is not None) == parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(InputError, match=r"multiples of 32"):
         model(torch.randn(1, 1, 48, 64))
+
+
+@needs_smp
+@choices
+def test_training_computes_what_the_library_does(architecture: str, encoder: str, channels: int) -> None:
+    """timm's norms hold an activation, which must survive when they are made to see all workers' samples."""
+    model, x = build(architecture, encoder).eval(), torch.randn(2, 1, *SIZE)
+    expected = model(x)
+    place(model, Config.load(ROOT / "params.yaml").engine, x.device)
+    assert torch.allclose(model(x), expected, atol=1e-4)
 
 
 @needs_smp
