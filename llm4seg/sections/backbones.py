@@ -151,7 +151,7 @@ class SwinUNETR(Section):
 
 
 class SMP(Section):
-    """A network of segmentation_models_pytorch (2-D; `pip install 'llm4seg[smp]'`).
+    """A network of segmentation_models_pytorch (2-D; `pip install -e '.[smp]'`).
 
     `weights` names pre-trained ones of the encoder.
     """
@@ -162,4 +162,4 @@ class SMP(Section):
     stride: ClassVar[int] = 32
 
 
-Backbone = CMUNeXt | UNet | AttentionUNet | UNetPlusPlus | SegResNet | DynUNet | UNETR | SwinUNETR | SMP
+BackboneSection = CMUNeXt | UNet | AttentionUNet | UNetPlusPlus | SegResNet | DynUNet | UNETR | SwinUNETR | SMP

@@ -9,8 +9,8 @@ from llm4seg.sections.backbones import (
     SMP,
     UNETR,
     AttentionUNet,
-    Backbone,
     BackboneName,
+    BackboneSection,
     CMUNeXt,
     DynUNet,
     SegResNet,
@@ -101,7 +101,7 @@ class Model(Section):
     @property
     def stride(self) -> int:
         """How many input pixels one bottleneck token stands for, along each axis."""
-        sections: dict[BackboneName, Backbone] = {
+        sections: dict[BackboneName, BackboneSection] = {
             "cmunext": self.cmunext,
             "unet": self.unet,
             "attention-unet": self.attention_unet,

@@ -55,7 +55,7 @@ def build(architecture: str, encoder: str, store: LayerStore | None = None, weig
 
 def test_where_it_is_missing_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
-    with pytest.raises(InputError, match=r"^model\.backbone: smp needs .* pip install 'llm4seg\[smp\]' .*$"):
+    with pytest.raises(InputError, match=r"^model\.backbone: smp needs .* pip install -e '\.\[smp\]' .*$"):
         build("unet", "resnet18")
 
 

@@ -41,7 +41,7 @@ def _network(section: SMP, in_channels: int, out_channels: int) -> Any:
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision beside the CPU build of torch
         raise InputError(
             f"model.backbone: smp needs segmentation_models_pytorch, which cannot be imported ({error}): "
-            "pip install 'llm4seg[smp]' beside the CUDA build of torch"
+            "pip install -e '.[smp]' beside the CUDA build of torch"
         ) from None
     of_timm = section.encoder.startswith("tu-")  # its name says which weights
     try:
