@@ -40,6 +40,7 @@ def assemble(config: Config, data: Prepared) -> Hybrid:
         in_channels=data.channels,
         out_channels=out_channels(config.training.loss, len(data.classes)),
         seed=config.training.seed,
+        size=data.size,
     )
 
 

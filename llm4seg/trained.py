@@ -100,15 +100,21 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     if store and description["llm"] is not None:
         _check_llm(store, description["llm"], folder)
     model = build_model(
-        section,
+        _without_pretrained(section),
         store,
         spatial_dims=data["spatial_dims"],
         in_channels=data["channels"],
         out_channels=out_channels(training["loss"], len(data["classes"])),
         seed=training["seed"] or 0,  # null: not known, and no weight of a converted model is drawn
+        size=data["size"],
     )
     model.load_weights(read_weights(folder))
     return model.eval()
+
+
+def _without_pretrained(section: Model) -> Model:
+    """The section without pre-trained weights for the encoder: they need not be fetched to be replaced."""
+    return section.model_copy(update={"smp": section.smp.model_copy(update={"weights": None})})
 
 
 def check_data(folder: Path, data: Prepared) -> None:

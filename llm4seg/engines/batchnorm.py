@@ -57,4 +57,6 @@ def _synchronised(norm: _BatchNorm, device: torch.device) -> nn.Module:
     with torch.device("meta"):
         made = kind(norm.num_features, norm.eps, norm.momentum)
     made.load_state_dict(norm.state_dict(keep_vars=True), assign=True)
+    for follows in norm.children():  # timm's norms go on to a dropout and an activation of their own
+        made.register_forward_hook(lambda module, inputs, features_NCS, follows=follows: follows(features_NCS))
     return made.train(norm.training)

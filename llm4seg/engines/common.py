@@ -21,16 +21,16 @@ def place(model: Hybrid, section: Engine, device: torch.device) -> None:
     synchronise(model, device)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:
-        # behind the first module: on images of one channel it would say nothing. The weights keep their own layout,
-        # since DeepSpeed wants them contiguous
-        first = next(module for module in model.encoder.modules() if not list(module.children()))
-        first.register_forward_hook(_channels_last)
+        # the images bring it along. The weights keep their own layout, since DeepSpeed wants them contiguous
+        model.encoder.register_forward_pre_hook(_channels_last)
     if section.compile:
         model.compile()
 
 
-def _channels_last(module: nn.Module, inputs: Any, features: Tensor) -> Tensor:
-    return features.contiguous(memory_format=torch.channels_last) if features.ndim == 4 else features
+def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    (images,) = inputs
+    # a copy, since images of one channel count as being in either layout and `contiguous` would leave them alone
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images) if images.ndim == 4 else images
 
 
 def trained(model: Hybrid) -> dict[str, nn.Parameter]:
