@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.errors import InputError
+from llm4seg.models.bottleneck.quantised import quantised_entries
 
 LLM = "bottleneck.core."  # where the LLM layers are, if there are any
 
@@ -59,6 +60,7 @@ class Hybrid(nn.Module):
         self.load_state_dict(dict(state), strict=False)
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many parameters are `trained`, and how many `frozen`."""
+        """How many parameters are `trained`, and how many `frozen`, those held as integers among them."""
         trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        return {"trained": trained, "frozen": sum(parameter.numel() for parameter in self.parameters()) - trained}
+        frozen = sum(parameter.numel() for parameter in self.parameters()) - trained
+        return {"trained": trained, "frozen": frozen + quantised_entries(self)}

@@ -130,6 +130,8 @@ def test_tells_where_the_llm_layer_came_from(copy: Config) -> None:
         "Layer, counted from 0 14",
     ):
         assert str(value) in text
+    change_json(copy.paths.model / "model.json", lambda model: model["llm"].update(source_sha256=None))
+    assert "sha256 of the source not checked as a whole" in words(page(copy))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from llm4seg.llm.architecture import (
 )
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck.lora import add_lora
-from llm4seg.models.bottleneck.position import attention_mask, rotation
+from llm4seg.models.bottleneck.position import Rotation, attention_mask, rotation
 from llm4seg.models.bottleneck.quantised import quantise
 from llm4seg.sections import Block
 
@@ -53,21 +54,26 @@ class LLMLayers(nn.Module):
     def forward(self, tokens_NTD: Tensor, grid: Sequence[int]) -> Tensor:
         """Tokens (N, T, D) of a grid in raster order to tokens of equal shape and dtype."""
         hidden_NTD = tokens_NTD if self._section.dtype != "bf16" else tokens_NTD.bfloat16()
-        for layer, options in zip(self.layers, self._rotary_options, strict=True):
-            hidden_NTD = self._through(layer, hidden_NTD, grid, options)
+        tokens = hidden_NTD.shape[1]
+        shared = {
+            "attention_mask": attention_mask(tokens, self._section.attention, hidden_NTD),
+            "position_ids": torch.arange(tokens, device=hidden_NTD.device)[None],
+        }
+        for layer, rotated in zip(self.layers, self._rotations(hidden_NTD, grid), strict=True):
+            hidden_NTD = self._through(layer, hidden_NTD, {**shared, "position_embeddings": rotated})
         out: Tensor = self.norm(hidden_NTD)
         return out.to(tokens_NTD.dtype)
 
-    def _through(self, layer: nn.Module, hidden_NTD: Tensor, grid: Sequence[int], options: dict[str, str]) -> Tensor:
-        def rotary_at(index: Tensor) -> Any:
-            return self.rotary(hidden_NTD, index, **options)
-
-        tokens = hidden_NTD.shape[1]
-        about: dict[str, Any] = {
-            "attention_mask": attention_mask(tokens, self._section.attention, hidden_NTD),
-            "position_ids": torch.arange(tokens, device=hidden_NTD.device)[None],
-            "position_embeddings": rotation(self._section.position, rotary_at, grid, hidden_NTD.device),
+    def _rotations(self, like: Tensor, grid: Sequence[int]) -> list[Rotation]:
+        """The rotation of each layer; layers of one kind share one."""
+        kinds = [tuple(options.items()) for options in self._rotary_options]
+        made = {
+            kind: rotation(self._section.position, partial(self.rotary, like, **dict(kind)), grid, like.device)
+            for kind in set(kinds)
         }
+        return [made[kind] for kind in kinds]
+
+    def _through(self, layer: nn.Module, hidden_NTD: Tensor, about: dict[str, Any]) -> Tensor:
         if self._section.checkpointing and torch.is_grad_enabled():
             out = checkpoint(layer, hidden_NTD, use_reentrant=False, **about)
         else:

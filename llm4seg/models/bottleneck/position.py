@@ -14,8 +14,9 @@ def attention_mask(tokens: int, attention: str, like: Tensor) -> Tensor:
 
     Always given explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
     """
-    mask = like.new_zeros(1, 1, tokens, tokens)
-    return mask.fill_(float("-inf")).triu(diagonal=1) if attention == "causal" else mask
+    if attention == "causal":
+        return like.new_full((tokens, tokens), float("-inf")).triu_(diagonal=1)[None, None]
+    return like.new_zeros(1, 1, 1, 1).expand(1, 1, tokens, tokens)  # one zero seen everywhere: it takes no memory
 
 
 def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
