@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import build_model
+from llm4seg.models.hybrid import parameter_counts
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,8 @@ def describe(config: Config, store: LayerStore | None, in_channels: int, out_cha
 
 def cost(module: nn.Module, shape: Sequence[int], pretend: AbstractContextManager[object] | None = None) -> Cost:
     """What a module costs on an input of this shape."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
-    trained = sum(size for size, learns in sizes if learns)
     with pretend or nullcontext():
-        flops = count_flops(module, shape)
-    return Cost(trained, sum(size for size, _ in sizes) - trained, flops)
+        return Cost(flops=count_flops(module, shape), **parameter_counts(module))
 
 
 def count_flops(module: nn.Module, shape: Sequence[int]) -> int:

@@ -60,7 +60,12 @@ class Hybrid(nn.Module):
         self.load_state_dict(dict(state), strict=False)
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many parameters are `trained`, and how many `frozen`, those held as integers among them."""
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        frozen = sum(parameter.numel() for parameter in self.parameters()) - trained
-        return {"trained": trained, "frozen": frozen + quantised_entries(self)}
+        """See the function of that name."""
+        return parameter_counts(self)
+
+
+def parameter_counts(module: nn.Module) -> dict[str, int]:
+    """How many parameters are `trained`, and how many `frozen`, those held as integers among them."""
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in module.parameters()) - trained
+    return {"trained": trained, "frozen": frozen + quantised_entries(module)}

@@ -67,6 +67,11 @@ def test_the_network_costs_the_same_whatever_its_bottleneck(store: LayerStore) -
         assert found.bottleneck.flops > 0
 
 
+def test_fewer_bits_are_as_many_parameters_and_operations(store: LayerStore) -> None:
+    config = Config.load(ROOT / "params.yaml").override({"model.llm.layer": 1})
+    assert describe(config.override({"model.llm.dtype": "int8"}), store, 1, 2) == describe(config, store, 1, 2)
+
+
 def test_tokens_are_counted_after_pooling(store: LayerStore) -> None:
     config = Config.load(ROOT / "params.yaml").override({"model.llm.layer": 1, "model.llm.pool": 2})
     assert describe(config, store, 1, 2).tokens == 16
