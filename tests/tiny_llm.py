@@ -45,7 +45,7 @@ def save_llm(folder: Path, model: Any, **options: Any) -> Path:
 
 
 def section(source: Path | str, sha256: str | None = None) -> LLM:
-    return LLM(source=str(source), sha256=sha256, layers=())
+    return LLM(source=str(source), sha256=sha256, layer_sha256={}, layers=(), whole_files=False)
 
 
 def tiny_store(root: Path, layers: tuple[int, ...] = (1, 2), kind: str = "llama", **changes: Any) -> LayerStore:
@@ -81,7 +81,7 @@ def rope_pairs(rows: Tensor, heads: int) -> Tensor:
 
 
 def gguf_tensors(model: Any) -> dict[str, Tensor]:
-    """The tensors of a tiny LLaMA under their GGUF names."""
+    """The tensors of a tiny LLaMA or Qwen2 under their GGUF names."""
     names = {
         "self_attn.q_proj": "attn_q",
         "self_attn.k_proj": "attn_k",
@@ -99,7 +99,8 @@ def gguf_tensors(model: Any) -> dict[str, Tensor]:
         for name, value in layer.state_dict().items():
             module, kind = name.rsplit(".", 1)
             short = names[module]
-            tensors[f"blk.{index}.{short}.{kind}"] = rope_pairs(value, heads[short]) if short in heads else value
+            paired = short in heads and model.config.model_type == "llama"
+            tensors[f"blk.{index}.{short}.{kind}"] = rope_pairs(value, heads[short]) if paired else value
     return tensors
 
 
@@ -107,12 +108,13 @@ def write_gguf(
     path: Path,
     model: Any,
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
-    architecture: str = "llama",
+    architecture: str | None = None,
     tensors: dict[str, Tensor] | None = None,
     **fields: str | float,
 ) -> Path:
-    """A tiny LLaMA as a GGUF file, its matrices quantised to `kind`, with a tokeniser's long arrays before them."""
+    """A tiny LLaMA or Qwen2 as a GGUF file, its matrices quantised to `kind`, a tokeniser's long arrays before them."""
     config = model.config
+    architecture = architecture or config.model_type
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_license("apache-2.0")
     writer.add_token_list([f"token {number}" for number in range(config.vocab_size)])

@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm4seg.errors import InputError
@@ -16,25 +18,36 @@ from llm4seg.llm.sources import Source, check_layers, open_source
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, tensors_sha256
 from llm4seg.sections import LLM
 
+IDENTITY = ("source", "revision", "licence", "architecture")  # what a layer's own file says, beside its sha256
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the store has already of the LLM that is wanted now."""
+
+    layers: dict[int, str] = field(default_factory=dict)  # layer: sha256 of its tensors
+    norm: str | None = None
+    certain: bool = False  # the source cannot have changed since
+    current: bool = False  # all that config.json says of the source is true still
+
 
 def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -> LayerStore:
     """Make `folder` a layer store that holds `layers` of the LLM that `section` names, whole or not at all.
 
-    Layers already there stay and are not read again, if they are of the same source; another source replaces them all.
-    Raises InputError: see `open_source`; also for a layer out of range, and for tensors that the architecture lacks.
+    Layers already there stay if they are of the same source; another source replaces them all. Where it is not certain
+    that the source is still the same, because its place says nothing of that, those there are read again and compared.
+    Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256` says, and for
+    tensors that the architecture lacks.
     """
-    source = open_source(section, cache)
-    check_layers(layers, source)
-    described = _describe(source)
-    held = _held(folder, described)
-    missing = sorted(set(layers) - held.keys())
-    if missing:
-        with replacing(folder) as partial:
-            partial.mkdir()
-            for layer in held:
-                os.link(folder / layer_file(layer), partial / layer_file(layer))
-            written, norm = _write_modules(partial, missing, source, described)
-            write_json(partial / CONFIG, described | _listed(held | written, norm))
+    with open_source(section, cache) as source:
+        check_layers(layers, source)
+        held = _held(folder, source)
+        if held.certain and held.current and set(layers) <= held.layers.keys():
+            _check_expected(held.layers, section, source)
+        else:
+            with replacing(folder) as partial:
+                partial.mkdir()
+                _fill(partial, folder, {*layers, *held.layers}, held, source, section)
     return LayerStore(folder)
 
 
@@ -60,53 +73,112 @@ def _describe(source: Source) -> dict[str, Any]:
         "revision": source.revision,
         "sha256": source.sha256,
         "licence": source.checkpoint.licence,
+        "licence_file": source.checkpoint.licence_file,
         "architecture": source.checkpoint.config,
     }
 
 
-def _held(folder: Path, described: dict[str, Any]) -> dict[int, str]:
-    """The sha256 of each layer in the store, if all that the store says of its source is what is wanted now."""
-    if not (folder / CONFIG).exists():
-        return {}
-    present = read_json(folder / CONFIG)
-    layers = {int(layer): sha256 for layer, sha256 in present.pop("layers", {}).items()}
-    norm = present.pop("norm", None)
-    same = present == described and (norm is None or (folder / NORM_FILE).exists())
-    return {layer: sha256 for layer, sha256 in layers.items() if same and (folder / layer_file(layer)).exists()}
+def _held(folder: Path, source: Source) -> Held:
+    """What the store has, if what it says of its source is what is wanted now."""
+    present, described = (read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}), _describe(source)
+    if any(name not in present or present[name] != described[name] for name in IDENTITY):
+        return Held()
+    layers = {int(layer): sha256 for layer, sha256 in present["layers"].items()}
+    return Held(
+        layers={layer: sha256 for layer, sha256 in layers.items() if (folder / layer_file(layer)).exists()},
+        norm=present["norm"] if (folder / NORM_FILE).exists() else None,
+        certain=source.revision is not None or (source.sha256 is not None and source.sha256 == present["sha256"]),
+        current=all(present.get(name) == value for name, value in described.items()),
+    )
 
 
-def _write_modules(
-    folder: Path, layers: Sequence[int], source: Source, described: dict[str, Any]
-) -> tuple[dict[int, str], str | None]:
-    """Read layers and the final norm from the source, check and write them; returns the sha256 of their tensors.
+@dataclass(frozen=True)
+class Part:
+    """A module of the LLM, and its file in the store; the sha256 of its tensors if that is there already."""
 
-    An LLM without a final norm of the usual kind is fine until `model.llm.norm` asks for it.
-    """
-    model, written = skeleton(source.checkpoint.config), {}
-    for layer in layers:
-        tensors = _read(source, model, f"layers.{layer}", model.layers[layer], f"layer {layer}")
-        written[layer] = _write(folder / layer_file(layer), tensors, {**described, "layer": layer})
+    path: str
+    module: nn.Module
+    layer: int | None  # None: the final norm
+    held: str | None
+
+    @property
+    def file(self) -> str:
+        return NORM_FILE if self.layer is None else layer_file(self.layer)
+
+
+def _parts(model: Any, layers: Collection[int], held: Held) -> Iterator[Part]:
+    """The layers, and the final norm; an LLM without one of the usual kind is fine until `model.llm.norm` wants it."""
+    for layer in sorted(layers):
+        yield Part(f"layers.{layer}", model.layers[layer], layer, held.layers.get(layer))
     norms = [(name, module) for name, module in model.named_children() if "norm" in name]
-    if len(norms) != 1 or not (tensors := _read(source, model, *norms[0], "final norm")):
-        return written, None
-    return written, _write(folder / NORM_FILE, tensors, {**described, "layer": None})
+    if len(norms) == 1:
+        yield Part(*norms[0], None, held.norm)
 
 
-def _read(source: Source, model: Any, path: str, module: nn.Module, what: str) -> dict[str, Tensor]:
+def _fill(new: Path, old: Path, layers: Collection[int], held: Held, source: Source, section: LLM) -> None:
+    """Write a store: what the old one holds for certain is linked, the rest read from the source."""
+    model = skeleton(source.checkpoint.config)
+    parts = list(_parts(model, layers, held))
+    reading = [part for part in parts if not (held.certain and part.held)]
+    source.storage.expect(sum(source.checkpoint.nbytes(part.path, part.module.state_dict()) for part in reading))
+    found: dict[int, str] = {}
+    norm = None
+    for part in parts:
+        sha256 = _renew(new, old, part, source, model) if part in reading else _link(new, old, part)
+        if part.layer is None:
+            norm = sha256
+        elif sha256 is not None:
+            found[part.layer] = sha256
+    _check_expected(found, section, source)
+    write_json(new / CONFIG, _describe(source) | _listed(found, norm))
+
+
+def _link(new: Path, old: Path, part: Part) -> str | None:
+    os.link(old / part.file, new / part.file)
+    return part.held
+
+
+def _renew(new: Path, old: Path, part: Part, source: Source, model: Any) -> str | None:
+    """Read a module; returns the sha256 of its tensors, None if there are none. The old file stays if it holds them."""
+    tensors = _read(source, model, part)
+    if not tensors:
+        return None
+    sha256 = tensors_sha256(tensors)
+    if sha256 == part.held:
+        return _link(new, old, part)
+    _write(new / part.file, tensors, source, part.layer, sha256)
+    return sha256
+
+
+def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     """A module's tensors, checked against the architecture; only a final norm may be absent."""
-    found = source.checkpoint.tensors(path, module.state_dict().keys())
-    tensors = without_leftovers(model, path, found)
-    if tensors or path.startswith("layers."):
+    found = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
+    tensors = without_leftovers(model, part.path, found)
+    if tensors or part.layer is not None:
         if not found:
-            raise InputError(f"{source.name}: has no tensors {path}.*")
-        check_tensors(module, tensors, f"{source.name}: {what}")
+            raise InputError(f"{source.name}: has no tensors {part.path}.*")
+        what = "final norm" if part.layer is None else f"layer {part.layer}"
+        check_tensors(part.module, tensors, f"{source.name}: {what}")
     return tensors
 
 
-def _write(path: Path, tensors: dict[str, Tensor], described: dict[str, Any]) -> str:
-    """Write a module's file; returns the sha256 of its tensors."""
-    sha256 = tensors_sha256(tensors)
-    # one entry: safetensors writes several in an order that changes from run to run
-    note = {"llm4seg": json.dumps({**described, "tensors_sha256": sha256}, sort_keys=True)}
-    path.write_bytes(save(tensors, note))  # unlike save_file, this raises OSError on a full disk
-    return sha256
+def _check_expected(found: Mapping[int, str], section: LLM, source: Source) -> None:
+    """Raise InputError naming the first layer that is not the one that the parameters name."""
+    for layer, sha256 in found.items():
+        if (wanted := section.layer_sha256.get(layer, sha256)) != sha256:
+            raise InputError(
+                f"llm.layer_sha256.{layer}: found {wanted}, but layer {layer} of {source.name} has {sha256}"
+            )
+
+
+def _write(path: Path, tensors: dict[str, Tensor], source: Source, layer: int | None, sha256: str) -> None:
+    """Write a module's file, with a note of what it is. One entry: safetensors writes several in changing order."""
+    described = {name: _describe(source)[name] for name in IDENTITY}
+    note = json.dumps({**described, "layer": layer, "tensors_sha256": sha256}, sort_keys=True)
+    path.touch()
+    mode = path.stat().st_mode  # the usual one; save_file's own is for the owner only
+    try:
+        save_file(tensors, path, {"llm4seg": note})
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from None  # a full disk
+    path.chmod(mode)

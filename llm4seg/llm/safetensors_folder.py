@@ -1,58 +1,100 @@
 """An LLM in transformers' folder layout: config.json with model.safetensors, or an index and its shards."""
 
+import json
 import re
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llm4seg.errors import InputError
-from llm4seg.files import read_json
+from llm4seg.llm.licence import find_licence
+from llm4seg.llm.safetensors_file import SafetensorsFile
+from llm4seg.llm.storage import Storage
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
-def checkpoint_files(folder: Path) -> list[Path]:
-    """All files that the checkpoint consists of, by name. Raises InputError naming the first one that is missing."""
-    sharded = (folder / INDEX).exists()
-    names = sorted({CONFIG, INDEX, *_weight_map(folder).values()} if sharded else {CONFIG, SINGLE})
-    for name in names:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: has no {name}; needed: {CONFIG} and {SINGLE}, or {INDEX} with all its shards")
-    return [folder / name for name in names]
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    index = read_json(folder / INDEX)
-    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-        raise InputError(f"{folder / INDEX}: has no weight_map from tensors to files")
-    return dict(index["weight_map"])
-
-
 class SafetensorsFolder:
-    """A checkpoint (see `sources.Checkpoint`) in a folder. Only the shards with the asked layer are opened."""
+    """A checkpoint (see `sources.Checkpoint`) in a folder. Only the shards with the asked layer are opened.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.config = read_json(folder / CONFIG)
-        if not isinstance(self.config, dict) or "model_type" not in self.config:
-            raise InputError(f"{folder / CONFIG}: has no model_type")
-        self.licence = licence(folder)
-        sharded = (folder / INDEX).exists()
-        self._files = _weight_map(folder) if sharded else dict.fromkeys(_names(folder / SINGLE), SINGLE)
+    Raises InputError naming the first file that is missing or is not what it should be.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.config = self._read_config()
+        self._shards = self._weight_map()
+        self.files = self._check_files()
+        self._opened: dict[str, SafetensorsFile] = {}
+        self._file_of = self._shards or dict.fromkeys(self._open(SINGLE).tensors, SINGLE)
+        self.licence, self.licence_file = find_licence(storage)
+
+    def nbytes(self, path: str, keys: Collection[str]) -> int:
+        """How many bytes `tensors` reads."""
+        _, names = self._module(path, keys)
+        return sum(self._open(file).nbytes(inside) for file, inside in names.items())
 
     def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
         """The tensors of one module in the checkpoint's own dtype, under transformers' names."""
-        prefix = find_prefix(self._files, path, keys)
-        return {} if prefix is None else self._read([name for name in self._files if name.startswith(prefix)], prefix)
+        prefix, names = self._module(path, keys)
+        read = [self._open(file).read(inside) for file, inside in names.items()]
+        return {name.removeprefix(prefix): tensor for tensors in read for name, tensor in tensors.items()}
 
-    def _read(self, names: list[str], prefix: str) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {}
-        for file in sorted({self._files[name] for name in names}):
-            inside = [name for name in names if self._files[name] == file]
-            tensors |= {name.removeprefix(prefix): tensor for name, tensor in _tensors(self._folder / file, inside)}
-        return tensors
+    def _module(self, path: str, keys: Collection[str]) -> tuple[str, dict[str, list[str]]]:
+        """What the names of a module's tensors begin with, and these names by file."""
+        prefix = find_prefix(self._file_of, path, keys)
+        names = [] if prefix is None else [name for name in self._file_of if name.startswith(prefix)]
+        files = sorted({self._file_of[name] for name in names})
+        return prefix or "", {file: [name for name in names if self._file_of[name] == file] for file in files}
+
+    def _open(self, name: str) -> SafetensorsFile:
+        if name not in self._opened:
+            file = SafetensorsFile(self._storage, name)
+            missing = sorted({tensor for tensor, shard in self._shards.items() if shard == name} - file.tensors.keys())
+            if missing:
+                raise InputError(f"{file.place}: has no tensor {missing[0]}, which {INDEX} promises")
+            self._opened[name] = file
+        return self._opened[name]
+
+    def _weight_map(self) -> dict[str, str]:
+        """Which file holds which tensor; empty when there is no index, but one file."""
+        if (text := self._storage.text(INDEX)) is None:
+            return {}
+        shards = self._parsed(INDEX, text, "weight_map")["weight_map"]
+        if not isinstance(shards, dict):
+            raise InputError(f"{self._storage.place(INDEX)}: has no weight_map from tensors to files")
+        for shard in shards.values():
+            if PurePosixPath(shard).is_absolute() or ".." in PurePosixPath(shard).parts:
+                raise InputError(f"{self._storage.place(INDEX)}: names {shard}, which is outside the folder")
+        return shards
+
+    def _check_files(self) -> list[str]:
+        """The names of all files that the checkpoint consists of, sorted."""
+        names = sorted({CONFIG, INDEX, *self._shards.values()} if self._shards else {CONFIG, SINGLE})
+        for name in names:
+            if self._storage.size(name) is None:
+                raise InputError(self._lacks(name))
+        return names
+
+    def _read_config(self) -> dict[str, Any]:
+        if (text := self._storage.text(CONFIG)) is None:
+            raise InputError(self._lacks(CONFIG))
+        return self._parsed(CONFIG, text, "model_type")
+
+    def _parsed(self, name: str, text: str, needed: str) -> dict[str, Any]:
+        """A file's JSON, which must have one entry at least."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{self._storage.place(name)}: not valid JSON: {error}") from None
+        if not isinstance(value, dict) or needed not in value:
+            raise InputError(f"{self._storage.place(name)}: has no {needed}")
+        return value
+
+    def _lacks(self, name: str) -> str:
+        return f"{self._storage.place()}: has no {name}; needed: {CONFIG} and {SINGLE}, or {INDEX} with all its shards"
 
 
 def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str | None:
@@ -63,32 +105,3 @@ def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str
     found = {match[0] for name in names if (match := re.match(rf"(?:.*\.)?{re.escape(path)}\.", name))}
     have = set(names)
     return max(sorted(found, key=len), key=lambda prefix: sum(prefix + key in have for key in keys), default=None)
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        with safe_open(path, "pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
-
-
-def _tensors(path: Path, names: list[str]) -> list[tuple[str, Tensor]]:
-    missing = sorted(set(names) - set(_names(path)))
-    if missing:
-        raise InputError(f"{path}: has no tensor {missing[0]}, which {INDEX} promises")
-    with safe_open(path, "pt") as file:
-        return [(name, file.get_tensor(name)) for name in names]
-
-
-def licence(folder: Path) -> str | None:
-    """What the folder says of its licence: the model card's `license:`, or the first line of a LICENSE file."""
-    card = folder / "README.md"
-    if card.is_file():
-        named = re.match(r"---\n(?:(?!---).*\n)*?license: *(.+)\n", card.read_text(encoding="utf-8"))
-        if named:
-            return named[1].strip()
-    for file in sorted(folder.glob("LICEN[CS]E*")):
-        lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-        return next((line for line in lines if line), None)
-    return None

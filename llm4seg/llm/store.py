@@ -45,7 +45,7 @@ class LayerStore:
         self.source: str = described["source"]
         self.revision: str | None = described["revision"]
         self.licence: str | None = described["licence"]
-        self.source_sha256: str = described["sha256"]
+        self.source_sha256: str | None = described["sha256"]
         self._sha256 = {int(layer): sha256 for layer, sha256 in described["layers"].items()}
         self.norm_sha256: str | None = described["norm"]
         self.layers: tuple[int, ...] = tuple(sorted(self._sha256))

@@ -20,14 +20,17 @@ def _regular_expression(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
+SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class LLM(Section):
     """Which pre-trained LLM, and which of its layers the store keeps beside the one in use."""
 
     source: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    sha256: SHA256 | None
+    layer_sha256: dict[NonNegativeInt, SHA256]
     layers: tuple[NonNegativeInt, ...]
+    whole_files: bool
 
 
 class FolderData(Section):

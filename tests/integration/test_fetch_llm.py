@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.fetch import package_file
 from llm4seg.llm.gguf_llama import GGUFLlama
+from llm4seg.llm.storage.local import LocalFolder
 from llm4seg.llm.store import LayerStore
 from tests.tiny_llm import tiny_llm, write_gguf
 
@@ -96,11 +98,11 @@ def test_an_interrupted_stage_leaves_the_last_good_store(project: Path) -> None:
     assert run(project).returncode == 0
     slow = project / "slow"
     slow.mkdir()
-    (slow / "config.json").write_text("{}")
-    (slow / "model.safetensors").write_bytes(b"")
+    (slow / "config.json").write_text('{"model_type": "llama"}')
     with (slow / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 2) + b"{}")
         file.truncate(40 << 30)  # sparse: no disk is used, hashing takes a minute
-    write_params(project, source="slow", sha256=None)
+    write_params(project, source="slow", sha256="0" * 64)
     command = [sys.executable, "-m", "pipelines.fetch_llm", "--params", str(project / "params.yaml")]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as stage:
         wait_until_open(stage.pid, slow / "model.safetensors")
@@ -118,7 +120,7 @@ def test_the_default_llm_equals_what_transformers_reads_from_its_gguf(tmp_path: 
 
     requirement, _, member = Config.load(ROOT / "params.yaml").llm.source.removeprefix("package://").partition("/")
     path = package_file(requirement, member, tmp_path)
-    checkpoint = GGUFLlama(path)
+    checkpoint = GGUFLlama(LocalFolder(path.parent), path.name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**checkpoint.config))
     theirs = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from llm4seg.errors import InputError
 from llm4seg.llm.fill import fill_store
-from llm4seg.llm.sources import source_sha256
 from llm4seg.llm.store import LayerStore
 from tests.tiny_llm import save_llm, section, tiny_llm, write_gguf
 
@@ -90,7 +89,7 @@ def test_a_layers_file_describes_itself(folder: Path, tmp_path: Path) -> None:
     assert note["layer"] == 2
     assert note["tensors_sha256"] == store.sha256(2)
     assert note["architecture"] == store.config
-    assert (note["source"], note["sha256"]) == (store.source, store.source_sha256)
+    assert (note["source"], note["licence"]) == (store.source, store.licence)
 
 
 def test_more_layers_keep_those_present(folder: Path, tmp_path: Path) -> None:
@@ -101,9 +100,27 @@ def test_more_layers_keep_those_present(folder: Path, tmp_path: Path) -> None:
     assert store.path(1).stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_nothing_is_written_when_all_is_there(folder: Path, tmp_path: Path) -> None:
-    before = os.stat(fill(tmp_path, folder, [1, 2]).folder)  # noqa: PTH116
-    assert fill(tmp_path, folder, [2]).folder.stat().st_ino == before.st_ino
+def folder_sha256(folder: Path) -> str:
+    """What `llm.sha256` is compared with, as the shell says it."""
+    command = "LC_ALL=C sha256sum config.json model*.safetensors* | sha256sum"
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def test_nothing_is_written_when_all_is_there_for_certain(folder: Path, tmp_path: Path) -> None:
+    sha256 = folder_sha256(folder)
+    before = os.stat(fill(tmp_path, folder, [1, 2], sha256).folder)  # noqa: PTH116
+    assert fill(tmp_path, folder, [2], sha256).folder.stat().st_ino == before.st_ino
+
+
+def test_a_source_that_may_have_changed_is_compared_with_what_is_there(folder: Path, tmp_path: Path) -> None:
+    before = {layer: fill(tmp_path, folder, [1, 2]).path(layer).stat().st_ino for layer in (1, 2)}
+    tensors = load_file(folder / "model.safetensors")
+    tensors["layers.2.mlp.up_proj.weight"] += 1
+    save_file(tensors, folder / "model.safetensors")
+    store = fill(tmp_path, folder, [1])
+    assert store.path(1).stat().st_ino == before[1]
+    assert store.path(2).stat().st_ino != before[2]
+    assert torch.equal(store.load(2)["mlp.up_proj.weight"], tensors["layers.2.mlp.up_proj.weight"])
 
 
 def test_a_layer_whose_file_is_gone_is_read_again(folder: Path, tmp_path: Path) -> None:
@@ -115,18 +132,17 @@ def test_another_source_replaces_the_store(folder: Path, tmp_path: Path) -> None
     first = fill(tmp_path, folder, [1, 2])
     old = first.sha256(1)
     save_llm(folder, tiny_llm(seed=1))
-    store = fill(tmp_path, folder, [1])
+    changed = fill(tmp_path, folder, [1])
+    assert changed.sha256(1) != old
+    other = save_llm(folder.with_name("another"), tiny_llm(seed=1))
+    store = fill(tmp_path, other, [1])
     assert store.layers == (1,)
-    assert store.sha256(1) != old
+    assert store.sha256(1) == changed.sha256(1)
 
 
 def test_sha256_of_a_folder_is_what_the_shell_says(llama: Any, tmp_path: Path) -> None:
     sharded = save_llm(tmp_path / "sharded", llama, max_shard_size="60KB")
-    command = "LC_ALL=C sha256sum config.json model*.safetensors* | sha256sum"
-    said = subprocess.run(command, shell=True, cwd=sharded, capture_output=True, text=True, check=True).stdout.split()[
-        0
-    ]
-    assert source_sha256(sharded) == said
+    said = folder_sha256(sharded)
     assert fill(tmp_path, sharded, [0], sha256=said).source_sha256 == said
 
 
@@ -138,6 +154,30 @@ def test_wrong_sha256(llama: Any, folder: Path, tmp_path: Path, kind: str) -> No
 
 def test_layer_out_of_range(folder: Path, tmp_path: Path) -> None:
     expect(r"model\.llm\.layer.*: found layer 4, allowed: 0 to 3 \(tiny-llama\)", tmp_path, folder, [1, 4])
+
+
+def test_wrong_sha256_of_a_layer(folder: Path, tmp_path: Path) -> None:
+    right, wrong = fill(tmp_path / "first", folder, [2]).sha256(2), "0" * 64
+    wanted = section(folder).model_copy(update={"layer_sha256": {2: wrong, 3: wrong}})
+    message = rf"llm\.layer_sha256\.2: found {wrong}, but layer 2 of tiny-llama has {right}"
+    with pytest.raises(InputError, match=message):
+        fill_store(tmp_path / "store", wanted, [1, 2], tmp_path / "cache")
+    assert not (tmp_path / "store").exists()
+    fill(tmp_path, folder, [2])
+    with pytest.raises(InputError, match=message):
+        fill_store(tmp_path / "store", wanted, [1], tmp_path / "cache")
+    wanted = section(folder).model_copy(update={"layer_sha256": {2: right, 3: wrong}})  # of 3 nothing was asked
+    assert fill_store(tmp_path / "store", wanted, [2], tmp_path / "cache").load(2)
+
+
+def test_sha256_is_recorded_when_it_is_checked(folder: Path, tmp_path: Path) -> None:
+    """Layers fetched before the check stay: they are compared, since the file may have changed since."""
+    first = fill(tmp_path, folder, [2])
+    inode, sha256 = first.path(2).stat().st_ino, folder_sha256(folder)
+    assert first.source_sha256 is None
+    store = fill(tmp_path, folder, [2], sha256)
+    assert store.source_sha256 == sha256
+    assert store.path(2).stat().st_ino == inode
 
 
 @pytest.mark.parametrize("source", ["hub://meta/llama", "no/such/folder", "params.yaml", "no/such.gguf"])
@@ -173,8 +213,11 @@ def test_index_that_promises_too_much(llama: Any, tmp_path: Path) -> None:
     said["weight_map"]["layers.0.extra.weight"] = said["weight_map"]["layers.0.mlp.up_proj.weight"]
     index.write_text(json.dumps(said))
     expect(r"safetensors: has no tensor layers\.0\.extra\.weight, which model", tmp_path, sharded, [0])
-    index.write_text("{}")
-    expect(r"index\.json: has no weight_map", tmp_path, sharded, [0])
+    for said in ({}, {"weight_map": []}):
+        index.write_text(json.dumps(said))
+        expect(r"index\.json: has no weight_map", tmp_path, sharded, [0])
+    index.write_text(json.dumps({"weight_map": {"layers.0.x": "../../elsewhere.safetensors"}}))
+    expect(r"index\.json: names \.\./\.\./elsewhere\.safetensors, which is outside", tmp_path, sharded, [0])
 
 
 @pytest.mark.parametrize(
@@ -234,7 +277,21 @@ def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:
 def test_licence_of_a_folder(folder: Path, tmp_path: Path, file: str, text: str, licence: str | None) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     (folder / file).write_text(text)
-    assert fill(tmp_path, folder, [0]).licence == licence
+    store = fill(tmp_path, folder, [0])
+    assert store.licence == licence
+    recorded = json.loads((store.folder / "config.json").read_text())["licence_file"]
+    assert recorded == ({"name": file, "text": text} if file.startswith("LICENSE") else None)
+
+
+def test_a_licence_beside_a_single_file_here_may_be_anythings(llama: Any, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("of the project that the file happens to lie in\n")
+    store = fill(tmp_path, write_gguf(tmp_path / "tiny.gguf", llama), [0])
+    assert json.loads((store.folder / "config.json").read_text())["licence_file"] is None
+
+
+def test_files_of_the_store_have_the_usual_permissions(folder: Path, tmp_path: Path) -> None:
+    store = fill(tmp_path, folder, [0])
+    assert store.path(0).stat().st_mode == (store.folder / "config.json").stat().st_mode
 
 
 def test_changed_or_missing_layer(folder: Path, tmp_path: Path) -> None:

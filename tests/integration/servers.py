@@ -1,0 +1,248 @@
+"""Real servers on this machine: S3, a web server with and without ranged reads, the hub, and a proxy that counts."""
+
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import boto3
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+BUCKET = "llm4seg"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(port: int) -> None:
+    for _ in range(300):
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing answers on port {port}")
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[int]:
+    """The port of an S3-compatible server process."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def empty_bucket(port: int) -> None:
+    """Make an S3 server forget everything but one empty bucket."""
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/reset", data=b"").close()
+    boto3.Session().client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket=BUCKET)
+
+
+class CountingProxy:
+    """Passes connections on to a port, counts all bytes that come back, and disturbs them when told to.
+
+    `cuts`: when so many bytes have come back in all, the connection ends; `limit`: likewise, and so do all others.
+    `refusals`: the next connections get these HTTP statuses. `rate`: bytes a second.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.sent = 0
+        self.cuts: list[int] = []
+        self.limit: int | None = None
+        self.refusals: list[int] = []
+        self.rate: float | None = None
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self.refusals:
+            with client, contextlib.suppress(OSError):
+                client.recv(1 << 16)
+                client.sendall(f"HTTP/1.1 {self.refusals.pop(0)} No\r\nContent-Length: 0\r\n\r\n".encode())
+            return
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server, contextlib.suppress(OSError):
+            threading.Thread(target=self._upstream, args=(client, server), daemon=True).start()
+            self._downstream(server, client)
+            client.shutdown(socket.SHUT_RDWR)  # or the other thread's recv would hold the connection open
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _upstream(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 16):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _downstream(self, server: socket.socket, client: socket.socket) -> None:
+        while data := server.recv(1 << 14):
+            end = min([*self.cuts[:1], *([] if self.limit is None else [self.limit])], default=None)
+            part = data if end is None else data[: max(0, end - self.sent)]
+            client.sendall(part)
+            self.sent += len(part)
+            if self.rate is not None:
+                time.sleep(len(part) / self.rate)
+            if self.sent == end:
+                self.cuts = [cut for cut in self.cuts if cut > self.sent]
+                return
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+class _PlainHandler(http.server.SimpleHTTPRequestHandler):
+    """The standard library's own: it knows whole files only."""
+
+    protocol_version = "HTTP/1.1"
+    server: "WebServer"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        self.server.requests.append(self.path)
+
+
+class _RangedHandler(_PlainHandler):
+    """Files with ETag and ranged reads."""
+
+    def do_GET(self) -> None:
+        self.answer(Path(self.translate_path(self.path)))
+
+    def answer(self, path: Path) -> None:
+        """The file, or the part of it that is asked for."""
+        self.server.headers_seen.append(dict(self.headers))
+        if self.server.authorization not in (None, self.headers.get("Authorization")):
+            self.send_error(401)
+        elif path.is_file():
+            self._send(path, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")))
+        else:
+            self.send_error(404)
+
+    def _send(self, path: Path, wanted: re.Match[str] | None) -> None:
+        size = path.stat().st_size
+        start, stop = (int(wanted[1]), min(int(wanted[2]) + 1, size)) if wanted else (0, size)
+        self.send_response(206 if wanted else 200)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        if self.server.etags:
+            self.send_header("ETag", f'"{hashlib.md5(path.read_bytes()).hexdigest()}"')
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        with path.open("rb") as file:
+            file.seek(start)
+            self.wfile.write(file.read(stop - start))
+
+
+class _HubHandler(_RangedHandler):
+    """The few routes of the hub's API that huggingface_hub's file system asks, and files by way of a redirect."""
+
+    server: "HubServer"
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        if path.startswith("/cdn/"):  # elsewhere: the token must not come along
+            assert self.headers.get("Authorization") is None
+            self.answer(self.server.folder / path.removeprefix("/cdn/"))
+        elif self.server.token not in (None, self.headers.get("Authorization", "").removeprefix("Bearer ")):
+            self._refuse(401, "RepoNotFound", "Repository not found")
+        elif match := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(.+?))?", path):
+            self._info(match[1], match[2] or "main")
+        elif match := re.fullmatch(r"/api/models/\w+/\w+/tree/(\w+)/?", path):
+            self._json([self._entry(file) for file in sorted((self.server.folder / match[1]).iterdir())])
+        elif match := re.fullmatch(r"/\w+/\w+/resolve/(\w+/.+)", path):
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.cdn_port}/cdn/{match[1]}?Signature=secret")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self._refuse(404, "EntryNotFound", "Entry not found")
+
+    def _info(self, repo: str, revision: str) -> None:
+        if repo != self.server.repo:
+            self._refuse(404, "RepoNotFound", "Repository not found")
+        elif revision not in {*self.server.commits, *self.server.commits.values()}:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        else:
+            self._json({"id": repo, "sha": self.server.commits.get(revision, revision), "siblings": []})
+
+    def _entry(self, file: Path) -> dict[str, Any]:
+        content = file.read_bytes()
+        about = {"type": "file", "path": file.name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        large = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        return about | ({"lfs": large} if file.suffix in (".safetensors", ".gguf") else {})
+
+    def _json(self, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class WebServer(http.server.ThreadingHTTPServer):
+    """Files of a folder; `requests` are the paths asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, handler: type[_PlainHandler] = _RangedHandler) -> None:
+        self.folder = folder
+        self.requests: list[str] = []
+        self.headers_seen: list[dict[str, str]] = []
+        self.authorization: str | None = None
+        self.etags = True
+        super().__init__(("127.0.0.1", 0), lambda *args: handler(*args, directory=os.fspath(folder)))
+        self.port: int = self.server_address[1]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @classmethod
+    def without_ranges(cls, folder: Path) -> "WebServer":
+        """A server that knows whole files only."""
+        return cls(folder, _PlainHandler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are no news here."""
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class HubServer(WebServer):
+    """One model's repository; `folder` has a folder for each commit, `commits` says what branches and tags mean."""
+
+    def __init__(self, folder: Path, repo: str, commits: dict[str, str]) -> None:
+        self.repo, self.commits = repo, commits
+        self.token: str | None = None
+        super().__init__(folder, _HubHandler)
+        self.cdn_port = self.port  # a test may set that of a proxy before it
