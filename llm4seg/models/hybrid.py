@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from llm4seg.errors import InputError
@@ -21,6 +22,7 @@ class Hybrid(nn.Module):
         self.bottleneck = bottleneck
         self.decoder = decoder
         self.stride = stride  # of the coarsest feature map
+        self.mixed_precision = False  # compute in bfloat16 where that is safe; the weights stay in float32
 
     def forward(self, images_NCS: Tensor) -> Tensor:
         """Logits (N, K, *size) of images (N, C, *size). Raises InputError unless the stride divides every side."""
@@ -29,8 +31,9 @@ class Hybrid(nn.Module):
             raise InputError(
                 f"image size: found {list(size)}, allowed: multiples of {self.stride} on every side (model.backbone)"
             )
-        *skips, coarsest = self.encoder(images_NCS)
-        logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
+        with torch.autocast(images_NCS.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            *skips, coarsest = self.encoder(images_NCS)
+            logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
         return logits
 
     def weights(self) -> dict[str, Tensor]:
