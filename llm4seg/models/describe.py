@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import build_model
+from llm4seg.models.bottleneck.quantised import quantised_entries
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def cost(module: nn.Module, shape: Sequence[int], pretend: AbstractContextManage
     trained = sum(size for size, learns in sizes if learns)
     with pretend or nullcontext():
         flops = count_flops(module, shape)
-    return Cost(trained, sum(size for size, _ in sizes) - trained, flops)
+    return Cost(trained, sum(size for size, _ in sizes) - trained + quantised_entries(module), flops)
 
 
 def count_flops(module: nn.Module, shape: Sequence[int]) -> int:
