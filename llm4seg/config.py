@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, ValidationInfo, model_validator
 
 from llm4seg.errors import InputError
 from llm4seg.sections import (
+    INSTANCE_NORMED,
     LLM,
     Cluster,
     Data,
@@ -30,6 +31,8 @@ from llm4seg.sections import (
     Training,
     parse_layers,
 )
+
+SECTIONS_ALONE = "sections alone"  # to check each section, and not whether they agree
 
 
 class Config(Section):
@@ -53,17 +56,15 @@ class Config(Section):
     presets: dict[str, Overrides]
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def _sections_agree(self, info: ValidationInfo) -> Self:
+        if info.context == SECTIONS_ALONE:
+            return self
+        self._check_backbone()
         share, workers, accumulation = self.training.batch_size, self.cluster.workers, self.engine.accumulation
         if share % (workers * accumulation):
             raise ValueError(
                 f"training.batch_size: found {share}, allowed: multiples of cluster.workers x "
                 f"engine.accumulation = {workers} x {accumulation}"
-            )
-        uneven = [side for side in self.data.size if side % self.model.stride]
-        if uneven:
-            raise ValueError(
-                f"data.size: found {uneven[0]}, allowed: multiples of {self.model.stride} (model.backbone)"
             )
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
@@ -73,6 +74,15 @@ class Config(Section):
                 f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
             )
         return self
+
+    def _check_backbone(self) -> None:
+        size, stride = self.data.size, self.model.stride
+        if self.model.backbone == "smp" and self.data.spatial_dims != 2:
+            raise ValueError("model.backbone: found smp, allowed: any other, since data.spatial_dims is 3")
+        if uneven := [side for side in size if side % stride]:
+            raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
+        if self.model.backbone in INSTANCE_NORMED and max(size) == stride:
+            raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -92,10 +102,10 @@ class Config(Section):
         return config
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "params") -> Self:
+    def parse(cls, values: Mapping[str, Any], where: str = "params", context: str | None = None) -> Self:
         """Check plain values, as read from YAML or sent to a worker."""
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context=context)
         except ValidationError as error:
             raise InputError("\n".join(_explain(where, one) for one in error.errors())) from None
 
@@ -103,13 +113,13 @@ class Config(Section):
         """Plain values that `parse` takes back: what crosses a process border."""
         return self.model_dump(mode="json")
 
-    def override(self, changes: Mapping[str, Any]) -> Self:
+    def override(self, changes: Mapping[str, Any], context: str | None = None) -> Self:
         """A checked copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
         values = self.plain()
         for dotted, value in changes.items():
             section, name = _find(values, dotted)
             section[name] = value
-        return self.parse(values, "override")
+        return self.parse(values, "override", context)
 
     def preset(self, name: str) -> Self:
         """A checked copy with a named set of overrides from `presets` applied."""
@@ -141,8 +151,8 @@ class Config(Section):
         return sorted({*self.model.llm.layer, *(layer for choice in searched for layer in parse_layers(choice))})
 
     def _check_named_overrides(self) -> None:
-        for name in self.presets:
-            self.preset(name)
+        for changes in self.presets.values():
+            self.override(changes, SECTIONS_ALONE)  # the rest of the file may be meant for another preset
         for dotted, choices in self.search.space.items():
             for choice in choices:
                 self.override({dotted: choice})
@@ -196,7 +206,12 @@ def print_preset() -> None:
     config = Config.load(arguments.params)
     for name in arguments.preset:
         config.preset(name)
-        print(" ".join(f"-S {dotted}={value}" for dotted, value in config.presets[name].items()))
+        print(" ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in config.presets[name].items()))
+
+
+def _for_shell(value: Any) -> str:
+    """A value as one word that dvc reads back."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 if __name__ == "__main__":

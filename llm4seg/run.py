@@ -12,6 +12,7 @@ import torch.distributed as dist
 from llm4seg.files import remove, replacing
 
 Row = dict[str, float]
+GO_ON, SAVE, LEAVE = 0, 1, 2  # what a run may ask for between two steps; the largest that any worker says counts
 
 
 class Run(Protocol):
@@ -22,11 +23,18 @@ class Run(Protocol):
     local_rank: int
     device: torch.device
 
-    def saved(self) -> AbstractContextManager[Path | None]:
-        """Lend the folder of the checkpoint to go on from, or None at a first start."""
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        """The folders of the checkpoints to go on from, the newest first; each is lent when it is asked for."""
 
-    def report(self, row: Row, save: Callable[[Path], None]) -> None:
-        """Tell the launcher how an epoch went; every rank's `save` writes its part of the checkpoint."""
+    def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
+        """Tell the launcher how an epoch went, or None within one; `save`, called on rank 0, writes the checkpoint."""
+
+    def asks(self) -> int:
+        """Between two steps: GO_ON, SAVE a checkpoint now, or save one and LEAVE. Tells the launcher: still alive."""
+
+
+class Left(Exception):
+    """A run has saved a checkpoint and left, as it was asked to."""
 
 
 @contextmanager
@@ -42,7 +50,7 @@ def group_of_one(device: torch.device) -> Iterator[None]:
 
 
 class LocalRun:
-    """A run in this process. Keeps its last checkpoint in `folder`, and goes on from one found there."""
+    """A run in this process. Keeps its last two checkpoints in `folder`, and goes on from what is found there."""
 
     rank = 0
     local_rank = 0
@@ -51,18 +59,36 @@ class LocalRun:
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
         self.rows: list[dict[str, Any]] = []
-        self._checkpoint = folder / "checkpoint"
+        self._folder = folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self._folder / "checkpoint"
 
     @contextmanager
-    def saved(self) -> Iterator[Path | None]:
-        yield self._checkpoint if self._checkpoint.exists() else None
+    def _lend(self, folder: Path) -> Iterator[Path]:
+        yield folder
 
-    def report(self, row: Row, save: Callable[[Path], None]) -> None:
-        self.rows.append(row)
-        with replacing(self._checkpoint) as folder:
-            folder.mkdir()
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        for folder in (self.checkpoint, self._folder / "checkpoint-before"):
+            if folder.exists():
+                yield self._lend(folder)
+
+    def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
+        if row is not None:
+            self.rows.append(row)
+        with replacing(self._folder / "checkpoint-new") as folder:
+            folder.mkdir(parents=True)
             save(folder)
+        remove(self._folder / "checkpoint-before")
+        if self.checkpoint.exists():
+            self.checkpoint.rename(self._folder / "checkpoint-before")
+        (self._folder / "checkpoint-new").rename(self.checkpoint)
+
+    def asks(self) -> int:
+        return GO_ON
 
     def finish(self) -> None:
-        """Forget the checkpoint: the run ended well."""
-        remove(self._checkpoint)
+        """Forget the checkpoints: the run ended well."""
+        remove(self._folder)

@@ -1,52 +1,32 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import math
+import sys
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+from llm4seg.checkpoint import Checkpoint, DamagedCheckpoint, Progress, seed_step
+from llm4seg.collectives import agreed
 from llm4seg.config import Config
 from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
 from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import Split, read_split
+from llm4seg.data.split import read_split
 from llm4seg.engines import Engine, build_engine
+from llm4seg.errors import InputError
 from llm4seg.llm.store import LayerStore
 from llm4seg.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
-from llm4seg.run import Row, Run
-from llm4seg.trained import WEIGHTS
+from llm4seg.run import LEAVE, SAVE, Left, Row, Run
 
 
-@dataclass
-class Progress:
-    """How far a run is: what a resumed one goes on from, beside the engine's own state."""
-
-    history: list[Row] = field(default_factory=list)
-    best: float = -1.0
-    weights: dict[str, Tensor] = field(default_factory=dict)  # of the epoch that counts
-
-    def record(self, row: Row, engine: Engine, select: str) -> None:
-        """Note an epoch, and keep its weights if they are the ones to leave behind."""
-        self.history.append(row)
-        if select == "last" or row["val_dice"] > self.best or not self.weights:
-            self.best = row["val_dice"]
-            self.weights = engine.weights()
-
-    def save(self, folder: Path, engine: Engine) -> None:
-        """Write a checkpoint: the engine's state with the history, and the weights to leave behind apart."""
-        engine.save(folder, {"history": self.history, "best": self.best})
-        if dist.get_rank() == 0:
-            (folder / WEIGHTS).write_bytes(save(self.weights))  # save_file would raise no OSError on a full disk
-
-    @classmethod
-    def load(cls, folder: Path, engine: Engine) -> "Progress":
-        state = engine.load(folder)
-        return cls(state["history"], state["best"], load_file(folder / WEIGHTS))
+class Diverged(InputError):
+    """The loss is no longer a number: to go on is of no use."""
 
 
 def assemble(config: Config, data: Prepared) -> Hybrid:
@@ -60,64 +40,138 @@ def assemble(config: Config, data: Prepared) -> Hybrid:
         in_channels=data.channels,
         out_channels=out_channels(config.training.loss, len(data.classes)),
         seed=config.training.seed,
+        size=data.size,
     )
 
 
 def fit(config: Config, run: Run) -> list[Row]:
-    """Train, validate and checkpoint every epoch; go on from a checkpoint if the run has one.
+    """Train, validate and checkpoint every epoch, and when `run` asks; go on from a checkpoint if the run has one.
 
     Returns a row an epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
-    that `run` was given holds the weights to leave behind as `weights.safetensors`.
+    that `run` was given holds the weights to leave behind as `weights.safetensors`. Raises Left when asked to leave.
     """
-    data, split = Prepared(config.paths.prepared), read_split(config.paths.split)
-    steps = steps_per_epoch(len(split.train), config.training.batch_size)
-    engine = build_engine(assemble(config, data), config, steps * config.training.epochs, run)
-    with run.saved() as folder:
-        progress = Progress.load(folder, engine) if folder else Progress()
-    for epoch in range(len(progress.history), config.training.epochs):
-        loss = train_epoch(engine, data, split, config, run, epoch)
-        row = {"epoch": epoch + 1, "train_loss": loss, **validate(engine, data, split, config, run), "lr": engine.lr}
-        progress.record(row, engine, config.training.select)
-        run.report(row, lambda folder: progress.save(folder, engine))
-    return progress.history
+    return Trainer(config, run).train()
 
 
-def train_epoch(engine: Engine, data: Prepared, split: Split, config: Config, run: Run, epoch: int) -> float:
-    """One pass over the training part; returns the mean loss over all workers."""
-    section, compute_loss = config.training, build_loss(config.training.loss)
-    order = epoch_order(len(split.train), section.batch_size, section.seed, epoch)
-    total = torch.zeros((), device=run.device)
-    engine.train(True)
-    for batch in order:
-        for samples in my_share(batch, run.rank, run.world_size, config.engine.accumulation).tolist():
-            images, labels = load_batch(data, [split.train[sample] for sample in samples], run.device)
+def newest(run: Run) -> Checkpoint | None:
+    """The newest checkpoint that every worker can read; says which ones are damaged."""
+    for lent in run.checkpoints():
+        damage, checkpoint = "", None
+        with lent as folder:
+            try:
+                checkpoint = Checkpoint.read(folder)
+            except DamagedCheckpoint as error:
+                damage = str(error)
+        if not agreed(bool(damage), run.device):
+            return checkpoint
+        print(f"train: {damage or 'another worker found a damaged checkpoint'}; trying the one before", file=sys.stderr)
+    return None
+
+
+class Trainer:
+    """A training under way: built anew or from a checkpoint, then `train`."""
+
+    def __init__(self, config: Config, run: Run) -> None:
+        self.config, self.run = config, run
+        self.data, self.split = Prepared(config.paths.prepared), read_split(config.paths.split)
+        self.loss = build_loss(config.training.loss)
+        self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
+        model, saved = assemble(config, self.data), newest(run)
+        if saved:
+            model.load_weights(saved.model)
+        self.engine: Engine = build_engine(model, config, self.steps * config.training.epochs, run)
+        self.progress = saved.progress if saved else Progress()
+        self.weights = saved.weights if saved else {}
+        if saved:
+            self.engine.resume(saved.optimizer, saved.progress.schedule)
+
+    def train(self) -> list[Row]:
+        history = self.progress.history
+        for epoch in range(len(history), self.config.training.epochs):
+            row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch), **self.validate(), "lr": self.engine.lr}
+            self.record(row)
+            self.save(row)
+        return history
+
+    def train_epoch(self, epoch: int) -> float:
+        """The rest of a pass over the training part; returns the mean loss of the whole pass."""
+        section, progress = self.config.training, self.progress
+        order = epoch_order(len(self.split.train), section.batch_size, section.seed, epoch)
+        self.engine.train(True)
+        for step in range(progress.step, self.steps):
+            loss = self.train_step(order[step], epoch, step)
+            self.check(loss, order[step], epoch, step)
+            progress.loss, progress.step = progress.loss + loss, step + 1
+            self.heed(agreed(self.run.asks(), self.run.device))
+        mean, progress.loss, progress.step = progress.loss / self.steps, 0.0, 0
+        return mean
+
+    def train_step(self, batch: np.ndarray, epoch: int, step: int) -> float:
+        """One optimizer step; returns the loss over the global batch."""
+        section, accumulation = self.config.training, self.config.engine.accumulation
+        seed_step(section.seed, epoch, step)
+        losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
+        for samples in my_share(batch, self.run.rank, self.run.world_size, accumulation).tolist():
+            images, labels = self.load([self.split.train[sample] for sample in samples])
             images, labels = augment(images, labels, samples, section.augment, section.seed, epoch)
-            loss = compute_loss(engine(images), labels)
-            engine.backward(loss)
-            engine.step()
-            total += loss.detach()
-    dist.all_reduce(total)
-    return float(total) / (len(order) * config.engine.accumulation * run.world_size)
+            loss = self.loss(self.engine(images), labels)
+            self.engine.backward(loss)
+            self.engine.step()
+            losses += loss.detach()
+        return float(losses) / accumulation
 
+    def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return load_batch(self.data, cases, self.run.device)
 
-@torch.no_grad()
-def validate(engine: Engine, data: Prepared, split: Split, config: Config, run: Run) -> dict[str, float]:
-    """Loss and Dice on the validation part. Workers add counts, so the result does not depend on how many they are."""
-    compute_loss, classes = build_loss(config.training.loss), len(data.classes)
-    # tp, fp, fn a class; then the summed loss and the number of cases
-    counts = torch.zeros(classes, 3, dtype=torch.int64, device=run.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=run.device)
-    engine.train(False)
-    share = config.training.batch_size // run.world_size
-    for start in range(0, len(split.val), share * run.world_size):
-        chunk = split.val[start : start + share * run.world_size][run.rank :: run.world_size]
-        # every worker makes as many forward passes as the others, since ZeRO 3 gathers weights in each
-        images, labels = load_batch(data, chunk or split.val[:1], run.device)
-        logits = engine(images)
-        if chunk:
-            counts += class_counts(labels_from_logits(logits), labels, classes)
-            sums[0] += compute_loss(logits, labels) * len(chunk)
-            sums[1] += len(chunk)
-    dist.all_reduce(counts)
-    dist.all_reduce(sums)
-    return {"val_loss": float(sums[0] / sums[1]), "val_dice": float(dice_from_counts(counts).nanmean())}
+    def check(self, loss: float, batch: np.ndarray, epoch: int, step: int) -> None:
+        """Stop before a loss that is no number spoils a checkpoint."""
+        if not math.isfinite(loss):
+            cases = ", ".join(self.split.train[sample] for sample in batch)
+            raise Diverged(
+                f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}; "
+                "the last checkpoint is kept; lower optimizer.lr, or set optimizer.clip_norm"
+            )
+
+    def heed(self, asked: int) -> None:
+        """Between two steps, do what the run asks for."""
+        if asked in (SAVE, LEAVE):
+            self.save(None)
+        if asked == LEAVE:
+            raise Left
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss and Dice on the validation part. Workers add sums, so how many they are changes nothing."""
+        classes, mine = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
+        counts = torch.zeros(classes, 3, dtype=torch.int64, device=self.run.device)  # tp, fp, fn of each class
+        sums: Tensor | float = 0.0
+        self.engine.train(False)
+        for cases in self.chunks(mine):
+            # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
+            images, labels = self.load(cases or self.split.val[:1])
+            logits = self.engine(images)
+            weight = 1 if cases else 0
+            counts += weight * class_counts(labels_from_logits(logits), labels, classes)
+            sums = sums + weight * self.loss.sums(logits, labels).double()
+        assert isinstance(sums, Tensor)
+        dist.all_reduce(counts)
+        dist.all_reduce(sums)
+        return {"val_loss": float(self.loss.value(sums)), "val_dice": float(dice_from_counts(counts).nanmean())}
+
+    def chunks(self, mine: list[str]) -> Iterator[list[str]]:
+        """This worker's cases a batch at a time; as many batches on every worker, the last ones empty if need be."""
+        size = max(1, self.config.training.batch_size // self.run.world_size)
+        most = -(-len(self.split.val) // self.run.world_size)
+        return (mine[start : start + size] for start in range(0, most, size))
+
+    def record(self, row: Row) -> None:
+        """Note an epoch, and keep its weights if they are the ones to leave behind."""
+        self.progress.history.append(row)
+        if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
+            self.progress.best, self.weights = row["val_dice"], self.engine.weights()
+
+    def save(self, row: Row | None) -> None:
+        """Hand the run a checkpoint of this moment."""
+        optimizer, self.progress.schedule = self.engine.state()
+        checkpoint = Checkpoint(self.progress, self.engine.weights(), optimizer, self.weights)
+        self.run.report(row, checkpoint.write)

@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
@@ -22,22 +24,30 @@ DESCRIPTION = "model.json"
 SECTIONS = ("model", "optimizer", "training", "engine")  # what decides the weights, beside data and LLM layer
 
 
-def describe(config: Config, data: Prepared) -> dict[str, Any]:
-    """What a person or a program needs to know of a model: how it was made and what it needs to run."""
+def describe(config: Config, data: dict[str, Any]) -> dict[str, Any]:
+    """What a person or a program needs to know of a model: how it was made and what it needs to run.
+
+    `data`: see `describe_data`.
+    """
     plain = config.plain()
     return {
         "config": {name: plain[name] for name in SECTIONS},
         "llm": describe_llm(config),
-        "data": {
-            "name": data.name,
-            "sha256": data.sha256,
-            "spatial_dims": data.spatial_dims,
-            "channels": data.channels,
-            "classes": list(data.classes),
-            "size": list(data.size),
-        },
+        "data": data,
         "versions": versions(),
         "git_commit": git_commit(Path(__file__).parent),
+    }
+
+
+def describe_data(data: Prepared) -> dict[str, Any]:
+    """The data that a model was trained on."""
+    return {
+        "name": data.name,
+        "sha256": data.sha256,
+        "spatial_dims": data.spatial_dims,
+        "channels": data.channels,
+        "classes": list(data.classes),
+        "size": list(data.size),
     }
 
 
@@ -61,29 +71,62 @@ def save_trained(folder: Path, weights: Path, config: Config, data: Prepared) ->
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
-        write_json(partial / DESCRIPTION, describe(config, data))
+        write_json(partial / DESCRIPTION, describe(config, describe_data(data)))
+
+
+def read_description(folder: Path) -> tuple[dict[str, Any], Model]:
+    """What model.json says, and its `model` section. Raises InputError when it is no description of a model."""
+    description = read_json(folder / DESCRIPTION)
+    try:
+        return description, Model.model_validate(description["config"]["model"])
+    except (KeyError, TypeError, ValidationError) as error:
+        reason = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else error
+        raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: {reason}") from None
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a trained model by name. Raises InputError when the file is missing or broken."""
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
 
 
 def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     """Rebuild a trained model in evaluation mode. Raises InputError when the LLM layer is not the one it had."""
-    description = read_json(folder / DESCRIPTION)
-    section, data = Model.model_validate(description["config"]["model"]), description["data"]
+    description, section = read_description(folder)
+    training, data = description["config"]["training"], description["data"]
     store = None if section.bottleneck == "identity" else LayerStore(store_folder)
     if store and description["llm"] is not None:
         _check_llm(store, description["llm"], folder)
     model = build_model(
-        section,
+        _without_pretrained(section),
         store,
         spatial_dims=data["spatial_dims"],
         in_channels=data["channels"],
-        out_channels=out_channels(description["config"]["training"]["loss"], len(data["classes"])),
-        seed=description["config"]["training"]["seed"],
+        out_channels=out_channels(training["loss"], len(data["classes"])),
+        seed=training["seed"] or 0,  # null: not known, and no weight of a converted model is drawn
+        size=data["size"],
     )
-    try:
-        model.load_weights(load_file(folder / WEIGHTS))
-    except (SafetensorError, FileNotFoundError) as error:
-        raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
+    model.load_weights(read_weights(folder))
     return model.eval()
+
+
+def _without_pretrained(section: Model) -> Model:
+    """The section without pre-trained weights for the encoder: they need not be fetched to be replaced."""
+    return section.model_copy(update={"smp": section.smp.model_copy(update={"weights": None})})
+
+
+def check_data(folder: Path, data: Prepared) -> None:
+    """Raise InputError unless a trained model takes images like these and tells as many classes apart."""
+    trained = read_description(folder)[0]["data"]
+    for what, found, allowed in (
+        ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
+        ("channels", data.channels, trained["channels"]),
+        ("classes", len(data.classes), len(trained["classes"])),
+    ):
+        if found != allowed:
+            raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
 
 
 def _check_llm(store: LayerStore, trained_with: dict[str, Any], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from llm4seg.config import Config
@@ -16,6 +17,8 @@ def problems(config: Config) -> Iterator[str]:
     if shutil.which("git") is None:
         yield "git is missing: apt-get install git"
     yield from _disk(config.paths.model)
+    if config.model.backbone == "smp" and find_spec("segmentation_models_pytorch") is None:
+        yield "model.backbone: smp needs more packages: pip install -e '.[smp]' beside the CUDA build of torch"
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
     if config.engine.offload == "nvme":

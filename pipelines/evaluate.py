@@ -14,8 +14,10 @@ def evaluate(config: Config) -> None:
     """Leave cases.csv, overlays and the metrics of the trained model."""
     import torch
 
-    from llm4seg.trained import load_trained
+    from llm4seg.data.prepared import Prepared
+    from llm4seg.trained import check_data, load_trained
 
+    check_data(config.paths.model, Prepared(config.paths.prepared))
     device = "cuda" if config.cluster.device != "cpu" and torch.cuda.is_available() else "cpu"
     leave_evaluation(config, load_trained(config.paths.model, config.paths.llm_used).to(device))
 

@@ -14,7 +14,7 @@ from llm4seg.data.cases import Dataset, RawCase
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.writer import write_prepared
 from llm4seg.files import write_json
-from llm4seg.trained import describe
+from llm4seg.trained import describe, describe_data
 from pipelines.evaluate import leave_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search
@@ -83,7 +83,7 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
     for stage in (prepare, split, search):
         stage(config)
     data = Prepared(config.paths.prepared)
-    write_json(config.paths.model / "model.json", describe(config, data))
+    write_json(config.paths.model / "model.json", describe(config, describe_data(data)))
     write_history(config.paths.history)
     leave_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
     return config

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llm4seg.llm.fill import fill_store
+from llm4seg.llm.store import LayerStore
 from llm4seg.losses import build_loss
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.official import from_official
@@ -35,16 +36,22 @@ def official_state() -> dict[str, Tensor]:
     return {name.removeprefix("state."): tensor for name, tensor in tensors.items() if name.startswith("state.")}
 
 
-def official_model(root: Path, **block: Any) -> Hybrid:
-    """Our model with the released network's weights; its LLM layer comes from a folder, as any LLM does."""
-    about, _ = read_fixture()
-    source, state = root / "source", from_official(official_state())
+def official_store(root: Path, dtype: torch.dtype = torch.float32) -> LayerStore:
+    """A layer store of the LLM whose layer 2 the released network has; it comes from a folder, as any LLM does."""
+    source, prefix = root / "source", "llm4seg.llm."
+    layer = {name.removeprefix(prefix): t for name, t in official_state().items() if name.startswith(prefix)}
     source.mkdir(exist_ok=True)
-    (source / "config.json").write_text(about["config"])
-    prefix = "bottleneck.core.layers.0."
-    layer = {f"layers.{LAYER}.{n.removeprefix(prefix)}": t for n, t in state.items() if n.startswith(prefix)}
-    save_file(layer, source / "model.safetensors")
-    store = fill_store(root / "store", section(source), [LAYER], root / "cache")
+    (source / "config.json").write_text(read_fixture()[0]["config"])
+    tensors = {f"layers.{LAYER}.{name}": tensor.to(dtype) for name, tensor in layer.items()}
+    tensors |= {f"layers.0.{name}": tensor.to(dtype) + 1 for name, tensor in layer.items()}
+    save_file(tensors, source / "model.safetensors")
+    return fill_store(root / "store", section(source), [0, LAYER], root / "cache")
+
+
+def official_model(root: Path, **block: Any) -> Hybrid:
+    """Our model with the released network's weights."""
+    about, state = read_fixture()[0], from_official(official_state())
+    store = official_store(root)
     shape = {name: json.loads(about[name]) for name in ("dims", "depths", "kernels")}
     llm = block_section(layer=LAYER, **{"position": "paper", "attention": "causal", **block})
     values = Model.model_validate(model_section().model_dump() | {"cmunext": shape, "llm": llm.model_dump()})

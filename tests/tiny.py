@@ -62,6 +62,8 @@ def prepare_workspace(root: Path) -> Config:
 
     config = tiny_config(root)
     write_llama(root / "llama")
-    for stage in (fetch_llm, prepare, split, search):
+    # both layers, as for a search: some tests train on the other one
+    fetch_llm(config.override({"search.trials": 1, "search.space": {"model.llm.layer": [0, 1]}}))
+    for stage in (prepare, split, search):
         stage(config)
     return config

@@ -19,7 +19,8 @@ class _SendRows(UserCallback):
         self._queue = queue
 
     def after_report(self, run_context: Any, metrics: list[Row], checkpoint: Checkpoint | None) -> None:
-        self._queue.put(metrics[0])
+        if "epoch" in metrics[0]:  # not a checkpoint within an epoch
+            self._queue.put(metrics[0])
 
 
 @contextmanager

@@ -32,10 +32,18 @@ def candidates(config: Config) -> list[Overrides]:
     return points[: config.search.trials]
 
 
+class _ReportEpochs(TuneReportCallback):
+    """Tells Tune how each epoch went, and nothing of checkpoints within one."""
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        if "epoch" in metrics[0]:
+            super().after_report(run_context, metrics, checkpoint)
+
+
 def _trial(sample: dict[str, Any], params: dict[str, Any]) -> None:
     """What Tune runs for one candidate: a training on workers of its own."""
     config = Config.parse(params).override(sample["overrides"])
-    train_on_ray(config, [TuneReportCallback()], name=f"search-{run_name(config)}")
+    train_on_ray(config, [_ReportEpochs()], name=f"search-{run_name(config)}")
 
 
 def run_search(config: Config) -> Findings:

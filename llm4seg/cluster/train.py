@@ -1,49 +1,36 @@
 """`fit` on Ray Train: a worker is one line, a launch is `train_on_ray`."""
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
 
+from llm4seg.cluster.bell import Bell, rung_by_sigterm
+from llm4seg.cluster.failures import named, out_of_memory
+from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.errors import InputError
 from llm4seg.files import remove
-from llm4seg.run import Row
-from llm4seg.train import fit
+from llm4seg.run import Left, Row
+from llm4seg.sections import Cluster
+from llm4seg.train import Diverged, fit
 from llm4seg.trained import WEIGHTS, describe_llm
-
-
-class RayRun:
-    """The run of one Ray Train worker."""
-
-    def __init__(self) -> None:
-        context = ray.train.get_context()
-        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
-        self.local_rank = context.get_local_rank()
-        self.device: torch.device = get_device()
-
-    @contextmanager
-    def saved(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
-
-    def report(self, row: Row, save: Callable[[Path], None]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            save(Path(folder))
-            ray.train.report(row, checkpoint=Checkpoint.from_directory(folder))
 
 
 @dataclass(frozen=True)
@@ -61,11 +48,21 @@ class Outcome:
             yield Path(folder) / WEIGHTS
 
 
-def worker(params: dict[str, Any]) -> dict[str, Any]:
-    """What every Ray Train worker runs."""
-    began = time.monotonic()
-    history = fit(Config.parse(params), RayRun())
-    return {"history": history, "seconds": time.monotonic() - began}
+def worker(order: dict[str, Any]) -> dict[str, Any]:
+    """What every Ray Train worker runs. An error that would only come again is returned, not raised, which retries."""
+    began, config = time.monotonic(), Config.parse(order["params"])
+    run = RayRun(config.cluster, order["bell"])
+    try:
+        return {"history": fit(config, run), "seconds": time.monotonic() - began}
+    except Left:
+        return {"left": True}
+    except Diverged as error:  # all workers see the same loss
+        return {"error": str(error)}
+    except (InputError, torch.OutOfMemoryError) as error:
+        cause = out_of_memory(error) if isinstance(error, torch.OutOfMemoryError) else error
+        if run.world_size > 1:  # the others would wait for this one
+            raise cause from None
+        return {"error": str(cause)}
 
 
 def run_name(config: Config) -> str:
@@ -75,7 +72,6 @@ def run_name(config: Config) -> str:
         Prepared(config.paths.prepared).sha256,
         config.paths.split.read_text(),
         llm and (llm["layers"], llm["norm_sha256"]),
-        config.cluster.workers,  # ZeRO's checkpoints are cut to the number of workers
     ]
     return "train-" + config.digest("model", "optimizer", "training", "engine", extra=str(sources))
 
@@ -88,29 +84,55 @@ def storage(config: Config) -> str:
 def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
-    Raises RuntimeError with the worker's own error when it fails more than `cluster.max_failures` times.
+    SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
+    training cannot go on, or failed more than `cluster.max_failures` times.
     """
-    section, on_gpu = config.cluster, uses_gpu(config.cluster)
+    bell = Bell()
     trainer = TorchTrainer(
         worker,
-        train_loop_config=config.plain(),
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=section.workers,
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": 1} if on_gpu else {}),
-        ),
+        train_loop_config={"params": config.plain(), "bell": bell},
+        torch_config=_group(config.cluster),
+        scaling_config=_scaling(config.cluster),
         run_config=RunConfig(
             name=name or run_name(config),
             storage_path=storage(config),
-            failure_config=FailureConfig(max_failures=section.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=config.cluster.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.cluster.keep),
             callbacks=list(callbacks),
         ),
     )
-    result = trainer.fit()
+    with rung_by_sigterm(bell):
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise named(error, config.cluster.max_failures) from error
+    return _outcome(result)
+
+
+def _outcome(result: Any) -> Outcome:
+    returned = result.return_value
+    if "left" in returned:
+        raise Left("a checkpoint is saved; run it again to go on from there")
+    if "error" in returned:
+        raise InputError(returned["error"])
     assert result.checkpoint is not None
-    return Outcome(result.return_value["history"], result.return_value["seconds"], result.checkpoint)
+    return Outcome(returned["history"], returned["seconds"], result.checkpoint)
+
+
+def _group(section: Cluster) -> TorchConfig:
+    """How workers find each other, and how long one waits for another."""
+    backend = "nccl" if uses_gpu(section) else "gloo"
+    return TorchConfig(backend=backend, **({"timeout_s": section.timeout} if section.timeout else {}))
+
+
+def _scaling(section: Cluster) -> ScalingConfig:
+    on_gpu = uses_gpu(section)
+    return ScalingConfig(
+        num_workers=section.workers,
+        use_gpu=on_gpu,
+        resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": 1} if on_gpu else {}),
+        placement_strategy=section.placement,
+    )
 
 
 def forget_run(config: Config) -> None:

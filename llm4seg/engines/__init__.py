@@ -1,6 +1,5 @@
 """Who runs the optimizer step. One Protocol with DeepSpeed's verbs; plain torch and DeepSpeed behind it."""
 
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -11,7 +10,11 @@ from llm4seg.run import Run
 
 
 class Engine(Protocol):
-    """Forward, backward, step, save, load. Each is called by every worker."""
+    """Forward, backward, step, and a state to go on from. Each is called by every worker.
+
+    A state is whole, on the CPU, and the same whichever engine and however many workers made it, so that any other
+    engine on any number of workers goes on from it.
+    """
 
     @property
     def lr(self) -> float:
@@ -21,7 +24,7 @@ class Engine(Protocol):
         """Logits (N, K, *size)."""
 
     def train(self, mode: bool) -> None:
-        """Switch between training and evaluation; evaluation sees BatchNorm statistics averaged over workers."""
+        """Switch between training and evaluation."""
 
     def backward(self, loss: Tensor) -> None:
         """Add a micro-batch's gradients; `loss` is its mean."""
@@ -30,13 +33,16 @@ class Engine(Protocol):
         """After each micro-batch; the optimizer moves on each `engine.accumulation`-th call."""
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of what a weights file holds, on the CPU: everything but the frozen, pre-trained LLM layer."""
+        """A copy of what a weights file holds, on the CPU: of LLM layers only what is trained."""
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """Write this worker's part of a checkpoint: weights, optimizer, schedule, and `state`."""
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimizer's slots by `slot/parameter` with the number of steps, and the schedule's numbers.
 
-    def load(self, folder: Path) -> dict[str, Any]:
-        """Take a checkpoint back and return its `state`."""
+        To be asked for between optimizer steps.
+        """
+
+    def resume(self, slots: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        """Take a state back; the model was built with the weights that belong to it."""
 
 
 def build_engine(model: Hybrid, config: Config, steps: int, run: Run) -> Engine:

@@ -2,14 +2,23 @@
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.engines.common import average_statistics, copied, lay_out
+from llm4seg.engines.common import (
+    SLOT,
+    STEP,
+    copied,
+    place,
+    resume_schedule,
+    schedule_state,
+    slots,
+    trained,
+)
+from llm4seg.engines.zero import gathered, scatter, slots_of
 from llm4seg.models import Hybrid
 from llm4seg.optim import build_optimizer, build_schedule
 from llm4seg.run import Run
@@ -58,11 +67,11 @@ class DeepSpeedEngine:
         self._deepspeed = _import()
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
         self._model = model
-        lay_out(model.to(run.device), config.engine)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        place(model, config.engine, run.device)
+        self._trained = trained(model)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model,
-            optimizer=build_optimizer(trained, config.optimizer),
+            optimizer=build_optimizer(self._trained.values(), config.optimizer),
             lr_scheduler=lambda optimizer: build_schedule(optimizer, config.optimizer, steps),
             config=deepspeed_config(config, run.world_size),
         )
@@ -76,8 +85,6 @@ class DeepSpeedEngine:
         return logits
 
     def train(self, mode: bool) -> None:
-        if not mode:
-            average_statistics(self._model)
         self._engine.train(mode)
 
     def backward(self, loss: Tensor) -> None:
@@ -92,12 +99,18 @@ class DeepSpeedEngine:
         with self._deepspeed.zero.GatheredParameters(kept):  # ZeRO 3 keeps a part on each worker
             return copied(self._model.weights())
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
-        self._engine.save_checkpoint(
-            str(folder), tag="engine", client_state={"state": state}, exclude_frozen_parameters=True
-        )
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        state = {STEP: torch.tensor(self._engine.global_steps)}
+        for slot in slots_of(self._optimizer):
+            for name, parameter in self._trained.items():
+                state[SLOT.format(slot=slot, name=name)] = gathered(self._optimizer, parameter, slot)
+        return copied(state), schedule_state(self._engine.lr_scheduler)
 
-    def load(self, folder: Path) -> dict[str, Any]:
-        _, state = self._engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
-        kept: dict[str, Any] = state["state"]
-        return kept
+    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        whole = {
+            parameter: {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
+            for name, parameter in self._trained.items()
+        }
+        scatter(self._optimizer, whole, state[STEP].float())
+        self._engine.global_steps = int(state[STEP])
+        resume_schedule(self._engine.lr_scheduler, self._optimizer.param_groups, schedule)

@@ -1,15 +1,22 @@
 """Plain torch behind the Engine protocol: DistributedDataParallel in any process group, one worker or many."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from llm4seg.engines.common import average_statistics, copied, lay_out
+from llm4seg.engines.common import (
+    SLOT,
+    STEP,
+    copied,
+    place,
+    resume_schedule,
+    schedule_state,
+    slots,
+    trained,
+)
 from llm4seg.models import Hybrid
 from llm4seg.optim import build_optimizer, build_schedule
 from llm4seg.sections import Engine as Section
@@ -23,11 +30,11 @@ class TorchEngine:
         self._model = model
         self._accumulation = section.accumulation
         self._clip_norm = optimizer.clip_norm
-        lay_out(model.to(device), section)
-        # BatchNorm statistics are averaged before evaluation; broadcasting rank 0's would drop the others'
+        place(model, section, device)
+        # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
         self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._optimizer = build_optimizer(self._trained, optimizer)
+        self._trained = trained(model)
+        self._optimizer = build_optimizer(self._trained.values(), optimizer)
         self._schedule = build_schedule(self._optimizer, optimizer, steps)
         self._micro_batches = 0
 
@@ -46,8 +53,6 @@ class TorchEngine:
         return logits
 
     def train(self, mode: bool) -> None:
-        if not mode:
-            average_statistics(self._model)
         self._parallel.train(mode)
 
     def backward(self, loss: Tensor) -> None:
@@ -56,7 +61,7 @@ class TorchEngine:
     def step(self) -> None:
         if self._at_boundary:
             if self._clip_norm is not None:
-                clip_grad_norm_(self._trained, self._clip_norm)
+                clip_grad_norm_(self._trained.values(), self._clip_norm)
             self._optimizer.step()
             self._schedule.step()
             self._optimizer.zero_grad()
@@ -65,20 +70,20 @@ class TorchEngine:
     def weights(self) -> dict[str, Tensor]:
         return copied(self._model.weights())
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
-        if dist.get_rank() == 0:
-            parts = {
-                "weights": self.weights(),
-                "optimizer": self._optimizer.state_dict(),
-                "schedule": self._schedule.state_dict(),
-                "state": state,
-            }
-            torch.save(parts, folder / "engine.pt")
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        state = {STEP: torch.tensor(self._micro_batches // self._accumulation)}
+        for name, parameter in self._trained.items():
+            for slot, value in self._optimizer.state[parameter].items():
+                if slot != STEP:
+                    state[SLOT.format(slot=slot, name=name)] = value
+        return copied(state), schedule_state(self._schedule)
 
-    def load(self, folder: Path) -> dict[str, Any]:
-        parts = torch.load(folder / "engine.pt", map_location="cpu", weights_only=True)
-        self._model.load_weights(parts["weights"])
-        self._optimizer.load_state_dict(parts["optimizer"])
-        self._schedule.load_state_dict(parts["schedule"])
-        state: dict[str, Any] = parts["state"]
-        return state
+    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        for name, parameter in self._trained.items():
+            mine = {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
+            self._optimizer.state[parameter] = {
+                STEP: state[STEP].float(),
+                **{slot: value.to(parameter.device, copy=True) for slot, value in mine.items()},
+            }
+        self._micro_batches = int(state[STEP]) * self._accumulation
+        resume_schedule(self._schedule, self._optimizer.param_groups, schedule)

@@ -4,7 +4,8 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,33 +17,55 @@ from llm4seg.errors import InputError
 def text_config(config: dict[str, Any]) -> Any:
     """The LLM's config as transformers' class; of a model that also sees or hears, the part that reads text.
 
-    Raises InputError when transformers does not know the architecture.
+    Raises InputError when transformers does not know the architecture, or refuses the values.
     """
+    from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = config.get("model_type")
+    kind = config.get("model_type", "")
     if kind not in CONFIG_MAPPING:
         raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
-    return CONFIG_MAPPING[kind].from_dict(config).get_text_config()
+    values = PreTrainedConfig._decode_special_floats(config)  # infinity, which JSON cannot say
+    with _refusals(kind):
+        return CONFIG_MAPPING[kind].from_dict(values).get_text_config(decoder=True)
 
 
 def skeleton(config: dict[str, Any]) -> Any:
     """The whole LLM without memory behind its weights (on the meta device), computing in float32.
 
     All layers are there, so that each is built with its own index and its own entries of per-layer lists.
-    Raises InputError when transformers does not know the architecture, or it is not of the kind that is needed.
+    Raises InputError when transformers cannot build it, or it is not of the kind that is needed.
     """
     from transformers import AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     text = text_config(config)
-    with torch.device("meta"):
+    if quantised := config.get("quantization_config"):
+        raise unsupported(text, f"its weights are quantised ({quantised.get('quant_method')})")
+    if type(text) not in MODEL_MAPPING:
+        raise unsupported(text, "transformers has no model of it by itself")
+    with _refusals(text.model_type), torch.device("meta"):
         model = AutoModel.from_config(text, dtype=torch.float32)
-    if not hasattr(model, "layers") or not hasattr(model, "rotary_emb"):
-        raise InputError(
-            f"the LLM's config: model_type: found {text.model_type!r}, "
-            "allowed: a decoder with rotary position embedding"
-        )
+    if not isinstance(getattr(model, "layers", None), nn.ModuleList):
+        raise unsupported(text, f"a {type(model).__name__} has no list of `layers`")
+    if not isinstance(getattr(model, "rotary_emb", None), nn.Module):
+        raise unsupported(text, f"a {type(model).__name__} has no `rotary_emb`: its positions are not rotary")
     return model
+
+
+def unsupported(config: Any, reason: str) -> InputError:
+    """An LLM that transformers knows, and this project cannot use."""
+    return InputError(f"the LLM's config: model_type: {config.model_type!r} is not supported: {reason}")
+
+
+@contextmanager
+def _refusals(kind: str) -> Iterator[None]:
+    """What transformers says of a config that it cannot use, whatever its class, is about the user's file."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"the LLM's config: model_type {kind!r}: transformers cannot build it: {said}") from error
 
 
 def final_norm(model: Any) -> tuple[str, nn.Module]:
@@ -87,7 +110,14 @@ def initialised(model: Any, module: nn.Module) -> nn.Module:
 
     For LLaMA and its relatives: matrices normal with the config's `initializer_range`, biases 0, norms 1.
     """
-    module.to_empty(device="cpu").apply(model._init_weights)
+    for tensor in module.to_empty(device="cpu").parameters():
+        tensor.fill_(torch.nan)
+    module.apply(model._init_weights)
+    for name, tensor in module.named_parameters():
+        if tensor.isnan().any():
+            raise unsupported(
+                model.config, f"model.llm.weights: transformers does not say how to draw {name} at random"
+            )
     return module
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from llm4seg.errors import InputError
 from llm4seg.files import read_json, replacing, write_json
 from llm4seg.llm.architecture import check_tensors, skeleton, without_leftovers
+from llm4seg.llm.renamed import as_built
 from llm4seg.llm.sources import Source, check_layers, open_source
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, tensors_sha256
+from llm4seg.llm.supported import check_supported
 from llm4seg.sections import LLM
 
 IDENTITY = ("source", "revision", "licence", "architecture")  # what a layer's own file says, beside its sha256
@@ -118,6 +120,7 @@ def _parts(model: Any, layers: Collection[int], held: Held) -> Iterator[Part]:
 def _fill(new: Path, old: Path, layers: Collection[int], held: Held, source: Source, section: LLM) -> None:
     """Write a store: what the old one holds for certain is linked, the rest read from the source."""
     model = skeleton(source.checkpoint.config)
+    check_supported(model, sorted(layers))
     parts = list(_parts(model, layers, held))
     reading = [part for part in parts if not (held.certain and part.held)]
     source.storage.expect(sum(source.checkpoint.nbytes(part.path, part.module.state_dict()) for part in reading))
@@ -153,7 +156,7 @@ def _renew(new: Path, old: Path, part: Part, source: Source, model: Any) -> str 
 def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     """A module's tensors, checked against the architecture; only a final norm may be absent."""
     found = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
-    tensors = without_leftovers(model, part.path, found)
+    tensors = without_leftovers(model, part.path, as_built(model, part.path, found))
     if tensors or part.layer is not None:
         if not found:
             raise InputError(f"{source.name}: has no tensors {part.path}.*")

@@ -1,5 +1,7 @@
 """The networks: a CNN encoder-decoder, what sits in its bottleneck, and the hybrid of both."""
 
+from collections.abc import Sequence
+
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.backbones import build_backbone
 from llm4seg.models.bottleneck import build_bottleneck
@@ -10,14 +12,23 @@ __all__ = ["Hybrid", "build_model"]
 
 
 def build_model(
-    section: Model, store: LayerStore | None, *, spatial_dims: int, in_channels: int, out_channels: int, seed: int
+    section: Model,
+    store: LayerStore | None,
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    seed: int,
+    size: Sequence[int] | None = None,
 ) -> Hybrid:
     """The untrained model of the `model` section; `store` is needed unless the bottleneck is `identity`.
+
+    `size` is that of the images; only `unetr` has to know it.
 
     New weights are drawn from torch's generator: first the CNN's, so that they are the same whatever sits in the
     bottleneck, then the adapters'. Random and shuffled LLM layers are drawn from `seed` alone, so that frozen ones can
     be made again. Raises InputError when the store lacks a layer.
     """
-    backbone = build_backbone(section, spatial_dims, in_channels, out_channels)
+    backbone = build_backbone(section, spatial_dims, in_channels, out_channels, size)
     bottleneck = build_bottleneck(section, store, backbone.channels, seed)
     return Hybrid(backbone.encoder, bottleneck, backbone.decoder, section.stride)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from llm4seg.errors import InputError
+from llm4seg.models.bottleneck.quantised import quantised_entries
 
 LLM = "bottleneck.core."  # where the LLM layers are, if there are any
 
@@ -21,6 +23,7 @@ class Hybrid(nn.Module):
         self.bottleneck = bottleneck
         self.decoder = decoder
         self.stride = stride  # of the coarsest feature map
+        self.mixed_precision = False  # compute in bfloat16 where that is safe; the weights stay in float32
 
     def forward(self, images_NCS: Tensor) -> Tensor:
         """Logits (N, K, *size) of images (N, C, *size). Raises InputError unless the stride divides every side."""
@@ -29,8 +32,9 @@ class Hybrid(nn.Module):
             raise InputError(
                 f"image size: found {list(size)}, allowed: multiples of {self.stride} on every side (model.backbone)"
             )
-        *skips, coarsest = self.encoder(images_NCS)
-        logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
+        with torch.autocast(images_NCS.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            *skips, coarsest = self.encoder(images_NCS)
+            logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
         return logits
 
     def weights(self) -> dict[str, Tensor]:
@@ -56,6 +60,12 @@ class Hybrid(nn.Module):
         self.load_state_dict(dict(state), strict=False)
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many parameters are `trained`, and how many `frozen`."""
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        return {"trained": trained, "frozen": sum(parameter.numel() for parameter in self.parameters()) - trained}
+        """See the function of that name."""
+        return parameter_counts(self)
+
+
+def parameter_counts(module: nn.Module) -> dict[str, int]:
+    """How many parameters are `trained`, and how many `frozen`, those held as integers among them."""
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in module.parameters()) - trained
+    return {"trained": trained, "frozen": frozen + quantised_entries(module)}

@@ -21,7 +21,17 @@ COLUMNS = {  # the table's columns after Dice: title, metric, digits
     "HD95": ("hd95", 1),
     "NSD": ("nsd", 2),
 }
-BACKBONES = {"cmunext": "CMUNeXt"}  # as their authors write them
+BACKBONES = {  # as their authors write them
+    "cmunext": "CMUNeXt",
+    "unet": "U-Net",
+    "attention-unet": "Attention U-Net",
+    "unet++": "UNet++",
+    "segresnet": "SegResNet",
+    "dynunet": "DynUNet",
+    "unetr": "UNETR",
+    "swin-unetr": "Swin UNETR",
+    "smp": "{architecture} on {encoder}",
+}
 PART_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
@@ -86,7 +96,7 @@ def llm_name(source: str) -> str:
 def architecture(model: Mapping[str, Any]) -> str:
     """The trained network in words, from model.json."""
     section = model["config"]["model"]
-    backbone = BACKBONES.get(section["backbone"], section["backbone"])
+    backbone = BACKBONES[section["backbone"]].format(**section["smp"])
     if section["bottleneck"] == "mlp":
         return f"{backbone} with an MLP in the place of an LLM"
     if model["llm"] is None:

@@ -1,6 +1,18 @@
 """The types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
-from llm4seg.sections.backbones import CMUNeXt
+from llm4seg.sections.backbones import (
+    INSTANCE_NORMED,
+    SMP,
+    UNETR,
+    AttentionUNet,
+    BackboneName,
+    CMUNeXt,
+    DynUNet,
+    SegResNet,
+    SwinUNETR,
+    UNet,
+    UNetPlusPlus,
+)
 from llm4seg.sections.base import Overrides, Section
 from llm4seg.sections.data import LLM, Data, FolderData, PhantomData, Split
 from llm4seg.sections.model import Adapter, Block, LoRA, Model, parse_layers
@@ -17,13 +29,19 @@ from llm4seg.sections.run import (
 )
 
 __all__ = [
+    "INSTANCE_NORMED",
     "LLM",
+    "SMP",
+    "UNETR",
     "Adapter",
+    "AttentionUNet",
     "Augment",
+    "BackboneName",
     "Block",
     "CMUNeXt",
     "Cluster",
     "Data",
+    "DynUNet",
     "Engine",
     "Evaluation",
     "FolderData",
@@ -36,7 +54,11 @@ __all__ = [
     "Report",
     "Search",
     "Section",
+    "SegResNet",
     "Split",
+    "SwinUNETR",
     "Training",
+    "UNet",
+    "UNetPlusPlus",
     "parse_layers",
 ]

@@ -5,7 +5,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from llm4seg.sections.backbones import CMUNeXt
+from llm4seg.sections.backbones import (
+    SMP,
+    UNETR,
+    AttentionUNet,
+    BackboneName,
+    BackboneSection,
+    CMUNeXt,
+    DynUNet,
+    SegResNet,
+    SwinUNETR,
+    UNet,
+    UNetPlusPlus,
+)
 from llm4seg.sections.base import Section
 
 
@@ -68,14 +80,36 @@ class Block(Section):
 
 
 class Model(Section):
-    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck."""
+    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck.
 
-    backbone: Literal["cmunext"]
+    Of the backbones' sections, only the one that `backbone` names is used.
+    """
+
+    backbone: BackboneName
     cmunext: CMUNeXt
+    unet: UNet
+    attention_unet: AttentionUNet
+    unet_plus_plus: UNetPlusPlus
+    segresnet: SegResNet
+    dynunet: DynUNet
+    unetr: UNETR
+    swin_unetr: SwinUNETR
+    smp: SMP
     bottleneck: Literal["identity", "llm", "mlp"]
     llm: Block
 
     @property
     def stride(self) -> int:
         """How many input pixels one bottleneck token stands for, along each axis."""
-        return self.cmunext.stride
+        sections: dict[BackboneName, BackboneSection] = {
+            "cmunext": self.cmunext,
+            "unet": self.unet,
+            "attention-unet": self.attention_unet,
+            "unet++": self.unet_plus_plus,
+            "segresnet": self.segresnet,
+            "dynunet": self.dynunet,
+            "unetr": self.unetr,
+            "swin-unetr": self.swin_unetr,
+            "smp": self.smp,
+        }
+        return sections[self.backbone].stride

@@ -64,7 +64,9 @@ class Engine(Section):
     zero: Literal[0, 1, 2, 3]
     offload: Literal["none", "cpu", "nvme"]
     accumulation: PositiveInt
+    precision: Literal["fp32", "bf16"]
     channels_last: bool
+    compile: bool
 
     @model_validator(mode="after")
     def _offload_needs_zero_3(self) -> Self:
@@ -80,8 +82,13 @@ class Cluster(Section):
     workers: PositiveInt
     device: Literal["auto", "cpu", "cuda"]
     cpus_per_worker: PositiveInt | None
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
     storage: str | None
     nvme: Path | None
+    checkpoint_minutes: PositiveFloat | None
+    keep: PositiveInt
+    storage_patience: NonNegativeFloat
+    timeout: PositiveFloat | None
     max_failures: NonNegativeInt
 
 

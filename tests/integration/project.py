@@ -27,14 +27,15 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nothing of the caller's git, DVC or AWS settings; this Python first on the PATH."""
+        """Nothing of the caller's git, DVC, AWS or make settings; this Python first on the PATH."""
         empty = self.folder.parent / "no settings"
         settings = {
             name: str(empty) for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "GIT_CONFIG_GLOBAL")
         }
         people = {f"GIT_{role}_{what}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
         return (
-            os.environ
+            outside
             | settings
             | people
             | {

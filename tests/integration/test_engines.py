@@ -36,8 +36,27 @@ def assert_same(one: list[Row], other: list[Row]) -> None:
         assert row == pytest.approx(twin, rel=1e-5)
 
 
-# Adam would blow up the rounding of gradients that are zero in theory: those of biases in front of a BatchNorm
-SGD = {"optimizer.name": "sgd", "optimizer.lr": 0.05, "training.epochs": 2}
+class Stopped(LocalRun):
+    """A run that ends after two epochs."""
+
+    def report(self, row: Row, save: Any) -> None:
+        super().report(row, save)
+        if len(self.rows) == 2:
+            raise InterruptedError
+
+
+def assert_resumes(config: Config, folder: Path) -> None:
+    history, weights = train(config, folder / "whole")
+    with pytest.raises(InterruptedError):
+        fit(config, Stopped(folder / "parts"))
+    resumed_history, resumed_weights = train(config, folder / "parts")
+    assert resumed_history == history
+    assert all(torch.equal(weights[tensor], resumed_weights[tensor]) for tensor in weights)
+
+
+# Adam would blow up the rounding of gradients that are zero in theory: those of biases in front of a BatchNorm; so
+# would larger steps on a network this small, where ZeRO 3 lays tensors out otherwise and sums in another order
+SGD = {"optimizer.name": "sgd", "optimizer.lr": 0.01, "training.epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +78,7 @@ def test_engines_agree(config: Config, tmp_path: Path, name: str, by_torch: Any)
 @pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
 def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str) -> None:
     """Stopped after two of three epochs, then gone on with: every number and every weight is the same bit for bit."""
-
-    class Stopped(LocalRun):
-        def report(self, row: Row, save: Any) -> None:
-            super().report(row, save)
-            if len(self.rows) == 2:
-                raise InterruptedError
-
-    config = config.override(ENGINES[name])
-    history, weights = train(config, tmp_path / "whole")
-    with pytest.raises(InterruptedError):
-        fit(config, Stopped(tmp_path / "parts"))
-    resumed_history, resumed_weights = train(config, tmp_path / "parts")
-    assert resumed_history == history
-    assert all(torch.equal(weights[tensor], resumed_weights[tensor]) for tensor in weights)
+    assert_resumes(config.override(ENGINES[name]), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["torch", "zero 1"])

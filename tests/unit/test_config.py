@@ -1,13 +1,14 @@
 """Every rule of the config: a mistake raises at load, naming the dotted parameter, what is found and allowed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from llm4seg.config import Config
+from llm4seg.config import Config, print_preset
 from llm4seg.errors import InputError
+from llm4seg.sections import BackboneName
 from tests.code_map import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -84,6 +85,14 @@ BAD_VALUES = [
     ("split.test", -0.1, "found -0.1", "greater than or equal to 0"),
     ("split.folds", 1, "found 1", "greater than or equal to 2"),
     ("model.backbone", "unet9", "found 'unet9'", "'cmunext'"),
+    ("model.unet.channels", [8], "found [8]", "at least 2"),
+    ("model.unet.residual_units", -1, "found -1", "greater than or equal to 0"),
+    ("model.attention_unet.channels", [8, 1], "found 1", "greater than or equal to 2"),
+    ("model.unet_plus_plus.features", [8, 8, 8, 8, 8], "found [8, 8, 8, 8, 8]", "at least 6"),
+    ("model.dynunet.filters", [8, 16], "found [8, 16]", "at least 3"),
+    ("model.swin_unetr.depths", [2, 2, 2], "found [2, 2, 2]", "at least 4"),
+    ("model.swin_unetr.window", 1, "found 1", "greater than or equal to 2"),
+    ("model.smp.architecture", "deeplab", "found 'deeplab'", "'unet', 'unet++'"),
     ("model.bottleneck", "mamba", "found 'mamba'", "'identity', 'llm' or 'mlp'"),
     ("model.llm.layer", -1, "found -1", "greater than or equal to 0"),
     ("model.llm.layer", "seven", "found 'seven'", "valid integer"),
@@ -122,6 +131,13 @@ BAD_VALUES = [
     ("split.fold", 5, "split:", "fold is 5, allowed: 0 to 4"),
     ("model.cmunext.dims", [8, 16, 32, 64], "model.cmunext:", "dims, depths and kernels must be equally long"),
     ("model.cmunext.kernels", [3, 3, 7, 7, 6], "model.cmunext:", "kernels must be odd, found [3, 3, 7, 7, 6]"),
+    ("model.segresnet.filters", 12, "model.segresnet:", "filters: found 12, allowed: multiples of 8"),
+    ("model.segresnet.blocks_up", [1, 1], "model.segresnet:", "blocks_up must be one shorter than blocks_down"),
+    ("model.dynunet.kernels", [3, 3, 3], "model.dynunet:", "filters and kernels must be equally long"),
+    ("model.dynunet.kernels", [3, 3, 3, 3, 4], "model.dynunet:", "kernels must be odd, found [3, 3, 3, 3, 4]"),
+    ("model.unetr.heads", 5, "model.unetr:", "heads: found 5, allowed: divisors of hidden_size, 192"),
+    ("model.swin_unetr.feature_size", 16, "model.swin_unetr:", "feature_size: found 16, allowed: multiples of 12"),
+    ("model.swin_unetr.heads", [3, 6, 7, 24], "model.swin_unetr:", "heads: found 7, allowed: divisors of that stage"),
     ("model.llm", {**values()["model"]["llm"], "training": "full", "dtype": "bf16"}, "model.llm:", "allowed: fp32"),
     ("model.llm", {**values()["model"]["llm"], "training": "lora", "dtype": "int8"}, "model.llm:", "fp32 or bf16"),
     ("engine.offload", "cpu", "engine:", "offload: cpu needs name: deepspeed and zero: 3"),
@@ -220,7 +236,7 @@ def test_presets(config: Config) -> None:
     assert config.preset("none").model.bottleneck == "identity"
     random = config.preset("random").model.llm
     assert (random.weights, random.training) == ("random", "full")
-    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: paper-exact, corrected, none"):
+    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: paper-exact, corrected, cmunext-s"):
         config.preset("mine")
 
 
@@ -262,11 +278,92 @@ def test_layers_are_one_or_a_range_or_a_list(config: Config, written: Any, layer
     assert searching.layers_used() == sorted({14, *layers})
 
 
-def test_stride_follows_the_dims(config: Config) -> None:
-    assert config.model.stride == 16
-    assert (
-        config.override(
-            {"model.cmunext.dims": [4, 8], "model.cmunext.depths": [1, 1], "model.cmunext.kernels": [3, 3]}
-        ).model.stride
-        == 2
-    )
+STRIDES = {
+    "cmunext": 16,
+    "unet": 16,
+    "attention-unet": 16,
+    "unet++": 16,
+    "segresnet": 8,
+    "dynunet": 16,
+    "unetr": 16,
+    "swin-unetr": 32,
+    "smp": 32,
+}
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
+    chosen, stride = config.override({"model.backbone": backbone}), STRIDES[backbone]
+    assert chosen.model.stride == stride
+    with pytest.raises(InputError, match=rf"data\.size: found {7 * stride // 2}, allowed: multiples of {stride}"):
+        chosen.override({"data.size": [4 * stride, 7 * stride // 2]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.cmunext.dims": [4, 8], "model.cmunext.depths": [1, 1], "model.cmunext.kernels": [3, 3]},
+        {"model.backbone": "unet", "model.unet.channels": [4, 8]},
+        {"model.backbone": "attention-unet", "model.attention_unet.channels": [4, 8]},
+        {"model.backbone": "segresnet", "model.segresnet.blocks_down": [1, 1], "model.segresnet.blocks_up": [1]},
+    ],
+)
+def test_stride_follows_the_number_of_levels(config: Config, changes: dict[str, Any]) -> None:
+    assert config.override(changes).model.stride == 2
+
+
+@pytest.mark.parametrize(("backbone", "stride"), [("unet", 16), ("unet++", 16), ("dynunet", 16), ("swin-unetr", 32)])
+def test_an_instance_norm_needs_two_positions(config: Config, backbone: str, stride: int) -> None:
+    config.override({"model.backbone": backbone, "data.size": [stride, 2 * stride]})
+    with pytest.raises(
+        InputError, match=rf"data\.size: found \[{stride}, {stride}\], allowed: above {stride} on some axis"
+    ):
+        config.override({"model.backbone": backbone, "data.size": [stride, stride]})
+
+
+def test_smp_is_for_two_dimensions(config: Config) -> None:
+    with pytest.raises(
+        InputError, match=r"model\.backbone: found smp, allowed: any other, since data\.spatial_dims is 3"
+    ):
+        config.override({"model.backbone": "smp", "data.spatial_dims": 3, "data.size": [64, 64, 64]})
+
+
+def test_every_preset_is_good_with_these_values(config: Config) -> None:
+    assert all(config.preset(name) for name in config.presets)
+
+
+def test_a_preset_that_does_not_suit_the_images_matters_only_when_it_is_used(tmp_path: Path) -> None:
+    """24 x 24 pixels suit a network of stride 4, and not that of preset cmunext-l."""
+    changed = values()
+    changed["data"]["size"] = [24, 24]
+    changed["model"]["cmunext"] = {"dims": [4, 4, 4], "depths": [1, 1, 1], "kernels": [3, 3, 3]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+    loaded = Config.load(tmp_path / "params.yaml")
+    with pytest.raises(InputError, match=r"data\.size: found 24, allowed: multiples of 16"):
+        loaded.preset("cmunext-l")
+
+
+@pytest.mark.parametrize("name", values()["presets"])
+def test_a_preset_is_printed_as_words_that_dvc_reads(
+    name: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["config", "--params", str(PARAMS), "--preset", name])
+    print_preset()
+    words = capsys.readouterr().out.split()
+    assert set(words[::2]) == {"-S"}
+    assert with_options(tmp_path, words[1::2]).plain()["model"] == config.preset(name).plain()["model"]
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_dvc_takes_every_backbones_name(backbone: str, tmp_path: Path) -> None:
+    assert with_options(tmp_path, [f"model.backbone={backbone}"]).model.backbone == backbone
+
+
+def with_options(folder: Path, options: list[str]) -> Config:
+    """The project's params.yaml as `dvc exp run -S ...` would change it."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = folder / "params.yaml"
+    path.write_text(PARAMS.read_text())
+    apply_overrides(path, options)
+    return Config.load(path)

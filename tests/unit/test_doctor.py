@@ -44,6 +44,13 @@ def test_disk(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found.startswith(f"{tmp_path}: 0.5 GB are free and 2 GB are needed")
 
 
+def test_an_optional_backbone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.doctor.find_spec", lambda name: None)
+    (found,) = problems(config.override({"model.backbone": "smp"}))
+    assert found.startswith("model.backbone: smp needs more packages: pip install -e '.[smp]'")
+    assert not list(problems(config))
+
+
 def test_offload_to_nvme_needs_a_compiler(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "g++")
     nvme = config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})

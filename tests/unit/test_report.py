@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from llm4seg.files import read_json, remove, write_json, write_text
 from llm4seg.report.charts import PARTS, split_strips
 from llm4seg.report.inputs import read_inputs
 from llm4seg.report.page import architecture, caution, kept_epoch, parts, render, spelled
+from llm4seg.sections import BackboneName
 from pipelines.report import report
 from pipelines.summary import summary, table
 from tests import finished
@@ -146,6 +147,14 @@ def test_names_the_variant(run: Config, weights: str, training: str, words: str)
     section = run.override({"model.llm.weights": weights, "model.llm.training": training}).plain()["model"]
     model = {"config": {"model": section}, "llm": {**LLM, "source": "/models/Llama-3.2-1B/"}}
     assert architecture(model) == words
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_names_every_backbone(run: Config, backbone: str) -> None:
+    section = run.override({"model.backbone": backbone, "data.size": [64, 64]}).plain()["model"]
+    name, _, rest = architecture({"config": {"model": section}, "llm": None}).partition(" without ")
+    assert rest == "an LLM layer"
+    assert name.lower().replace("-", "").replace(" ", "") == backbone.replace("-", "").replace("smp", "unetonresnet34")
 
 
 def test_shows_what_the_search_found(copy: Config) -> None:

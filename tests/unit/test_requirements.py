@@ -31,5 +31,6 @@ def test_everything_imported_is_asked_for() -> None:
 
     imported = {name.split(".")[0] for file in module_files().values() for name in imported_names(file)}
     packages = imported - set(sys.stdlib_module_names) - set(PACKAGES)
-    asked = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["smp"]
+    asked = {canonicalize_name(Requirement(line).name) for line in lines}
     assert {canonicalize_name(PACKAGE_OF.get(name, name)) for name in packages} <= asked

@@ -1,27 +1,38 @@
-"""CNN encoder-decoders: an encoder that gives feature maps, the finest first, and a decoder that takes them back."""
+"""CNN encoder-decoders: our own, and those of libraries, imported for who builds one (MONAI's import takes seconds)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from torch import nn
-
-from llm4seg.models.backbones.cmunext import Decoder, Encoder
+from llm4seg.models.backbones import cmunext, monai_cnn, monai_transformers, smp
+from llm4seg.models.backbones.parts import Backbone
 from llm4seg.sections import Model
 
-
-@dataclass(frozen=True)
-class Backbone:
-    """The two halves of a network, and the channels of the feature map between them."""
-
-    encoder: nn.Module
-    decoder: nn.Module
-    channels: int
+__all__ = ["Backbone", "build_backbone"]
 
 
-def build_backbone(section: Model, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
-    """The network that `model.backbone` names, its weights drawn from torch's generator."""
-    shape = section.cmunext
-    return Backbone(
-        encoder=Encoder(spatial_dims, in_channels, shape.dims, shape.depths, shape.kernels),
-        decoder=Decoder(spatial_dims, shape.dims, out_channels),
-        channels=shape.dims[-1],
-    )
+def build_backbone(
+    section: Model, spatial_dims: int, in_channels: int, out_channels: int, size: Sequence[int] | None
+) -> Backbone:
+    """The network that `model.backbone` names, its weights drawn from torch's generator.
+
+    `size`: that of the images, if known; `unetr` is built for one.
+    """
+    numbers = (spatial_dims, in_channels, out_channels)
+    match section.backbone:
+        case "cmunext":
+            return cmunext.build(section.cmunext, *numbers)
+        case "unet":
+            return monai_cnn.unet(section.unet, *numbers)
+        case "attention-unet":
+            return monai_cnn.attention_unet(section.attention_unet, *numbers)
+        case "unet++":
+            return monai_cnn.unet_plus_plus(section.unet_plus_plus, *numbers)
+        case "segresnet":
+            return monai_cnn.segresnet(section.segresnet, *numbers)
+        case "dynunet":
+            return monai_cnn.dynunet(section.dynunet, *numbers)
+        case "unetr":
+            return monai_transformers.unetr(section.unetr, *numbers, size)
+        case "swin-unetr":
+            return monai_transformers.swin_unetr(section.swin_unetr, *numbers)
+        case "smp":
+            return smp.build(section.smp, in_channels, out_channels, size)

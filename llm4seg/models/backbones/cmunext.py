@@ -10,6 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from llm4seg.models.backbones.parts import Backbone, Decoder
+from llm4seg.sections import CMUNeXt
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -72,14 +75,13 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to feature maps, the finest first; each next one has half the sides. `stride` is the coarsest's."""
+    """Images to feature maps, the finest first; each next one has half the sides."""
 
     def __init__(
         self, spatial_dims: int, in_channels: int, dims: Sequence[int], depths: Sequence[int], kernels: Sequence[int]
     ) -> None:
         super().__init__()
         layers = LAYERS[spatial_dims]
-        self.stride = 2 ** (len(dims) - 1)
         self.stem = nn.Sequential(*conv_block(layers, in_channels, dims[0]))
         sides = zip([dims[0], *dims], dims, depths, kernels, strict=False)
         self.stages = nn.ModuleList(Stage(layers, *numbers) for numbers in sides)
@@ -109,18 +111,14 @@ class Step(nn.Module):
         return fused
 
 
-class Decoder(nn.Module):
+def build(section: CMUNeXt, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+    """CMUNeXt as `model.cmunext` says."""
+    encoder = Encoder(spatial_dims, in_channels, section.dims, section.depths, section.kernels)
+    return Backbone(encoder, decoder(spatial_dims, section.dims, out_channels), section.dims[-1])
+
+
+def decoder(spatial_dims: int, dims: Sequence[int], out_channels: int) -> Decoder:
     """Feature maps, the finest first, to logits at the finest resolution."""
-
-    def __init__(self, spatial_dims: int, dims: Sequence[int], out_channels: int) -> None:
-        super().__init__()
-        layers = LAYERS[spatial_dims]
-        self.steps = nn.ModuleList(Step(layers, coarse, fine) for coarse, fine in pairwise(reversed(dims)))
-        self.head = layers.conv(dims[0], out_channels, 1)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        *skips, out = features
-        for step, skip in zip(self.steps, reversed(skips), strict=True):
-            out = step(out, skip)
-        logits: Tensor = self.head(out)
-        return logits
+    layers = LAYERS[spatial_dims]
+    steps = [Step(layers, coarse, fine) for coarse, fine in pairwise(reversed(dims))]
+    return Decoder(steps, layers.conv(dims[0], out_channels, 1))

@@ -1,7 +1,7 @@
 """The LLM's own part of the block: one decoder layer or several, made as `model.llm` says, with positions and masks."""
 
-import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from llm4seg.llm.architecture import (
     shuffled,
     skeleton,
 )
+from llm4seg.llm.native import Kind
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm.supported import check_supported
 from llm4seg.models.bottleneck.lora import add_lora
 from llm4seg.models.bottleneck.position import attention_mask, rotation
 from llm4seg.models.bottleneck.quantised import quantise
@@ -36,6 +38,7 @@ class LLMLayers(nn.Module):
         super().__init__()
         self._section = section
         llm = skeleton(store.config)
+        self._kinds = _kinds(llm, section.layer, store)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(_decoder_layer(llm, layer, section, store) for layer in section.layer)
@@ -45,7 +48,6 @@ class LLMLayers(nn.Module):
             add_lora(self.layers, section.lora)
         quantise(self, section.dtype)
         self.rotary = rotary_embedding(llm)
-        self._rotary_options = [_rotary_options(self.rotary, llm.config, layer) for layer in section.layer]
 
     def train(self, mode: bool = True) -> "LLMLayers":
         return super().train(mode and self._section.training != "frozen")
@@ -53,21 +55,25 @@ class LLMLayers(nn.Module):
     def forward(self, tokens_NTD: Tensor, grid: Sequence[int]) -> Tensor:
         """Tokens (N, T, D) of a grid in raster order to tokens of equal shape and dtype."""
         hidden_NTD = tokens_NTD if self._section.dtype != "bf16" else tokens_NTD.bfloat16()
-        for layer, options in zip(self.layers, self._rotary_options, strict=True):
-            hidden_NTD = self._through(layer, hidden_NTD, grid, options)
+        about = {kind: self._about(kind, hidden_NTD, grid) for kind in set(self._kinds)}
+        for layer, kind in zip(self.layers, self._kinds, strict=True):
+            hidden_NTD = self._through(layer, hidden_NTD, about[kind])
         out: Tensor = self.norm(hidden_NTD)
         return out.to(tokens_NTD.dtype)
 
-    def _through(self, layer: nn.Module, hidden_NTD: Tensor, grid: Sequence[int], options: dict[str, str]) -> Tensor:
-        def rotary_at(index: Tensor) -> Any:
-            return self.rotary(hidden_NTD, index, **options)
-
-        tokens = hidden_NTD.shape[1]
-        about: dict[str, Any] = {
-            "attention_mask": attention_mask(tokens, self._section.attention, hidden_NTD),
-            "position_ids": torch.arange(tokens, device=hidden_NTD.device)[None],
-            "position_embeddings": rotation(self._section.position, rotary_at, grid, hidden_NTD.device),
+    def _about(self, kind: Kind, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
+        """What layers of a kind are handed beside the hidden states."""
+        rotary_at = partial(self.rotary, like, **kind.rotary_options)
+        index = torch.arange(like.shape[1], device=like.device)
+        about = {
+            "attention_mask": attention_mask(len(index), self._section.attention, kind.window, like),
+            "position_embeddings": rotation(self._section.position, rotary_at, grid, like.device),
+            "position_ids": index[None],
+            "cache_position": index,
         }
+        return {name: about[name] for name in kind.handed}
+
+    def _through(self, layer: nn.Module, hidden_NTD: Tensor, about: dict[str, Any]) -> Tensor:
         if self._section.checkpointing and torch.is_grad_enabled():
             out = checkpoint(layer, hidden_NTD, use_reentrant=False, **about)
         else:
@@ -75,9 +81,15 @@ class LLMLayers(nn.Module):
         return out[0] if isinstance(out, tuple) else out  # transformers: some architectures return a tuple
 
 
+def _kinds(llm: Any, layers: Sequence[int], store: LayerStore) -> list[Kind]:
+    for layer in layers:
+        if layer >= len(llm.layers):
+            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(llm.layers) - 1} ({store.source})")
+    kinds = check_supported(llm, layers)
+    return [kinds[layer] for layer in layers]
+
+
 def _decoder_layer(llm: Any, layer: int, section: Block, store: LayerStore) -> nn.Module:
-    if layer >= len(llm.layers):
-        raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(llm.layers) - 1} ({store.source})")
     module: nn.Module = llm.layers[layer]
     if section.weights == "random":
         return initialised(llm, module)
@@ -93,12 +105,3 @@ def _norm(llm: Any, section: Block, store: LayerStore) -> nn.Module:
     tensors = store.load_norm()
     check_tensors(module, tensors, str(store.norm_path))
     return loaded(module, shuffled(tensors) if section.weights == "shuffled" else tensors)
-
-
-def _rotary_options(rotary: nn.Module, config: Any, layer: int) -> dict[str, str]:
-    """Some LLMs rotate by another spectrum in some layers, and want to be told which kind of layer asks."""
-    return (
-        {"layer_type": config.layer_types[layer]}
-        if "layer_type" in inspect.signature(rotary.forward).parameters
-        else {}
-    )

@@ -5,17 +5,21 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from llm4seg.llm.native import causal_mask
+
 Rotation = tuple[Tensor, Tensor]  # the cosines and sines that rotate queries and keys, each (1, T, rotated)
 RotaryAt = Callable[[Tensor], Rotation]  # the LLM's rotation of positions (1, T)
 
 
-def attention_mask(tokens: int, attention: str, like: Tensor) -> Tensor:
+def attention_mask(tokens: int, attention: str, window: int | None, like: Tensor) -> Tensor:
     """What is added to the attention scores, (1, 1, T, T): 0 where a token may look, minus infinity elsewhere.
 
+    `causal` keeps to the LLM's window of so many tokens, where it has one; `bidirectional` means all to all.
     Always given explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
     """
-    mask = like.new_zeros(1, 1, tokens, tokens)
-    return mask.fill_(float("-inf")).triu(diagonal=1) if attention == "causal" else mask
+    if attention == "bidirectional":
+        return like.new_zeros(1, 1, 1, 1).expand(1, 1, tokens, tokens)  # one zero seen everywhere: takes no memory
+    return causal_mask(tokens, window, like)
 
 
 def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:

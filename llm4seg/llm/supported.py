@@ -1,0 +1,137 @@
+"""Whether an LLM's layers can run alone: what its whole model hands to each of them is what this project hands to it.
+
+No list of families: transformers' own forward pass of the whole model is asked, without weights.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm4seg.llm.architecture import rotary_embedding, unsupported
+from llm4seg.llm.native import HANDED, Kind, causal_mask, kind_of
+
+TOKENS, WINDOW = 7, 3  # enough tokens for a window to show
+WINDOWS = ("sliding_window", "attention_chunk_size")  # all that transformers' masks read from a config
+Call = dict[str, Any]  # what a layer was called with, by name
+
+
+class _Enough(Exception):
+    """The last layer that matters has been called."""
+
+
+class _Spy:
+    """Stands in for a layer's forward pass: notes what it is called with, and lets the hidden states through."""
+
+    def __init__(self, layer: nn.Module, returns_tuple: bool, last: bool) -> None:
+        self.calls: list[Call] = []
+        self._names = list(inspect.signature(layer.forward).parameters)
+        self._returns_tuple, self._last = returns_tuple, last
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        call = dict(zip(self._names, positional, strict=False)) | named
+        self.calls.append(call)
+        if self._last:
+            raise _Enough
+        return (call["hidden_states"],) if self._returns_tuple else call["hidden_states"]
+
+
+def check_supported(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
+    """Raise InputError that names the model type and the reason, unless each of `layers` can run alone.
+
+    Returns their kinds.
+    """
+    whole = _weightless(model)
+    calls = _calls(whole, max(layers))
+    kinds = {}
+    for layer in layers:
+        handed = frozenset(name for name in HANDED if calls[layer].get(name) is not None)
+        if reason := _difference(whole, layer, calls[layer], kind_of(whole.rotary_emb, whole.config, layer, handed)):
+            raise unsupported(model.config, f"layer {layer} {reason}")
+        kinds[layer] = kind_of(whole.rotary_emb, model.config, layer, handed)
+    return kinds
+
+
+def _weightless(model: Any) -> Any:
+    """A copy of a skeleton that can run, once its layers are spies; of weights it has nothing but ones."""
+    whole = copy.deepcopy(model)
+    for name in WINDOWS:
+        if getattr(whole.config, name, None) is not None:
+            setattr(whole.config, name, WINDOW)
+    whole.config._attn_implementation = "eager"  # the others leave a mask out where they can do without
+    for name, child in whole.named_children():
+        if name != "layers" and not isinstance(child, nn.Embedding):  # that is large, and not needed
+            for tensor in child.to_empty(device="cpu").state_dict().values():
+                tensor.fill_(1)
+    whole.rotary_emb = rotary_embedding(whole)
+    return whole
+
+
+def _calls(whole: Any, last: int) -> list[Call]:
+    """What each layer up to `last` is called with. In most families layers return a tensor, in some a tuple."""
+    failures = []
+    for returns_tuple in (False, True):
+        spies = [_Spy(layer, returns_tuple, number == last) for number, layer in enumerate(whole.layers)]
+        for layer, spy in zip(whole.layers, spies, strict=True):
+            layer.forward = spy
+        failures.append(_failure(whole, spies))
+        if failures[-1] is None:
+            return [spy.calls[-1] if spy.calls else {} for spy in spies]
+        for layer in whole.layers:
+            del layer.forward
+    raise unsupported(whole.config, str(failures[0]))
+
+
+@torch.no_grad()
+def _failure(whole: Any, spies: Sequence[_Spy]) -> str | None:
+    """Send tokens through the model; says what is wrong if they do not come from layer to layer as they are."""
+    size = (1, TOKENS, whole.config.hidden_size)
+    try:
+        whole(inputs_embeds=torch.linspace(-1, 1, math.prod(size)).reshape(size), use_cache=False)
+    except _Enough:
+        seen = [call["hidden_states"] for spy in spies for call in spy.calls]
+        if all(hidden.shape == size and torch.equal(hidden, seen[0]) for hidden in seen):
+            return None
+        return "more happens between its layers than that one reads what the one before it wrote"
+    except Exception as error:  # whatever transformers' code says of inputs that it does not expect
+        return f"its layers cannot be run one after the other (transformers: {' '.join(str(error).split())})"
+    return "its forward pass does not go through its layers one after the other"
+
+
+def _difference(whole: Any, layer: int, call: Call, kind: Kind) -> str | None:
+    """How what its model hands to a layer differs from what this project hands to one of its kind."""
+    extra = [name for name, value in call.items() if name not in ("hidden_states", *HANDED) and not _plain(value)]
+    if extra:
+        return f"is also given {', '.join(extra)}"
+    module = whole.layers[layer]
+    if unsaved := {name for name, _ in module.named_buffers()} - module.state_dict().keys():
+        return f"keeps {', '.join(sorted(unsaved))}, which no checkpoint holds"
+    return _other_mask(call, kind) or _other_rotation(whole.rotary_emb, call, kind)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _other_mask(call: Call, kind: Kind) -> str | None:
+    mask = call.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 4:
+        return "does not mix its tokens by masked attention"
+    ours = causal_mask(TOKENS, kind.window, mask)
+    same = mask.shape == ours.shape and torch.equal(mask == 0, ours == 0)
+    return None if same else "does not look back in the usual way, at all tokens or at a window of the last ones"
+
+
+def _other_rotation(rotary: nn.Module, call: Call, kind: Kind) -> str | None:
+    theirs, index = call.get("position_embeddings"), torch.arange(TOKENS)[None]
+    if theirs is None:
+        return "is given no rotary positions"
+    if not (isinstance(theirs, tuple) and len(theirs) == 2):
+        return "is not given its rotary positions as cosines and sines"
+    ours = rotary(call["hidden_states"], index, **kind.rotary_options)
+    same = all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+    return None if same else "is given other rotary positions than its model's rotary_emb makes of 0, 1, 2, ..."

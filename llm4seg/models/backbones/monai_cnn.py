@@ -1,0 +1,104 @@
+"""MONAI's convolutional networks, built by MONAI and taken apart into encoder and decoder.
+
+What only deep supervision would use is left out, since a parameter without a gradient stops distributed training.
+`import monai` takes ten seconds: only who builds one of these waits for it.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from llm4seg.models.backbones.parts import (
+    Added,
+    Attended,
+    Backbone,
+    Concatenated,
+    Decoder,
+    Encoder,
+    NestedDecoder,
+    NestedLevel,
+)
+from llm4seg.sections import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
+
+
+def unet(section: UNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+    """U-Net with strided convolutions; the last two levels share a resolution."""
+    from monai.networks import nets
+
+    channels, steps = section.channels, len(section.channels) - 1
+    network = nets.UNet(
+        spatial_dims, in_channels, out_channels, channels, [2] * steps, num_res_units=section.residual_units
+    )
+    downs, ups, block = [], [], network.model
+    for _ in range(steps):  # each level holds the next in its middle
+        down, connection, up = block
+        downs.append(down)
+        ups.append(Concatenated(up))
+        block = connection.submodule
+    return Backbone(Encoder([*downs, block]), Decoder(reversed(ups), nn.Identity()), channels[-1])
+
+
+def attention_unet(section: AttentionUNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+    """U-Net whose skips are weighed by attention gates."""
+    from monai.networks import nets
+
+    channels, steps = section.channels, len(section.channels) - 1
+    network = nets.AttentionUnet(spatial_dims, in_channels, out_channels, channels, [2] * steps)
+    stem, layer, head = network.model
+    stages, ups = [stem], []
+    for remaining in reversed(range(steps)):  # each level holds the next, and the last a stage alone
+        ups.append(Attended(layer.upconv, layer.attention, layer.merge))
+        stage, layer = layer.submodule if remaining else (layer.submodule, None)
+        stages.append(stage)
+    return Backbone(Encoder(stages), Decoder(reversed(ups), head), channels[-1])
+
+
+def unet_plus_plus(section: UNetPlusPlus, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+    """UNet++ without deep supervision."""
+    from monai.networks import nets
+
+    network: Any = nets.BasicUNetPlusPlus(spatial_dims, in_channels, out_channels, section.features)
+    steps = 4
+    stages = [getattr(network, f"conv_{level}_0") for level in range(steps + 1)]
+    nodes = [[getattr(network, f"upcat_{level}_{node + 1}") for node in range(steps - level)] for level in range(steps)]
+    decoder = NestedDecoder(map(NestedLevel, reversed(nodes)), network.final_conv_0_4)
+    return Backbone(Encoder(stages), decoder, section.features[steps])
+
+
+def segresnet(section: SegResNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+    """SegResNet: residual blocks with group norm, skips added."""
+    from monai.networks import nets
+
+    network = nets.SegResNet(
+        spatial_dims,
+        section.filters,
+        in_channels,
+        out_channels,
+        blocks_down=section.blocks_down,
+        blocks_up=section.blocks_up,
+    )
+    first, *rest = network.down_layers
+    steps = [Added(*parts) for parts in zip(network.up_samples, network.up_layers, strict=True)]
+    channels = section.filters * section.stride
+    return Backbone(
+        Encoder([nn.Sequential(network.convInit, first), *rest]), Decoder(steps, network.conv_final), channels
+    )
+
+
+def dynunet(section: DynUNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+    """nnU-Net's network, every level half as fine as the one before."""
+    from monai.networks import nets
+
+    halving = [2] * (len(section.filters) - 1)
+    network = nets.DynUNet(
+        spatial_dims,
+        in_channels,
+        out_channels,
+        kernel_size=section.kernels,
+        strides=[1, *halving],
+        upsample_kernel_size=halving,
+        filters=section.filters,
+        res_block=section.residual,
+    )
+    stages = [network.input_block, *network.downsamples, network.bottleneck]
+    return Backbone(Encoder(stages), Decoder(network.upsamples, network.output_block), section.filters[-1])

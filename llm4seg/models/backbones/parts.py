@@ -1,0 +1,134 @@
+"""What backbones are put together from: an encoder of stages downwards, a decoder of steps upwards.
+
+An encoder maps images to a list of feature maps, the finest first; a decoder maps that list to logits.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The two halves of a network, and the channels of the coarsest feature map between them."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+    channels: int
+
+
+class Encoder(nn.Module):
+    """Stages one after the other; each gives a feature map."""
+
+    def __init__(self, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images_NCS: Tensor) -> list[Tensor]:
+        features, out = [], images_NCS
+        for stage in self.stages:
+            out = stage(out)
+            features.append(out)
+        return features
+
+
+class PyramidEncoder(nn.Module):
+    """The images and the maps that `body` makes of them, each through a convolution of its own."""
+
+    def __init__(self, body: nn.Module, convolutions: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.body = body
+        self.convolutions = nn.ModuleList(convolutions)
+
+    def forward(self, images_NCS: Tensor) -> list[Tensor]:
+        maps = [images_NCS, *self.body(images_NCS)]
+        return [convolution(one) for convolution, one in zip(self.convolutions, maps, strict=True)]
+
+
+class Decoder(nn.Module):
+    """From the coarsest feature map upwards, each step `step(features, skip)`; then the head, which gives logits."""
+
+    def __init__(self, steps: Iterable[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.head = head
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        *skips, out = features
+        for step, skip in zip(self.steps, reversed(skips), strict=True):
+            out = step(out, skip)
+        logits: Tensor = self.head(out)
+        return logits
+
+
+class Concatenated(nn.Module):
+    """A step that lays both maps, of one size, side by side and brings them up together."""
+
+    def __init__(self, up: nn.Module) -> None:
+        super().__init__()
+        self.up = up
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        out: Tensor = self.up(torch.cat([skip, features], dim=1))
+        return out
+
+
+class Added(nn.Module):
+    """A step that brings the coarser map up, adds the skip, and refines the sum."""
+
+    def __init__(self, up: nn.Module, refine: nn.Module) -> None:
+        super().__init__()
+        self.up = up
+        self.refine = refine
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        out: Tensor = self.refine(self.up(features) + skip)
+        return out
+
+
+class Attended(nn.Module):
+    """A step that brings the coarser map up, lets it weigh the skip, and merges both."""
+
+    def __init__(self, up: nn.Module, attention: nn.Module, merge: nn.Module) -> None:
+        super().__init__()
+        self.up = up
+        self.attention = attention
+        self.merge = merge
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        up = self.up(features)
+        out: Tensor = self.merge(torch.cat([self.attention(g=up, x=skip), up], dim=1))
+        return out
+
+
+class NestedLevel(nn.Module):
+    """A level of UNet++: node j fuses the maps that the level has so far with map j of the level below."""
+
+    def __init__(self, nodes: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleList(nodes)
+
+    def forward(self, skip: Tensor, below: list[Tensor]) -> list[Tensor]:
+        maps = [skip]
+        for node, coarser in zip(self.nodes, below, strict=True):
+            maps.append(node(coarser, torch.cat(maps, dim=1)))
+        return maps
+
+
+class NestedDecoder(nn.Module):
+    """UNet++: level by level upwards, then the head on the finest level's last map."""
+
+    def __init__(self, levels: Iterable[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+        self.head = head
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        *skips, coarsest = features
+        maps = [coarsest]
+        for level, skip in zip(self.levels, reversed(skips), strict=True):
+            maps = level(skip, maps)
+        logits: Tensor = self.head(maps[-1])
+        return logits

@@ -1,0 +1,72 @@
+"""Networks of segmentation_models_pytorch, with its own encoders or timm's.
+
+An optional extra: it needs torchvision, and the package index's goes with the CUDA build of torch only.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm4seg.errors import InputError
+from llm4seg.models.backbones.parts import Backbone
+from llm4seg.sections import SMP
+
+
+class SMPDecoder(nn.Module):
+    """The decoder, which takes all feature maps at once, and the segmentation head."""
+
+    def __init__(self, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.head = head
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        logits: Tensor = self.head(self.decoder(features))
+        return logits
+
+
+def build(section: SMP, in_channels: int, out_channels: int, size: Sequence[int] | None) -> Backbone:
+    """The network that `model.smp` names. Raises InputError where the library is missing or refuses the choice."""
+    network = _network(section, in_channels, out_channels)
+    _freeze_unused(network, section, in_channels, size or [2 * section.stride] * 2)
+    decoder = SMPDecoder(network.decoder, network.segmentation_head)
+    return Backbone(network.encoder, decoder, network.encoder.out_channels[-1])
+
+
+def _network(section: SMP, in_channels: int, out_channels: int) -> Any:
+    try:
+        import segmentation_models_pytorch as library
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision beside the CPU build of torch
+        raise InputError(
+            f"model.backbone: smp needs segmentation_models_pytorch, which cannot be imported ({error}): "
+            "pip install -e '.[smp]' beside the CUDA build of torch"
+        ) from None
+    of_timm = section.encoder.startswith("tu-")  # its name says which weights
+    try:
+        return library.create_model(
+            section.architecture.replace("+", "plus"),
+            section.encoder,
+            encoder_weights=True if of_timm and section.weights else section.weights,
+            in_channels=in_channels,
+            classes=out_channels,
+        )
+    except OSError as error:
+        raise InputError(f"model.smp.weights: {section.weights} cannot be fetched, allowed: null ({error})") from None
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"model.smp: {section.architecture} with {section.encoder}: {error.args[0]}") from None
+
+
+def _freeze_unused(network: Any, section: SMP, in_channels: int, size: Sequence[int]) -> None:
+    """Some encoders keep parameters that they do not use, and without a gradient these stop distributed training."""
+    network.eval()  # BatchNorm keeps its statistics
+    try:
+        logits = network(torch.zeros(1, in_channels, *size))
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(f"model.smp.encoder: {section.encoder} refuses images of {[*size]}: {error}") from None
+    logits.sum().backward()
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    network.train()

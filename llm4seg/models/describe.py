@@ -1,0 +1,82 @@
+"""How large a network is and what it costs: parameters, floating-point operations, and what the bottleneck sees."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from llm4seg.config import Config
+from llm4seg.llm.store import LayerStore
+from llm4seg.models import build_model
+from llm4seg.models.hybrid import parameter_counts
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and floating-point operations of one image's forward pass (see `count_flops`)."""
+
+    trained: int
+    frozen: int
+    flops: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.trained + other.trained, self.frozen + other.frozen, self.flops + other.flops)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the bottleneck sees of images of one size, and the costs of the network around it and of what is in it."""
+
+    stride: int
+    channels: int
+    tokens: int
+    network: Cost
+    bottleneck: Cost
+
+
+def describe(config: Config, store: LayerStore | None, in_channels: int, out_channels: int) -> Description:
+    """The model of the `model` section for images of `data.size`."""
+    torch.manual_seed(config.training.seed)
+    model = build_model(
+        config.model,
+        store,
+        spatial_dims=config.data.spatial_dims,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        seed=config.training.seed,
+        size=config.data.size,
+    )
+    bottleneck, model.bottleneck = model.bottleneck, nn.Identity()
+    seen: list[torch.Size] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen.append(inputs[0].shape)
+
+    model.bottleneck.register_forward_pre_hook(note)
+    pretend = FakeTensorMode(allow_non_fake_inputs=True)  # shapes alone: a large volume would take minutes
+    network = cost(model, (1, in_channels, *config.data.size), pretend)
+    (shape,) = seen
+    tokens = prod(side // config.model.llm.pool for side in shape[2:])
+    return Description(model.stride, shape[1], tokens, network, cost(bottleneck, shape))
+
+
+def cost(module: nn.Module, shape: Sequence[int], pretend: AbstractContextManager[object] | None = None) -> Cost:
+    """What a module costs on an input of this shape."""
+    with pretend or nullcontext():
+        return Cost(flops=count_flops(module, shape), **parameter_counts(module))
+
+
+def count_flops(module: nn.Module, shape: Sequence[int]) -> int:
+    """Floating-point operations of a forward pass; a multiply-add counts as two.
+
+    Attention is spelled out as matrix products, since the fused one counts as nothing.
+    """
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module.eval()(torch.zeros(*shape))
+    return counter.get_total_flops()

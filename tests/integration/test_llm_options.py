@@ -1,0 +1,85 @@
+"""However the LLM layers are held and trained: engines agree, save nothing frozen, and go on from a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.engines.deepspeed import deepspeed_config
+from llm4seg.run import LocalRun
+from llm4seg.train import Trainer, assemble, fit
+from tests.integration.test_engines import ENGINES, SGD, assert_resumes, assert_same
+from tests.tiny_llm import tiny_store
+
+pytestmark = pytest.mark.usefixtures("group")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16": {"model.llm.dtype": "bf16"},
+    "int8": {"model.llm.dtype": "int8"},
+    "int4": {"model.llm.dtype": "int4"},
+    "LoRA": {"model.llm.training": "lora"},
+    "LoRA in bf16": {"model.llm.training": "lora", "model.llm.dtype": "bf16"},
+    "checkpointing": {"model.llm.checkpointing": True},
+    "checkpointing in int4": {"model.llm.checkpointing": True, "model.llm.dtype": "int4"},
+    "checkpointing with LoRA": {"model.llm.checkpointing": True, "model.llm.training": "lora"},
+    "shuffled": {"model.llm.weights": "shuffled"},
+}
+
+
+@pytest.fixture(scope="module")
+def wide(workspace: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The workspace with an LLM whose every matrix is large enough for ZeRO 3 to shard."""
+    folder = tmp_path_factory.mktemp("wide")
+    shape = {"hidden_size": 640, "intermediate_size": 640, "num_attention_heads": 10, "num_key_value_heads": 10}
+    store = tiny_store(folder, (1,), **shape, head_dim=64, num_hidden_layers=2)
+    return workspace.override({"paths.llm_used": str(store.folder), "model.llm.weights": "random"})
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_engines_agree(config: Config, tmp_path: Path, option: str) -> None:
+    by_torch, *by_deepspeed = [
+        fit(config.override(SGD | OPTIONS[option] | ENGINES[name]), LocalRun(tmp_path / name))
+        for name in ("torch", "zero 1", "zero 2", "zero 3")
+    ]
+    for history in by_deepspeed:
+        assert_same(history, by_torch)
+
+
+@pytest.mark.parametrize("option", ["fp32", "bf16", "int8", "int4", "LoRA", "checkpointing", "checkpointing with LoRA"])
+def test_zero_3_shards_large_matrices(wide: Config, tmp_path: Path, option: str) -> None:
+    small = deepspeed_config(wide.override({"engine.zero": 3}), 1)["zero_optimization"][
+        "stage3_param_persistence_threshold"
+    ]
+    layer = assemble(wide, Prepared(wide.paths.prepared)).get_submodule("bottleneck.core.layers")
+    assert all(parameter.numel() > small for parameter in layer.parameters() if parameter.ndim > 1)
+    config = wide.override(SGD | OPTIONS[option] | {"training.epochs": 1})
+    by_torch, *sharded = [
+        fit(config.override(ENGINES[name]), LocalRun(tmp_path / name))
+        for name in ("torch", "zero 3", "zero 3, CPU offload")
+    ]
+    for history in sharded:
+        assert_same(history, by_torch)
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
+@pytest.mark.parametrize("option", ["fp32", "bf16", "int8", "int4", "LoRA"])
+def test_nothing_of_a_frozen_layer_is_saved_or_optimized(wide: Config, tmp_path: Path, option: str, name: str) -> None:
+    """Of its 2.9 million entries; AdamW keeps two numbers for each trained one, and pads."""
+    config = wide.override(OPTIONS[option] | ENGINES[name] | {"training.epochs": 1, "optimizer.name": "adamw"})
+    trainer = Trainer(config, LocalRun(tmp_path))
+    trained, frozen = assemble(config, trainer.data).parameter_counts().values()
+    trainer.train()
+    optimizer: Any = trainer.engine._optimizer
+    states = getattr(optimizer, "optimizer", optimizer).state.values()
+    assert 2 * trained <= sum(slot.numel() for state in states for slot in state.values()) < 2.1 * trained
+    saved = [tensor for file in tmp_path.rglob("*.safetensors") for tensor in load_file(file).values()]
+    assert 3 * trained < sum(tensor.numel() for tensor in saved) < 5 * trained < frozen
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
+@pytest.mark.parametrize("option", ["int8", "LoRA"])
+def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, option: str, name: str) -> None:
+    assert_resumes(config.override(OPTIONS[option] | ENGINES[name]), tmp_path)
