@@ -16,15 +16,19 @@ ifeq ($(TORCH),auto)
 override TORCH := $(if $(shell command -v nvidia-smi),cuda,cpu)
 endif
 INSTALLED := $(VENV)/installed-$(TORCH)
+TRANSFORMERS := $(shell sed -nE 's/^ *"transformers(>=[^"]+)".*/\1/p' pyproject.toml)
+LLM_TESTS := tests/unit/test_families.py $(wildcard tests/unit/test_llm_*.py tests/unit/test_models_*.py)
+comma := ,
+SITE_PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 TORCH_PIN := $(shell grep '^torch==' requirements.lock)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-slow benchmark lint format lock clean no-scm
+.PHONY: help repro test test-slow test-transformers benchmark lint format lock clean no-scm
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: $(INSTALLED) no-scm  ## run the pipeline (whatever is not up to date), then print a summary
 	@$(BIN)/python -m pipelines.doctor
@@ -36,6 +40,20 @@ test: lint  ## lint, types, unit and integration tests
 
 test-slow: $(INSTALLED)  ## the tests that take minutes each
 	$(PYTEST) -m slow
+
+test-transformers: $(INSTALLED)  ## the LLM and model tests with the oldest and the newest transformers that pyproject.toml allows
+	$(call test-with-transformers,oldest,transformers==$(firstword $(subst $(comma), ,$(subst >=, ,$(TRANSFORMERS)))))
+	$(call test-with-transformers,newest,transformers$(TRANSFORMERS))
+
+# $(1): its name, $(2): what to install. An environment of its own on top of the usual one, which is left as it is: what
+# another transformers needs in other versions is installed into it, and the rest is found below.
+define test-with-transformers
+@"$$($(BIN)/python -c 'import sys; print(sys._base_executable)')" -m venv --clear .cache/transformers-$(1)
+@$(BIN)/python -c '$(SITE_PACKAGES)' > "$$(.cache/transformers-$(1)/bin/python -c '$(SITE_PACKAGES)')/below.pth"
+@.cache/transformers-$(1)/bin/python -m pip install --quiet --upgrade "$(2)"
+@.cache/transformers-$(1)/bin/python -c 'import transformers; print("transformers", transformers.__version__, "($(1))")'
+.cache/transformers-$(1)/bin/python -m pytest -p no:cacheprovider -m "not slow" $(LLM_TESTS)
+endef
 
 benchmark: $(INSTALLED)  ## time `dvc repro` from nothing, stage by stage, in a clone of the last commit
 	$(BIN)/python -m tests.benchmarks.pipeline

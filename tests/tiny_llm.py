@@ -143,22 +143,22 @@ def write_gguf(
     return path
 
 
-def layer_input_and_output(model: Any, index: int, tokens: int = 9) -> tuple[Tensor, Tensor]:
-    """What layer `index` is given and returns when the whole (causal) model reads some tokens."""
-    seen: dict[str, Tensor] = {}
+def through_layers(model: Any, tokens: int = 9) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """What enters and what leaves each layer when the whole (causal) model reads some tokens, and what it ends with."""
+    inputs: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
 
-    def before(layer: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        seen["in"] = (positional[0] if positional else named["hidden_states"]).clone()
+    def note(number: int) -> Any:
+        def hook(layer: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor], out: Any) -> None:
+            inputs[number] = (positional[0] if positional else named["hidden_states"]).clone()
+            outputs[number] = (out[0] if isinstance(out, tuple) else out).clone()
 
-    def after(layer: nn.Module, positional: tuple[Tensor, ...], out: Any) -> None:
-        seen["out"] = (out[0] if isinstance(out, tuple) else out).clone()
+        return hook
 
-    hooks = [
-        model.layers[index].register_forward_pre_hook(before, with_kwargs=True),
-        model.layers[index].register_forward_hook(after),
-    ]
+    hooks = [layer.register_forward_hook(note(n), with_kwargs=True) for n, layer in enumerate(model.layers)]
     with torch.no_grad():
-        model(torch.arange(2 * tokens).reshape(2, tokens) % 31 + 1, use_cache=False)
+        last = model(torch.arange(2 * tokens).reshape(2, tokens) % 28 + 3, use_cache=False)[0]
     for hook in hooks:
         hook.remove()
-    return seen["in"], seen["out"]
+    numbers = range(len(model.layers))
+    return [inputs[number] for number in numbers], [outputs[number] for number in numbers], last

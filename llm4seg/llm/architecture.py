@@ -3,7 +3,6 @@
 `transformers` is imported where it is used, since that takes seconds.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -43,13 +42,14 @@ def skeleton(config: dict[str, Any]) -> Any:
     if quantised := config.get("quantization_config"):
         raise unsupported(text, f"its weights are quantised ({quantised.get('quant_method')})")
     if type(text) not in MODEL_MAPPING:
-        raise unsupported(text, "transformers has no model of it by itself")
+        raise unsupported(text, "transformers builds no model of its text part alone")
+    text._attn_implementation = None  # what the checkpoint was trained with may not be here: transformers' default
     with _refusals(text.model_type), torch.device("meta"):
         model = AutoModel.from_config(text, dtype=torch.float32)
     if not isinstance(getattr(model, "layers", None), nn.ModuleList):
-        raise unsupported(text, f"a {type(model).__name__} has no list of `layers`")
+        raise unsupported(text, "its model has no list of `layers`")
     if not isinstance(getattr(model, "rotary_emb", None), nn.Module):
-        raise unsupported(text, f"a {type(model).__name__} has no `rotary_emb`: its positions are not rotary")
+        raise unsupported(text, "its model has no `rotary_emb`, so its positions are not rotary")
     return model
 
 
@@ -74,14 +74,6 @@ def final_norm(model: Any) -> tuple[str, nn.Module]:
     if len(norms) != 1:
         raise InputError(f"model.llm.norm: a {type(model).__name__} has {len(norms)} final norms, needed: one")
     return norms[0]
-
-
-def without_leftovers(model: Any, path: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of module `path` without those that transformers itself passes over (buffers of old versions)."""
-    ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
-    return {
-        name: tensor for name, tensor in tensors.items() if not any(one.search(f"{path}.{name}") for one in ignored)
-    }
 
 
 def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

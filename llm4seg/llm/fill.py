@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llm4seg.errors import InputError
 from llm4seg.files import read_json, replacing, write_json
-from llm4seg.llm.architecture import check_tensors, skeleton, without_leftovers
+from llm4seg.llm.architecture import check_tensors, skeleton
 from llm4seg.llm.renamed import as_built
 from llm4seg.llm.sources import Source, check_layers, open_source
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, tensors_sha256
@@ -156,7 +156,7 @@ def _renew(new: Path, old: Path, part: Part, source: Source, model: Any) -> str 
 def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     """A module's tensors, checked against the architecture; only a final norm may be absent."""
     found = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
-    tensors = without_leftovers(model, part.path, as_built(model, part.path, found))
+    tensors = as_built(model, part.path, found)
     if tensors or part.layer is not None:
         if not found:
             raise InputError(f"{source.name}: has no tensors {part.path}.*")

@@ -101,7 +101,17 @@ def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str
     """What the names of a module's tensors begin with; of several candidates the one that has most of `keys`.
 
     A base model's `layers.3` is `model.layers.3` under a head, `language_model.model.layers.3` beside a vision tower.
+    Of several norms it is the one beside layers. Raises InputError when two places are equally good.
     """
     found = {match[0] for name in names if (match := re.match(rf"(?:.*\.)?{re.escape(path)}\.", name))}
     have = set(names)
-    return max(sorted(found, key=len), key=lambda prefix: sum(prefix + key in have for key in keys), default=None)
+
+    def merit(prefix: str) -> tuple[int, bool]:
+        beside = prefix.removesuffix(f"{path}.") + "layers."
+        return sum(prefix + key in have for key in keys), any(name.startswith(beside) for name in names)
+
+    best = sorted(prefix for prefix in found if merit(prefix) == max(map(merit, found)))
+    if len(best) > 1:
+        places = ", ".join(prefix.removesuffix(".") for prefix in best)
+        raise InputError(f"the LLM's tensors: {path} is there more than once: {places}")
+    return best[0] if best else None

@@ -5,8 +5,8 @@ No list of families: transformers' own forward pass of the whole model is asked,
 
 import copy
 import inspect
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class _Spy:
         return (call["hidden_states"],) if self._returns_tuple else call["hidden_states"]
 
 
+@torch.no_grad()
 def check_supported(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
     """Raise InputError that names the model type and the reason, unless each of `layers` can run alone.
 
@@ -63,12 +64,24 @@ def _weightless(model: Any) -> Any:
         if getattr(whole.config, name, None) is not None:
             setattr(whole.config, name, WINDOW)
     whole.config._attn_implementation = "eager"  # the others leave a mask out where they can do without
-    for name, child in whole.named_children():
-        if name != "layers" and not isinstance(child, nn.Embedding):  # that is large, and not needed
-            for tensor in child.to_empty(device="cpu").state_dict().values():
-                tensor.fill_(1)
+    large = {
+        name: child for name, child in whole.named_children() if name == "layers" or isinstance(child, nn.Embedding)
+    }
+    for name in large:
+        setattr(whole, name, None)
+    whole.to_empty(device="cpu")
+    for tensor in (*whole.parameters(), *whole.buffers()):
+        tensor.fill_(1)
+    for name, child in large.items():
+        setattr(whole, name, child)
+        if name != "layers":  # what it gives does not matter
+            child.forward = partial(_embedded, width=child.embedding_dim)
     whole.rotary_emb = rotary_embedding(whole)
     return whole
+
+
+def _embedded(tokens: Tensor, width: int) -> Tensor:
+    return torch.linspace(-1, 1, tokens.numel() * width).reshape(*tokens.shape, width)
 
 
 def _calls(whole: Any, last: int) -> list[Call]:
@@ -86,20 +99,23 @@ def _calls(whole: Any, last: int) -> list[Call]:
     raise unsupported(whole.config, str(failures[0]))
 
 
-@torch.no_grad()
 def _failure(whole: Any, spies: Sequence[_Spy]) -> str | None:
     """Send tokens through the model; says what is wrong if they do not come from layer to layer as they are."""
     size = (1, TOKENS, whole.config.hidden_size)
     try:
-        whole(inputs_embeds=torch.linspace(-1, 1, math.prod(size)).reshape(size), use_cache=False)
+        whole(torch.arange(TOKENS)[None], use_cache=False)
     except _Enough:
         seen = [call["hidden_states"] for spy in spies for call in spy.calls]
         if all(hidden.shape == size and torch.equal(hidden, seen[0]) for hidden in seen):
             return None
-        return "more happens between its layers than that one reads what the one before it wrote"
+        return "what enters a layer is not simply what left the one before"
     except Exception as error:  # whatever transformers' code says of inputs that it does not expect
-        return f"its layers cannot be run one after the other (transformers: {' '.join(str(error).split())})"
+        return f"its layers cannot be run one after the other (transformers: {_one_line(error)})"
     return "its forward pass does not go through its layers one after the other"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _difference(whole: Any, layer: int, call: Call, kind: Kind) -> str | None:
@@ -132,6 +148,9 @@ def _other_rotation(rotary: nn.Module, call: Call, kind: Kind) -> str | None:
         return "is given no rotary positions"
     if not (isinstance(theirs, tuple) and len(theirs) == 2):
         return "is not given its rotary positions as cosines and sines"
-    ours = rotary(call["hidden_states"], index, **kind.rotary_options)
+    try:
+        ours = rotary(call["hidden_states"], index, **kind.rotary_options)
+    except Exception as error:  # as above
+        return f"has a rotary_emb that does not take positions 0, 1, 2, ... (transformers: {_one_line(error)})"
     same = all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
     return None if same else "is given other rotary positions than its model's rotary_emb makes of 0, 1, 2, ..."

@@ -251,7 +251,7 @@ def test_tensors_that_make_no_layer(
     ("changes", "message"),
     [
         ({"model_type": "lama"}, "model_type: found 'lama', which transformers does not know"),
-        ({"model_type": "gpt2"}, "model_type: 'gpt2' is not supported: a GPT2Model has no list"),
+        ({"model_type": "gpt2"}, "model_type: 'gpt2' is not supported: its model has no list"),
         ({"num_hidden_layers": 6}, r"tiny-llama: has no tensors layers\.5\.\*"),
     ],
 )
