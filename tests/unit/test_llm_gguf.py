@@ -15,7 +15,7 @@ from llm4seg.llm.fill import fill_store
 from llm4seg.llm.gguf_file import GGUFFile
 from llm4seg.llm.gguf_llama import GGUFLlama
 from llm4seg.llm.storage.local import LocalFolder
-from tests.tiny_llm import gguf_tensors, layer_input_and_output, section, tiny_llm, write_gguf
+from tests.tiny_llm import gguf_tensors, section, through_layers, tiny_llm, write_gguf
 
 
 def open_file(path: Path) -> GGUFFile:
@@ -71,7 +71,8 @@ def test_a_qwen2_layer_computes_what_the_one_that_was_written_does(tmp_path: Pat
     store = fill_store(tmp_path / "store", section(write_gguf(tmp_path / "q.gguf", llm)), [2], tmp_path / "cache")
     model = skeleton(store.config)
     layer, rotary = loaded(model.layers[2], store.load(2)), rotary_embedding(model)
-    hidden, expected = layer_input_and_output(llm, 2)
+    entering, leaving, _ = through_layers(llm)
+    hidden, expected = entering[2], leaving[2]
     index = torch.arange(hidden.shape[1])[None]
     causal = torch.full((hidden.shape[1],) * 2, -torch.inf).triu(1)[None, None]
     with torch.no_grad():
