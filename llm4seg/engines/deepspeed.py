@@ -24,10 +24,11 @@ from llm4seg.optim import build_optimizer, build_schedule
 from llm4seg.run import Run
 
 
-def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
-    """The dict that DeepSpeed wants, derived from our sections and never written by hand."""
+def deepspeed_config(config: Config, world_size: int, entries: int) -> dict[str, Any]:
+    """The dict that DeepSpeed wants, derived from our sections and from how many entries are trained."""
     engine, batch_size = config.engine, config.training.batch_size
-    zero: dict[str, Any] = {"stage": engine.zero}
+    # gradients are exchanged all at once: DeepSpeed's own bucket would take 2 GB, however small the model
+    zero: dict[str, Any] = {"stage": engine.zero, "reduce_bucket_size": entries}
     if engine.zero == 3:
         # tensors below this many entries stay on the device: all of the CNN's, none of an LLM's matrices
         zero["stage3_param_persistence_threshold"] = 300_000
@@ -73,7 +74,7 @@ class DeepSpeedEngine:
             model=model,
             optimizer=build_optimizer(self._trained.values(), config.optimizer),
             lr_scheduler=lambda optimizer: build_schedule(optimizer, config.optimizer, steps),
-            config=deepspeed_config(config, run.world_size),
+            config=deepspeed_config(config, run.world_size, sum(p.numel() for p in self._trained.values())),
         )
 
     @property

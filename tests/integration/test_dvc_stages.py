@@ -62,8 +62,8 @@ def test_running_a_changed_stage_leaves_the_others_alone(project: Project) -> No
     project.change("llm.layers", [0, 1])
     shown = project.dvc("repro")
     assert "Running stage 'fetch_llm'" in shown
-    assert "Running stage 'search'" in shown  # it may read any layer
-    assert "Stage 'train' didn't change, skipping" in shown
+    for stage in ("search", "train"):  # another layer in the store is none that they use
+        assert f"Stage '{stage}' didn't change, skipping" in shown
     assert (project.folder / "data" / "llm" / "layer_0.safetensors").exists()
 
     project.change("report.title", "Another title")

@@ -122,7 +122,7 @@ def test_the_frozen_llm_layer_is_in_no_checkpoint(config: Config, tmp_path: Path
 
 def test_deepspeeds_dict_follows_the_sections(config: Config) -> None:
     changes = {"training.batch_size": 16, "engine.accumulation": 2, "engine.zero": 3, "engine.offload": "cpu"}
-    derived = deepspeed_config(config.override(changes), world_size=4)
+    derived = deepspeed_config(config.override(changes), world_size=4, entries=1000)
     assert derived["train_micro_batch_size_per_gpu"] == 2
     assert derived["gradient_accumulation_steps"] == 2
     assert derived["zero_optimization"]["offload_param"] == {"device": "cpu"}

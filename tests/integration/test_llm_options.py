@@ -50,7 +50,7 @@ def test_engines_agree(config: Config, tmp_path: Path, option: str) -> None:
 
 @pytest.mark.parametrize("option", ["fp32", "bf16", "int8", "int4", "LoRA", "checkpointing", "checkpointing with LoRA"])
 def test_zero_3_shards_large_matrices(wide: Config, tmp_path: Path, option: str) -> None:
-    small = deepspeed_config(wide.override({"engine.zero": 3}), 1)["zero_optimization"][
+    small = deepspeed_config(wide.override({"engine.zero": 3}), 1, 1000)["zero_optimization"][
         "stage3_param_persistence_threshold"
     ]
     layer = assemble(wide, Prepared(wide.paths.prepared)).get_submodule("bottleneck.core.layers")
