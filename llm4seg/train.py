@@ -1,7 +1,6 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -63,7 +62,7 @@ def newest(run: Run) -> Checkpoint | None:
                 damage = str(error)
         if not agreed(bool(damage), run.device):
             return checkpoint
-        print(f"train: {damage or 'another worker found a damaged checkpoint'}; trying the one before", file=sys.stderr)
+        run.say(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
     return None
 
 

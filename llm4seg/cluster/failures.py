@@ -1,6 +1,7 @@
 """What ended a training, in one line that a user can act on."""
 
 import traceback
+from collections.abc import Iterable
 
 import torch
 from ray.train import ControllerError, TrainingFailedError
@@ -44,14 +45,21 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def named(error: TrainingFailedError, retries: int) -> TrainingFailed:
-    """The cause of a failed training: of several workers' errors the first that is not just another one's echo."""
-    causes = [*getattr(error, "worker_failures", {}).values()] or [error]
-    told = [_first_line(cause) for cause in causes]
-    line = next((one for one in told if not any(word in one for word in ECHOES)), told[0])
+    """What made a training fail for good."""
+    failures = getattr(error, "worker_failures", {})
+    if not failures:
+        return TrainingFailed(f"the training could not go on: {_last_line(error)}")
+    line = cause(failures.values())
     return TrainingFailed(f"a worker failed more often than cluster.max_failures = {retries} allows: {line}")
 
 
-def _first_line(error: BaseException) -> str:
+def cause(errors: Iterable[BaseException]) -> str:
+    """Of several workers' errors the first that is not just another one's echo."""
+    told = [_last_line(error) for error in errors]
+    return next((one for one in told if not any(word in one for word in ECHOES)), told[0])
+
+
+def _last_line(error: BaseException) -> str:
     """The line of a remote error that says what happened: the last one of its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -40,7 +40,8 @@ class RayRun:
         self._folder = RunFolder(self._storage.storage_filesystem, self._storage.experiment_fs_path)
         self._saved = self._listened = time.monotonic()
         self._steps, self._warned = 0, False
-        self._uploaded: list[str] = []
+        self._uploaded: list[str] = []  # names of checkpoints, by this worker
+        self._said: list[str] = []  # goes home with the next report
         self._watchdog = Watchdog(section.timeout)
 
     def __enter__(self) -> Self:
@@ -62,13 +63,16 @@ class RayRun:
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         ray.train.report(
-            row or {"within_epoch": True},
+            (row or {"within_epoch": True}) | ({"said": self._said} if self._said else {}),
             checkpoint=_written(save) if self.rank == 0 else None,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=self._upload,
         )
-        self._saved = time.monotonic()
+        self._saved, self._said = time.monotonic(), []
         self._watchdog.alive()
+
+    def say(self, line: str) -> None:
+        self._said.append(line)
 
     def asks(self) -> int:
         self._watchdog.alive()

@@ -1,0 +1,144 @@
+"""`python -m pipelines.train` under way: what faults happen to, in tests and in the soak."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import yaml
+
+from llm4seg.config import Config
+from llm4seg.files import sha256_file
+from tests.code_map import ROOT
+
+MARK = "LLM4SEG_TEST_MARK"  # in the environment of all that a test starts
+PATIENCE = 240  # seconds for what takes ten on an idle machine
+
+# a checkpoint after nearly every step, so that a fault finds one within an epoch
+OFTEN = {"cluster.checkpoint_minutes": 1e-5, "training.epochs": 6}
+
+
+def wait_until(what: Callable[[], Any], why: str) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := what()):
+        assert time.monotonic() < deadline, why
+        time.sleep(0.05)
+    return answer
+
+
+class Training:
+    """The stage `train` on a config, in a session of its own; its temporary files go to `folder`/tmp."""
+
+    def __init__(self, config: Config, folder: Path, **environment: str) -> None:
+        self.config, self.folder, self.mark = config, folder, str(uuid.uuid4())
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        self.output = folder / f"output-{self.mark}.txt"
+        (folder / "params.yaml").write_text(yaml.safe_dump(config.plain()))
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.train", "--params", str(folder / "params.yaml")],
+                start_new_session=True,
+                cwd=ROOT,
+                # Ray's sockets need short paths
+                env=os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary), "RAY_TMPDIR": "/tmp"} | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def everything(self) -> list[psutil.Process]:
+        """All processes that it started and that still are, however they detached."""
+        return [process for process in psutil.process_iter() if _mark(process) == self.mark]
+
+    def workers(self) -> list[psutil.Process]:
+        """The Ray Train worker processes at work."""
+        return [process for process in self.everything() if "RayTrainWorker" in _command(process)]
+
+    def worker(self, other_than: tuple[int, ...] = ()) -> psutil.Process:
+        """A worker, once there is one."""
+        found = wait_until(
+            lambda: [one for one in self.workers() if one.pid not in other_than], f"no worker:\n{self.shown()}"
+        )
+        return found[0]
+
+    def checkpoints(self) -> list[Path]:
+        """The folders of its checkpoints, the newest last."""
+        return sorted(self.config.paths.runs.glob("train-*/checkpoint_*"))
+
+    def reached(self) -> tuple[int, int]:
+        """Whole epochs, and steps of the epoch under way, in the newest checkpoint."""
+        for folder in reversed(self.checkpoints()):
+            try:
+                progress = json.loads((folder / "checkpoint.json").read_text())["progress"]
+            except (OSError, ValueError):
+                continue  # half-uploaded, or just deleted
+            return len(progress["history"]), progress["step"]
+        return 0, 0
+
+    def reach(self, epochs: int, step: int) -> None:
+        """Wait until a checkpoint is that far, or further."""
+
+        def there() -> bool:
+            assert self.process.poll() is None, f"ended before epoch {epochs}, step {step}:\n{self.shown()}"
+            return self.reached() >= (epochs, step)
+
+        wait_until(there, f"epoch {epochs}, step {step} was not reached:\n{self.shown()}")
+
+    def kill(self) -> None:
+        """SIGKILL to the driver and all that belongs to it."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        wait_until(lambda: not self.everything(), "the driver is dead, its workers are not")
+
+    def end(self) -> int:
+        """Wait for the end; returns the exit code."""
+        try:
+            return self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end:\n{self.shown()}") from None
+
+    def shown(self) -> str:
+        return self.output.read_text()
+
+    def left(self) -> list[str]:
+        """What it left behind, a while after its end: processes and temporary files."""
+        deadline = time.monotonic() + 30
+        while (processes := self.everything()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return [_command(process) for process in processes] + [
+            str(path) for path in self.temporary.glob("llm4seg-*") if path.exists()
+        ]
+
+
+def history_of(config: Config) -> list[dict[str, float]]:
+    """What a finished stage wrote."""
+    records: list[Any] = pd.read_csv(config.paths.history).to_dict("records")
+    return records
+
+
+def weights_of(config: Config) -> str:
+    """sha256 of what a finished stage wrote."""
+    return sha256_file(config.paths.model / "weights.safetensors")
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.environ().get(MARK)
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return None
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
