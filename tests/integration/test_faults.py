@@ -17,11 +17,13 @@ from llm4seg.run import LocalRun, Row
 from llm4seg.train import fit
 from llm4seg.trained import WEIGHTS
 from tests.door import Door
-from tests.integration.test_dvc_remote import BUCKET, free_port, s3  # noqa: F401 (a fixture)
+from tests.integration import test_dvc_remote
+from tests.integration.test_dvc_remote import BUCKET, free_port
 from tests.integration.test_engines import assert_same
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 
 STEPS = 7  # of an epoch
+s3 = test_dvc_remote.s3  # a fixture
 
 
 @pytest.fixture(scope="module")
