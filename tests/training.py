@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from llm4seg.config import Config
 from llm4seg.files import sha256_file
 from tests.code_map import ROOT
 
+POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}  # seconds after which Ray takes in the next checkpoint
 MARK = "LLM4SEG_TEST_MARK"  # in the environment of all that a test starts
 PATIENCE = 240  # seconds for what takes ten on an idle machine
 
 # a checkpoint after nearly every step, so that a fault finds one within an epoch
-OFTEN = {"cluster.checkpoint_minutes": 1e-5, "training.epochs": 6}
+OFTEN = {"cluster.checkpoint_minutes": 1e-5, "training.epochs": 8, "training.batch_size": 2}
 
 
 def wait_until(what: Callable[[], Any], why: str) -> Any:
@@ -50,7 +52,10 @@ class Training:
                 start_new_session=True,
                 cwd=ROOT,
                 # Ray's sockets need short paths
-                env=os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary), "RAY_TMPDIR": "/tmp"} | environment,
+                env=os.environ
+                | {MARK: self.mark, "TMPDIR": str(self.temporary), "RAY_TMPDIR": "/tmp"}
+                | POLL
+                | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -108,6 +113,10 @@ class Training:
 
     def shown(self) -> str:
         return self.output.read_text()
+
+    def epochs_told(self) -> list[int]:
+        """The numbers of the epochs whose end it told."""
+        return [int(number) for number in re.findall(r"^epoch +(\d+)/", self.shown(), flags=re.MULTILINE)]
 
     def left(self) -> list[str]:
         """What it left behind, a while after its end: processes and temporary files."""

@@ -40,6 +40,7 @@ class RayRun:
         self._folder = RunFolder(self._storage.storage_filesystem, self._storage.experiment_fs_path)
         self._saved = self._listened = time.monotonic()
         self._steps, self._warned = 0, False
+        self._reported = 0
         self._uploaded: list[str] = []  # names of checkpoints, by this worker
         self._said: list[str] = []  # goes home with the next report
         self._watchdog = Watchdog(section.timeout)
@@ -68,6 +69,7 @@ class RayRun:
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=self._upload,
         )
+        self._reported += 1
         self._saved, self._said = time.monotonic(), []
         self._watchdog.alive()
 
@@ -86,7 +88,9 @@ class RayRun:
             self._listened = now
             if self._bell.has_rung():
                 return LEAVE
-        return SAVE if self.rank == 0 and minutes and now - self._saved > 60 * minutes else GO_ON
+        # while one is on its way to the storage, another would only wait behind it
+        due = minutes and now - self._saved > 60 * minutes and self._reported == len(self._uploaded)
+        return SAVE if self.rank == 0 and due else GO_ON
 
     def _by_preemption(self) -> int:
         """Save once when a node is about to be taken away; Ray then starts the workers again elsewhere."""

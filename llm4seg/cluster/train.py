@@ -18,7 +18,7 @@ from ray.train import (
     UserCallback,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
+from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
 from llm4seg.cluster.failures import is_out_of_memory, is_refusal, named, out_of_memory
@@ -84,11 +84,6 @@ def storage(config: Config) -> str:
     return config.cluster.storage or str(config.paths.runs)
 
 
-def folder_of(config: Config, name: str | None = None) -> RunFolder:
-    """The folder in the storage of the run of a config, or of another one by its name."""
-    return RunFolder.at(storage(config), name or run_name(config))
-
-
 def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
@@ -109,11 +104,12 @@ def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: s
         scaling_config=_scaling(config.cluster),
         run_config=run_config,
     )
+    os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, "0.5")  # it takes in one report each time
     if config.cluster.timeout:
         # for a process that does not run at all, and so cannot watch itself
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(config.cluster.timeout)
     with rung_by_sigterm(bell):
-        return _outcome(_fit(trainer, folder_of(config, name), config.cluster))
+        return _outcome(_fit(trainer, RunFolder.at(storage(config), name), config.cluster))
 
 
 def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
@@ -156,6 +152,7 @@ def _scaling(section: Cluster) -> ScalingConfig:
     )
 
 
-def forget_run(config: Config) -> None:
+def forget_run(config: Config, name: str | None = None) -> None:
     """Delete a finished run's checkpoints, so that the same config trains anew when asked again."""
-    patient(config.cluster.storage_patience)(folder_of(config).forget)
+    folder = RunFolder.at(storage(config), name or run_name(config))
+    patient(config.cluster.storage_patience)(folder.forget)

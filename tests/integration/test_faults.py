@@ -22,7 +22,7 @@ from tests.integration.test_dvc_remote import BUCKET, free_port
 from tests.integration.test_engines import assert_same
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 
-STEPS = 7  # of an epoch
+STEPS = 6  # of an epoch
 s3 = test_dvc_remote.s3  # a fixture
 
 
@@ -84,7 +84,7 @@ def test_sigterm_saves_within_the_epoch_and_the_next_run_goes_on_from_that_step(
     assert 0 < step <= STEPS
     again = Training(config, tmp_path)
     assert_unharmed(again, (history, sha256_file(tmp_path / "alone" / "checkpoint" / WEIGHTS)))
-    assert again.shown().startswith(f"epoch {epochs + 1:2d}/40")
+    assert again.epochs_told()[0] == epochs + 1
 
 
 @pytest.mark.slow
@@ -112,8 +112,7 @@ def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path, undistu
     index.write_bytes(index.read_bytes()[:100])
     training = Training(config, tmp_path)
     assert_unharmed(training, undisturbed)
-    first = training.shown().splitlines()[0]
-    assert not first.startswith(("epoch 1/6", "epoch 2/6")), "trained from the start again"
+    assert training.epochs_told()[0] > reached[0] + 1, "trained from the start again"
 
 
 @pytest.mark.slow
@@ -147,8 +146,8 @@ def test_a_worker_that_hangs_is_ended_and_replaced(
     config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], workers: int
 ) -> None:
     """Stopped, a process cannot even watch itself: Ray's health check ends it, or the other worker's watchdog."""
-    changes = {"cluster.timeout": 40, "cluster.workers": workers, "optimizer.name": "sgd", "optimizer.lr": 0.01}
-    config = config.override(changes)
+    changes = {"optimizer.name": "sgd", "optimizer.lr": 0.001, "training.batch_size": 4}
+    config = config.override(changes | {"cluster.timeout": 60, "cluster.workers": workers})
     alone = fit(config.override({"cluster.workers": 1}), LocalRun(tmp_path / "alone"))
     training = Training(config, tmp_path)
     training.reach(1, 2)
