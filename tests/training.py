@@ -22,7 +22,7 @@ from tests.code_map import ROOT
 
 POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}  # seconds after which Ray takes in the next checkpoint
 MARK = "LLM4SEG_TEST_MARK"  # in the environment of all that a test starts
-PATIENCE = 240  # seconds for what takes ten on an idle machine
+PATIENCE = 400  # seconds for what takes ten on an idle machine
 
 # a checkpoint after nearly every step, so that a fault finds one within an epoch
 OFTEN = {"cluster.checkpoint_minutes": 1e-5, "training.epochs": 8, "training.batch_size": 2}
@@ -64,16 +64,18 @@ class Training:
         """All processes that it started and that still are, however they detached."""
         return [process for process in psutil.process_iter() if _mark(process) == self.mark]
 
-    def workers(self) -> list[psutil.Process]:
-        """The Ray Train worker processes at work."""
-        return [process for process in self.everything() if "RayTrainWorker" in _command(process)]
+    def actor(self, name: str, other_than: tuple[int, ...] = ()) -> psutil.Process:
+        """The process of a Ray actor, once there is one."""
+
+        def found() -> list[psutil.Process]:
+            return [one for one in self.everything() if name in _command(one) and one.pid not in other_than]
+
+        process: psutil.Process = wait_until(found, f"no {name}:\n{self.shown()}")[0]
+        return process
 
     def worker(self, other_than: tuple[int, ...] = ()) -> psutil.Process:
         """A worker, once there is one."""
-        found = wait_until(
-            lambda: [one for one in self.workers() if one.pid not in other_than], f"no worker:\n{self.shown()}"
-        )
-        return found[0]
+        return self.actor("RayTrainWorker", other_than)
 
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, the newest last."""

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Iterable
 
 import torch
+from ray.exceptions import RayActorError
 from ray.train import ControllerError, TrainingFailedError
 
 from llm4seg.errors import InputError
@@ -39,12 +40,13 @@ def out_of_memory(error: RuntimeError) -> InputError:
     )
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether Ray's controller was stopped by a storage that refused it something."""
-    return isinstance(error, ControllerError) and isinstance(error.controller_failure, OSError)
+def is_the_controllers(error: BaseException) -> bool:
+    """Whether Ray's controller died, or was refused something by the storage: nothing that a worker did."""
+    refused = isinstance(error, ControllerError) and isinstance(error.controller_failure, OSError)
+    return refused or isinstance(error, RayActorError)
 
 
-def named(error: TrainingFailedError, retries: int) -> TrainingFailed:
+def named(error: TrainingFailedError | RayActorError, retries: int) -> TrainingFailed:
     """What made a training fail for good."""
     failures = getattr(error, "worker_failures", {})
     if not failures:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tenacity
+from ray.exceptions import RayActorError
 from ray.train import (
     Checkpoint,
     FailureConfig,
@@ -21,7 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
-from llm4seg.cluster.failures import is_out_of_memory, is_refusal, named, out_of_memory
+from llm4seg.cluster.failures import is_out_of_memory, is_the_controllers, named, out_of_memory
 from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.cluster.storage import RunFolder, patient
@@ -113,16 +114,16 @@ def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: s
 
 
 def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
-    """Let Ray train, and again where its controller, which has no patience, was refused by the storage."""
+    """Let Ray train; its controller starts workers again, but who starts the controller again is here."""
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_refusal),
+        retry=tenacity.retry_if_exception(is_the_controllers),
         stop=tenacity.stop_after_attempt(section.max_failures + 1),
         before=lambda _: patient(section.storage_patience)(folder.forget_index),
         reraise=True,
     )
     try:
         return retrying(trainer.fit)
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayActorError) as error:
         raise named(error, section.max_failures) from error
 
 

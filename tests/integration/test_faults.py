@@ -99,6 +99,14 @@ def test_two_faults_in_a_row(config: Config, tmp_path: Path, undisturbed: tuple[
 
 
 @pytest.mark.slow
+def test_rays_controller_killed(config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str]) -> None:
+    training = Training(config, tmp_path)
+    training.reach(1, 2)
+    training.actor("TrainController").kill()
+    assert_unharmed(training, undisturbed)
+
+
+@pytest.mark.slow
 def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str]) -> None:
     """Twice, each time within an epoch; the second time Ray's own list of checkpoints is half-written."""
     training = Training(config, tmp_path)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
 
 from llm4seg.cluster import storage
-from llm4seg.cluster.failures import cause, is_out_of_memory, is_refusal, named, out_of_memory
+from llm4seg.cluster.failures import cause, is_out_of_memory, is_the_controllers, named, out_of_memory
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, patient, sweep
 from llm4seg.errors import InputError
 from tests.code_map import ROOT
@@ -61,10 +62,11 @@ def test_the_cause_is_told_not_its_echoes() -> None:
     assert "Connection closed" in cause([errors[0]])
 
 
-def test_only_a_refusing_storage_is_worth_another_controller() -> None:
-    assert is_refusal(ControllerError(OSError("connection refused")))
-    assert not is_refusal(ControllerError(KeyError("a bug")))
-    assert not is_refusal(WorkerGroupError("...", {0: OSError("disk full")}))
+def test_what_is_worth_another_controller() -> None:
+    assert is_the_controllers(ControllerError(OSError("connection refused")))
+    assert is_the_controllers(RayActorError())
+    assert not is_the_controllers(ControllerError(KeyError("a bug")))
+    assert not is_the_controllers(WorkerGroupError("...", {0: OSError("disk full")}))
 
 
 def test_patience_ends() -> None:
