@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
+from llm4seg.files import read_json
 from tests.tiny import prepare_workspace
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 
@@ -87,8 +88,8 @@ class Round:
     def damage_checkpoint(self) -> None:
         """Half of the newest checkpoint's state is gone."""
         self.training.kill()
-        before, newest = self.training.checkpoints()[-2:]
-        if epochs_in(before) == epochs_in(newest):
+        *_, before, newest = None, None, *self.training.whole_checkpoints()
+        if before and newest and epochs_in(before) == epochs_in(newest):
             state = newest / "state.safetensors"
             state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
         self.start()
@@ -108,9 +109,8 @@ FAULTS: dict[str, tuple[float, Callable[[Round], None]]] = {  # how likely each 
 
 
 def epochs_in(checkpoint: Path) -> int:
-    """Whole epochs in a checkpoint; -1: it is none."""
-    description = checkpoint / "checkpoint.json"
-    return description.read_text().count('"epoch"') if description.exists() else -1
+    """Whole epochs in a checkpoint."""
+    return len(read_json(checkpoint / "checkpoint.json")["progress"]["history"])
 
 
 def soak(seconds: float, seed: int, config: Config, folder: Path, say: Callable[[str], None]) -> Tally:

@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 import yaml
 
+from llm4seg.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.config import Config
 from llm4seg.files import sha256_file
 from tests.code_map import ROOT
@@ -81,6 +82,10 @@ class Training:
         """The folders of its checkpoints, the newest last."""
         return sorted(self.config.paths.runs.glob("train-*/checkpoint_*"))
 
+    def whole_checkpoints(self) -> list[Path]:
+        """Of these the ones that were not cut short."""
+        return [folder for folder in self.checkpoints() if _is_whole(folder)]
+
     def reached(self) -> tuple[int, int]:
         """Whole epochs, and steps of the epoch under way, in the newest checkpoint."""
         for folder in reversed(self.checkpoints()):
@@ -139,6 +144,13 @@ def history_of(config: Config) -> list[dict[str, float]]:
 def weights_of(config: Config) -> str:
     """sha256 of what a finished stage wrote."""
     return sha256_file(config.paths.model / "weights.safetensors")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(Checkpoint.read(checkpoint))
+    except DamagedCheckpoint:
+        return False
 
 
 def _mark(process: psutil.Process) -> str | None:

@@ -131,7 +131,7 @@ def test_a_damaged_last_checkpoint_falls_back_and_says_so(
     training = Training(config, tmp_path)
     training.reach(2, 2)
     training.kill()
-    newest = training.checkpoints()[-1]
+    newest = training.whole_checkpoints()[-1]
     state = newest / "state.safetensors"
     match how:
         case "half":
