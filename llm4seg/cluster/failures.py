@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import torch
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, TrainingFailedError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.errors import InputError
 
@@ -63,5 +64,7 @@ def cause(errors: Iterable[BaseException]) -> str:
 
 def _last_line(error: BaseException) -> str:
     """The line of a remote error that says what happened: the last one of its traceback."""
+    if isinstance(error, WorkerHealthCheckTimeoutError):
+        return "its process hangs: it has not answered for cluster.timeout"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

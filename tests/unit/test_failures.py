@@ -9,6 +9,7 @@ import pytest
 import torch
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.cluster import storage
 from llm4seg.cluster.failures import cause, is_out_of_memory, is_the_controllers, named, out_of_memory
@@ -60,6 +61,12 @@ def test_the_cause_is_told_not_its_echoes() -> None:
     assert line.startswith("a worker failed more often than cluster.max_failures = 3 allows: OSError: [Errno 28]")
     assert "\n" not in line
     assert "Connection closed" in cause([errors[0]])
+
+
+def test_a_process_that_hangs_is_told_in_our_words() -> None:
+    assert cause([WorkerHealthCheckTimeoutError("a long story")]) == (
+        "its process hangs: it has not answered for cluster.timeout"
+    )
 
 
 def test_what_is_worth_another_controller() -> None:
