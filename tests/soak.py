@@ -139,10 +139,10 @@ def disturb(disturbed: Round, draw: random.Random, tally: Tally, deadline: float
     epochs, step = 0, draw.randrange(10)
     while disturbed.wait_beyond((epochs, step)) and time.monotonic() < deadline:
         name = draw.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])[0]
+        FAULTS[name][1](disturbed)
         before = disturbed.training.reached()
         say(f"{name} at epoch {before[0] + 1}, step {before[1]}")
         tally.faults[name] += 1
-        FAULTS[name][1](disturbed)
         if disturbed.wait_beyond(before) or disturbed.training.process.returncode == 0:
             tally.recoveries[name] += 1
         epochs, step = before[0], before[1] + draw.randrange(10)
