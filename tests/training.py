@@ -80,7 +80,7 @@ class Training:
 
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, the newest last."""
-        return sorted(self.config.paths.runs.glob("train-*/checkpoint_*"))
+        return sorted(self.config.paths.runs.glob("train-*/checkpoint_*/"))
 
     def whole_checkpoints(self) -> list[Path]:
         """Of these the ones that were not cut short."""

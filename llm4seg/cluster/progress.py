@@ -3,10 +3,11 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
@@ -39,14 +40,23 @@ def progress(epochs: int) -> Iterator[UserCallback]:
     try:
         yield _SendRows(queue)
     finally:
-        queue.put(None)
+        with suppress(RayActorError):  # the queue is dead, which the thread has told
+            queue.put(None)
         printing.join()
         queue.shutdown(force=True)
 
 
+def _next(queue: Queue) -> Any:
+    try:
+        return queue.get()
+    except RayActorError as error:
+        print(f"train: no more news of the workers: {cause([error])}", file=sys.stderr, flush=True)
+        return None
+
+
 def _print_rows(queue: Queue, epochs: int) -> None:
     before = None
-    while (row := queue.get()) is not None:
+    while (row := _next(queue)) is not None:
         if isinstance(row, str):
             print(f"train: {row}", file=sys.stderr, flush=True)
             continue
