@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterable
 
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, TrainingFailedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
@@ -42,9 +42,11 @@ def out_of_memory(error: RuntimeError) -> InputError:
 
 
 def is_the_controllers(error: BaseException) -> bool:
-    """Whether Ray's controller died, or was refused something by the storage: nothing that a worker did."""
-    refused = isinstance(error, ControllerError) and isinstance(error.controller_failure, OSError)
-    return refused or isinstance(error, RayActorError)
+    """Whether Ray's controller or a helper of it died, or the storage refused it something: no worker's doing."""
+    if isinstance(error, ControllerError):
+        error = error.controller_failure
+        return isinstance(error, OSError | RayActorError | OutOfMemoryError)
+    return isinstance(error, RayActorError)
 
 
 def named(error: TrainingFailedError | RayActorError, retries: int) -> TrainingFailed:
@@ -66,5 +68,7 @@ def _last_line(error: BaseException) -> str:
     """The line of a remote error that says what happened: the last one of its traceback."""
     if isinstance(error, WorkerHealthCheckTimeoutError):
         return "its process hangs: it has not answered for cluster.timeout"
+    if "address the out of memory issue" in str(error):  # Ray's memory monitor, which goes on about it
+        return "the node's memory is full, so Ray ended a process; lower cluster.workers or training.batch_size"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

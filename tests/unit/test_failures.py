@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
@@ -69,9 +69,17 @@ def test_a_process_that_hangs_is_told_in_our_words() -> None:
     )
 
 
+def test_a_process_that_ray_ended_for_its_memory_is_told_in_our_words() -> None:
+    raised = OutOfMemoryError(
+        "Task was killed ... Refer to the documentation on how to address the out of memory issue: ..."
+    )
+    assert cause([raised]).startswith("the node's memory is full")
+
+
 def test_what_is_worth_another_controller() -> None:
     assert is_the_controllers(ControllerError(OSError("connection refused")))
     assert is_the_controllers(RayActorError())
+    assert is_the_controllers(ControllerError(OutOfMemoryError("a helper of the controller")))
     assert not is_the_controllers(ControllerError(KeyError("a bug")))
     assert not is_the_controllers(WorkerGroupError("...", {0: OSError("disk full")}))
 
