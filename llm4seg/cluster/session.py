@@ -17,6 +17,8 @@ def ray_session(section: Cluster) -> Iterator[None]:
     """Connect to `cluster.address`, or start Ray here and end it afterwards, however the block ends."""
     import ray
 
+    from llm4seg.cluster.storage import sweep
+
     try:
         ray.init(
             address=section.address or "local",
@@ -31,6 +33,7 @@ def ray_session(section: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        sweep()
 
 
 def uses_gpu(section: Cluster) -> bool:

@@ -1,5 +1,6 @@
 """`fit` on Ray Train: a worker is one line, a launch is `train_on_ray`."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import tenacity
+from ray.exceptions import RayActorError
 from ray.train import (
     Checkpoint,
-    CheckpointConfig,
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -18,16 +19,17 @@ from ray.train import (
     UserCallback,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
-from llm4seg.cluster.failures import named, out_of_memory
+from llm4seg.cluster.failures import is_out_of_memory, is_the_controllers, named, out_of_memory
 from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
+from llm4seg.cluster.storage import RunFolder, patient
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.errors import InputError
-from llm4seg.files import remove
-from llm4seg.run import Left, Row
+from llm4seg.errors import InputError, Left
+from llm4seg.run import Row
 from llm4seg.sections import Cluster
 from llm4seg.train import Diverged, fit
 from llm4seg.trained import WEIGHTS, describe_llm
@@ -51,18 +53,20 @@ class Outcome:
 def worker(order: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs. An error that would only come again is returned, not raised, which retries."""
     began, config = time.monotonic(), Config.parse(order["params"])
-    run = RayRun(config.cluster, order["bell"])
-    try:
-        return {"history": fit(config, run), "seconds": time.monotonic() - began}
-    except Left:
-        return {"left": True}
-    except Diverged as error:  # all workers see the same loss
-        return {"error": str(error)}
-    except (InputError, torch.OutOfMemoryError) as error:
-        cause = out_of_memory(error) if isinstance(error, torch.OutOfMemoryError) else error
-        if run.world_size > 1:  # the others would wait for this one
-            raise cause from None
-        return {"error": str(cause)}
+    with RayRun(config.cluster, order["bell"]) as run:
+        try:
+            return {"history": fit(config, run), "seconds": time.monotonic() - began}
+        except Left:
+            return {"left": True}
+        except Diverged as error:  # all workers see the same loss
+            return {"error": str(error)}
+        except (InputError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            cause = out_of_memory(error) if isinstance(error, RuntimeError) else error
+            if run.world_size > 1:  # the others would wait for this one
+                raise cause from None
+            return {"error": str(cause)}
 
 
 def run_name(config: Config) -> str:
@@ -87,26 +91,40 @@ def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: s
     SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
     training cannot go on, or failed more than `cluster.max_failures` times.
     """
-    bell = Bell()
+    bell, name = Bell(), name or run_name(config)
+    run_config = RunConfig(
+        name=name,
+        storage_path=storage(config),
+        failure_config=FailureConfig(max_failures=config.cluster.max_failures),
+        callbacks=list(callbacks),
+    )
     trainer = TorchTrainer(
         worker,
         train_loop_config={"params": config.plain(), "bell": bell},
         torch_config=_group(config.cluster),
         scaling_config=_scaling(config.cluster),
-        run_config=RunConfig(
-            name=name or run_name(config),
-            storage_path=storage(config),
-            failure_config=FailureConfig(max_failures=config.cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.cluster.keep),
-            callbacks=list(callbacks),
-        ),
+        run_config=run_config,
     )
+    os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, "0.5")  # it takes in one report each time
+    if config.cluster.timeout:
+        # for a process that does not run at all, and so cannot watch itself
+        os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(config.cluster.timeout)
     with rung_by_sigterm(bell):
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise named(error, config.cluster.max_failures) from error
-    return _outcome(result)
+        return _outcome(_fit(trainer, RunFolder.at(storage(config), name), config.cluster))
+
+
+def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
+    """Let Ray train; its controller starts workers again, but who starts the controller again is here."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_the_controllers),
+        stop=tenacity.stop_after_attempt(section.max_failures + 1),
+        before=lambda _: patient(section.storage_patience)(folder.forget_index),
+        reraise=True,
+    )
+    try:
+        return retrying(trainer.fit)
+    except (TrainingFailedError, RayActorError) as error:
+        raise named(error, section.max_failures) from error
 
 
 def _outcome(result: Any) -> Outcome:
@@ -135,7 +153,7 @@ def _scaling(section: Cluster) -> ScalingConfig:
     )
 
 
-def forget_run(config: Config) -> None:
-    """Delete a finished run's local checkpoints, so that the same config trains anew when asked again."""
-    if config.cluster.storage is None:
-        remove(config.paths.runs / run_name(config))
+def forget_run(config: Config, name: str | None = None) -> None:
+    """Delete a finished run's checkpoints, so that the same config trains anew when asked again."""
+    folder = RunFolder.at(storage(config), name or run_name(config))
+    patient(config.cluster.storage_patience)(folder.forget)

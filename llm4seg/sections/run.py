@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from llm4seg.sections.base import Fraction, Section
 
@@ -90,6 +97,12 @@ class Cluster(Section):
     storage_patience: NonNegativeFloat
     timeout: PositiveFloat | None
     max_failures: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        if self.storage and "@" in self.storage.partition("://")[2].partition("/")[0]:
+            raise ValueError("storage: found credentials, allowed: s3://bucket/prefix; set AWS_ACCESS_KEY_ID instead")
+        return self
 
 
 class Search(Section):

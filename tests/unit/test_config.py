@@ -194,6 +194,13 @@ def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
         Config.load(tmp_path / "params.yaml")
 
 
+def test_credentials_have_no_place_in_the_storage_and_are_not_shown(config: Config) -> None:
+    with pytest.raises(InputError, match=r"cluster: storage: found credentials") as raised:
+        config.override({"cluster.storage": "s3://AKIA:hidden@bucket/runs"})
+    assert "hidden" not in str(raised.value)
+    assert config.override({"cluster.storage": "s3://bucket/a@b"}).cluster.storage == "s3://bucket/a@b"
+
+
 def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: [1")
     with pytest.raises(InputError, match=r"params.yaml: not valid YAML"):
