@@ -54,12 +54,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        share, workers, accumulation = self.training.batch_size, self.cluster.workers, self.engine.accumulation
-        if share % (workers * accumulation):
-            raise ValueError(
-                f"training.batch_size: found {share}, allowed: multiples of cluster.workers x "
-                f"engine.accumulation = {workers} x {accumulation}"
-            )
+        self._workers_can_share_a_batch()
         uneven = [side for side in self.data.size if side % self.model.stride]
         if uneven:
             raise ValueError(
@@ -73,6 +68,16 @@ class Config(Section):
                 f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
             )
         return self
+
+    def _workers_can_share_a_batch(self) -> None:
+        """A number of workers has equal shares; of a range some have unequal ones, which changes nothing but speed."""
+        batch_size, cluster, accumulation = self.training.batch_size, self.cluster, self.engine.accumulation
+        elastic, shares = cluster.fewest < cluster.most, cluster.most * accumulation
+        if batch_size < shares or (batch_size % shares and not elastic):
+            raise ValueError(
+                f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
+                f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Self:

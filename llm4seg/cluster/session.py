@@ -34,15 +34,15 @@ def ray_session(section: Cluster) -> Iterator[None]:
 
 
 def uses_gpu(section: Cluster) -> bool:
-    """Whether workers train on GPUs: as told, or when the cluster has one for each of them."""
+    """Whether workers train on GPUs: as told, or when the cluster has one for each of the fewest."""
     import ray
 
     gpus = ray.cluster_resources().get("GPU", 0)
-    if section.device == "cuda" and gpus < section.workers:
+    if section.device == "cuda" and gpus < section.fewest:
         raise InputError(
-            f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.workers}"
+            f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.fewest}"
         )
-    return section.device != "cpu" and gpus >= section.workers
+    return section.device != "cpu" and gpus >= section.fewest
 
 
 def cpus_per_worker(section: Cluster) -> int:
@@ -50,9 +50,9 @@ def cpus_per_worker(section: Cluster) -> int:
     import ray
 
     cores = int(ray.cluster_resources().get("CPU", 1))
-    share = section.cpus_per_worker or max(1, cores // section.workers)
-    if share * section.workers > cores:
+    share = section.cpus_per_worker or max(1, cores // section.most)
+    if share * section.fewest > cores:
         raise InputError(
-            f"cluster.workers: found {section.workers} x {share} CPU cores, allowed: the cluster's {cores} in all"
+            f"cluster.workers: found {section.fewest} x {share} CPU cores, allowed: the cluster's {cores} in all"
         )
     return share

@@ -128,7 +128,7 @@ def _group(section: Cluster) -> TorchConfig:
 def _scaling(section: Cluster) -> ScalingConfig:
     on_gpu = uses_gpu(section)
     return ScalingConfig(
-        num_workers=section.workers,
+        num_workers=section.workers if section.fewest < section.most else section.most,
         use_gpu=on_gpu,
         resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": 1} if on_gpu else {}),
         placement_strategy=section.placement,

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from llm4seg.sections.base import Fraction, Section
 
@@ -75,11 +83,16 @@ class Engine(Section):
         return self
 
 
+def _both_ends(value: Any) -> Any:
+    """A number of workers as the range that it is."""
+    return (value, value) if isinstance(value, int) else value
+
+
 class Cluster(Section):
     """Where a run happens, never what it computes."""
 
     address: str | None
-    workers: PositiveInt
+    workers: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_ends)]  # fewest and most
     device: Literal["auto", "cpu", "cuda"]
     cpus_per_worker: PositiveInt | None
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
@@ -90,6 +103,22 @@ class Cluster(Section):
     storage_patience: NonNegativeFloat
     timeout: PositiveFloat | None
     max_failures: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        if self.fewest > self.most:
+            raise ValueError(f"workers must rise, found {list(self.workers)}")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which a run does not start."""
+        return self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that a run has where the cluster has room for them."""
+        return self.workers[1]
 
 
 class Search(Section):
