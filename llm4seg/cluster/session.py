@@ -3,13 +3,21 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import llm4seg
 from llm4seg.errors import InputError
 from llm4seg.sections import Cluster
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
+
+HERE: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+CLUSTER: dict[str, Any] = {
+    "runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}
+}  # the nodes run this code, not theirs
 
 
 @contextmanager
@@ -21,7 +29,7 @@ def ray_session(section: Cluster) -> Iterator[None]:
         ray.init(
             address=section.address or "local",
             # without its state API, Ray leaks the workers of stopped trials
-            **({"include_dashboard": True, "dashboard_host": "127.0.0.1"} if section.address is None else {}),
+            **(HERE if section.address is None else CLUSTER),
             log_to_driver=False,
             logging_level="WARNING",
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow.fs import FileSystem, FileType
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -16,17 +17,19 @@ from ray.train import (
     ScalingConfig,
     TrainingFailedError,
     UserCallback,
+    get_context,
 )
+from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
 from llm4seg.cluster.failures import named, out_of_memory
+from llm4seg.cluster.node_data import NodeData, node_data
 from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError
-from llm4seg.files import remove
 from llm4seg.run import Left, Row
 from llm4seg.sections import Cluster
 from llm4seg.train import Diverged, fit
@@ -50,9 +53,12 @@ class Outcome:
 
 def worker(order: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs. An error that would only come again is returned, not raised, which retries."""
-    began, config = time.monotonic(), Config.parse(order["params"])
-    run = RayRun(config.cluster, order["bell"])
+    began, config, data = time.monotonic(), Config.parse(order["params"]), order["data"]
     try:
+        if data is not None:
+            config = data.on_this_node(config)
+            barrier()  # another node may take longer, for which no step's time-out allows
+        run = RayRun(config.cluster, order["bell"])
         return {"history": fit(config, run), "seconds": time.monotonic() - began}
     except Left:
         return {"left": True}
@@ -60,7 +66,7 @@ def worker(order: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
     except (InputError, torch.OutOfMemoryError) as error:
         cause = out_of_memory(error) if isinstance(error, torch.OutOfMemoryError) else error
-        if run.world_size > 1:  # the others would wait for this one
+        if get_context().get_world_size() > 1:  # the others would wait for this one
             raise cause from None
         return {"error": str(cause)}
 
@@ -81,16 +87,19 @@ def storage(config: Config) -> str:
     return config.cluster.storage or str(config.paths.runs)
 
 
-def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None) -> Outcome:
+def train_on_ray(
+    config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None, data: NodeData | None = None
+) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
     SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
-    training cannot go on, or failed more than `cluster.max_failures` times.
+    training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
+    train; asked of DVC here if not given.
     """
     bell = Bell()
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"params": config.plain(), "bell": bell},
+        train_loop_config={"params": config.plain(), "bell": bell, "data": data or node_data(config)},
         torch_config=_group(config.cluster),
         scaling_config=_scaling(config.cluster),
         run_config=RunConfig(
@@ -136,6 +145,13 @@ def _scaling(section: Cluster) -> ScalingConfig:
 
 
 def forget_run(config: Config) -> None:
-    """Delete a finished run's local checkpoints, so that the same config trains anew when asked again."""
-    if config.cluster.storage is None:
-        remove(config.paths.runs / run_name(config))
+    """Delete a finished run's checkpoints, so that the same config trains anew when asked again."""
+    forget(config, run_name(config))
+
+
+def forget(config: Config, *names: str) -> None:
+    """Delete runs from the storage, wherever it is."""
+    filesystem, root = FileSystem.from_uri(storage(config))
+    for found in filesystem.get_file_info([f"{root}/{name}" for name in names]):
+        if found.type is FileType.Directory:
+            filesystem.delete_dir(found.path)

@@ -97,6 +97,8 @@ class Cluster(Section):
     cpus_per_worker: PositiveInt | None
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
     storage: str | None
+    data: Literal["shared", "pull"]
+    node_cache: Path
     nvme: Path | None
     checkpoint_minutes: PositiveFloat | None
     keep: PositiveInt
@@ -108,6 +110,14 @@ class Cluster(Section):
     def _ranges_rise(self) -> Self:
         if self.fewest > self.most:
             raise ValueError(f"workers must rise, found {list(self.workers)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_that_pull_share_nothing(self) -> Self:
+        if self.data == "pull" and self.storage is None:
+            raise ValueError("storage: found null, allowed: s3://bucket/prefix, since data is pull")
+        if self.data == "pull" and not self.node_cache.expanduser().is_absolute():
+            raise ValueError(f"node_cache: found {self.node_cache}, allowed: an absolute path, or one from ~")
         return self
 
     @property

@@ -1,10 +1,12 @@
 """One finished run of the whole pipeline, shared by all tests that need one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.project import Project, make_project
+from tests.integration.s3 import ENVIRONMENT, S3, serving
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,12 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def project(finished_project: Project, tmp_path: Path) -> Project:
     """A copy of the finished project, to do anything with."""
     return finished_project.copied(tmp_path / "project")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
+    """An S3-compatible server process with an empty bucket, and what its clients need in the environment."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with serving(tmp_path / "s3.log") as server:
+        yield server
