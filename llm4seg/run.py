@@ -33,10 +33,6 @@ class Run(Protocol):
         """Between two steps: GO_ON, SAVE a checkpoint now, or save one and LEAVE. Tells the launcher: still alive."""
 
 
-class Left(Exception):
-    """A run has saved a checkpoint and left, as it was asked to."""
-
-
 @contextmanager
 def group_of_one(device: torch.device) -> Iterator[None]:
     """A process group with this process alone in it, as DeepSpeed and DDP want one."""
@@ -71,7 +67,8 @@ class LocalRun:
         yield folder
 
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        for folder in (self.checkpoint, self._folder / "checkpoint-before"):
+        # whoever was killed between the renames below left a whole new one
+        for folder in (self._folder / "checkpoint-new", self.checkpoint, self._folder / "checkpoint-before"):
             if folder.exists():
                 yield self._lend(folder)
 

@@ -17,12 +17,12 @@ from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_ep
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.engines import Engine, build_engine
-from llm4seg.errors import InputError
+from llm4seg.errors import InputError, Left
 from llm4seg.llm.store import LayerStore
 from llm4seg.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
-from llm4seg.run import LEAVE, SAVE, Left, Row, Run
+from llm4seg.run import LEAVE, SAVE, Row, Run
 
 
 class Diverged(InputError):
@@ -86,8 +86,11 @@ class Trainer:
 
     def train(self) -> list[Row]:
         history = self.progress.history
+        if len(history) == self.config.training.epochs:
+            self.save(None)  # finished, but whoever started it has not heard of it
         for epoch in range(len(history), self.config.training.epochs):
             row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch), **self.validate(), "lr": self.engine.lr}
+            self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
             self.record(row)
             self.save(row)
         return history
@@ -99,7 +102,9 @@ class Trainer:
         self.engine.train(True)
         for step in range(progress.step, self.steps):
             loss = self.train_step(order[step], epoch, step)
-            self.check(loss, order[step], epoch, step)
+            cases = ", ".join(self.split.train[sample] for sample in order[step])
+            where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
+            self.check_finite(loss, "loss", where)
             progress.loss, progress.step = progress.loss + loss, step + 1
             self.heed(agreed(self.run.asks(), self.run.device))
         mean, progress.loss, progress.step = progress.loss / self.steps, 0.0, 0
@@ -123,13 +128,12 @@ class Trainer:
     def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
         return load_batch(self.data, cases, self.run.device)
 
-    def check(self, loss: float, batch: np.ndarray, epoch: int, step: int) -> None:
-        """Stop before a loss that is no number spoils a checkpoint."""
-        if not math.isfinite(loss):
-            cases = ", ".join(self.split.train[sample] for sample in batch)
+    def check_finite(self, value: float, what: str, where: str) -> None:
+        """Stop before what is no number spoils a checkpoint."""
+        if not math.isfinite(value):
             raise Diverged(
-                f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}; "
-                "the last checkpoint is kept; lower optimizer.lr, or set optimizer.clip_norm"
+                f"the {what} is {value} {where}; the last checkpoint is kept; lower optimizer.lr, or set "
+                "optimizer.clip_norm"
             )
 
     def heed(self, asked: int) -> None:
@@ -173,5 +177,11 @@ class Trainer:
     def save(self, row: Row | None) -> None:
         """Hand the run a checkpoint of this moment."""
         optimizer, self.progress.schedule = self.engine.state()
-        checkpoint = Checkpoint(self.progress, self.engine.weights(), optimizer, self.weights)
+        weights = self.engine.weights()
+        # a step may spoil the weights behind a loss that is still a number
+        where = f"after {len(self.progress.history)} whole epochs and {self.progress.step} steps"
+        self.check_finite(
+            sum(float(weight.sum(dtype=torch.float64)) for weight in weights.values()), "sum of all weights", where
+        )
+        checkpoint = Checkpoint(self.progress, weights, optimizer, self.weights)
         self.run.report(row, checkpoint.write)

@@ -41,7 +41,8 @@ def main() -> None:
     import torch
     import torch.distributed as dist
 
-    from llm4seg.run import GO_ON, LEAVE, Left, LocalRun
+    from llm4seg.errors import Left
+    from llm4seg.run import GO_ON, LEAVE, LocalRun
     from llm4seg.train import fit
 
     meeting = Path(sys.argv[1])

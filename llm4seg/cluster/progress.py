@@ -9,6 +9,7 @@ from typing import Any
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
+from llm4seg.cluster.bell import on_this_node
 from llm4seg.run import Row
 
 
@@ -26,7 +27,7 @@ class _SendRows(UserCallback):
 @contextmanager
 def progress(epochs: int) -> Iterator[UserCallback]:
     """Lend a callback for `train_on_ray` whose epochs are printed here as they end."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     printing = Thread(target=_print_rows, args=(queue, epochs), daemon=True)
     printing.start()
     try:

@@ -11,7 +11,7 @@ from ray.tune import RunConfig, TuneConfig, Tuner
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from llm4seg.cluster.node_data import NodeData, node_data
-from llm4seg.cluster.train import forget, run_name, storage, train_on_ray
+from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
 from llm4seg.sections import Overrides
 
@@ -62,8 +62,9 @@ def run_search(config: Config) -> Findings:
         run_config=RunConfig(name=f"search-{config.digest('search')}", storage_path=storage(config), verbose=1),
     )
     findings = _findings(tuner.fit())
-    trials = [f"search-{run_name(shorter.override(point))}" for point in points]
-    forget(config, f"search-{config.digest('search')}", *trials)
+    trials = [run_name(shorter.override(point)) for point in points]
+    for name in (config.digest("search"), *trials):
+        forget_run(config, f"search-{name}")
     return findings
 
 

@@ -25,6 +25,8 @@ def ray_session(section: Cluster) -> Iterator[None]:
     """Connect to `cluster.address`, or start Ray here and end it afterwards, however the block ends."""
     import ray
 
+    from llm4seg.cluster.storage import sweep
+
     try:
         ray.init(
             address=section.address or "local",
@@ -39,6 +41,7 @@ def ray_session(section: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        sweep()
 
 
 def uses_gpu(section: Cluster) -> bool:

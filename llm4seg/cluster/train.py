@@ -1,5 +1,6 @@
 """`fit` on Ray Train: a worker is one line, a launch is `train_on_ray`."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from pyarrow.fs import FileSystem, FileType
+import tenacity
 from ray.train import (
     Checkpoint,
-    CheckpointConfig,
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -21,16 +20,18 @@ from ray.train import (
 )
 from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
-from llm4seg.cluster.failures import named, out_of_memory
+from llm4seg.cluster.failures import is_out_of_memory, is_refusal, named, out_of_memory
 from llm4seg.cluster.node_data import NodeData, node_data
 from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
+from llm4seg.cluster.storage import RunFolder, patient
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.errors import InputError
-from llm4seg.run import Left, Row
+from llm4seg.errors import InputError, Left
+from llm4seg.run import Row
 from llm4seg.sections import Cluster
 from llm4seg.train import Diverged, fit
 from llm4seg.trained import WEIGHTS, describe_llm
@@ -53,22 +54,28 @@ class Outcome:
 
 def worker(order: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs. An error that would only come again is returned, not raised, which retries."""
-    began, config, data = time.monotonic(), Config.parse(order["params"]), order["data"]
     try:
-        if data is not None:
-            config = data.on_this_node(config)
-            barrier()  # another node may take longer, for which no step's time-out allows
-        run = RayRun(config.cluster, order["bell"])
-        return {"history": fit(config, run), "seconds": time.monotonic() - began}
+        return _train(order)
     except Left:
         return {"left": True}
     except Diverged as error:  # all workers see the same loss
         return {"error": str(error)}
-    except (InputError, torch.OutOfMemoryError) as error:
-        cause = out_of_memory(error) if isinstance(error, torch.OutOfMemoryError) else error
+    except (InputError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        cause = out_of_memory(error) if isinstance(error, RuntimeError) else error
         if get_context().get_world_size() > 1:  # the others would wait for this one
             raise cause from None
         return {"error": str(cause)}
+
+
+def _train(order: dict[str, Any]) -> dict[str, Any]:
+    began, config, data = time.monotonic(), Config.parse(order["params"]), order["data"]
+    if data is not None:
+        config = data.on_this_node(config)
+        barrier()  # another node may take longer, for which no step's time-out allows
+    with RayRun(config.cluster, order["bell"]) as run:
+        return {"history": fit(config, run), "seconds": time.monotonic() - began}
 
 
 def run_name(config: Config) -> str:
@@ -87,6 +94,11 @@ def storage(config: Config) -> str:
     return config.cluster.storage or str(config.paths.runs)
 
 
+def folder_of(config: Config, name: str | None = None) -> RunFolder:
+    """The folder in the storage of the run of a config, or of another one by its name."""
+    return RunFolder.at(storage(config), name or run_name(config))
+
+
 def train_on_ray(
     config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None, data: NodeData | None = None
 ) -> Outcome:
@@ -96,26 +108,39 @@ def train_on_ray(
     training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
     train; asked of DVC here if not given.
     """
-    bell = Bell()
+    bell, name = Bell(), name or run_name(config)
+    run_config = RunConfig(
+        name=name,
+        storage_path=storage(config),
+        failure_config=FailureConfig(max_failures=config.cluster.max_failures),
+        callbacks=list(callbacks),
+    )
     trainer = TorchTrainer(
         worker,
         train_loop_config={"params": config.plain(), "bell": bell, "data": data or node_data(config)},
         torch_config=_group(config.cluster),
         scaling_config=_scaling(config.cluster),
-        run_config=RunConfig(
-            name=name or run_name(config),
-            storage_path=storage(config),
-            failure_config=FailureConfig(max_failures=config.cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.cluster.keep),
-            callbacks=list(callbacks),
-        ),
+        run_config=run_config,
     )
+    if config.cluster.timeout:
+        # for a process that does not run at all, and so cannot watch itself
+        os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(config.cluster.timeout)
     with rung_by_sigterm(bell):
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise named(error, config.cluster.max_failures) from error
-    return _outcome(result)
+        return _outcome(_fit(trainer, folder_of(config, name), config.cluster))
+
+
+def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
+    """Let Ray train, and again where its controller, which has no patience, was refused by the storage."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_refusal),
+        stop=tenacity.stop_after_attempt(section.max_failures + 1),
+        before=lambda _: patient(section.storage_patience)(folder.forget_index),
+        reraise=True,
+    )
+    try:
+        return retrying(trainer.fit)
+    except TrainingFailedError as error:
+        raise named(error, section.max_failures) from error
 
 
 def _outcome(result: Any) -> Outcome:
@@ -144,14 +169,6 @@ def _scaling(section: Cluster) -> ScalingConfig:
     )
 
 
-def forget_run(config: Config) -> None:
+def forget_run(config: Config, name: str | None = None) -> None:
     """Delete a finished run's checkpoints, so that the same config trains anew when asked again."""
-    forget(config, run_name(config))
-
-
-def forget(config: Config, *names: str) -> None:
-    """Delete runs from the storage, wherever it is."""
-    filesystem, root = FileSystem.from_uri(storage(config))
-    for found in filesystem.get_file_info([f"{root}/{name}" for name in names]):
-        if found.type is FileType.Directory:
-            filesystem.delete_dir(found.path)
+    patient(config.cluster.storage_patience)(folder_of(config, name).forget)
