@@ -141,8 +141,7 @@ def _md5(path: Path, cache: Path) -> str:
         _, _, found = build(store, str(path), files, "md5", dry_run=True)
     finally:
         state.close()
-    md5: str = found.hash_info.value
-    return md5
+    return str(found.hash_info.value)
 
 
 def _fetch(parts: list[Content], cache: Path, remote: dict[str, Any]) -> None:
@@ -183,8 +182,8 @@ def _pull(parts: list[Content], workspace: Path, remote: dict[str, Any]) -> None
     )
     outs = [{"md5": part.md5, "size": part.size, "hash": "md5", "path": part.md5} for part in parts]
     (workspace / "parts.dvc").write_text(json.dumps({"outs": outs}))
-    command = [sys.executable, "-m", "dvc", "pull", "--quiet"]
+    command = [sys.executable, "-m", "dvc", "pull"]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise FetchFailed(f"node {socket.gethostname()}: `dvc pull` from {remote['url']}: {' '.join(said[:1])}")
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise FetchFailed(f"node {socket.gethostname()}: `dvc pull` from {remote['url']}: {' '.join(said)}")

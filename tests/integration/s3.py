@@ -35,8 +35,9 @@ class S3:
         return f"s3://{BUCKET}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
 
     def got(self, prefix: str) -> list[str]:
-        """Every object below a prefix that somebody downloaded, once for each time."""
-        return re.findall(rf'"GET /{BUCKET}/({prefix}/[^ ?]+) HTTP', self.log.read_text())
+        """Every file below a prefix that somebody downloaded, once for each time; DVC's lists of files do not count."""
+        found: list[str] = re.findall(rf'"GET /{BUCKET}/({prefix}/[^ ?]+) HTTP', self.log.read_text())
+        return [name for name in found if not name.endswith(".dir")]
 
 
 def free_port() -> int:

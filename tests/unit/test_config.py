@@ -110,6 +110,7 @@ BAD_VALUES = [
     ("engine.accumulation", 0, "found 0", "greater than 0"),
     ("cluster.workers", 0, "found 0", "greater than 0"),
     ("cluster.workers", [0, 2], "found 0", "greater than 0"),
+    ("cluster.data", "pull", "cluster:", "storage: found null, allowed: s3://bucket/prefix, since data is pull"),
     ("cluster.workers", [4, 2], "cluster:", "workers must rise, found [4, 2]"),
     ("search.trials", -1, "found -1", "greater than or equal to 0"),
     ("search.space", {"optimizer.lr": []}, "search.space.optimizer.lr", "at least 1"),
@@ -278,3 +279,10 @@ def test_stride_follows_the_dims(config: Config) -> None:
 def test_workers_of_a_range_may_have_unequal_shares(config: Config) -> None:
     assert config.override({"cluster.workers": [1, 3]}).cluster.workers == (1, 3)
     assert config.override({"cluster.workers": 2}).cluster.workers == (2, 2)
+
+
+def test_a_nodes_cache_is_at_the_same_place_wherever_a_worker_starts(config: Config) -> None:
+    pull = {"cluster.data": "pull", "cluster.storage": "s3://bucket/runs"}
+    config.override(pull | {"cluster.node_cache": "~/cache"})
+    with pytest.raises(InputError, match=r"node_cache: found cache, allowed: an absolute path, or one from ~"):
+        config.override(pull | {"cluster.node_cache": "cache"})
