@@ -47,9 +47,9 @@ def nodes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     """Lend a cluster whose nodes let nobody in without a token."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     reset_auth_token_state()  # this process may have read another one
     cluster = Nodes(root)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # another Ray may run on this machine
     try:
         yield cluster
     finally:

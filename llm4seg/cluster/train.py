@@ -163,6 +163,7 @@ def _scaling(section: Cluster) -> ScalingConfig:
     on_gpu = uses_gpu(section)
     return ScalingConfig(
         num_workers=section.workers if section.fewest < section.most else section.most,
+        elastic_resize_monitor_interval_s=section.resize_interval,
         use_gpu=on_gpu,
         resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": 1} if on_gpu else {}),
         placement_strategy=section.placement,

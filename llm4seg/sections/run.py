@@ -93,6 +93,7 @@ class Cluster(Section):
 
     address: str | None
     workers: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_ends)]  # fewest and most
+    resize_interval: PositiveFloat
     device: Literal["auto", "cpu", "cuda"]
     cpus_per_worker: PositiveInt | None
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
