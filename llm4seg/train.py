@@ -115,7 +115,8 @@ class Trainer:
         section, accumulation = self.config.training, self.config.engine.accumulation
         seed_step(section.seed, epoch, step)
         losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
-        for samples in my_share(batch, self.run.rank, self.run.world_size, accumulation).tolist():
+        for share in my_share(batch, self.run.rank, self.run.world_size, accumulation):
+            samples = share.tolist()
             images, labels = self.load([self.split.train[sample] for sample in samples])
             images, labels = augment(images, labels, samples, section.augment, section.seed, epoch)
             loss = self.loss(self.engine(images), labels)

@@ -19,7 +19,7 @@ def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = 
 
     `stop_after`: leave with a checkpoint after that many optimizer steps; what is returned is then empty.
     """
-    params = config.override({"cluster.workers": workers}).plain()
+    params = config.override({"cluster.workers": [1, workers]}).plain()
     with tempfile.TemporaryDirectory() as meeting:
         order = {"params": params, "folder": str(folder), "workers": workers, "stop": stop_after}
         (Path(meeting) / "order.json").write_text(json.dumps(order))

@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from llm4seg.cluster.node_data import NodeData, node_data
 from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
 from llm4seg.sections import Overrides
@@ -39,10 +40,12 @@ class _ReportEpochs(TuneReportCallback):
             super().after_report(run_context, metrics, checkpoint)
 
 
-def _trial(sample: dict[str, Any], params: dict[str, Any]) -> None:
-    """What Tune runs for one candidate: a training on workers of its own."""
+def _trial(sample: dict[str, Any], params: dict[str, Any], data: NodeData | None) -> None:
+    """What Tune runs for one candidate, on any node: a training on workers of its own."""
     config = Config.parse(params).override(sample["overrides"])
-    train_on_ray(config, [_ReportEpochs()], name=_trial_name(config))
+    if data is not None:
+        config = data.on_this_node(config)
+    train_on_ray(config, [_ReportEpochs()], name=_trial_name(config), data=data)
 
 
 def run_search(config: Config) -> Findings:
@@ -50,7 +53,8 @@ def run_search(config: Config) -> Findings:
     shorter = config.override({"training.epochs": config.search.epochs})
     points, search = candidates(config), f"search-{config.digest('search')}"
     # a trial's own process only waits for its workers
-    trainable = tune.with_resources(tune.with_parameters(_trial, params=shorter.plain()), {"CPU": 0.01})
+    trial = tune.with_parameters(_trial, params=shorter.plain(), data=node_data(config))
+    trainable = tune.with_resources(trial, {"CPU": 0.01})
     tuner = Tuner(
         trainable,
         param_space={"overrides": tune.grid_search(points)},

@@ -3,13 +3,21 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import llm4seg
 from llm4seg.errors import InputError
 from llm4seg.sections import Cluster
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
+
+HERE: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+CLUSTER: dict[str, Any] = {
+    "runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}
+}  # the nodes run this code, not theirs
 
 
 @contextmanager
@@ -23,7 +31,7 @@ def ray_session(section: Cluster) -> Iterator[None]:
         ray.init(
             address=section.address or "local",
             # without its state API, Ray leaks the workers of stopped trials
-            **({"include_dashboard": True, "dashboard_host": "127.0.0.1"} if section.address is None else {}),
+            **(HERE if section.address is None else CLUSTER),
             log_to_driver=False,
             logging_level="WARNING",
         )
@@ -37,15 +45,15 @@ def ray_session(section: Cluster) -> Iterator[None]:
 
 
 def uses_gpu(section: Cluster) -> bool:
-    """Whether workers train on GPUs: as told, or when the cluster has one for each of them."""
+    """Whether workers train on GPUs: as told, or when the cluster has one for each of the fewest."""
     import ray
 
     gpus = ray.cluster_resources().get("GPU", 0)
-    if section.device == "cuda" and gpus < section.workers:
+    if section.device == "cuda" and gpus < section.fewest:
         raise InputError(
-            f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.workers}"
+            f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.fewest}"
         )
-    return section.device != "cpu" and gpus >= section.workers
+    return section.device != "cpu" and gpus >= section.fewest
 
 
 def cpus_per_worker(section: Cluster) -> int:
@@ -53,9 +61,9 @@ def cpus_per_worker(section: Cluster) -> int:
     import ray
 
     cores = int(ray.cluster_resources().get("CPU", 1))
-    share = section.cpus_per_worker or max(1, cores // section.workers)
-    if share * section.workers > cores:
+    share = section.cpus_per_worker or max(1, cores // section.most)
+    if share * section.fewest > cores:
         raise InputError(
-            f"cluster.workers: found {section.workers} x {share} CPU cores, allowed: the cluster's {cores} in all"
+            f"cluster.workers: found {section.fewest} x {share} CPU cores, allowed: the cluster's {cores} in all"
         )
     return share

@@ -17,12 +17,15 @@ from ray.train import (
     ScalingConfig,
     TrainingFailedError,
     UserCallback,
+    get_context,
 )
+from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
 from llm4seg.cluster.failures import is_out_of_memory, is_the_controllers, named, out_of_memory
+from llm4seg.cluster.node_data import NodeData, node_data
 from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.cluster.storage import RunFolder, patient
@@ -52,21 +55,28 @@ class Outcome:
 
 def worker(order: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs. An error that would only come again is returned, not raised, which retries."""
-    began, config = time.monotonic(), Config.parse(order["params"])
+    try:
+        return _train(order)
+    except Left:
+        return {"left": True}
+    except Diverged as error:  # all workers see the same loss
+        return {"error": str(error)}
+    except (InputError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        cause = out_of_memory(error) if isinstance(error, RuntimeError) else error
+        if get_context().get_world_size() > 1:  # the others would wait for this one
+            raise cause from None
+        return {"error": str(cause)}
+
+
+def _train(order: dict[str, Any]) -> dict[str, Any]:
+    began, config, data = time.monotonic(), Config.parse(order["params"]), order["data"]
+    if data is not None:
+        config = data.on_this_node(config)
+        barrier()  # another node may take longer, for which no step's time-out allows
     with RayRun(config.cluster, order["bell"]) as run:
-        try:
-            return {"history": fit(config, run), "seconds": time.monotonic() - began}
-        except Left:
-            return {"left": True}
-        except Diverged as error:  # all workers see the same loss
-            return {"error": str(error)}
-        except (InputError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            cause = out_of_memory(error) if isinstance(error, RuntimeError) else error
-            if run.world_size > 1:  # the others would wait for this one
-                raise cause from None
-            return {"error": str(cause)}
+        return {"history": fit(config, run), "seconds": time.monotonic() - began}
 
 
 def run_name(config: Config) -> str:
@@ -85,11 +95,14 @@ def storage(config: Config) -> str:
     return config.cluster.storage or str(config.paths.runs)
 
 
-def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None) -> Outcome:
+def train_on_ray(
+    config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None, data: NodeData | None = None
+) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
     SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
-    training cannot go on, or failed more than `cluster.max_failures` times.
+    training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
+    train; asked of DVC here if not given.
     """
     bell, name = Bell(), name or run_name(config)
     run_config = RunConfig(
@@ -100,7 +113,7 @@ def train_on_ray(config: Config, callbacks: Sequence[UserCallback] = (), name: s
     )
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"params": config.plain(), "bell": bell},
+        train_loop_config={"params": config.plain(), "bell": bell, "data": data or node_data(config)},
         torch_config=_group(config.cluster),
         scaling_config=_scaling(config.cluster),
         run_config=run_config,
@@ -146,7 +159,8 @@ def _group(section: Cluster) -> TorchConfig:
 def _scaling(section: Cluster) -> ScalingConfig:
     on_gpu = uses_gpu(section)
     return ScalingConfig(
-        num_workers=section.workers,
+        num_workers=section.workers if section.fewest < section.most else section.most,
+        elastic_resize_monitor_interval_s=section.resize_interval,
         use_gpu=on_gpu,
         resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": 1} if on_gpu else {}),
         placement_strategy=section.placement,

@@ -36,8 +36,7 @@ def deepspeed_config(config: Config, world_size: int) -> dict[str, Any]:
     if engine.offload == "nvme":
         zero["offload_param"]["nvme_path"] = str(config.cluster.nvme)
     return {
-        "train_batch_size": batch_size,
-        "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),
+        "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),  # where shares are equal
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": config.optimizer.clip_norm or 0.0,
         "zero_optimization": zero,

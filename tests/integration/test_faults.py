@@ -17,13 +17,11 @@ from llm4seg.run import LocalRun, Row
 from llm4seg.train import fit
 from llm4seg.trained import WEIGHTS
 from tests.door import Door
-from tests.integration import test_dvc_remote
-from tests.integration.test_dvc_remote import BUCKET, free_port
+from tests.integration.servers import BUCKET, S3, free_port
 from tests.integration.test_engines import assert_same
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 
 STEPS = 6  # of an epoch
-s3 = test_dvc_remote.s3  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +239,10 @@ def test_no_credential_is_written_anywhere(config: Config, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_storage_that_refuses_for_a_while(
-    config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], s3: str, epochs: int
+    config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], s3: S3, epochs: int
 ) -> None:
     """The S3 server cannot be reached for 20 seconds, wherever the workers and Ray's controller are just then."""
-    door = Door(int(s3.rpartition(":")[2]))
+    door = Door(s3.port)
     address = f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{door.port}&scheme=http"
     training = Training(config.override({"cluster.storage": address}), tmp_path)
     wait_until(lambda: f"epoch {epochs}/" in training.shown(), training.shown())
@@ -253,12 +251,12 @@ def test_a_storage_that_refuses_for_a_while(
     assert training.process.poll() is None, training.shown()
     door.open()
     assert_unharmed(training, undisturbed)
-    left = boto3.client("s3", endpoint_url=s3).list_objects_v2(Bucket=BUCKET, Prefix="runs/train-")
+    left = boto3.client("s3", endpoint_url=s3.url).list_objects_v2(Bucket=BUCKET, Prefix="runs/train-")
     assert left["KeyCount"] == 0
 
 
 @pytest.mark.slow
-def test_a_storage_that_is_not_there_ends_in_one_line(config: Config, tmp_path: Path, s3: str) -> None:
+def test_a_storage_that_is_not_there_ends_in_one_line(config: Config, tmp_path: Path, s3: S3) -> None:
     address = f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{free_port()}&scheme=http"
     changes = {"cluster.storage": address, "cluster.storage_patience": 5}
     assert_one_line(Training(config.override(changes), tmp_path), 1, "Could not connect")
