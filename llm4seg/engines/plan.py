@@ -155,7 +155,7 @@ def needs(sizes: Sizes, engine: Engine, workers: int, images: int) -> Needs:
             return Needs(_whole(sizes), 2 * sizes.trained, sizes.slots * sizes.trained, activations)
         case _, 1 | 2:  # a copy of its share, on which the optimizer works; a bucket, and its share of the mean
             share = -(-sizes.trained // workers)
-            return Needs(_whole(sizes) + share, 2 * sizes.trained + share, sizes.slots * share, activations)
+            return Needs(_whole(sizes) + share, sizes.trained + 2 * share, sizes.slots * share, activations)
         case _:
             return _zero_3(sizes, engine, workers, activations)
 
