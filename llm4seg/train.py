@@ -27,7 +27,6 @@ from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
 from llm4seg.run import LEAVE, SAVE, Left, Row, Run
 
-
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
 

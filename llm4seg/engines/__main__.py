@@ -1,6 +1,7 @@
 """Print what a training needs on each device for 1 to 64 workers, before anything is started."""
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,8 @@ from llm4seg.sections import Engine
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 COLUMNS = ("parameters", "gradients", "optimizer", "activations", "device", "host", "nvme")
-NOTE = (
-    "MB a worker, as float32 without padding. Activations: what the forward pass keeps, an estimate; memory that kernels "
-    "borrow comes on top. (n): training.batch_size cannot be shared out over so many workers, one image each is counted."
-)
+NOTE = """MB a worker. Activations: what the forward pass keeps, an estimate; memory that kernels borrow comes on top.
+(n): training.batch_size cannot be shared out over so many workers; one image each is counted."""
 
 
 def engines(engine: Engine) -> Iterator[tuple[str, Engine]]:
@@ -49,7 +48,7 @@ def table(title: str) -> Table:
 
 
 def plan(config: Config) -> Iterator[Table]:
-    """The config's own engine on any number of workers, then every engine on the config's number and on eight."""
+    """The config's own engine, then every engine; each on 1 to 64 workers."""
     data = Prepared(config.paths.prepared)
     sizes = measure(config, llm_config(config), data.channels, len(data.classes))
     own = table(f"this config ({config.engine.name}, offload {config.engine.offload})")
@@ -86,8 +85,6 @@ def main() -> None:
 
 def _changes(pairs: list[str]) -> dict[str, object]:
     """Dotted parameters as a command line gives them, each value read as JSON or as a word."""
-    import json
-
     changes: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -54,7 +54,7 @@ def test_auto_shares_the_matrices_out_over_workers(monkeypatch: pytest.MonkeyPat
 
 def test_auto_without_room_names_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, cpu=1.0)
-    with pytest.raises(InputError, match="cluster.nvme: found null"):
+    with pytest.raises(InputError, match=r"cluster\.nvme: found null"):
         place_for("auto", LARGE, CPU, None, 1)
 
 
