@@ -32,7 +32,7 @@ def reachable() -> int:
 
     storages: dict[int, int] = {}
     for one in gc.get_objects():
-        if isinstance(one, torch.Tensor) and not one.is_meta:
+        if issubclass(type(one), torch.Tensor) and not one.is_meta:
             for tensor in (one, one.grad if one.is_leaf else None):
                 if tensor is not None:
                     storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
