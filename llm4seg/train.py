@@ -1,7 +1,9 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from llm4seg.collectives import agreed
 from llm4seg.config import Config
 from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
+from llm4seg.data.loader import one_ahead
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.engines import Engine, build_engine
@@ -22,6 +25,8 @@ from llm4seg.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
 from llm4seg.run import LEAVE, SAVE, Row, Run
+
+MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
 
 class Diverged(InputError):
@@ -100,24 +105,32 @@ class Trainer:
         section, progress = self.config.training, self.progress
         order = epoch_order(len(self.split.train), section.batch_size, section.seed, epoch)
         self.engine.train(True)
-        for step in range(progress.step, self.steps):
-            loss = self.train_step(order[step], epoch, step)
-            cases = ", ".join(self.split.train[sample] for sample in order[step])
-            where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
-            self.check_finite(loss, "loss", where)
-            progress.loss, progress.step = progress.loss + loss, step + 1
-            self.heed(agreed(self.run.asks(), self.run.device))
+        with closing(self.micro_batches(order[progress.step :])) as batches:
+            for step in range(progress.step, self.steps):
+                loss = self.train_step(batches, epoch, step)
+                cases = ", ".join(self.split.train[sample] for sample in order[step])
+                where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
+                self.check_finite(loss, "loss", where)
+                progress.loss, progress.step = progress.loss + loss, step + 1
+                self.heed(agreed(self.run.asks(), self.run.device))
         mean, progress.loss, progress.step = progress.loss / self.steps, 0.0, 0
         return mean
 
-    def train_step(self, batch: np.ndarray, epoch: int, step: int) -> float:
+    def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
+        """This worker's share of the global batches to come, each read while the one before is trained on."""
+        accumulation, run = self.config.engine.accumulation, self.run
+        shares = (my_share(batch, run.rank, run.world_size, accumulation) for batch in order)
+        return one_ahead(self.read, (samples.tolist() for share in shares for samples in share))
+
+    def read(self, samples: list[int]) -> MicroBatch:
+        return samples, *self.load([self.split.train[sample] for sample in samples])
+
+    def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""
         section, accumulation = self.config.training, self.config.engine.accumulation
         seed_step(section.seed, epoch, step)
         losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
-        for share in my_share(batch, self.run.rank, self.run.world_size, accumulation):
-            samples = share.tolist()
-            images, labels = self.load([self.split.train[sample] for sample in samples])
+        for samples, images, labels in islice(batches, accumulation):
             images, labels = augment(images, labels, samples, section.augment, section.seed, epoch)
             loss = self.loss(self.engine(images), labels)
             self.engine.backward(loss)

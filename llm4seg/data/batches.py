@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llm4seg.data.loader import sent
 from llm4seg.data.prepared import Prepared
 
 
@@ -31,4 +32,4 @@ def my_share(batch: np.ndarray, rank: int, world_size: int, accumulation: int) -
 def load_batch(data: Prepared, case_ids: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """Images (N, C, *size) float32 and labels (N, *size) int64 on `device`, read from the memory-mapped shards."""
     images, labels = zip(*(data.grid(case_id) for case_id in case_ids), strict=True)
-    return torch.stack(images).to(device), torch.stack(labels).long().to(device)
+    return sent(torch.stack(images), device), sent(torch.stack(labels), device).long()

@@ -70,7 +70,7 @@ class Engine(Section):
 
     name: Literal["torch", "deepspeed"]
     zero: Literal[0, 1, 2, 3]
-    offload: Literal["none", "cpu", "nvme"]
+    offload: Literal["none", "cpu", "nvme", "auto"]
     accumulation: PositiveInt
     precision: Literal["fp32", "bf16"]
     channels_last: bool
