@@ -160,7 +160,7 @@ def needs(sizes: Sizes, engine: Engine, workers: int, images: int) -> Needs:
             return Needs(_whole(sizes), 2 * sizes.trained, sizes.slots * sizes.trained, activations)
         case _, 1 | 2:  # a copy of its share, on which the optimizer works; a bucket, and its share of the mean
             share = -(-sizes.trained // workers)
-            return Needs(_whole(sizes) + share, sizes.trained + 2 * share, sizes.slots * share, activations)
+            return Needs(_whole(sizes) + share, sizes.trained + share, sizes.slots * share, activations)
         case _:
             return _zero_3(sizes, engine, workers, activations)
 
@@ -175,8 +175,11 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
     shared = [-(-matrix // workers) for matrix in sizes.matrices if matrix > sizes.threshold]
     stays = sum(matrix for matrix in sizes.matrices if matrix <= sizes.threshold)
     in_use = sum(sorted((matrix for matrix in sizes.matrices if matrix > sizes.threshold), reverse=True)[:2])
-    here = sizes.trained + 2 * share + sizes.rest + stays + in_use
-    gradients, optimizer = sizes.trained + 2 * share, sizes.slots * share
+    if workers == 1 and engine.offload == "none":
+        in_use = 0  # a share is the whole, so nothing is copied to gather it
+    gathered = sizes.trained if workers > 1 else 0
+    here = gathered + 2 * share + sizes.rest + stays + in_use
+    gradients, optimizer = sizes.trained + share, sizes.slots * share
     match engine.offload:
         case "cpu":
             return Needs(here, gradients, optimizer, activations, host=sum(shared))
