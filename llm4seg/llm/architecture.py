@@ -107,9 +107,8 @@ def initialised(model: Any, module: nn.Module) -> nn.Module:
     module.apply(model._init_weights)
     for name, tensor in module.named_parameters():
         if tensor.isnan().any():
-            raise unsupported(
-                model.config, f"model.llm.weights: transformers does not say how to draw {name} at random"
-            )
+            kind = type(module).__name__
+            raise InputError(f"model.llm.weights: found random, but transformers cannot draw {name} of a {kind}")
     return module
 
 

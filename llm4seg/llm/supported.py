@@ -110,12 +110,9 @@ def _failure(whole: Any, spies: Sequence[_Spy]) -> str | None:
             return None
         return "what enters a layer is not simply what left the one before"
     except Exception as error:  # whatever transformers' code says of inputs that it does not expect
-        return f"its layers cannot be run one after the other (transformers: {_one_line(error)})"
+        said = " ".join(str(error).split())
+        return f"its layers cannot be run one after the other by hidden states alone (transformers: {said})"
     return "its forward pass does not go through its layers one after the other"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _difference(whole: Any, layer: int, call: Call, kind: Kind) -> str | None:
@@ -148,9 +145,6 @@ def _other_rotation(rotary: nn.Module, call: Call, kind: Kind) -> str | None:
         return "is given no rotary positions"
     if not (isinstance(theirs, tuple) and len(theirs) == 2):
         return "is not given its rotary positions as cosines and sines"
-    try:
-        ours = rotary(call["hidden_states"], index, **kind.rotary_options)
-    except Exception as error:  # as above
-        return f"has a rotary_emb that does not take positions 0, 1, 2, ... (transformers: {_one_line(error)})"
+    ours = rotary(call["hidden_states"], index, **kind.rotary_options)
     same = all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
     return None if same else "is given other rotary positions than its model's rotary_emb makes of 0, 1, 2, ..."

@@ -14,6 +14,7 @@ from torch import Tensor
 from llm4seg.errors import InputError
 from llm4seg.llm.architecture import skeleton
 from llm4seg.llm.fill import fill_store
+from llm4seg.llm.renamed import as_built
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm.supported import check_supported
 from llm4seg.models.bottleneck.layers import LLMLayers
@@ -159,6 +160,14 @@ def test_buffers_of_old_checkpoints_are_passed_over(kind: str, buffers: dict[str
     assert close(case.through([2]), case.outputs[2])
 
 
+def test_only_tensors_without_a_place_are_passed_over() -> None:
+    """Some families list names that are old in some of their layers and in use in others."""
+    whole = tiny_llm()
+    model, tensors = skeleton(whole.config.to_dict()), whole.layers[2].state_dict()
+    model._keys_to_ignore_on_load_unexpected = {r"mlp\."}
+    assert as_built(model, "layers.2", tensors | {"mlp.old": torch.ones(1)}).keys() == tensors.keys()
+
+
 def gemma3_that_sees() -> Any:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
@@ -206,8 +215,9 @@ def test_half_precision_weights_and_nothing_else_of_it(dtype: torch.dtype, tmp_p
     said = {"dtype": "float16", "torch_dtype": "bfloat16", "use_cache": True, "output_attentions": True}
     case = case_of(whole, filled(tmp_path, changed(source, said)))
     assert {tensor.dtype for tensor in case.store.load(2).values()} == {dtype}
-    ours = LLMLayers(block_section(layer=2), case.store, 0)
-    assert {tensor.dtype for tensor in (*ours.parameters(), *ours.buffers())} == {torch.float32}
+    for weights in ("pretrained", "random"):
+        ours = LLMLayers(block_section(layer=2, weights=weights), case.store, 0)
+        assert {tensor.dtype for tensor in (*ours.parameters(), *ours.buffers())} == {torch.float32}
     assert close(case.through([2]), case.outputs[2])
 
 
@@ -243,6 +253,10 @@ REFUSED = {
     "llama4_text": ({}, r"'llama4_text' is not supported: layer 2 does not look back in the usual way"),
     "deepseek_v2": ({}, r"'deepseek_v2' is not supported: layer 2 is not given its rotary positions as cosines and"),
     "gemma3n_text": ({}, r"'gemma3n_text' is not supported: what enters a layer is not simply what left"),
+    "gemma4_text": (
+        {"num_hidden_layers": 30, "hidden_size_per_layer_input": 8},
+        r"'gemma4_text' is not supported: layer 2 is also given per_layer_input",
+    ),
     "falcon_h1": ({}, r"'falcon_h1' is not supported: layer 2 keeps mamba\.mup_vector, which no checkpoint holds"),
     "gemma3_text": (
         {"use_bidirectional_attention": True},
@@ -265,6 +279,25 @@ def test_what_cannot_be_supported_is_refused_by_name(kind: str, tmp_path: Path) 
         filled(tmp_path, source)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_layer_that_was_never_fetched_is_judged_too(tmp_path: Path) -> None:
+    """A random layer needs no fetched one; here some layers are attention and the others are not."""
+    small = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_value_head_dim": 8}
+    source = save_llm(tmp_path / "source", tiny_llm("qwen3_5_text", **small))
+    store = filled(tmp_path, source, [3])
+    assert LLMLayers(block_section(layer=3, weights="random"), store, 0)
+    with pytest.raises(InputError, match=r"'qwen3_5_text' is not supported: layer 2 does not mix its tokens by masked"):
+        LLMLayers(block_section(layer=2, weights="random"), store, 0)
+
+
+def test_what_transformers_cannot_draw_at_random_is_refused(tmp_path: Path) -> None:
+    store = filled(tmp_path, save_llm(tmp_path / "source", tiny_llm("apertus")))
+    assert LLMLayers(block_section(layer=2), store, 0)
+    with pytest.raises(
+        InputError, match=r"model\.llm\.weights: found random, but transformers cannot draw mlp\.act_fn\."
+    ):
+        LLMLayers(block_section(layer=2, weights="random"), store, 0)
 
 
 def test_asking_draws_nothing_and_changes_nothing() -> None:
