@@ -1,9 +1,11 @@
 """A checkpoint on disk: what a training goes on from, on any engine and any number of workers.
 
 `state.safetensors` holds the current weights and the optimizer's slots, `weights.safetensors` the weights to leave
-behind, and `checkpoint.json`, written last, how far the run is and the sha256 of both: no pickle, no LLM layer.
+behind, and `checkpoint.json`, written last, how far the run is and the sha256 of all: no pickle, no LLM layer.
 """
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,24 +56,32 @@ class Checkpoint:
         # save_file would raise no OSError on a full disk
         (folder / STATE).write_bytes(save(state))
         (folder / WEIGHTS).write_bytes(save(self.weights))
-        sums = {name: sha256_file(folder / name) for name in (STATE, WEIGHTS)}
-        write_json(folder / DESCRIPTION, {"sha256": sums, **asdict(self.progress)})
+        progress = asdict(self.progress)
+        sums = {name: sha256_file(folder / name) for name in (STATE, WEIGHTS)} | {DESCRIPTION: _sha256(progress)}
+        write_json(folder / DESCRIPTION, {"sha256": sums, "progress": progress})
 
     @classmethod
     def read(cls, folder: Path) -> "Checkpoint":
         """Read a checkpoint back. Raises DamagedCheckpoint naming the file that is missing or was changed."""
+        if not (folder / DESCRIPTION).is_file():
+            raise DamagedCheckpoint(f"{folder}: not a whole checkpoint: {DESCRIPTION} is missing")
         try:
             described = read_json(folder / DESCRIPTION)
-            for name, wanted in described.pop("sha256").items():
-                if (found := sha256_file(folder / name)) != wanted:
-                    raise DamagedCheckpoint(f"{folder / name}: found sha256 {found[:12]}, written was {wanted[:12]}")
+            for name in (DESCRIPTION, STATE, WEIGHTS):
+                found = _sha256(described["progress"]) if name == DESCRIPTION else sha256_file(folder / name)
+                if found != (wanted := described["sha256"][name]):
+                    raise DamagedCheckpoint(f"{folder / name}: found sha256 {found:.12}, written was {wanted:.12}")
             state, weights = load_file(folder / STATE), load_file(folder / WEIGHTS)
-            progress = Progress(**described)
+            progress = Progress(**described["progress"])
         except DamagedCheckpoint:
             raise
-        except (InputError, OSError, SafetensorError, KeyError, TypeError) as error:
+        except (InputError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DamagedCheckpoint(f"{folder}: not a whole checkpoint: {error}") from None
         return cls(progress, _under(MODEL, state), _under(OPTIMIZER, state), weights)
+
+
+def _sha256(progress: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(progress, sort_keys=True).encode()).hexdigest()
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

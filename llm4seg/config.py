@@ -60,12 +60,7 @@ class Config(Section):
         if info.context == SECTIONS_ALONE:
             return self
         self._check_backbone()
-        share, workers, accumulation = self.training.batch_size, self.cluster.workers, self.engine.accumulation
-        if share % (workers * accumulation):
-            raise ValueError(
-                f"training.batch_size: found {share}, allowed: multiples of cluster.workers x "
-                f"engine.accumulation = {workers} x {accumulation}"
-            )
+        self._workers_can_share_a_batch()
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
@@ -83,6 +78,16 @@ class Config(Section):
             raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
         if self.model.backbone in INSTANCE_NORMED and max(size) == stride:
             raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
+
+    def _workers_can_share_a_batch(self) -> None:
+        """A number of workers has equal shares; of a range some have unequal ones, which changes nothing but speed."""
+        batch_size, cluster, accumulation = self.training.batch_size, self.cluster, self.engine.accumulation
+        elastic, shares = cluster.fewest < cluster.most, cluster.most * accumulation
+        if batch_size < shares or (batch_size % shares and not elastic):
+            raise ValueError(
+                f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
+                f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -1,6 +1,7 @@
 """What a training process needs to know of where it runs, and the simplest answer: alone, in this process."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -29,12 +30,11 @@ class Run(Protocol):
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         """Tell the launcher how an epoch went, or None within one; `save`, called on rank 0, writes the checkpoint."""
 
+    def say(self, line: str) -> None:
+        """Let the one who started the run know."""
+
     def asks(self) -> int:
         """Between two steps: GO_ON, SAVE a checkpoint now, or save one and LEAVE. Tells the launcher: still alive."""
-
-
-class Left(Exception):
-    """A run has saved a checkpoint and left, as it was asked to."""
 
 
 @contextmanager
@@ -71,7 +71,8 @@ class LocalRun:
         yield folder
 
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        for folder in (self.checkpoint, self._folder / "checkpoint-before"):
+        # whoever was killed between the renames below left a whole new one
+        for folder in (self._folder / "checkpoint-new", self.checkpoint, self._folder / "checkpoint-before"):
             if folder.exists():
                 yield self._lend(folder)
 
@@ -85,6 +86,9 @@ class LocalRun:
         if self.checkpoint.exists():
             self.checkpoint.rename(self._folder / "checkpoint-before")
         (self._folder / "checkpoint-new").rename(self.checkpoint)
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr)
 
     def asks(self) -> int:
         return GO_ON

@@ -1,8 +1,9 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,15 +15,18 @@ from llm4seg.collectives import agreed
 from llm4seg.config import Config
 from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
+from llm4seg.data.loader import one_ahead
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.engines import Engine, build_engine
-from llm4seg.errors import InputError
+from llm4seg.errors import InputError, Left
 from llm4seg.llm.store import LayerStore
 from llm4seg.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
-from llm4seg.run import LEAVE, SAVE, Left, Row, Run
+from llm4seg.run import LEAVE, SAVE, Row, Run
+
+MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
 
 class Diverged(InputError):
@@ -64,7 +68,7 @@ def newest(run: Run) -> Checkpoint | None:
                 damage = str(error)
         if not agreed(bool(damage), run.device):
             return checkpoint
-        print(f"train: {damage or 'another worker found a damaged checkpoint'}; trying the one before", file=sys.stderr)
+        run.say(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
     return None
 
 
@@ -87,8 +91,11 @@ class Trainer:
 
     def train(self) -> list[Row]:
         history = self.progress.history
+        if len(history) == self.config.training.epochs:
+            self.save(None)  # finished, but whoever started it has not heard of it
         for epoch in range(len(history), self.config.training.epochs):
             row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch), **self.validate(), "lr": self.engine.lr}
+            self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
             self.record(row)
             self.save(row)
         return history
@@ -98,21 +105,32 @@ class Trainer:
         section, progress = self.config.training, self.progress
         order = epoch_order(len(self.split.train), section.batch_size, section.seed, epoch)
         self.engine.train(True)
-        for step in range(progress.step, self.steps):
-            loss = self.train_step(order[step], epoch, step)
-            self.check(loss, order[step], epoch, step)
-            progress.loss, progress.step = progress.loss + loss, step + 1
-            self.heed(agreed(self.run.asks(), self.run.device))
+        with closing(self.micro_batches(order[progress.step :])) as batches:
+            for step in range(progress.step, self.steps):
+                loss = self.train_step(batches, epoch, step)
+                cases = ", ".join(self.split.train[sample] for sample in order[step])
+                where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
+                self.check_finite(loss, "loss", where)
+                progress.loss, progress.step = progress.loss + loss, step + 1
+                self.heed(agreed(self.run.asks(), self.run.device))
         mean, progress.loss, progress.step = progress.loss / self.steps, 0.0, 0
         return mean
 
-    def train_step(self, batch: np.ndarray, epoch: int, step: int) -> float:
+    def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
+        """This worker's share of the global batches to come, each read while the one before is trained on."""
+        accumulation, run = self.config.engine.accumulation, self.run
+        shares = (my_share(batch, run.rank, run.world_size, accumulation) for batch in order)
+        return one_ahead(self.read, (samples.tolist() for share in shares for samples in share))
+
+    def read(self, samples: list[int]) -> MicroBatch:
+        return samples, *self.load([self.split.train[sample] for sample in samples])
+
+    def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""
         section, accumulation = self.config.training, self.config.engine.accumulation
         seed_step(section.seed, epoch, step)
         losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
-        for samples in my_share(batch, self.run.rank, self.run.world_size, accumulation).tolist():
-            images, labels = self.load([self.split.train[sample] for sample in samples])
+        for samples, images, labels in islice(batches, accumulation):
             images, labels = augment(images, labels, samples, section.augment, section.seed, epoch)
             loss = self.loss(self.engine(images), labels)
             self.engine.backward(loss)
@@ -123,13 +141,12 @@ class Trainer:
     def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
         return load_batch(self.data, cases, self.run.device)
 
-    def check(self, loss: float, batch: np.ndarray, epoch: int, step: int) -> None:
-        """Stop before a loss that is no number spoils a checkpoint."""
-        if not math.isfinite(loss):
-            cases = ", ".join(self.split.train[sample] for sample in batch)
+    def check_finite(self, value: float, what: str, where: str) -> None:
+        """Stop before what is no number spoils a checkpoint."""
+        if not math.isfinite(value):
             raise Diverged(
-                f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}; "
-                "the last checkpoint is kept; lower optimizer.lr, or set optimizer.clip_norm"
+                f"the {what} is {value} {where}; the last checkpoint is kept; lower optimizer.lr, or set "
+                "optimizer.clip_norm"
             )
 
     def heed(self, asked: int) -> None:
@@ -173,5 +190,11 @@ class Trainer:
     def save(self, row: Row | None) -> None:
         """Hand the run a checkpoint of this moment."""
         optimizer, self.progress.schedule = self.engine.state()
-        checkpoint = Checkpoint(self.progress, self.engine.weights(), optimizer, self.weights)
+        weights = self.engine.weights()
+        # a step may spoil the weights behind a loss that is still a number
+        where = f"after {len(self.progress.history)} whole epochs and {self.progress.step} steps"
+        self.check_finite(
+            sum(float(weight.sum(dtype=torch.float64)) for weight in weights.values()), "sum of all weights", where
+        )
+        checkpoint = Checkpoint(self.progress, weights, optimizer, self.weights)
         self.run.report(row, checkpoint.write)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError
+from llm4seg.errors import InputError, Left
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -18,7 +18,9 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def run_stage(name: str, description: str, work: Callable[[Config], None], in_dvc: bool = True) -> None:
-    """Run a stage as `python -m pipelines.<name>`: exit 1 for a bad input or a full disk, 130 when interrupted.
+    """Run a stage as `python -m pipelines.<name>`.
+
+    Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when asked to leave by SIGTERM with all work saved.
 
     `in_dvc`: whether dvc.yaml has a stage of that name.
     """
@@ -38,6 +40,9 @@ def run_stage(name: str, description: str, work: Callable[[Config], None], in_dv
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise
         sys.exit(f"{name}: {error}")
+    except Left as left:
+        print(f"{name}: {left}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except (KeyboardInterrupt, SystemExit):  # Ray answers Ctrl-C with sys.exit(0), which must not pass for a good end
         print(f"{name}: interrupted; the last good outputs are untouched", file=sys.stderr)
         sys.exit(130)

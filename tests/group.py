@@ -19,7 +19,7 @@ def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = 
 
     `stop_after`: leave with a checkpoint after that many optimizer steps; what is returned is then empty.
     """
-    params = config.override({"cluster.workers": workers}).plain()
+    params = config.override({"cluster.workers": [1, workers]}).plain()
     with tempfile.TemporaryDirectory() as meeting:
         order = {"params": params, "folder": str(folder), "workers": workers, "stop": stop_after}
         (Path(meeting) / "order.json").write_text(json.dumps(order))
@@ -41,7 +41,8 @@ def main() -> None:
     import torch
     import torch.distributed as dist
 
-    from llm4seg.run import GO_ON, LEAVE, Left, LocalRun
+    from llm4seg.errors import Left
+    from llm4seg.run import GO_ON, LEAVE, LocalRun
     from llm4seg.train import fit
 
     meeting = Path(sys.argv[1])

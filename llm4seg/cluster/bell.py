@@ -8,6 +8,12 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Where an actor lives no shorter than the one who started it."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 class _Tower:
@@ -25,7 +31,7 @@ class Bell:
     """Rung by the one who started a training, heard by its workers. Can be pickled."""
 
     def __init__(self) -> None:
-        self._tower: Any = ray.remote(num_cpus=0)(_Tower).remote()
+        self._tower: Any = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_Tower).remote()
 
     def ring(self) -> None:
         ray.get(self._tower.ring.remote())

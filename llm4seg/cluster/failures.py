@@ -1,35 +1,74 @@
 """What ended a training, in one line that a user can act on."""
 
+import traceback
+from collections.abc import Iterable
+
 import torch
-from ray.train import TrainingFailedError
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.train import ControllerError, TrainingFailedError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.errors import InputError
+
+FULL = ("out of memory", "can't allocate memory", "not enough memory")  # how torch says it, on any device
+HOLDS = {  # which tensors a function makes, the innermost one counts
+    "build_model": "weights",
+    "build_engine": "weights and the optimizer's state",
+    "__call__": "activations",
+    "backward": "gradients and recomputed activations",
+    "step": "the optimizer's state",
+}
+ECHOES = ("Connection", "gloo", "NCCL", "socket")  # what the other workers say when one dies
 
 
 class TrainingFailed(InputError):
     """A training ended for a reason that starting again did not mend."""
 
 
-def out_of_memory(error: torch.OutOfMemoryError) -> InputError:
-    """What to do about a device without memory left."""
-    first = str(error).splitlines()[0]
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in FULL)
+
+
+def out_of_memory(error: RuntimeError) -> InputError:
+    """What filled the memory, and what to do about it."""
+    frames = [frame.name for frame in reversed(traceback.extract_tb(error.__traceback__))]
+    tensors = next((HOLDS[name] for name in frames if name in HOLDS), "tensors")
+    said = next(line for line in str(error).splitlines() if any(word in line for word in FULL))
     return InputError(
-        f"the device's memory is full ({first}); lower training.batch_size or raise engine.accumulation, set "
-        "model.llm.checkpointing: true or engine.precision: bf16 for fewer activations, or engine.zero: 3 with "
-        "engine.offload: cpu for fewer LLM weights"
+        f"the device's memory is full, while making {tensors} ({said}); lower training.batch_size or raise "
+        "engine.accumulation, set model.llm.checkpointing: true or engine.precision: bf16 for fewer activations, or "
+        "engine.zero: 3 with engine.offload: cpu for fewer LLM weights"
     )
 
 
-def named(error: TrainingFailedError, retries: int) -> TrainingFailed:
-    """The cause of a failed training: of several workers' errors the first that is not just another one's echo."""
-    causes = [*getattr(error, "worker_failures", {}).values()] or [error]
-    told = [_first_line(cause) for cause in causes]
-    echo = ("Connection", "gloo", "NCCL", "socket")
-    line = next((one for one in told if not any(word in one for word in echo)), told[0])
+def is_the_controllers(error: BaseException) -> bool:
+    """Whether Ray's controller or a helper of it died, or the storage refused it something: no worker's doing."""
+    if isinstance(error, ControllerError):
+        error = error.controller_failure
+        return isinstance(error, OSError | RayActorError | OutOfMemoryError)
+    return isinstance(error, RayActorError)
+
+
+def named(error: TrainingFailedError | RayActorError, retries: int) -> TrainingFailed:
+    """What made a training fail for good."""
+    failures = getattr(error, "worker_failures", {})
+    if not failures:
+        return TrainingFailed(f"the training could not go on: {_last_line(error)}")
+    line = cause(failures.values())
     return TrainingFailed(f"a worker failed more often than cluster.max_failures = {retries} allows: {line}")
 
 
-def _first_line(error: BaseException) -> str:
+def cause(errors: Iterable[BaseException]) -> str:
+    """Of several workers' errors the first that is not just another one's echo."""
+    told = [_last_line(error) for error in errors]
+    return next((one for one in told if not any(word in one for word in ECHOES)), told[0])
+
+
+def _last_line(error: BaseException) -> str:
     """The line of a remote error that says what happened: the last one of its traceback."""
+    if isinstance(error, WorkerHealthCheckTimeoutError):
+        return "its process hangs: it has not answered for cluster.timeout"
+    if "address the out of memory issue" in str(error):  # Ray's memory monitor, which goes on about it
+        return "the node's memory is full, so Ray ended a process; lower cluster.workers or training.batch_size"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,18 +1,21 @@
 """The run of one Ray Train worker: checkpoints through Ray's storage, and what may come between two steps."""
 
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import ray.train
-import tenacity
 import torch
 from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
 from llm4seg.cluster.bell import Bell
+from llm4seg.cluster.storage import RunFolder, make_temporary_folder, patient, sweep
 from llm4seg.cluster.watchdog import Watchdog
 from llm4seg.run import GO_ON, LEAVE, SAVE, Row
 from llm4seg.sections import Cluster
@@ -22,7 +25,10 @@ PREEMPTION_STEPS = 20  # every worker asks Ray for a notice at every so many ste
 
 
 class RayRun:
-    """Checkpoints are written by rank 0 and uploaded while training goes on; a busy storage is tried again."""
+    """Checkpoints are written by rank 0 and uploaded while training goes on; a busy storage is tried again.
+
+    A context: the watchdog watches inside it.
+    """
 
     def __init__(self, section: Cluster, bell: Bell) -> None:
         context = ray.train.get_context()
@@ -30,33 +36,45 @@ class RayRun:
         self.local_rank = context.get_local_rank()
         self.device: torch.device = get_device()
         self._section, self._bell = section, bell
+        self._storage = context.get_storage()
+        self._folder = RunFolder(self._storage.storage_filesystem, self._storage.experiment_fs_path)
         self._saved = self._listened = time.monotonic()
         self._steps, self._warned = 0, False
+        self._reported = 0
+        self._uploaded: list[str] = []  # names of checkpoints, by this worker
+        self._said: list[str] = []  # goes home with the next report
         self._watchdog = Watchdog(section.timeout)
 
+    def __enter__(self) -> Self:
+        sweep()
+        self._watchdog.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._watchdog.stop()
+
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        latest = ray.train.get_checkpoint()
-        if latest is None:
-            return
-        reported = [one.checkpoint for one in ray.train.get_all_reported_checkpoints() if one.checkpoint]
-        before = [one for one in reversed(reported) if one.path != latest.path]
-        for checkpoint in (latest, *before):
-            yield _lent(checkpoint)
+        # not Ray's own list, which forgets a checkpoint whose upload ended just before the controller died
+        patience = self._section.storage_patience
+        names = patient(patience)(self._folder.checkpoints) if self.rank == 0 else None
+        for name in broadcast_from_rank_zero(names):
+            yield self._folder.lend(name, patience)
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
-        checkpoint = None
-        if self.rank == 0:
-            folder = Path(tempfile.mkdtemp(prefix="llm4seg-checkpoint-"))
-            save(folder)
-            checkpoint = Checkpoint.from_directory(folder)
         ray.train.report(
-            row or {"within_epoch": True},
-            checkpoint=checkpoint,
+            (row or {"within_epoch": True}) | ({"said": self._said} if self._said else {}),
+            checkpoint=_written(save) if self.rank == 0 else None,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=self._upload,
         )
-        self._saved = time.monotonic()
+        self._reported += 1
+        self._saved, self._said = time.monotonic(), []
         self._watchdog.alive()
+
+    def say(self, line: str) -> None:
+        self._said.append(line)
 
     def asks(self) -> int:
         self._watchdog.alive()
@@ -70,7 +88,9 @@ class RayRun:
             self._listened = now
             if self._bell.has_rung():
                 return LEAVE
-        return SAVE if self.rank == 0 and minutes and now - self._saved > 60 * minutes else GO_ON
+        # while one is on its way to the storage, another would only wait behind it
+        due = minutes and now - self._saved > 60 * minutes and self._reported == len(self._uploaded)
+        return SAVE if self.rank == 0 and due else GO_ON
 
     def _by_preemption(self) -> int:
         """Save once when a node is about to be taken away; Ray then starts the workers again elsewhere."""
@@ -80,19 +100,26 @@ class RayRun:
         return SAVE if self._warned else GO_ON
 
     def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
-        """Copy a checkpoint to the storage, again and again for a while if it refuses."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(OSError),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=15),
-            stop=tenacity.stop_after_delay(self._section.storage_patience),
-            reraise=True,
-        )
-        storage = ray.train.get_context().get_storage()
-        stored: Checkpoint = retrying(storage.persist_current_checkpoint, checkpoint, name)
+        """Copy a checkpoint to the storage, again and again for a while if it refuses, and delete older ones."""
+        patience = self._section.storage_patience
+        stored: Checkpoint = patient(patience)(self._storage.persist_current_checkpoint, checkpoint, name)
+        self._uploaded.append(name)
+        patient(patience)(self._prune)
         return stored
 
+    def _prune(self) -> None:
+        """Delete all checkpoints but the newest ones, once this worker knows enough of them to be whole."""
+        if len(self._uploaded) >= self._section.keep:
+            for name in set(self._folder.checkpoints()) - set(self._uploaded[-self._section.keep :]):
+                self._folder.delete_checkpoint(name)
 
-@contextmanager
-def _lent(checkpoint: Checkpoint) -> Iterator[Path]:
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)
+
+def _written(save: Callable[[Path], None]) -> Checkpoint:
+    """A checkpoint in a temporary folder, which Ray deletes once it is uploaded."""
+    folder = make_temporary_folder()
+    try:
+        save(folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return Checkpoint.from_directory(folder)

@@ -10,9 +10,9 @@ from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from llm4seg.cluster.train import run_name, storage, train_on_ray
+from llm4seg.cluster.node_data import NodeData, node_data
+from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
-from llm4seg.files import remove
 from llm4seg.sections import Overrides
 
 
@@ -40,34 +40,35 @@ class _ReportEpochs(TuneReportCallback):
             super().after_report(run_context, metrics, checkpoint)
 
 
-def _trial(sample: dict[str, Any], params: dict[str, Any]) -> None:
-    """What Tune runs for one candidate: a training on workers of its own."""
+def _trial(sample: dict[str, Any], params: dict[str, Any], data: NodeData | None) -> None:
+    """What Tune runs for one candidate, on any node: a training on workers of its own."""
     config = Config.parse(params).override(sample["overrides"])
-    train_on_ray(config, [_ReportEpochs()], name=f"search-{run_name(config)}")
+    if data is not None:
+        config = data.on_this_node(config)
+    train_on_ray(config, [_ReportEpochs()], name=_trial_name(config), data=data)
 
 
 def run_search(config: Config) -> Findings:
     """Train every candidate for `search.epochs` epochs on the connected cluster and compare validation Dice."""
     shorter = config.override({"training.epochs": config.search.epochs})
-    points = candidates(config)
+    points, search = candidates(config), f"search-{config.digest('search')}"
     # a trial's own process only waits for its workers
-    trainable = tune.with_resources(tune.with_parameters(_trial, params=shorter.plain()), {"CPU": 0.01})
+    trial = tune.with_parameters(_trial, params=shorter.plain(), data=node_data(config))
+    trainable = tune.with_resources(trial, {"CPU": 0.01})
     tuner = Tuner(
         trainable,
         param_space={"overrides": tune.grid_search(points)},
         tune_config=TuneConfig(metric="val_dice", mode="max", max_concurrent_trials=1),
-        run_config=RunConfig(name=f"search-{config.digest('search')}", storage_path=storage(config), verbose=1),
+        run_config=RunConfig(name=search, storage_path=storage(config), verbose=1),
     )
     findings = _findings(tuner.fit())
-    _forget_trials(config)
+    for name in (search, *(_trial_name(shorter.override(point)) for point in points)):
+        forget_run(config, name)
     return findings
 
 
-def _forget_trials(config: Config) -> None:
-    """Delete the finished trials' local checkpoints."""
-    if config.cluster.storage is None:
-        for folder in config.paths.runs.glob("search-*"):
-            remove(folder)
+def _trial_name(config: Config) -> str:
+    return f"search-{run_name(config)}"
 
 
 def _findings(results: Any) -> Findings:

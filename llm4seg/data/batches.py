@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llm4seg.data.loader import sent
 from llm4seg.data.prepared import Prepared
 
 
@@ -20,12 +21,15 @@ def epoch_order(samples: int, batch_size: int, seed: int, epoch: int) -> np.ndar
     return np.resize(order, (steps_per_epoch(samples, batch_size), batch_size))
 
 
-def my_share(batch: np.ndarray, rank: int, world_size: int, accumulation: int) -> np.ndarray:
-    """This worker's micro-batches of one global batch, (accumulation, batch_size / (world_size * accumulation))."""
-    return batch.reshape(accumulation, world_size, -1)[:, rank]
+def my_share(batch: np.ndarray, rank: int, world_size: int, accumulation: int) -> list[np.ndarray]:
+    """This worker's micro-batches of one global batch, as many as `accumulation`.
+
+    Where workers do not divide a micro-batch, the first of them have one sample more.
+    """
+    return [np.array_split(whole, world_size)[rank] for whole in np.array_split(batch, accumulation)]
 
 
 def load_batch(data: Prepared, case_ids: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """Images (N, C, *size) float32 and labels (N, *size) int64 on `device`, read from the memory-mapped shards."""
     images, labels = zip(*(data.grid(case_id) for case_id in case_ids), strict=True)
-    return torch.stack(images).to(device), torch.stack(labels).long().to(device)
+    return sent(torch.stack(images), device), sent(torch.stack(labels), device).long()

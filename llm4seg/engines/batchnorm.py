@@ -21,8 +21,9 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(features_NCS)
         over = [0, *range(2, features_NCS.ndim)]
         values = features_NCS.float()
-        count = float(values.numel() // values.shape[1] * workers())
-        mean_C = total(values.sum(over)) / count
+        sums_C1 = torch.cat([values.sum(over), values.new_tensor([values.numel() // values.shape[1]])])
+        sums_C1 = total(sums_C1)  # workers may have unequal shares, so their sizes are added up, too
+        mean_C, count = sums_C1[:-1] / sums_C1[-1], sums_C1[-1].detach()
         centred = values - _along(mean_C, values)
         variance_C = total(centred.square().sum(over)) / count
         self._remember(mean_C.detach(), variance_C.detach() * count / (count - 1))

@@ -18,34 +18,39 @@ from llm4seg.engines.common import (
     slots,
     trained,
 )
+from llm4seg.engines.offload import Place, Sizes, nvme_block, offload_options, place_for, sizes
 from llm4seg.engines.zero import gathered, scatter, slots_of
 from llm4seg.models import Hybrid
 from llm4seg.optim import build_optimizer, build_schedule
 from llm4seg.run import Run
 
 
-def deepspeed_config(config: Config, world_size: int, entries: int) -> dict[str, Any]:
-    """The dict that DeepSpeed wants, derived from our sections and from how many entries are trained."""
+def deepspeed_config(config: Config, found: Sizes, place: Place, world_size: int) -> dict[str, Any]:
+    """The dict that DeepSpeed wants, derived from our sections and the model, and never written by hand."""
     engine, batch_size = config.engine, config.training.batch_size
-    # gradients are exchanged all at once: DeepSpeed's own bucket would take 2 GB, however small the model
-    zero: dict[str, Any] = {"stage": engine.zero, "reduce_bucket_size": entries}
-    if engine.zero == 3:
-        # tensors below this many entries stay on the device: all of the CNN's, none of an LLM's matrices
-        zero["stage3_param_persistence_threshold"] = 300_000
-    if engine.offload != "none":
-        zero["offload_param"] = {"device": engine.offload}
-    if engine.offload == "nvme":
-        zero["offload_param"]["nvme_path"] = str(config.cluster.nvme)
     return {
-        "train_batch_size": batch_size,
-        "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),
+        "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),  # where shares are equal
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": config.optimizer.clip_norm or 0.0,
-        "zero_optimization": zero,
+        "zero_optimization": zero_options(engine.zero, found)
+        | offload_options(found, place, config.cluster.nvme, world_size),
+        "aio": {"block_size": nvme_block(found, world_size)},
         "zero_allow_untested_optimizer": True,  # SGD
         "zero_force_ds_cpu_optimizer": False,  # the torch optimizer is the same on every device
         "steps_per_print": 10**9,
     }
+
+
+def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
+    """How ZeRO shares tensors out. By default its buffers alone would take 2 GB of each device."""
+    options = {"stage": stage, "reduce_bucket_size": found.trained}
+    if stage == 3:
+        options |= {
+            "stage3_param_persistence_threshold": found.threshold,
+            "stage3_max_reuse_distance": 0,  # an LLM matrix leaves the device after its use, or nothing would be saved
+            "stage3_prefetch_bucket_size": max(found.matrices, default=0),  # the next one comes while one is used
+        }
+    return options
 
 
 def _import() -> Any:
@@ -70,11 +75,14 @@ class DeepSpeedEngine:
         self._model = model
         place(model, config.engine, run.device)
         self._trained = trained(model)
+        found = sizes(model)
+        place_ = place_for(config.engine.offload, found, run.device, config.cluster.nvme, run.world_size)
+        options = deepspeed_config(config, found, place_, run.world_size)
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(self._trained.values(), config.optimizer),
             lr_scheduler=lambda optimizer: build_schedule(optimizer, config.optimizer, steps),
-            config=deepspeed_config(config, run.world_size, sum(p.numel() for p in self._trained.values())),
+            config=options,
         )
 
     @property

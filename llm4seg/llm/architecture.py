@@ -86,7 +86,12 @@ def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -
             raise InputError(f"{where}: tensor {name} has no place in a {type(layer).__name__}")
         if (found := tuple(tensors[name].shape)) != wanted[name]:
             raise InputError(f"{where}: {name}: found shape {list(found)}, allowed: {list(wanted[name])}")
-        if not torch.stack(tensors[name].aminmax()).isfinite().all():  # needs no memory; NaN comes through
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise InputError naming a tensor with infinite values or NaN. Once is enough: the store's sha256 is of its bytes."""
+    for name, tensor in tensors.items():
+        if not torch.stack(tensor.aminmax()).isfinite().all():  # needs no memory; NaN comes through
             raise InputError(f"{where}: {name} holds values that are not finite")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llm4seg.errors import InputError
 from llm4seg.files import read_json, replacing, write_json
-from llm4seg.llm.architecture import check_tensors, skeleton
+from llm4seg.llm.architecture import check_finite, check_tensors, skeleton
 from llm4seg.llm.renamed import as_built
 from llm4seg.llm.sources import Source, check_layers, open_source
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, tensors_sha256
@@ -162,6 +162,7 @@ def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
             raise InputError(f"{source.name}: has no tensors {part.path}.*")
         what = "final norm" if part.layer is None else f"layer {part.layer}"
         check_tensors(part.module, tensors, f"{source.name}: {what}")
+        check_finite(tensors, f"{source.name}: {what}")
     return tensors
 
 

@@ -46,6 +46,11 @@ def check_supported(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
 
     Returns their kinds.
     """
+    with torch.device("cpu"):  # values are compared, also where the model that they are for is built without any
+        return _kinds(model, layers)
+
+
+def _kinds(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
     whole = _weightless(model)
     calls = _calls(whole, max(layers))
     kinds = {}

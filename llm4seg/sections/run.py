@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from llm4seg.sections.base import Fraction, Section
 
@@ -62,7 +70,7 @@ class Engine(Section):
 
     name: Literal["torch", "deepspeed"]
     zero: Literal[0, 1, 2, 3]
-    offload: Literal["none", "cpu", "nvme"]
+    offload: Literal["none", "cpu", "nvme", "auto"]
     accumulation: PositiveInt
     precision: Literal["fp32", "bf16"]
     channels_last: bool
@@ -75,21 +83,59 @@ class Engine(Section):
         return self
 
 
+def _both_ends(value: Any) -> Any:
+    """A number of workers as the range that it is."""
+    return (value, value) if isinstance(value, int) else value
+
+
 class Cluster(Section):
     """Where a run happens, never what it computes."""
 
     address: str | None
-    workers: PositiveInt
+    workers: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_ends)]  # fewest and most
+    resize_interval: PositiveFloat
     device: Literal["auto", "cpu", "cuda"]
     cpus_per_worker: PositiveInt | None
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
     storage: str | None
+    data: Literal["shared", "pull"]
+    node_cache: Path
     nvme: Path | None
     checkpoint_minutes: PositiveFloat | None
     keep: PositiveInt
     storage_patience: NonNegativeFloat
     timeout: PositiveFloat | None
     max_failures: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        if self.storage and "@" in self.storage.partition("://")[2].partition("/")[0]:
+            raise ValueError("storage: found credentials, allowed: s3://bucket/prefix; set AWS_ACCESS_KEY_ID instead")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        if self.fewest > self.most:
+            raise ValueError(f"workers must rise, found {list(self.workers)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_that_pull_share_nothing(self) -> Self:
+        if self.data == "pull" and self.storage is None:
+            raise ValueError("storage: found null, allowed: s3://bucket/prefix, since data is pull")
+        if self.data == "pull" and not self.node_cache.expanduser().is_absolute():
+            raise ValueError(f"node_cache: found {self.node_cache}, allowed: an absolute path, or one from ~")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which a run does not start."""
+        return self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that a run has where the cluster has room for them."""
+        return self.workers[1]
 
 
 class Search(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.project import Project, make_project
-from tests.integration.servers import KEYS, empty_bucket, s3_server
+from tests.integration.servers import ENVIRONMENT, S3, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -25,17 +25,16 @@ def project(finished_project: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def s3_port() -> Iterator[int]:
-    """The port of an S3-compatible server process, started once for all tests."""
-    with s3_server() as port:
-        yield port
+def one_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3-compatible server process, started once for all tests."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as server:
+        yield server
 
 
 @pytest.fixture
-def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The port of an S3-compatible server with an empty bucket, and an environment with its keys."""
-    for name, value in KEYS.items():
+def s3(one_s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An S3-compatible server with an empty bucket and an empty log, and what its clients need in the environment."""
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    empty_bucket(s3_port)
-    return s3_port
+    one_s3.empty()
+    return one_s3

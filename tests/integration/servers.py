@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from urllib.parse import unquote
 import boto3
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+ENVIRONMENT = {**KEYS, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 BUCKET = "llm4seg"
 
 
@@ -31,31 +33,53 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    for _ in range(300):
+    for _ in range(600):
         with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.1)
     raise TimeoutError(f"nothing answers on port {port}")
 
 
+@dataclass(frozen=True)
+class S3:
+    """An S3-compatible server process: its port, and its log of requests."""
+
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def storage(self, prefix: str) -> str:
+        """An address in the form that cluster.storage takes."""
+        return f"s3://{BUCKET}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
+
+    def got(self, prefix: str) -> list[str]:
+        """Every file below a prefix that somebody downloaded, once for each time; DVC's lists of files do not count."""
+        found: list[str] = re.findall(rf'"GET /{BUCKET}/({prefix}/[^ ?]+) HTTP', self.log.read_text())
+        return [name for name in found if not name.endswith(".dir")]
+
+    def empty(self) -> None:
+        """Make it forget everything but one empty bucket."""
+        urllib.request.urlopen(f"{self.url}/moto-api/reset", data=b"").close()
+        boto3.Session().client("s3", endpoint_url=self.url).create_bucket(Bucket=BUCKET)
+        os.truncate(self.log, 0)
+
+
 @contextlib.contextmanager
-def s3_server() -> Iterator[int]:
-    """The port of an S3-compatible server process."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def s3_server(log: Path) -> Iterator[S3]:
+    """Lend a server, which has no bucket before it is emptied, and stop it."""
+    server = S3(free_port(), log)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(server.port)]
+    with log.open("a") as output:  # appended to, so that `empty` can cut it
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | ENVIRONMENT)
     try:
-        wait_for(port)
-        yield port
+        wait_for(server.port)
+        yield server
     finally:
-        server.terminate()
-        server.wait()
-
-
-def empty_bucket(port: int) -> None:
-    """Make an S3 server forget everything but one empty bucket."""
-    urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/reset", data=b"").close()
-    boto3.Session().client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket=BUCKET)
+        process.terminate()
+        process.wait()
 
 
 class CountingProxy:

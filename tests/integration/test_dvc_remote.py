@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from tests.integration.project import Project
-from tests.integration.servers import BUCKET
+from tests.integration.servers import BUCKET, S3
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_push_clone_pull_and_nothing_to_do(project: Project, s3: int, tmp_path: Path) -> None:
+def test_push_clone_pull_and_nothing_to_do(project: Project, s3: S3, tmp_path: Path) -> None:
     project.dvc("remote", "add", "--default", "store", f"s3://{BUCKET}/results")
-    project.dvc("remote", "modify", "store", "endpointurl", f"http://127.0.0.1:{s3}")
+    project.dvc("remote", "modify", "store", "endpointurl", s3.url)
     project.commit("a remote")
     assert "pushed" in project.dvc("push")
     assert "Everything is up to date" in project.dvc("push")

@@ -32,7 +32,7 @@ from llm4seg.llm.storage import retry
 from llm4seg.llm.storage.transport import CHUNK
 from llm4seg.llm.store import LayerStore
 from tests.code_map import ROOT
-from tests.integration.servers import BUCKET, CountingProxy, HubServer, WebServer
+from tests.integration.servers import BUCKET, S3, CountingProxy, HubServer, WebServer
 from tests.tiny_llm import save_llm, section, tiny_llm, write_gguf
 
 LAYER = 2
@@ -90,10 +90,10 @@ def served(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         proxy = CountingProxy(server.port)
         base, put = f"http://127.0.0.1:{proxy.port}", lambda file, path: _copy(file, server.folder / path)
     else:
-        port: int = request.getfixturevalue("s3")
-        proxy = CountingProxy(port)
+        s3: S3 = request.getfixturevalue("s3")
+        proxy = CountingProxy(s3.port)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
+        client = boto3.client("s3", endpoint_url=s3.url)
         base, put = f"s3://{BUCKET}", lambda file, path: client.upload_file(str(file), BUCKET, path)
     yield Served(base, proxy, put)
     proxy.close()
@@ -346,8 +346,8 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert "secret" not in str(caught.value)
 
 
-def test_no_credentials_and_no_bucket(s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3}")
+def test_no_credentials_and_no_bucket(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
     with pytest.raises(InputError, match=r"^s3://none/llm/config\.json: there is no bucket none$"):
         fill(tmp_path, "s3://none/llm")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -1,15 +1,9 @@
-"""`train_on_ray` on a real Ray: the same history as in one process, from one worker or two, killed or not."""
+"""`train_on_ray` on a real Ray: the same history as in one process, from one worker or two."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -71,61 +65,3 @@ def test_cuda_without_gpus_is_refused(ray: None, config: Config) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(InputError, match=r"cluster.device: found cuda"):
         train_on_ray(config.override({"cluster.device": "cuda"}))
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    """The Ray Train worker processes below a process."""
-    below = psutil.Process(pid).children(recursive=True)
-    return [process for process in below if "RayTrainWorker" in " ".join(process.cmdline())]
-
-
-DRIVER = """
-import json, sys
-from pathlib import Path
-from llm4seg.config import Config
-from llm4seg.cluster.session import ray_session
-from llm4seg.cluster.train import train_on_ray
-config = Config.parse(json.loads(Path(sys.argv[1]).read_text()))
-with ray_session(config.cluster):
-    outcome = train_on_ray(config)
-Path(sys.argv[2]).write_text(json.dumps(outcome.history))
-"""
-
-
-def start_driver(config: Config, folder: Path) -> subprocess.Popen[bytes]:
-    import json
-
-    (folder / "params.json").write_text(json.dumps(config.plain()))
-    command = [sys.executable, "-c", DRIVER, str(folder / "params.json"), str(folder / "history.json")]
-    return subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
-
-
-def wait_for_checkpoints(config: Config, number: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(list(config.paths.runs.glob("train-*/checkpoint_*"))) < number:
-        assert time.monotonic() < deadline, "no checkpoint appeared"
-        time.sleep(0.1)
-
-
-def test_a_killed_worker_changes_nothing(group: None, config: Config, tmp_path: Path) -> None:
-    config = config.override({"training.epochs": 12})
-    undisturbed = fit(config, LocalRun(tmp_path / "alone"))
-    driver = start_driver(config, tmp_path)
-    wait_for_checkpoints(config, 1)
-    workers_of(driver.pid)[0].send_signal(signal.SIGKILL)
-    assert driver.wait(timeout=240) == 0
-    assert_same(pd.read_json(tmp_path / "history.json").to_dict("records"), undisturbed)
-
-
-def test_a_killed_driver_is_gone_on_with(group: None, config: Config, tmp_path: Path) -> None:
-    config = config.override({"training.epochs": 12})
-    undisturbed = fit(config, LocalRun(tmp_path / "alone"))
-    driver = start_driver(config, tmp_path)
-    wait_for_checkpoints(config, 2)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    saved = max(config.paths.runs.glob("train-*/checkpoint_*"))
-    second = start_driver(config, tmp_path)
-    assert second.wait(timeout=240) == 0
-    assert_same(pd.read_json(tmp_path / "history.json").to_dict("records"), undisturbed)
-    assert saved.exists() or max(config.paths.runs.glob("train-*/checkpoint_*")) > saved

@@ -19,6 +19,8 @@ ABOVE = len(LAYERS)  # pipelines and infra
 HOME_OF = {
     "ray": ("llm4seg.cluster", "infra"),
     "deepspeed": ("llm4seg.engines",),
+    "dvc": ("llm4seg.cluster.node_data",),
+    "dvc_data": ("llm4seg.cluster.node_data",),
     "transformers": ("llm4seg.llm", "llm4seg.models"),
     "yaml": ("llm4seg.config",),
 }

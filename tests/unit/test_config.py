@@ -118,6 +118,9 @@ BAD_VALUES = [
     ("engine.zero", 4, "found 4", "0, 1, 2 or 3"),
     ("engine.accumulation", 0, "found 0", "greater than 0"),
     ("cluster.workers", 0, "found 0", "greater than 0"),
+    ("cluster.workers", [0, 2], "found 0", "greater than 0"),
+    ("cluster.data", "pull", "cluster:", "storage: found null, allowed: s3://bucket/prefix, since data is pull"),
+    ("cluster.workers", [4, 2], "cluster:", "workers must rise, found [4, 2]"),
     ("search.trials", -1, "found -1", "greater than or equal to 0"),
     ("search.space", {"optimizer.lr": []}, "search.space.optimizer.lr", "at least 1"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
@@ -148,6 +151,7 @@ BAD_VALUES = [
         "training.batch_size: found",
         "multiples of cluster.workers x engine.accumulation = 3 x 1",
     ),
+    ("cluster.workers", [1, 5], "training.batch_size: found 4", "at least cluster.workers x engine.accumulation = 5"),
     ("engine.accumulation", 16, "training.batch_size: found", "engine.accumulation = 1 x 16"),
     ("data.size", [128, 120], "data.size: found 120", "multiples of 16 (model.backbone)"),
     ("training.augment.flip", [2], "training.augment.flip: found 2", "0 to 1"),
@@ -192,6 +196,13 @@ def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(InputError, match=r"params.yaml: found \w+, allowed: the sections paths, llm, data"):
         Config.load(tmp_path / "params.yaml")
+
+
+def test_credentials_have_no_place_in_the_storage_and_are_not_shown(config: Config) -> None:
+    with pytest.raises(InputError, match=r"cluster: storage: found credentials") as raised:
+        config.override({"cluster.storage": "s3://AKIA:hidden@bucket/runs"})
+    assert "hidden" not in str(raised.value)
+    assert config.override({"cluster.storage": "s3://bucket/a@b"}).cluster.storage == "s3://bucket/a@b"
 
 
 def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
@@ -367,3 +378,15 @@ def with_options(folder: Path, options: list[str]) -> Config:
     path.write_text(PARAMS.read_text())
     apply_overrides(path, options)
     return Config.load(path)
+
+
+def test_workers_of_a_range_may_have_unequal_shares(config: Config) -> None:
+    assert config.override({"cluster.workers": [1, 3]}).cluster.workers == (1, 3)
+    assert config.override({"cluster.workers": 2}).cluster.workers == (2, 2)
+
+
+def test_a_nodes_cache_is_at_the_same_place_wherever_a_worker_starts(config: Config) -> None:
+    pull = {"cluster.data": "pull", "cluster.storage": "s3://bucket/runs"}
+    config.override(pull | {"cluster.node_cache": "~/cache"})
+    with pytest.raises(InputError, match=r"node_cache: found cache, allowed: an absolute path, or one from ~"):
+        config.override(pull | {"cluster.node_cache": "cache"})

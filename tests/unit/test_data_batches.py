@@ -24,5 +24,18 @@ def test_order_follows_seed_and_epoch() -> None:
 def test_workers_share_a_batch_without_loss(workers: int, accumulation: int) -> None:
     batch = np.arange(8)
     shares = [my_share(batch, rank, workers, accumulation) for rank in range(workers)]
-    assert all(share.shape == (accumulation, 8 // workers // accumulation) for share in shares)
-    assert sorted(np.concatenate(shares, axis=None)) == list(range(8))
+    assert all(len(micro_batch) == 8 // workers // accumulation for share in shares for micro_batch in share)
+    assert all(len(share) == accumulation for share in shares)
+    assert sorted(sample for share in shares for part in share for sample in part) == list(range(8))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 3])
+def test_how_many_workers_share_changes_no_micro_batch(accumulation: int) -> None:
+    """Each worker has some of it, in order, and no worker has much more than another."""
+    batch = np.arange(11)
+    for workers in (1, 2, 3):
+        shares = [my_share(batch, rank, workers, accumulation) for rank in range(workers)]
+        for number, whole in enumerate(np.array_split(batch, accumulation)):
+            parts = [share[number] for share in shares]
+            assert list(np.concatenate(parts)) == list(whole)
+            assert 0 < min(map(len, parts)) >= max(map(len, parts)) - 1

@@ -253,6 +253,17 @@ def test_axial_positions_treat_axes_alike(store: LayerStore) -> None:
     assert not torch.allclose(score[0, 0, 1, 2], score[0, 0, 2, 1], atol=1e-3)
 
 
+def test_without_positions_an_llm_keeps_the_scale_of_its_attention() -> None:
+    """Yarn makes the cosines of position 0 larger than 1."""
+    values = tiny_llm("llama").config.to_dict()
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+    rotary = rotary_embedding(skeleton(values | {"rope_parameters": yarn}))
+    cos, sin = rotation("none", partial(rotary, torch.zeros(1)), (2, 3), torch.device("cpu"))
+    assert rotary.attention_scaling > 1.1
+    assert torch.equal(cos, torch.full_like(cos, rotary.attention_scaling))
+    assert torch.equal(sin, torch.zeros_like(sin))
+
+
 @pytest.mark.parametrize("kind", ["llama", "cohere"])
 def test_axial_shares_the_frequencies_out_over_the_axes(kind: str, tmp_path: Path) -> None:
     """In LLaMA the two dimensions that rotate together lie half a head apart, in Cohere side by side."""

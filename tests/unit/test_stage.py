@@ -78,6 +78,11 @@ def test_a_bad_parameter_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
     assert errors.count("\n") == 1
 
 
+def test_a_run_that_was_asked_to_leave_is_one_line_and_exits_143() -> None:
+    left = "from llm4seg.errors import Left; raise Left('run it again')"
+    assert finish(left) == (143, "toy: run it again\n")
+
+
 def test_a_full_disk_is_one_line() -> None:
     code, errors = finish("open('/dev/full', 'w').write('x' * 100_000)")
     assert (code, errors) == (1, "toy: [Errno 28] No space left on device\n")

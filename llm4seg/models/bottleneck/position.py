@@ -27,7 +27,8 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
 
     `native`: the LLM's own, of the raster index. `axial`: the LLM's frequencies shared out over the axes, see `axial`.
     `paper`: as in the released code, which hands over (sin p, cos p) of the raster index p in the place of (cos, sin):
-    relative attention with a single frequency of -1 rad a token. `none`: no rotation.
+    relative attention with a single frequency of -1 rad a token. `none`: all at position 0, so not rotated; what an LLM
+    scales its attention by, as yarn does, stays.
     """
     if position == "axial":
         return axial(rotary_at, grid, device)
@@ -38,7 +39,7 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
             spread = index[:, :, None].expand_as(cos)
             return spread.sin().to(cos), spread.cos().to(cos)
         case "none":
-            return torch.ones_like(cos), torch.zeros_like(sin)
+            return rotary_at(torch.zeros_like(index))
         case _:
             return cos, sin
 

@@ -1,0 +1,99 @@
+"""Where the checkpoints of runs are: a local folder or a bucket, and patience while it refuses."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pyarrow
+import pyarrow.fs
+import tenacity
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+from llm4seg.errors import InputError
+
+PREFIX = "llm4seg-checkpoint-"  # of temporary folders; the process that made one follows
+
+
+def patient(seconds: float) -> tenacity.Retrying:
+    """Try again for so many seconds what a storage refuses."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(OSError),
+        wait=tenacity.wait_exponential(multiplier=0.5, max=15),
+        stop=tenacity.stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
+class RunFolder:
+    """The folder of one run in the storage, with a sub-folder for each checkpoint, named by its time."""
+
+    def __init__(self, files: pyarrow.fs.FileSystem, path: str) -> None:
+        self._files, self._path = files, path
+
+    @classmethod
+    def at(cls, address: str, name: str) -> "RunFolder":
+        """The folder of a run by its name at `cluster.storage`."""
+        try:
+            files, path = pyarrow.fs.FileSystem.from_uri(address)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"cluster.storage: found {address!r}, allowed: an absolute path or s3://bucket/prefix ({reason})"
+            ) from None
+        return cls(files, f"{path}/{name}")
+
+    def checkpoints(self) -> list[str]:
+        """The names of all checkpoints, the newest first; the last upload may have been cut short."""
+        found = self._files.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
+        folders = (one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory)
+        return sorted((name for name in folders if name.startswith("checkpoint_")), reverse=True)
+
+    def delete_checkpoint(self, name: str) -> None:
+        self._files.delete_dir(f"{self._path}/{name}")
+
+    @contextmanager
+    def lend(self, name: str, patience: float) -> Iterator[Path]:
+        """Lend a local folder with a checkpoint's files."""
+        if isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            yield Path(self._path) / name
+            return
+        with temporary_folder() as folder:
+            source = f"{self._path}/{name}"
+            patient(patience)(pyarrow.fs.copy_files, source, str(folder), source_filesystem=self._files)
+            yield folder
+
+    def forget_index(self) -> None:
+        """Delete Ray's own list of checkpoints, which a kill may have left half-written or out of date."""
+        path = f"{self._path}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
+        if self._files.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
+            self._files.delete_file(path)
+
+    def forget(self) -> None:
+        """Delete the run."""
+        if self._files.get_file_info(self._path).type != pyarrow.fs.FileType.NotFound:
+            self._files.delete_dir(self._path)
+
+
+def make_temporary_folder() -> Path:
+    """A new temporary folder that `sweep` finds once this process is gone."""
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{psutil.Process().pid}-"))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    folder = make_temporary_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def sweep() -> None:
+    """Delete what killed processes have left in this machine's temporary folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = folder.name.removeprefix(PREFIX).split("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)  # another worker may be at it

@@ -1,0 +1,37 @@
+"""Batches read one ahead: while a step runs, a thread reads the next batch and starts its way to the device.
+
+The thread draws nothing at random and batches come in the order asked for, so it changes no result.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Wanted = TypeVar("Wanted")
+Read = TypeVar("Read")
+
+
+def one_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Generator[Read, None, None]:
+    """What `read` gives for each, the next one being read meanwhile; its exceptions are raised where it is due.
+
+    Close the iterator when leaving early, so that the thread ends.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
+        coming: Future[Read] | None = None
+        for one in wanted:
+            ahead = thread.submit(read, one)
+            if coming is not None:
+                yield coming.result()
+            coming = ahead
+        if coming is not None:
+            yield coming.result()
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way to a device: from pinned memory, a GPU fetches it beside its other work."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,123 @@
+"""Where the frozen LLM matrices live under ZeRO 3: on the device, in the host's memory or on an NVMe disk.
+
+Only they move. DeepSpeed tells tensors apart by their size alone, so the limit is drawn at the largest tensor of the
+rest: the CNN, the adapters, and whatever of the LLM is trained. A frozen matrix below the limit stays, too.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from torch import nn
+
+from llm4seg.collectives import agreed
+from llm4seg.errors import InputError
+from llm4seg.models import Hybrid
+from llm4seg.models.hybrid import LLM
+
+Place = Literal["none", "cpu", "nvme"]
+PLACES: tuple[Place, ...] = ("none", "cpu", "nvme")
+SHARE = 0.5  # of the free memory may go to the LLM; activations, gradients and the rest want the other half
+NVME_BLOCK = 2**20  # bytes: DeepSpeed moves nothing smaller than a block to NVMe
+NVME_BUFFERS = 5  # of pinned host memory through which tensors come back from NVMe
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides where tensors live: entries of the largest that stays, of each frozen LLM matrix, of all trained."""
+
+    threshold: int
+    matrices: tuple[int, ...]
+    bytes: int  # of these matrices
+    trained: int
+
+    @property
+    def moving(self) -> tuple[int, ...]:
+        """The matrices above the threshold."""
+        return tuple(entries for entries in self.matrices if entries > self.threshold)
+
+
+def movable(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter of a hybrid is a frozen LLM matrix."""
+    return name.startswith(LLM) and parameter.ndim > 1 and not parameter.requires_grad
+
+
+def sizes(model: Hybrid) -> Sizes:
+    """Read off a whole model, before DeepSpeed shares its tensors out."""
+    named = list(model.named_parameters())
+    matrices = [parameter for name, parameter in named if movable(name, parameter)]
+    return Sizes(
+        threshold=max(parameter.numel() for name, parameter in named if not movable(name, parameter)),
+        matrices=tuple(parameter.numel() for parameter in matrices),
+        bytes=sum(parameter.numel() * parameter.element_size() for parameter in matrices),
+        trained=sum(parameter.numel() for _, parameter in named if parameter.requires_grad),
+    )
+
+
+def place_for(wanted: str, found: Sizes, device: torch.device, nvme: Path | None, world_size: int) -> Place:
+    """Where the matrices go, the same on every worker; says so, and what stays behind."""
+    if wanted == "auto":
+        nearest = _nearest(found.bytes, world_size, device, nvme)
+        place = PLACES[agreed(PLACES.index(nearest), device)]
+        _say(f"auto is {place}: {_gb(found.bytes)} of LLM matrices over {world_size} workers, {_free(device)}")
+    else:
+        place = next(one for one in PLACES if one == wanted)
+    if place != "none" and len(found.moving) < len(found.matrices):
+        _say(
+            f"{len(found.matrices) - len(found.moving)} of {len(found.matrices)} frozen LLM matrices stay on the "
+            f"device: they are no larger than the CNN's largest tensor, {found.threshold} entries"
+        )
+    return place
+
+
+def _nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path | None) -> Place:
+    """The nearest place that has room: workers share the matrices out, those of one node hold at most all of them."""
+    if llm_bytes / world_size <= SHARE * free_bytes(device):
+        return "none"
+    if device.type != "cpu" and llm_bytes <= SHARE * free_bytes(torch.device("cpu")):
+        return "cpu"
+    if nvme is None:
+        raise InputError(
+            f"cluster.nvme: found null, but {_gb(llm_bytes)} of LLM matrices leave no room in memory ({_free(device)}) "
+            "and engine.offload is auto; allowed: a folder on an NVMe disk"
+        )
+    return "nvme"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; of the host, what can be had without swapping."""
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+
+
+def _free(device: torch.device) -> str:
+    host = torch.device("cpu")
+    of_host = f"{_gb(free_bytes(host))} free in the host's memory"
+    return of_host if device.type == "cpu" else f"{_gb(free_bytes(device))} free on {device}, {of_host}"
+
+
+def _gb(amount: float) -> str:
+    return f"{amount / 1e9:.2f} GB"
+
+
+def _say(line: str) -> None:
+    print(f"engine.offload: {line}", file=sys.stderr, flush=True)
+
+
+def offload_options(found: Sizes, place: Place, nvme: Path | None, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's `offload_param`; nothing when nothing moves."""
+    if place == "none":
+        return {}
+    options: dict[str, Any] = {"device": place, "pin_memory": torch.cuda.is_available()}
+    if place == "nvme":
+        largest = max(found.threshold, *found.matrices, 0)
+        options |= {"nvme_path": str(nvme), "buffer_size": -(-largest // world_size), "buffer_count": NVME_BUFFERS}
+    return {"offload_param": options}
+
+
+def nvme_block(found: Sizes, world_size: int) -> int:
+    """Bytes that DeepSpeed reads at a time: more than a worker's share of any tensor that is to stay."""
+    share = 4 * (-(-found.threshold // world_size))
+    return max(NVME_BLOCK, -(-(share + 1) // NVME_BLOCK) * NVME_BLOCK)

@@ -1,0 +1,131 @@
+"""A node's cache: filled from a DVC remote on S3, once however many workers ask, verified, and used again."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llm4seg.cluster.node_data import FetchFailed, NodeData, node_data
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.errors import InputError
+from llm4seg.llm.store import LayerStore
+from tests.integration.project import Project
+from tests.integration.servers import BUCKET, S3
+
+
+@pytest.fixture
+def project(workspace: Config, tmp_path: Path) -> Project:
+    """A DVC workspace with what a training reads."""
+    project = Project(tmp_path / "project")
+    project.folder.mkdir()
+    for name in ("prepared", "llm_used"):
+        shutil.copytree(getattr(workspace.paths, name), project.folder / name)
+    shutil.copy(workspace.paths.split, project.folder / "split")
+    project.dvc("init", "--no-scm", "--quiet")
+    project.dvc("add", "--quiet", "prepared", "llm_used", "split")
+    return project
+
+
+@pytest.fixture
+def pulling(project: Project, config: Config, tmp_path: Path, s3: S3) -> Config:
+    """Its config, the outputs pushed."""
+    project.dvc("remote", "add", "--default", "store", f"s3://{BUCKET}/dvc")
+    project.dvc("remote", "modify", "store", "endpointurl", s3.url)
+    for name in ("access_key_id", "secret_access_key"):
+        project.dvc("remote", "modify", "--local", "store", name, "sesame")
+    project.dvc("push", "--quiet")
+    return pull(config, project, tmp_path / "node")
+
+
+def pull(config: Config, project: Project, cache: Path) -> Config:
+    paths = {f"paths.{name}": str(project.folder / name) for name in ("prepared", "llm_used", "split")}
+    return config.override(
+        paths | {"cluster.data": "pull", "cluster.storage": "s3://x/y", "cluster.node_cache": str(cache)}
+    )
+
+
+def described(config: Config) -> NodeData:
+    data = node_data(config)
+    assert data is not None
+    return data
+
+
+def test_many_workers_fetch_once_and_the_next_run_nothing(pulling: Config, s3: S3, project: Project) -> None:
+    data = described(pulling)
+    assert "sesame" not in str(data)  # no credential goes along
+    assert data.remote["endpointurl"] == s3.url
+    shutil.rmtree(project.folder)
+    with ThreadPoolExecutor() as workers:
+        here, *others = workers.map(data.on_this_node, [pulling] * 3)
+    assert others == [here] * 2
+    cache = pulling.cluster.node_cache
+    assert all(path.is_relative_to(cache) for path in (here.paths.prepared, here.paths.split, here.paths.llm_used))
+    for case in Prepared(here.paths.prepared).cases:
+        Prepared(here.paths.prepared).grid(case)
+    LayerStore(here.paths.llm_used).load(1)
+    got = s3.got("dvc/files/md5")
+    assert len(got) == len(set(got)) > 3
+    data.on_this_node(pulling)
+    assert s3.got("dvc/files/md5") == got
+    assert {path.name for path in cache.iterdir()} == {"lock", "state", *(part.md5 for part in data.parts.values())}
+
+
+def test_a_changed_byte_is_noticed(pulling: Config, s3: S3, capfd: pytest.CaptureFixture[str]) -> None:
+    data = described(pulling)
+    layer = next(data.on_this_node(pulling).paths.llm_used.glob("layer*"))
+    sound, got = layer.read_bytes(), s3.got("dvc/files/md5")
+    layer.chmod(0o644)
+    layer.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    data.on_this_node(pulling)
+    assert layer.read_bytes() == sound
+    assert f"{layer.parent} was changed; fetching it again" in capfd.readouterr().err
+    again = s3.got("dvc/files/md5")[len(got) :]
+    assert 0 < len(again) < len(got)  # the damaged part alone
+
+
+def test_a_remote_that_gives_something_else_is_noticed(pulling: Config, s3: S3) -> None:
+    import boto3
+
+    data = described(pulling)
+    md5 = data.parts["split"].md5
+    key = f"dvc/files/md5/{md5[:2]}/{md5[2:]}"
+    boto3.client("s3", endpoint_url=s3.url).put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+    with pytest.raises(FetchFailed, match=r"node \S+: `dvc pull` from s3://llm4seg/dvc: ERROR"):
+        data.on_this_node(pulling)
+    assert not (pulling.cluster.node_cache / md5).exists()
+
+
+def test_too_small_a_disk_is_one_line(pulling: Config, s3: S3) -> None:
+    data = described(pulling)
+    vast = {name: replace(part, size=10**18) for name, part in data.parts.items()}
+    with pytest.raises(InputError, match=r"GB are free in \S+ and the run's data needs 3000000000.0 GB: make room"):
+        replace(data, parts=vast).on_this_node(pulling)
+    assert not s3.got("dvc/files/md5")
+
+
+def test_what_is_not_pushed_or_changed_is_named(project: Project, config: Config, tmp_path: Path) -> None:
+    pulling = pull(config, project, tmp_path / "node")
+    with pytest.raises(InputError, match="DVC has no default remote: run `dvc remote add -d`"):
+        node_data(pulling)
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
+    project.dvc("push", "--quiet", "prepared")
+    with pytest.raises(InputError, match=r"lacks paths.split \(split\), paths.llm_used \(llm_used\): run `dvc push`"):
+        node_data(pulling)
+    (project.folder / "split").chmod(0o644)
+    (project.folder / "split").write_text("{}")
+    with pytest.raises(InputError, match=r"split: not what dvc.lock says.*run `dvc repro`"):
+        node_data(pulling)
+
+
+def test_without_dvc_nodes_can_only_share(config: Config, project: Project, tmp_path: Path) -> None:
+    assert node_data(config) is None
+    pulling = pull(config, project, tmp_path / "node")
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
+    project.dvc("remove", "split.dvc")
+    with pytest.raises(InputError, match=r"split is no output in dvc.yaml; allowed: shared"):
+        node_data(pulling)
+    with pytest.raises(InputError, match=r"is in no DVC workspace.*allowed: shared"):
+        node_data(pulling.override({"paths.prepared": str(config.paths.prepared)}))

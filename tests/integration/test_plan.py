@@ -1,0 +1,32 @@
+"""The plan against what a step really holds: never less than that, and at most a quarter more."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm4seg.config import Config
+from llm4seg.engines.plan import images_a_worker, llm_config, measure, needs
+from tests.held import held_on
+
+ENGINES: list[dict[str, Any]] = [
+    {"engine.name": "torch"},
+    {"engine.zero": 1},
+    {"engine.zero": 2},
+    {"engine.zero": 3},
+    {"engine.zero": 3, "engine.offload": "cpu"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_the_plan_is_what_a_step_holds(config: Config, tmp_path: Path, engine: dict[str, Any], workers: int) -> None:
+    config = config.override(engine)
+    held = held_on(workers, config, tmp_path / "meeting")
+    sizes = measure(config, llm_config(config), 1, 2)
+    planned = needs(sizes, config.engine, workers, images_a_worker(config, workers) or 1)
+    assert planned.optimizer == pytest.approx(held["optimizer"], rel=0.01)
+    in_buckets = sizes.trained if config.engine.name == "torch" else 0  # DistributedDataParallel's, out of reach here
+    found = held["state"] + held["gradients"] + in_buckets
+    assert 0.98 * found <= planned.device - planned.activations + planned.host <= 1.25 * found

@@ -1,0 +1,78 @@
+"""Which tensors may leave the device, and where `auto` sends them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.engines import offload
+from llm4seg.engines.offload import Sizes, nvme_block, offload_options, place_for, sizes
+from llm4seg.errors import InputError
+from llm4seg.train import assemble
+
+LARGE = Sizes(threshold=10, matrices=(10**9,), bytes=4 * 10**9, trained=100)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def free(monkeypatch: pytest.MonkeyPatch, **gigabytes: float) -> None:
+    monkeypatch.setattr(offload, "free_bytes", lambda device: int(gigabytes[device.type] * 1e9))
+
+
+def test_only_frozen_llm_matrices_move(config: Config) -> None:
+    model = assemble(config, Prepared(config.paths.prepared))
+    found = sizes(model)
+    layer = model.bottleneck.core.layers[0]
+    assert sorted(found.matrices) == sorted(one.numel() for one in layer.parameters() if one.ndim == 2)
+    stays = [one.numel() for name, one in model.named_parameters() if not name.startswith("bottleneck.core.")]
+    assert found.threshold == max(stays)
+    assert all(entries > max(stays) for entries in found.moving)
+
+
+def test_what_is_trained_of_the_llm_stays(config: Config) -> None:
+    model = assemble(config.override({"model.llm.training": "full"}), Prepared(config.paths.prepared))
+    assert sizes(model).matrices == ()
+
+
+@pytest.mark.parametrize(
+    ("memory", "place"),
+    [({"cuda": 9.0, "cpu": 1.0}, "none"), ({"cuda": 7.0, "cpu": 9.0}, "cpu"), ({"cuda": 7.0, "cpu": 7.0}, "nvme")],
+)
+def test_auto_takes_the_nearest_place_with_room(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], memory: dict[str, float], place: str
+) -> None:
+    free(monkeypatch, **memory)
+    assert place_for("auto", LARGE, CUDA, Path("/nvme"), 1) == place
+    assert f"auto is {place}: 4.00 GB of LLM matrices" in capfd.readouterr().err
+
+
+def test_auto_shares_the_matrices_out_over_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, cuda=7.0, cpu=1.0)
+    assert place_for("auto", LARGE, CUDA, None, 2) == "none"
+
+
+def test_auto_without_room_names_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, cpu=1.0)
+    with pytest.raises(InputError, match=r"cluster\.nvme: found null"):
+        place_for("auto", LARGE, CPU, None, 1)
+
+
+def test_matrices_smaller_than_the_cnns_tensors_are_named(capfd: pytest.CaptureFixture[str]) -> None:
+    mixed = Sizes(threshold=100, matrices=(50, 200), bytes=1000, trained=100)
+    assert place_for("cpu", mixed, CPU, None, 1) == "cpu"
+    assert "1 of 2 frozen LLM matrices stay" in capfd.readouterr().err
+
+
+def test_a_tensor_that_stays_is_smaller_than_what_goes_to_nvme() -> None:
+    found = Sizes(threshold=3 * 2**20, matrices=(2**24,), bytes=2**26, trained=1)
+    for workers in (1, 2, 64):
+        assert 4 * -(-found.threshold // workers) < nvme_block(found, workers)
+    options = offload_options(found, "nvme", Path("/nvme"), 2)["offload_param"]
+    assert options["buffer_size"] == 2**23
+
+
+@pytest.mark.parametrize("place", ["cpu", "nvme", "auto"])
+def test_offload_needs_zero_3(config: Config, place: str) -> None:
+    with pytest.raises(InputError, match="needs name: deepspeed and zero: 3"):
+        config.override({"engine.offload": place, "engine.zero": 1, "cluster.nvme": "/nvme"})
