@@ -5,7 +5,11 @@ Resizing is plain: each axis by its own factor, as in the paper, so the aspect r
 
 import numpy as np
 
+from llm4seg.errors import InputError
 from llm4seg.sections import Data
+
+# ImageNet's mean and standard deviation of red, green and blue
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalise(image_CS: np.ndarray, section: Data) -> np.ndarray:
@@ -14,6 +18,8 @@ def normalise(image_CS: np.ndarray, section: Data) -> np.ndarray:
     zscore: mean 0 and standard deviation 1 of each channel of the case (a constant channel becomes 0).
     window: data.window becomes 0 to 1, what is outside is clipped.
     unit: 0 to 1; 8-bit images by their range of 255, others by the case's minimum and maximum.
+    released: what LLM4Seg's released code makes of an 8-bit colour picture, for the networks trained with it: channels in
+    the order BGR, normalised by ImageNet's statistics in the order RGB, then divided by 255 once more.
     """
     image = image_CS.astype(np.float64)
     match section.intensity:
@@ -28,7 +34,17 @@ def normalise(image_CS: np.ndarray, section: Data) -> np.ndarray:
         case "unit":
             low, high = (0.0, 255.0) if image_CS.dtype == np.uint8 else (image.min(), image.max())
             image = (image - low) / max(high - low, 1e-12)
+        case "released":
+            image = _as_released(image_CS)
     return image.astype(np.float32)
+
+
+def _as_released(image_CS: np.ndarray) -> np.ndarray:
+    if image_CS.dtype != np.uint8 or len(image_CS) != len(MEAN):
+        found = f"{len(image_CS)} channels of {image_CS.dtype}"
+        raise InputError(f"data.intensity: found released, but the images have {found}, allowed: 3 of uint8")
+    mean, spread = (np.reshape(values, (-1, *[1] * (image_CS.ndim - 1))) for values in (MEAN, SPREAD))
+    return (image_CS[::-1] / 255 - mean) / spread / 255
 
 
 def resize_image(image_CS: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -71,7 +71,7 @@ class Data(Section):
     dataset: Literal["brain-mri", "lung-ct", "phantom", "folder"]
     spatial_dims: Literal[2, 3]
     size: tuple[PositiveInt, ...]
-    intensity: Literal["zscore", "window", "unit"]
+    intensity: Literal["zscore", "window", "unit", "released"]
     window: tuple[float, float]
     folder: FolderData
     phantom: PhantomData

@@ -73,7 +73,7 @@ BAD_VALUES = [
     ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom' or 'folder'"),
     ("data.spatial_dims", 4, "found 4", "2 or 3"),
     ("data.size", [0, 128], "found 0", "greater than 0"),
-    ("data.intensity", "rank", "found 'rank'", "'zscore', 'window' or 'unit'"),
+    ("data.intensity", "rank", "found 'rank'", "'zscore', 'window', 'unit' or 'released'"),
     ("data.folder.classes", {}, "found {}", "at least 1"),
     ("data.folder.classes", {"lesion": [0]}, "found 0", "greater than 0"),
     ("data.folder.group", "patient", "found 'patient'", "exactly one group"),

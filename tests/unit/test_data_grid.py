@@ -7,6 +7,7 @@ import pytest
 
 from llm4seg.config import Config
 from llm4seg.data.grid import normalise, resize_image, resize_labels
+from llm4seg.errors import InputError
 from llm4seg.sections import Data
 from tests.tiny import PARAMS
 
@@ -34,6 +35,20 @@ def test_unit_goes_by_8_bits_or_by_the_extremes() -> None:
     assert normalise(np.array(pixels, dtype=np.uint8), section("unit"))[0, 0] == pytest.approx([0, 0.2, 0.4])
     assert normalise(np.array(pixels, dtype=np.int16), section("unit"))[0, 0] == pytest.approx([0, 0.5, 1])
     assert not normalise(np.full((1, 2, 2), 7, dtype=np.int16), section("unit")).any()
+
+
+def test_released_is_what_the_released_code_does() -> None:
+    """Read as blue, green, red; the statistics are those of red, green, blue; divided by 255 at both ends."""
+    red, green, blue = 255, 51, 0
+    image = np.array([[[red]], [[green]], [[blue]]], dtype=np.uint8)
+    expected = [(0 - 0.485) / 0.229 / 255, (0.2 - 0.456) / 0.224 / 255, (1 - 0.406) / 0.225 / 255]
+    assert normalise(image, section("released")).ravel() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("image", [np.zeros((1, 2, 2), np.uint8), np.zeros((3, 2, 2), np.int16)])
+def test_released_is_for_colour_pictures(image: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"data\.intensity: found released, but .*, allowed: 3 of uint8"):
+        normalise(image, section("released"))
 
 
 def test_resizing_to_the_same_size_changes_nothing() -> None:
