@@ -18,8 +18,8 @@ def normalise(image_CS: np.ndarray, section: Data) -> np.ndarray:
     zscore: mean 0 and standard deviation 1 of each channel of the case (a constant channel becomes 0).
     window: data.window becomes 0 to 1, what is outside is clipped.
     unit: 0 to 1; 8-bit images by their range of 255, others by the case's minimum and maximum.
-    released: what LLM4Seg's released code makes of an 8-bit colour picture, for the networks trained with it: channels in
-    the order BGR, normalised by ImageNet's statistics in the order RGB, then divided by 255 once more.
+    released: what LLM4Seg's released code makes of an 8-bit colour picture, for the networks trained with it: channels
+    in the order BGR, normalised by ImageNet's statistics in the order RGB, then divided by 255 once more.
     """
     image = image_CS.astype(np.float64)
     match section.intensity:

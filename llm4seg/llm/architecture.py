@@ -89,7 +89,7 @@ def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise InputError naming a tensor with infinite values or NaN. Once is enough: the store's sha256 is of its bytes."""
+    """Raise InputError naming a tensor with infinite values or NaN. Once is enough: the store has the sha256."""
     for name, tensor in tensors.items():
         if not torch.stack(tensor.aminmax()).isfinite().all():  # needs no memory; NaN comes through
             raise InputError(f"{where}: {name} holds values that are not finite")
