@@ -1,17 +1,63 @@
 """Several training processes on this machine without a cluster: what `fit` computes on a number of workers."""
 
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from llm4seg.config import Config
-from llm4seg.run import Row
+import torch
+import torch.distributed as dist
 
-ROOT = Path(__file__).parents[1]
+from llm4seg.config import Config
+from llm4seg.errors import Left
+from llm4seg.run import GO_ON, LEAVE, LocalRun, Row
+from llm4seg.train import fit
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.preloaded"])  # imported once, not by each process
+PATIENCE = 400  # seconds
+
+
+def on_group(workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What a function returns in each of some processes of one gloo group; its first argument is the rank."""
+    with tempfile.TemporaryDirectory() as meeting, ProcessPoolExecutor(workers, FORKS) as processes:
+        started = [
+            processes.submit(_member, rank, workers, meeting, function, arguments) for rank in range(workers)
+        ]  # none is free before all have met, so each gets a process of its own
+        return [one.result(timeout=PATIENCE) for one in started]
+
+
+def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers))
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{meeting}/group", workers)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+    try:
+        return function(rank, *arguments)
+    finally:
+        dist.barrier()  # nobody leaves while another still listens
+        dist.destroy_process_group()
+
+
+class GroupRun(LocalRun):
+    """One worker's run: rank 0 writes the checkpoints; all leave after so many optimizer steps of theirs, if told."""
+
+    def __init__(self, rank: int, workers: int, folder: Path, stop_after: int | None = None) -> None:
+        super().__init__(folder)
+        self.rank, self.local_rank, self.world_size = rank, rank, workers
+        self._steps, self._stop_after = 0, stop_after
+
+    def report(self, row: Row | None, save: Any) -> None:
+        if self.rank == 0:
+            super().report(row, save)
+        dist.barrier()
+
+    def asks(self) -> int:
+        self._steps += 1
+        return LEAVE if self._steps == self._stop_after else GO_ON
 
 
 def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = None) -> list[Row]:
@@ -20,59 +66,12 @@ def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = 
     `stop_after`: leave with a checkpoint after that many optimizer steps; what is returned is then empty.
     """
     params = config.override({"cluster.workers": [1, workers]}).plain()
-    with tempfile.TemporaryDirectory() as meeting:
-        order = {"params": params, "folder": str(folder), "workers": workers, "stop": stop_after}
-        (Path(meeting) / "order.json").write_text(json.dumps(order))
-        started = [_start(rank, workers, meeting) for rank in range(workers)]
-        ended = [process.communicate(timeout=240)[0] for process in started]
-    assert all(process.returncode == 0 for process in started), f"exit codes {[p.returncode for p in started]}"
-    return list(json.loads(ended[0].splitlines()[-1]))
+    history: list[Row] = on_group(workers, _fit, workers, params, folder, stop_after)[0]
+    return history
 
 
-def _start(rank: int, workers: int, meeting: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.group", meeting]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def main() -> None:
-    """One worker: reads its orders from the meeting place, prints its history as the last line."""
-    import torch
-    import torch.distributed as dist
-
-    from llm4seg.errors import Left
-    from llm4seg.run import GO_ON, LEAVE, LocalRun
-    from llm4seg.train import fit
-
-    meeting = Path(sys.argv[1])
-    order = json.loads((meeting / "order.json").read_text())
-    torch.set_num_threads(1)
-
-    class GroupRun(LocalRun):
-        rank = int(os.environ["RANK"])
-        local_rank = rank
-        world_size = order["workers"]
-        steps = 0
-
-        def report(self, row: Row | None, save: Any) -> None:
-            if self.rank == 0:
-                super().report(row, save)
-            dist.barrier()
-
-        def asks(self) -> int:
-            self.steps += 1
-            return LEAVE if self.steps == order["stop"] else GO_ON
-
-    store = dist.FileStore(str(meeting / "group"), GroupRun.world_size)
-    dist.init_process_group("gloo", store=store, rank=GroupRun.rank, world_size=GroupRun.world_size)
+def _fit(rank: int, workers: int, params: dict[str, Any], folder: Path, stop_after: int | None) -> list[Row]:
     try:
-        history = fit(Config.parse(order["params"]), GroupRun(Path(order["folder"])))
+        return fit(Config.parse(params), GroupRun(rank, workers, folder, stop_after))
     except Left:
-        history = []
-    print(json.dumps(history), flush=True)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+        return []

@@ -1,10 +1,5 @@
 """The global batch decides: any number of workers, any engine, interrupted anywhere, compute the same training."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +8,14 @@ import torch
 from torch import nn
 
 from llm4seg.checkpoint import Checkpoint
+from llm4seg.collectives import total
 from llm4seg.config import Config
 from llm4seg.engines.batchnorm import GlobalBatchNorm
 from llm4seg.files import sha256_file
 from llm4seg.run import LocalRun, Row
 from llm4seg.train import Diverged, fit
 from llm4seg.trained import WEIGHTS
-from tests.group import ROOT, fit_on
+from tests.group import fit_on, on_group
 from tests.integration.test_engines import ENGINES, assert_same
 
 # larger steps would blow up the rounding of gradients that are zero in theory, see test_engines
@@ -110,41 +106,16 @@ def LocalCases(config: Config) -> Any:  # noqa: N802
     return read_split(config.paths.split)
 
 
-TWO = """
-import os, sys
-import torch
-import torch.distributed as dist
-from tests.integration.test_workers import {what}
-store = dist.FileStore(sys.argv[1], 2)
-dist.init_process_group("gloo", store=store, rank=int(os.environ["RANK"]), world_size=2)
-{what}(int(os.environ["RANK"]), sys.argv[2])
-dist.destroy_process_group()
-"""
-
-
-def on_two(what: Any, result: Path) -> Any:
-    """What a function of this file saved to `result`, run by two processes of a group."""
-    with tempfile.TemporaryDirectory() as meeting:
-        command = [sys.executable, "-c", TWO.format(what=what.__name__), f"{meeting}/group", str(result)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        both = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}, cwd=ROOT) for rank in (0, 1)]
-        assert [process.wait(timeout=120) for process in both] == [0, 0]
-    return json.loads(result.read_text())
-
-
-def save_total(rank: int, result: str) -> None:
+def gradient_of_a_total(rank: int) -> float:
     """loss = (a + b)^2 computed on both from the total; engines take the mean of what each gets."""
-    from llm4seg.collectives import total
-
     mine = torch.tensor([1.0, 2.0][rank], requires_grad=True)
     total(mine).square().backward()
-    if rank == 0:
-        Path(result).write_text(json.dumps([float(mine.grad)]))  # type: ignore[arg-type]
+    return float(mine.grad)  # type: ignore[arg-type]
 
 
-def test_the_gradient_of_a_total_is_that_of_the_whole_times_the_workers(tmp_path: Path) -> None:
+def test_the_gradient_of_a_total_is_that_of_the_whole_times_the_workers() -> None:
     """d (a + b)^2 / da = 6, from each of two workers; the mean over them of what parameters get is that of one."""
-    assert on_two(save_total, tmp_path / "result") == [12.0]
+    assert on_group(2, gradient_of_a_total) == [12.0, 12.0]
 
 
 def _norms(kind: Any) -> Any:
@@ -156,7 +127,7 @@ def _norms(kind: Any) -> Any:
     return norm, images, torch.randn_like(images)
 
 
-def save_batch_norm(rank: int, result: str) -> None:
+def batch_norm(rank: int) -> list[Any]:
     """Two steps in training and one in evaluation, each process on its half of the batch."""
     norm, images, weights = _norms(GlobalBatchNorm)
     mine = images[2 * rank : 2 * rank + 2].clone().requires_grad_()
@@ -166,14 +137,12 @@ def save_batch_norm(rank: int, result: str) -> None:
     gradients = [norm.weight.grad, norm.bias.grad]
     for gradient in gradients:
         torch.distributed.all_reduce(gradient)
-    if rank == 1:
-        tensors = [*out, norm(mine), mine.grad, *gradients, norm.running_mean, norm.running_var]
-        Path(result).write_text(json.dumps([tensor.tolist() for tensor in tensors]))
+    tensors = [*out, norm(mine), mine.grad, *gradients, norm.running_mean, norm.running_var]
+    return [tensor.tolist() for tensor in tensors]
 
 
-@pytest.mark.parametrize("momentum", [0.1])
-def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path, momentum: float) -> None:
-    found = [torch.tensor(value) for value in on_two(save_batch_norm, tmp_path / "result")]
+def test_batch_norm_over_two_processes_is_that_of_the_whole_batch() -> None:
+    found = [torch.tensor(value) for value in on_group(2, batch_norm)[1]]
     norm, images, weights = _norms(nn.BatchNorm2d)
     images.requires_grad_()
     out = [norm(images), norm(images * 2)]
