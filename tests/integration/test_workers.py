@@ -54,7 +54,7 @@ def test_left_within_an_epoch_and_gone_on_with_is_equal_bit_for_bit(
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_gone_on_with_by_other_engines_on_other_numbers_of_workers(config: Config, tmp_path: Path, name: str) -> None:
     config = config.override(EIGHT | OPTIMIZERS[name])
-    whole = fit(config.override(ENGINES["torch"]), LocalRun(tmp_path / "whole"))
+    whole = fit_on(1, config.override(ENGINES["torch"]), tmp_path / "whole")
     parts = tmp_path / "parts"
     for workers, engine, stop_after in ((2, "zero 1", 1), (1, "zero 3", 2), (4, "zero 2", 1)):
         assert fit_on(workers, config.override(ENGINES[engine]), parts, stop_after) == []
