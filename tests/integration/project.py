@@ -42,6 +42,7 @@ class Project:
                 "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site cache"),
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                 "COLUMNS": "200",
+                "DVC_NO_ANALYTICS": "1",
             }
         )
 
