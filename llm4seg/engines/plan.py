@@ -15,14 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
-from llm4seg.engines.offload import NVME_BLOCK, NVME_BUFFERS, movable
+from llm4seg.engines.offload import NVME_BLOCK, NVME_BUFFERS, movable, nearest
 from llm4seg.errors import InputError
 from llm4seg.llm.architecture import final_norm, skeleton
 from llm4seg.llm.sources import open_source
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.losses import build_loss, out_channels
 from llm4seg.models import Hybrid, build_model
-from llm4seg.sections import Engine
+from llm4seg.sections import Cluster, Engine
 
 SLOTS = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
 
@@ -177,6 +177,7 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
     in_use = sum(sorted((matrix for matrix in sizes.matrices if matrix > sizes.threshold), reverse=True)[:2])
     if workers == 1 and engine.offload == "none":
         in_use = 0  # a share is the whole, so nothing is copied to gather it
+    assert engine.offload != "auto", "which `decided` replaces"
     gathered = sizes.trained if workers > 1 else 0
     here = gathered + 2 * share + sizes.rest + stays + in_use
     gradients, optimizer = sizes.trained + share, sizes.slots * share
@@ -190,6 +191,22 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
             return Needs(here, gradients, optimizer, activations, host=host, nvme=sum(moved))
         case _:
             return Needs(here + sum(shared), gradients, optimizer, activations)
+
+
+def decided(config: Config, sizes: Sizes, workers: int) -> Engine:
+    """The engine section, with what the engine would make of `offload: auto` for some workers on a machine like this.
+
+    Raises InputError where it would.
+    """
+    if config.engine.offload != "auto":
+        return config.engine
+    place = nearest(sizes.frozen, workers, device_here(config.cluster), config.cluster.nvme)
+    return config.engine.model_copy(update={"offload": place})
+
+
+def device_here(section: Cluster) -> torch.device:
+    """What a worker on this machine would train on."""
+    return torch.device("cuda" if torch.cuda.is_available() and section.device != "cpu" else "cpu")
 
 
 def images_a_worker(config: Config, workers: int) -> int | None:
