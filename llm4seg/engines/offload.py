@@ -7,7 +7,8 @@ rest: the CNN, the adapters, and whatever of the LLM is trained. A frozen matrix
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,6 @@ Place = Literal["none", "cpu", "nvme"]
 PLACES: tuple[Place, ...] = ("none", "cpu", "nvme")
 SHARE = 0.5  # of the free memory may go to the LLM; activations, gradients and the rest want the other half
 NVME_BLOCK = 2**20  # bytes: DeepSpeed moves nothing smaller than a block to NVMe
-NVME_BUFFERS = 5  # of pinned host memory through which tensors come back from NVMe
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Sizes:
     threshold: int
     matrices: tuple[int, ...]
     bytes: int  # of these matrices
+    together: int  # of these matrices, the most that are used at a time
     trained: int
 
     @property
@@ -56,8 +57,14 @@ def sizes(model: Hybrid) -> Sizes:
         threshold=max(parameter.numel() for name, parameter in named if not movable(name, parameter)),
         matrices=tuple(parameter.numel() for parameter in matrices),
         bytes=sum(parameter.numel() * parameter.element_size() for parameter in matrices),
+        together=together(name for name, parameter in named if movable(name, parameter)),
         trained=sum(parameter.numel() for _, parameter in named if parameter.requires_grad),
     )
+
+
+def together(matrices: Iterable[str]) -> int:
+    """How many of these matrices are used at a time, at most: one layer's, where its activations are computed again."""
+    return max(Counter(name.removeprefix(LLM).split(".")[1] for name in matrices).values(), default=0)
 
 
 def dtype_of_matrices(model: Hybrid) -> torch.dtype:
@@ -116,19 +123,21 @@ def _gb(amount: float) -> str:
 
 
 def offload_options(found: Sizes, place: Place, nvme: Path | None, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's `offload_param`; nothing when nothing moves."""
+    """What DeepSpeed is told of the matrices that move; nothing when nothing moves."""
     if place == "none":
         return {}
     options: dict[str, Any] = {"device": place, "pin_memory": torch.cuda.is_available()}
-    if place == "nvme":
-        largest = max(found.threshold, *found.matrices, 0)
-        assert nvme is not None
-        options |= {
-            "nvme_path": str(swap_folder(nvme)),
-            "buffer_size": -(-largest // world_size),
-            "buffer_count": NVME_BUFFERS,
-        }
-    return {"offload_param": options}
+    if place == "cpu":
+        return {"offload_param": options}
+    assert nvme is not None
+    largest = max(found.threshold, *found.matrices, 0)
+    options |= {
+        "nvme_path": str(swap_folder(nvme)),
+        "buffer_size": -(-largest // world_size),
+        "buffer_count": found.together,
+    }
+    # by default it reads ahead in the order of the step before, and runs out of buffers when another comes: evaluation
+    return {"offload_param": options, "stage3_prefetch_bucket_size": 0}
 
 
 def swap_folder(nvme: Path) -> Path:

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
-from llm4seg.engines.offload import NVME_BLOCK, NVME_BUFFERS, movable, nearest
+from llm4seg.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.errors import InputError
 from llm4seg.llm.architecture import final_norm, skeleton
 from llm4seg.llm.sources import open_source
@@ -33,6 +33,7 @@ class Sizes:
 
     trained: int
     matrices: tuple[int, ...]  # each frozen LLM matrix
+    together: int  # of these, how many are used at a time
     rest: int  # frozen vectors and buffers
     slots: int  # of the optimizer, as multiples of `trained`
     threshold: int  # the largest tensor that stays on the device
@@ -91,6 +92,7 @@ def measure(config: Config, llm: dict[str, Any] | None, channels: int, classes: 
     return Sizes(
         trained=trained,
         matrices=matrices,
+        together=together(name for name, one in named if movable(name, one)),
         rest=whole - trained - sum(matrices),
         slots=SLOTS[config.optimizer.name],
         threshold=max(_bytes(one) for name, one in named if not movable(name, one)),
@@ -186,7 +188,7 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
             return Needs(here, gradients, optimizer, activations, host=sum(shared))
         case "nvme":
             moved = [one for one in shared if one >= NVME_BLOCK]
-            buffers = NVME_BUFFERS * max(shared, default=0)
+            buffers = sizes.together * max(shared, default=0)
             host = sum(shared) - sum(moved) + buffers
             return Needs(here, gradients, optimizer, activations, host=host, nvme=sum(moved))
         case _:

@@ -35,7 +35,7 @@ def wide(workspace: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The workspace with an LLM whose every matrix is large enough for ZeRO 3 to shard, and to move to NVMe."""
     folder = tmp_path_factory.mktemp("wide")
     shape = {"hidden_size": 768, "intermediate_size": 768, "num_attention_heads": 12, "num_key_value_heads": 12}
-    store = tiny_store(folder, (1,), **shape, head_dim=64, num_hidden_layers=2)
+    store = tiny_store(folder, (0, 1), **shape, head_dim=64, num_hidden_layers=2)
     return workspace.override({"paths.llm_used": str(store.folder), "model.llm.weights": "random"})
 
 
@@ -62,17 +62,23 @@ def test_zero_3_shards_large_matrices(wide: Config, tmp_path: Path, option: str)
         assert_same(history, by_torch)
 
 
-@pytest.mark.parametrize("option", ["fp32", "bf16", "LoRA"])
+TWO = {"model.llm.layer": [0, 1]}
+ON_NVME: dict[str, dict[str, Any]] = {name: OPTIONS[name] for name in ("fp32", "bf16", "LoRA", "checkpointing")}
+ON_NVME |= {"two layers": TWO, "two layers, checkpointing with LoRA": TWO | OPTIONS["checkpointing with LoRA"]}
+
+
+@pytest.mark.parametrize("option", ON_NVME)
 def test_matrices_on_nvme_compute_the_same(wide: Config, tmp_path: Path, option: str) -> None:
+    """Training and evaluation in turn, which use them in different orders."""
     needs_nvme()
-    config = wide.override(SGD | OPTIONS[option] | {"cluster.nvme": str(tmp_path / "nvme")})
+    config = wide.override(SGD | ON_NVME[option] | {"cluster.nvme": str(tmp_path / "nvme")})
     by_torch, swapped = (
         fit(config.override(engine), LocalRun(tmp_path / "run" / engine.get("engine.offload", "none")))
         for engine in (ENGINES["torch"], NVME)
     )
     assert_same(swapped, by_torch)
     matrices = sorted((tmp_path / "nvme").rglob("*.swp"))
-    assert len(matrices) == 7
+    assert len(matrices) == (14 if "two" in option else 7)
     assert all(file.stat().st_size >= 768**2 * (2 if option == "bf16" else 4) for file in matrices)
 
 

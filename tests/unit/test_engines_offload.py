@@ -14,7 +14,7 @@ from llm4seg.engines.offload import Place, Sizes, nvme_block, offload_options, p
 from llm4seg.errors import InputError
 from llm4seg.train import assemble
 
-LARGE = Sizes(threshold=10, matrices=(10**9,), bytes=4 * 10**9, trained=100)
+LARGE = Sizes(threshold=10, matrices=(10**9,), bytes=4 * 10**9, together=1, trained=100)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -30,6 +30,7 @@ def test_only_frozen_llm_matrices_move(config: Config) -> None:
     stays = [one.numel() for name, one in model.named_parameters() if not name.startswith("bottleneck.core.")]
     assert found.threshold == max(stays)
     assert all(entries > max(stays) for entries in found.moving)
+    assert found.together == 7
 
 
 def test_what_is_trained_of_the_llm_stays(config: Config) -> None:
@@ -62,18 +63,18 @@ def test_auto_without_room_names_the_parameter(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_matrices_smaller_than_the_cnns_tensors_are_named() -> None:
-    mixed = Sizes(threshold=100, matrices=(50, 200), bytes=1000, trained=100)
+    mixed = Sizes(threshold=100, matrices=(50, 200), bytes=1000, together=2, trained=100)
     (line,) = remarks("cpu", "cpu", mixed, CPU, 1)
     assert "1 of 2 frozen LLM matrices stay" in line
     assert not list(remarks("cpu", "cpu", LARGE, CPU, 1))
 
 
 def test_a_tensor_that_stays_is_smaller_than_what_goes_to_nvme() -> None:
-    found = Sizes(threshold=3 * 2**20, matrices=(2**24,), bytes=2**26, trained=1)
+    found = Sizes(threshold=3 * 2**20, matrices=(2**24,), bytes=2**26, together=7, trained=1)
     for workers in (1, 2, 64):
         assert 4 * -(-found.threshold // workers) < nvme_block(found, workers)
     options = offload_options(found, "nvme", Path("/nvme"), 2)["offload_param"]
-    assert options["buffer_size"] == 2**23
+    assert (options["buffer_size"], options["buffer_count"]) == (2**23, 7)
 
 
 def test_each_process_has_its_own_folder_on_nvme_and_those_of_dead_ones_go(tmp_path: Path) -> None:
