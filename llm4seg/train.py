@@ -80,6 +80,7 @@ class Trainer:
         self.data, self.split = Prepared(config.paths.prepared), read_split(config.paths.split)
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
+        self.check_validation()
         model, saved = assemble(config, self.data), newest(run)
         if saved:
             model.load_weights(saved.model)
@@ -140,6 +141,14 @@ class Trainer:
 
     def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
         return load_batch(self.data, cases, self.run.device)
+
+    def check_validation(self) -> None:
+        """Refuse a validation part in which no class occurs: its Dice would be no number to choose weights by."""
+        if not any(self.data.grid(case)[1].any() for case in self.split.val):
+            raise InputError(
+                f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
+                f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
+            )
 
     def check_finite(self, value: float, what: str, where: str) -> None:
         """Stop before what is no number spoils a checkpoint."""

@@ -21,8 +21,11 @@ def problems(config: Config) -> Iterator[str]:
         yield "model.backbone: smp needs more packages: pip install -e '.[smp]' beside the CUDA build of torch"
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
-    if config.engine.offload == "nvme":
-        yield from _compiler()
+    if config.engine.compile:
+        yield from _compiler("engine.compile: true", "engine.compile: false")
+    if config.engine.offload == "nvme":  # DeepSpeed compiles its asynchronous file reader on first use
+        yield from _compiler("engine.offload: nvme", "engine.offload: cpu")
+        yield from _libaio()
     if config.cluster.device == "cuda":
         yield from _cuda()
 
@@ -34,10 +37,12 @@ def _disk(path: Path) -> Iterator[str]:
         yield f"{there}: {free:.1f} GB are free and {FREE_GB} GB are needed: make room, or move `paths` in params.yaml"
 
 
-def _compiler() -> Iterator[str]:
-    """DeepSpeed compiles its asynchronous file reader on first use; nothing else here needs a compiler."""
+def _compiler(option: str, instead: str) -> Iterator[str]:
     if shutil.which("g++") is None:
-        yield "engine.offload: nvme needs a C++ compiler: apt-get install g++, or engine.offload: cpu"
+        yield f"{option} needs a C++ compiler: apt-get install g++, or {instead}"
+
+
+def _libaio() -> Iterator[str]:
     if not Path("/usr/include/libaio.h").exists():
         yield "engine.offload: nvme needs libaio: apt-get install libaio-dev, or engine.offload: cpu"
 

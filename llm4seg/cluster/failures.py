@@ -2,10 +2,11 @@
 
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train import ControllerError, TrainingFailedError
+from ray.train import ControllerError, TrainingFailedError, UserCallback
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.errors import InputError
@@ -23,6 +24,18 @@ ECHOES = ("Connection", "gloo", "NCCL", "socket")  # what the other workers say 
 
 class TrainingFailed(InputError):
     """A training ended for a reason that starting again did not mend."""
+
+
+class EndForGood(UserCallback):
+    """Ends a training whose worker fails in a way that would only come again, whatever the other workers wait for.
+
+    Runs in Ray's controller, which starts workers again after their own errors, and ends after a callback's.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, InputError):
+                raise error
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -49,8 +62,10 @@ def is_the_controllers(error: BaseException) -> bool:
     return isinstance(error, RayActorError)
 
 
-def named(error: TrainingFailedError | RayActorError, retries: int) -> TrainingFailed:
+def named(error: TrainingFailedError | RayActorError, retries: int) -> InputError:
     """What made a training fail for good."""
+    if isinstance(error, ControllerError) and isinstance(error.controller_failure, InputError):
+        return error.controller_failure  # from `EndForGood`
     failures = getattr(error, "worker_failures", {})
     if not failures:
         return TrainingFailed(f"the training could not go on: {_last_line(error)}")

@@ -17,14 +17,13 @@ from ray.train import (
     ScalingConfig,
     TrainingFailedError,
     UserCallback,
-    get_context,
 )
 from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
-from llm4seg.cluster.failures import is_out_of_memory, is_the_controllers, named, out_of_memory
+from llm4seg.cluster.failures import EndForGood, is_out_of_memory, is_the_controllers, named, out_of_memory
 from llm4seg.cluster.node_data import NodeData, node_data
 from llm4seg.cluster.run import RayRun
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
@@ -54,20 +53,17 @@ class Outcome:
 
 
 def worker(order: dict[str, Any]) -> dict[str, Any]:
-    """What every Ray Train worker runs. An error that would only come again is returned, not raised, which retries."""
+    """What every Ray Train worker runs. Of what it raises, an InputError ends the training: see `EndForGood`."""
     try:
         return _train(order)
     except Left:
         return {"left": True}
-    except Diverged as error:  # all workers see the same loss
+    except Diverged as error:  # all workers see the same loss, and returning lets the last upload end
         return {"error": str(error)}
-    except (InputError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise
-        cause = out_of_memory(error) if isinstance(error, RuntimeError) else error
-        if get_context().get_world_size() > 1:  # the others would wait for this one
-            raise cause from None
-        return {"error": str(cause)}
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from None
+        raise
 
 
 def _train(order: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +105,7 @@ def train_on_ray(
         name=name,
         storage_path=storage(config),
         failure_config=FailureConfig(max_failures=config.cluster.max_failures),
-        callbacks=list(callbacks),
+        callbacks=[EndForGood(), *callbacks],
     )
     trainer = TorchTrainer(
         worker,

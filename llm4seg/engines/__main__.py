@@ -10,7 +10,8 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.engines.plan import Sizes, images_a_worker, llm_config, measure, needs
+from llm4seg.engines.offload import free_memory
+from llm4seg.engines.plan import Sizes, decided, device_here, images_a_worker, llm_config, measure, needs
 from llm4seg.errors import InputError
 from llm4seg.sections import Engine
 
@@ -20,23 +21,26 @@ NOTE = """MB a worker. Activations: what the forward pass keeps, an estimate; me
 (n): training.batch_size cannot be shared out over so many workers; one image each is counted."""
 
 
-def engines(engine: Engine) -> Iterator[tuple[str, Engine]]:
-    """Every engine there is, by a name for people."""
-    yield "torch", engine.model_copy(update={"name": "torch", "offload": "none"})
-    for zero in (0, 1, 2, 3):
-        update = {"name": "deepspeed", "zero": zero, "offload": "none"}
-        yield f"ZeRO {zero}", engine.model_copy(update=update)
-    for offload in ("cpu", "nvme"):
-        update = {"name": "deepspeed", "zero": 3, "offload": offload}
-        yield f"ZeRO 3, offload {offload}", engine.model_copy(update=update)
+def engines(engine: Engine) -> Iterator[Engine]:
+    """Every engine there is."""
+    yield engine.model_copy(update={"name": "torch", "offload": "none"})
+    for zero, offload in ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (3, "cpu"), (3, "nvme")):
+        yield engine.model_copy(update={"name": "deepspeed", "zero": zero, "offload": offload})
 
 
-def add(table: Table, label: str, config: Config, sizes: Sizes, engine: Engine, workers: int) -> None:
+def name(engine: Engine) -> str:
+    """An engine's name for people."""
+    if engine.name == "torch":
+        return "torch"
+    return f"ZeRO {engine.zero}" + (f", offload {engine.offload}" if engine.offload != "none" else "")
+
+
+def add(table: Table, config: Config, sizes: Sizes, engine: Engine, workers: int) -> None:
     """A row of a table."""
     images = images_a_worker(config, workers)
     found = needs(sizes, engine, workers, images or 1)
     count = str(workers) if images else f"({workers})"
-    table.add_row(label, count, *(f"{getattr(found, column) / 1e6:,.1f}" for column in COLUMNS))
+    table.add_row(name(engine), count, *(f"{getattr(found, column) / 1e6:,.1f}" for column in COLUMNS))
 
 
 def table(title: str) -> Table:
@@ -51,15 +55,15 @@ def plan(config: Config) -> Iterator[Table]:
     """The config's own engine, then every engine; each on 1 to 64 workers."""
     data = Prepared(config.paths.prepared)
     sizes = measure(config, llm_config(config), data.channels, len(data.classes))
-    own = table(f"this config ({config.engine.name}, offload {config.engine.offload})")
-    name = f"ZeRO {config.engine.zero}" if config.engine.name == "deepspeed" else "torch"
+    auto = f"; auto goes by what is free here, {free_memory(device_here(config.cluster))}"
+    own = table(f"this config ({name(config.engine)}{auto if config.engine.offload == 'auto' else ''})")
     for workers in WORKERS:
-        add(own, name, config, sizes, config.engine, workers)
+        add(own, config, sizes, decided(config, sizes, workers), workers)
     yield own
     every = table("every engine")
-    for label, engine in engines(config.engine):
+    for engine in engines(config.engine):
         for workers in WORKERS:
-            add(every, label, config, sizes, engine, workers)
+            add(every, config, sizes, engine, workers)
         every.add_section()
     yield every
 

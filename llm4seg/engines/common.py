@@ -15,9 +15,8 @@ SLOT = "{slot}/{name}"  # how a state names a slot of the optimizer for a parame
 STEP = "step"
 
 
-def place(model: Hybrid, section: Engine, device: torch.device) -> None:
-    """Bring a model to its device, in the layout, precision and BatchNorm that training wants."""
-    model.to(device)
+def prepare(model: Hybrid, section: Engine, device: torch.device) -> None:
+    """Give a model the layout, precision and BatchNorm that training on a device wants. It does not go there yet."""
     synchronise(model, device)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:

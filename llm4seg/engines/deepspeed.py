@@ -12,13 +12,22 @@ from llm4seg.engines.common import (
     SLOT,
     STEP,
     copied,
-    place,
+    prepare,
     resume_schedule,
     schedule_state,
     slots,
     trained,
 )
-from llm4seg.engines.offload import Place, Sizes, nvme_block, offload_options, place_for, sizes
+from llm4seg.engines.offload import (
+    Place,
+    Sizes,
+    dtype_of_matrices,
+    nvme_block,
+    offload_options,
+    place_for,
+    remarks,
+    sizes,
+)
 from llm4seg.engines.zero import gathered, scatter, slots_of
 from llm4seg.models import Hybrid
 from llm4seg.optim import build_optimizer, build_schedule
@@ -73,17 +82,37 @@ class DeepSpeedEngine:
         self._deepspeed = _import()
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
         self._model = model
-        place(model, config.engine, run.device)
+        prepare(model, config.engine, run.device)
         self._trained = trained(model)
-        found = sizes(model)
-        place_ = place_for(config.engine.offload, found, run.device, config.cluster.nvme, run.world_size)
-        options = deepspeed_config(config, found, place_, run.world_size)
+        options = self._options(config, run)
+        if config.engine.zero == 3:
+            self._share_out(options)
+        model.to(run.device)  # under ZeRO 3 only buffers are left to go
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(self._trained.values(), config.optimizer),
             lr_scheduler=lambda optimizer: build_schedule(optimizer, config.optimizer, steps),
             config=options,
         )
+
+    def _options(self, config: Config, run: Run) -> dict[str, Any]:
+        """DeepSpeed's dict for this model, while it is whole; says where its LLM matrices go."""
+        found, wanted = sizes(self._model), config.engine.offload
+        place = place_for(wanted, found, run.device, config.cluster.nvme, run.world_size)
+        if run.rank == 0:
+            for line in remarks(wanted, place, found, run.device, run.world_size):
+                run.say(line)
+        return deepspeed_config(config, found, place, run.world_size)
+
+    def _share_out(self, options: dict[str, Any]) -> None:
+        """Partition the parameters from where they are, one by one: the device never holds more than one whole.
+
+        `initialize` alone would first move the whole model there.
+        """
+        dtype = dtype_of_matrices(self._model)  # of the buffers through which they go to NVMe
+        # float32 is what DeepSpeed takes by itself; told so, it takes another type on the CPU
+        told = None if dtype == torch.float32 else dtype
+        self._deepspeed.zero.Init(module=self._model, config_dict_or_path=options, dtype=told)
 
     @property
     def lr(self) -> float:

@@ -4,7 +4,11 @@ Only they move. DeepSpeed tells tensors apart by their size alone, so the limit 
 rest: the CNN, the adapters, and whatever of the LLM is trained. A frozen matrix below the limit stays, too.
 """
 
-import sys
+import os
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +26,6 @@ Place = Literal["none", "cpu", "nvme"]
 PLACES: tuple[Place, ...] = ("none", "cpu", "nvme")
 SHARE = 0.5  # of the free memory may go to the LLM; activations, gradients and the rest want the other half
 NVME_BLOCK = 2**20  # bytes: DeepSpeed moves nothing smaller than a block to NVMe
-NVME_BUFFERS = 5  # of pinned host memory through which tensors come back from NVMe
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Sizes:
     threshold: int
     matrices: tuple[int, ...]
     bytes: int  # of these matrices
+    together: int  # of these matrices, the most that are used at a time
     trained: int
 
     @property
@@ -53,27 +57,41 @@ def sizes(model: Hybrid) -> Sizes:
         threshold=max(parameter.numel() for name, parameter in named if not movable(name, parameter)),
         matrices=tuple(parameter.numel() for parameter in matrices),
         bytes=sum(parameter.numel() * parameter.element_size() for parameter in matrices),
+        together=together(name for name, parameter in named if movable(name, parameter)),
         trained=sum(parameter.numel() for _, parameter in named if parameter.requires_grad),
     )
 
 
+def together(matrices: Iterable[str]) -> int:
+    """How many of these matrices are used at a time, at most: one layer's, where its activations are computed again."""
+    return max(Counter(name.removeprefix(LLM).split(".")[1] for name in matrices).values(), default=0)
+
+
+def dtype_of_matrices(model: Hybrid) -> torch.dtype:
+    """In which the frozen LLM matrices are held; all alike."""
+    return next((one.dtype for name, one in model.named_parameters() if movable(name, one)), torch.float32)
+
+
 def place_for(wanted: str, found: Sizes, device: torch.device, nvme: Path | None, world_size: int) -> Place:
-    """Where the matrices go, the same on every worker; says so, and what stays behind."""
+    """Where the matrices go, the same on every worker."""
     if wanted == "auto":
-        nearest = _nearest(found.bytes, world_size, device, nvme)
-        place = PLACES[agreed(PLACES.index(nearest), device)]
-        _say(f"auto is {place}: {_gb(found.bytes)} of LLM matrices over {world_size} workers, {_free(device)}")
-    else:
-        place = next(one for one in PLACES if one == wanted)
+        return PLACES[agreed(PLACES.index(nearest(found.bytes, world_size, device, nvme)), device)]
+    return next(one for one in PLACES if one == wanted)
+
+
+def remarks(wanted: str, place: Place, found: Sizes, device: torch.device, world_size: int) -> Iterator[str]:
+    """What a user should know of that place: how `auto` came to it, and what stays on the device all the same."""
+    if wanted == "auto":
+        free = free_memory(device)
+        yield f"engine.offload: auto is {place}: {_gb(found.bytes)} of LLM matrices over {world_size} workers, {free}"
     if place != "none" and len(found.moving) < len(found.matrices):
-        _say(
-            f"{len(found.matrices) - len(found.moving)} of {len(found.matrices)} frozen LLM matrices stay on the "
-            f"device: they are no larger than the CNN's largest tensor, {found.threshold} entries"
+        yield (
+            f"engine.offload: {len(found.matrices) - len(found.moving)} of {len(found.matrices)} frozen LLM matrices "
+            f"stay on the device: they are no larger than the CNN's largest tensor, {found.threshold} entries"
         )
-    return place
 
 
-def _nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path | None) -> Place:
+def nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path | None) -> Place:
     """The nearest place that has room: workers share the matrices out, those of one node hold at most all of them."""
     if llm_bytes / world_size <= SHARE * free_bytes(device):
         return "none"
@@ -81,7 +99,8 @@ def _nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path |
         return "cpu"
     if nvme is None:
         raise InputError(
-            f"cluster.nvme: found null, but {_gb(llm_bytes)} of LLM matrices leave no room in memory ({_free(device)}) "
+            f"cluster.nvme: found null, but {_gb(llm_bytes)} of LLM matrices leave no room in memory "
+            f"({free_memory(device)}) "
             "and engine.offload is auto; allowed: a folder on an NVMe disk"
         )
     return "nvme"
@@ -92,7 +111,8 @@ def free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
 
-def _free(device: torch.device) -> str:
+def free_memory(device: torch.device) -> str:
+    """That in words: of a device, and of the host."""
     host = torch.device("cpu")
     of_host = f"{_gb(free_bytes(host))} free in the host's memory"
     return of_host if device.type == "cpu" else f"{_gb(free_bytes(device))} free on {device}, {of_host}"
@@ -102,19 +122,34 @@ def _gb(amount: float) -> str:
     return f"{amount / 1e9:.2f} GB"
 
 
-def _say(line: str) -> None:
-    print(f"engine.offload: {line}", file=sys.stderr, flush=True)
-
-
 def offload_options(found: Sizes, place: Place, nvme: Path | None, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's `offload_param`; nothing when nothing moves."""
+    """What DeepSpeed is told of the matrices that move; nothing when nothing moves."""
     if place == "none":
         return {}
     options: dict[str, Any] = {"device": place, "pin_memory": torch.cuda.is_available()}
-    if place == "nvme":
-        largest = max(found.threshold, *found.matrices, 0)
-        options |= {"nvme_path": str(nvme), "buffer_size": -(-largest // world_size), "buffer_count": NVME_BUFFERS}
-    return {"offload_param": options}
+    if place == "cpu":
+        return {"offload_param": options}
+    assert nvme is not None
+    largest = max(found.threshold, *found.matrices, 0)
+    options |= {
+        "nvme_path": str(swap_folder(nvme)),
+        "buffer_size": -(-largest // world_size),
+        "buffer_count": found.together,
+    }
+    # by default it reads ahead in the order of the step before, and runs out of buffers when another comes: evaluation
+    return {"offload_param": options, "stage3_prefetch_bucket_size": 0}
+
+
+def swap_folder(nvme: Path) -> Path:
+    """This process's own folder on an NVMe disk: DeepSpeed would let two runs write to the same files.
+
+    What processes of this machine that are dead by now have left there is deleted.
+    """
+    prefix = f"llm4seg-{socket.gethostname()}-"
+    for folder in nvme.glob(f"{prefix}*"):
+        if not psutil.pid_exists(int(folder.name.removeprefix(prefix))):
+            shutil.rmtree(folder, ignore_errors=True)  # another worker may be at it
+    return nvme / f"{prefix}{os.getpid()}"
 
 
 def nvme_block(found: Sizes, world_size: int) -> int:

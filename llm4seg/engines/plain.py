@@ -11,7 +11,7 @@ from llm4seg.engines.common import (
     SLOT,
     STEP,
     copied,
-    place,
+    prepare,
     resume_schedule,
     schedule_state,
     slots,
@@ -30,7 +30,8 @@ class TorchEngine:
         self._model = model
         self._accumulation = section.accumulation
         self._clip_norm = optimizer.clip_norm
-        place(model, section, device)
+        prepare(model, section, device)
+        model.to(device)
         # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
         self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
         self._trained = trained(model)

@@ -15,14 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
-from llm4seg.engines.offload import NVME_BLOCK, NVME_BUFFERS, movable
+from llm4seg.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.errors import InputError
 from llm4seg.llm.architecture import final_norm, skeleton
 from llm4seg.llm.sources import open_source
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.losses import build_loss, out_channels
 from llm4seg.models import Hybrid, build_model
-from llm4seg.sections import Engine
+from llm4seg.sections import Cluster, Engine
 
 SLOTS = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
 
@@ -33,6 +33,7 @@ class Sizes:
 
     trained: int
     matrices: tuple[int, ...]  # each frozen LLM matrix
+    together: int  # of these, how many are used at a time
     rest: int  # frozen vectors and buffers
     slots: int  # of the optimizer, as multiples of `trained`
     threshold: int  # the largest tensor that stays on the device
@@ -91,6 +92,7 @@ def measure(config: Config, llm: dict[str, Any] | None, channels: int, classes: 
     return Sizes(
         trained=trained,
         matrices=matrices,
+        together=together(name for name, one in named if movable(name, one)),
         rest=whole - trained - sum(matrices),
         slots=SLOTS[config.optimizer.name],
         threshold=max(_bytes(one) for name, one in named if not movable(name, one)),
@@ -177,6 +179,7 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
     in_use = sum(sorted((matrix for matrix in sizes.matrices if matrix > sizes.threshold), reverse=True)[:2])
     if workers == 1 and engine.offload == "none":
         in_use = 0  # a share is the whole, so nothing is copied to gather it
+    assert engine.offload != "auto", "which `decided` replaces"
     gathered = sizes.trained if workers > 1 else 0
     here = gathered + 2 * share + sizes.rest + stays + in_use
     gradients, optimizer = sizes.trained + share, sizes.slots * share
@@ -185,11 +188,27 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
             return Needs(here, gradients, optimizer, activations, host=sum(shared))
         case "nvme":
             moved = [one for one in shared if one >= NVME_BLOCK]
-            buffers = NVME_BUFFERS * max(shared, default=0)
+            buffers = sizes.together * max(shared, default=0)
             host = sum(shared) - sum(moved) + buffers
             return Needs(here, gradients, optimizer, activations, host=host, nvme=sum(moved))
         case _:
             return Needs(here + sum(shared), gradients, optimizer, activations)
+
+
+def decided(config: Config, sizes: Sizes, workers: int) -> Engine:
+    """The engine section, with what the engine would make of `offload: auto` for some workers on a machine like this.
+
+    Raises InputError where it would.
+    """
+    if config.engine.offload != "auto":
+        return config.engine
+    place = nearest(sizes.frozen, workers, device_here(config.cluster), config.cluster.nvme)
+    return config.engine.model_copy(update={"offload": place})
+
+
+def device_here(section: Cluster) -> torch.device:
+    """What a worker on this machine would train on."""
+    return torch.device("cuda" if torch.cuda.is_available() and section.device != "cpu" else "cpu")
 
 
 def images_a_worker(config: Config, workers: int) -> int | None:

@@ -1,5 +1,6 @@
 """Plain torch and every ZeRO stage compute the same training, also when it goes on from a checkpoint."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from safetensors.torch import load_file
 from llm4seg.config import Config
 from llm4seg.engines.deepspeed import deepspeed_config
 from llm4seg.engines.offload import Sizes
+from llm4seg.models import Hybrid
 from llm4seg.run import LocalRun, Row
-from llm4seg.train import fit
+from llm4seg.train import Trainer, fit
 from llm4seg.trained import WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("group")
@@ -24,6 +26,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero 3": {"engine.zero": 3},
     "zero 3, CPU offload": {"engine.zero": 3, "engine.offload": "cpu"},
 }
+NVME: dict[str, Any] = {"engine.zero": 3, "engine.offload": "nvme"}
 
 
 def train(config: Config, folder: Path) -> tuple[list[Row], dict[str, torch.Tensor]]:
@@ -76,10 +79,55 @@ def test_engines_agree(config: Config, tmp_path: Path, name: str, by_torch: Any)
         torch.testing.assert_close(value, by_torch[1][tensor], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
-def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str) -> None:
+def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str, precision: str) -> None:
     """Stopped after two of three epochs, then gone on with: every number and every weight is the same bit for bit."""
-    assert_resumes(config.override(ENGINES[name]), tmp_path)
+    assert_resumes(config.override(ENGINES[name] | {"engine.precision": precision}), tmp_path)
+
+
+@pytest.mark.parametrize("offload", ["none", "cpu"])
+def test_zero_3_shares_the_model_out_before_anything_goes_to_the_device(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offload: str
+) -> None:
+    """Whoever moves a model, we or DeepSpeed, finds no parameter in it; so the LLM may be larger than the device."""
+    went = []
+    move = Hybrid.to
+
+    def moved(model: Hybrid, *where: Any) -> Hybrid:
+        went.append(sum(parameter.numel() for parameter in model.parameters()))
+        return move(model, *where)
+
+    monkeypatch.setattr(Hybrid, "to", moved)
+    Trainer(config.override({"engine.zero": 3, "engine.offload": offload}), LocalRun(tmp_path))
+    assert set(went) == {0}
+
+
+def test_where_the_llm_goes_is_said_once(config: Config, tmp_path: Path) -> None:
+    """By rank 0 to whoever started the run."""
+    said: list[str] = []
+
+    class Listening(LocalRun):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    run, other = Listening(tmp_path), Listening(tmp_path)
+    other.rank = 1
+    for one in (run, other):
+        Trainer(config.override({"engine.zero": 3, "engine.offload": "auto"}), one)
+    assert [line for line in said if line.startswith("engine.offload: auto is none: ")] == said[:1] == said
+
+
+@pytest.mark.slow
+def test_compiled_computes_the_same(config: Config, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("engine.compile needs g++")
+    for name in ("torch", "zero 1"):
+        changed = config.override(SGD | ENGINES[name])
+        history, _ = train(changed, tmp_path / name)
+        compiled, _ = train(changed.override({"engine.compile": True}), tmp_path / f"{name}, compiled")
+        for row, twin in zip(compiled, history, strict=True):
+            assert row == pytest.approx(twin, rel=1e-4), name
 
 
 @pytest.mark.parametrize("name", ["torch", "zero 1"])
@@ -123,7 +171,7 @@ def test_the_frozen_llm_layer_is_in_no_checkpoint(config: Config, tmp_path: Path
 
 def test_deepspeeds_dict_follows_the_sections(config: Config) -> None:
     changes = {"training.batch_size": 16, "engine.accumulation": 2, "engine.zero": 3, "engine.offload": "cpu"}
-    found = Sizes(threshold=100, matrices=(90, 200, 300), bytes=2360, trained=500)
+    found = Sizes(threshold=100, matrices=(90, 200, 300), bytes=2360, together=3, trained=500)
     derived = deepspeed_config(config.override(changes), found, "cpu", world_size=4)
     assert derived["train_micro_batch_size_per_gpu"] == 2
     assert derived["gradient_accumulation_steps"] == 2

@@ -11,7 +11,8 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.engines.offload import sizes
 from llm4seg.run import LocalRun
 from llm4seg.train import Trainer, assemble, fit
-from tests.integration.test_engines import ENGINES, SGD, assert_resumes, assert_same
+from tests.integration.test_engines import ENGINES, NVME, SGD, assert_resumes, assert_same
+from tests.nvme import needs_nvme
 from tests.tiny_llm import tiny_store
 
 pytestmark = pytest.mark.usefixtures("group")
@@ -31,10 +32,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def wide(workspace: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The workspace with an LLM whose every matrix is large enough for ZeRO 3 to shard."""
+    """The workspace with an LLM whose every matrix is large enough for ZeRO 3 to shard, and to move to NVMe."""
     folder = tmp_path_factory.mktemp("wide")
-    shape = {"hidden_size": 640, "intermediate_size": 640, "num_attention_heads": 10, "num_key_value_heads": 10}
-    store = tiny_store(folder, (1,), **shape, head_dim=64, num_hidden_layers=2)
+    shape = {"hidden_size": 768, "intermediate_size": 768, "num_attention_heads": 12, "num_key_value_heads": 12}
+    store = tiny_store(folder, (0, 1), **shape, head_dim=64, num_hidden_layers=2)
     return workspace.override({"paths.llm_used": str(store.folder), "model.llm.weights": "random"})
 
 
@@ -61,10 +62,30 @@ def test_zero_3_shards_large_matrices(wide: Config, tmp_path: Path, option: str)
         assert_same(history, by_torch)
 
 
+TWO = {"model.llm.layer": [0, 1]}
+ON_NVME: dict[str, dict[str, Any]] = {name: OPTIONS[name] for name in ("fp32", "bf16", "LoRA", "checkpointing")}
+ON_NVME |= {"two layers": TWO, "two layers, checkpointing with LoRA": TWO | OPTIONS["checkpointing with LoRA"]}
+
+
+@pytest.mark.parametrize("option", ON_NVME)
+def test_matrices_on_nvme_compute_the_same(wide: Config, tmp_path: Path, option: str) -> None:
+    """Training and evaluation in turn, which use them in different orders."""
+    needs_nvme()
+    config = wide.override(SGD | ON_NVME[option] | {"cluster.nvme": str(tmp_path / "nvme")})
+    by_torch, swapped = (
+        fit(config.override(engine), LocalRun(tmp_path / "run" / engine.get("engine.offload", "none")))
+        for engine in (ENGINES["torch"], NVME)
+    )
+    assert_same(swapped, by_torch)
+    matrices = sorted((tmp_path / "nvme").rglob("*.swp"))
+    assert len(matrices) == (14 if "two" in option else 7)
+    assert all(file.stat().st_size >= 768**2 * (2 if option == "bf16" else 4) for file in matrices)
+
+
 @pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
 @pytest.mark.parametrize("option", ["fp32", "bf16", "int8", "int4", "LoRA"])
 def test_nothing_of_a_frozen_layer_is_saved_or_optimized(wide: Config, tmp_path: Path, option: str, name: str) -> None:
-    """Of its 2.9 million entries; AdamW keeps two numbers for each trained one, and pads."""
+    """Of its 4.1 million entries; AdamW keeps two numbers for each trained one, and pads."""
     config = wide.override(OPTIONS[option] | ENGINES[name] | {"training.epochs": 1, "optimizer.name": "adamw"})
     trainer = Trainer(config, LocalRun(tmp_path))
     trained, frozen = assemble(config, trainer.data).parameter_counts().values()

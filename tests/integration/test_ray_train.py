@@ -1,6 +1,8 @@
 """`train_on_ray` on a real Ray: the same history as in one process, from one worker or two."""
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.train import forget_run, run_name, train_on_ray
 from llm4seg.config import Config
+from llm4seg.data.split import read_split
 from llm4seg.errors import InputError
 from llm4seg.run import LocalRun, Row
 from llm4seg.train import fit
@@ -46,6 +49,18 @@ def test_two_workers_agree_between_engines(ray: None, config: Config) -> None:
     torch, *deepspeed = [train_on_ray(two.override(engine)).history for engine in engines]
     for history in deepspeed:
         assert_same(history, torch)
+
+
+def test_bad_data_on_one_of_two_workers_ends_the_training_at_once(ray: None, config: Config, tmp_path: Path) -> None:
+    """Although the other worker waits for that one, and Ray would start both again `cluster.max_failures` times."""
+    prepared = Path(shutil.copytree(config.paths.prepared, tmp_path / "prepared"))
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    case = read_split(config.paths.split).train[0]
+    next(one for one in manifest["cases"] if one["id"] == case)["shards"]["grid"] = "gone.safetensors"
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError) as raised:
+        train_on_ray(config.override({"paths.prepared": str(prepared), "cluster.workers": 2}))
+    assert str(raised.value).startswith(f"{prepared / 'gone.safetensors'}: cannot be read")
 
 
 def test_names_tell_computations_apart(config: Config) -> None:

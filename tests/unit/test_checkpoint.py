@@ -2,7 +2,6 @@
 
 import ast
 import os
-import pickle
 import random
 import zipfile
 from pathlib import Path
@@ -12,9 +11,6 @@ import pytest
 import torch
 
 from llm4seg.checkpoint import DESCRIPTION, STATE, Checkpoint, DamagedCheckpoint, Progress
-from llm4seg.config import Config
-from llm4seg.llm.store import LayerStore
-from llm4seg.models.official_file import read_official
 from llm4seg.run import LocalRun
 from llm4seg.train import newest
 from llm4seg.trained import WEIGHTS
@@ -135,37 +131,6 @@ def test_a_full_disk_is_an_error_and_no_checkpoint(tmp_path: Path) -> None:
     found = newest(run)
     assert found is not None
     assert len(found.progress.history) == 1
-
-
-class Malicious:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
-def test_a_malicious_pickle_is_loaded_nowhere(tmp_path: Path, config: Config) -> None:
-    """Whatever file of a checkpoint, a layer store or a released checkpoint it takes the place of."""
-    mark = tmp_path / "executed"
-    evil = tmp_path / "evil.pth"
-    torch.save({"state_dict": Malicious(mark)}, evil)
-    for data in (evil.read_bytes(), pickle.dumps(Malicious(mark))):
-        for name in FILES:
-            folder = written(tmp_path / f"{name}-{len(data)}")
-            (folder / name).write_bytes(data)
-            with pytest.raises(DamagedCheckpoint):
-                Checkpoint.read(folder)
-        evil.write_bytes(data)
-        with pytest.raises(ValueError, match=r"evil\.pth"):
-            read_official(evil)
-        store = tmp_path / f"store-{len(data)}"
-        store.mkdir()
-        for file in config.paths.llm_used.iterdir():
-            (store / file.name).write_bytes(data if file.suffix == ".safetensors" else file.read_bytes())
-        with pytest.raises(ValueError, match="store"):
-            LayerStore(store).load(1)
-    assert not mark.exists()
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:

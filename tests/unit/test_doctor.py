@@ -58,6 +58,12 @@ def test_offload_to_nvme_needs_a_compiler(config: Config, monkeypatch: pytest.Mo
     assert not list(problems(nvme.override({"cluster.address": "ray://10.0.0.1:10001"})))  # not this machine's job
 
 
+def test_compiling_the_model_needs_a_compiler(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "g++")
+    (found,) = problems(config.override({"engine.compile": True}))
+    assert found == "engine.compile: true needs a C++ compiler: apt-get install g++, or engine.compile: false"
+
+
 @pytest.mark.parametrize(
     ("build", "remedy"), [(None, "make repro TORCH=cuda"), ("13.0", "torch sees no GPU: check `nvidia-smi`")]
 )

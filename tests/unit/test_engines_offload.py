@@ -1,5 +1,7 @@
 """Which tensors may leave the device, and where `auto` sends them."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,11 @@ import torch
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.engines import offload
-from llm4seg.engines.offload import Sizes, nvme_block, offload_options, place_for, sizes
+from llm4seg.engines.offload import Place, Sizes, nvme_block, offload_options, place_for, remarks, sizes, swap_folder
 from llm4seg.errors import InputError
 from llm4seg.train import assemble
 
-LARGE = Sizes(threshold=10, matrices=(10**9,), bytes=4 * 10**9, trained=100)
+LARGE = Sizes(threshold=10, matrices=(10**9,), bytes=4 * 10**9, together=1, trained=100)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -28,6 +30,7 @@ def test_only_frozen_llm_matrices_move(config: Config) -> None:
     stays = [one.numel() for name, one in model.named_parameters() if not name.startswith("bottleneck.core.")]
     assert found.threshold == max(stays)
     assert all(entries > max(stays) for entries in found.moving)
+    assert found.together == 7
 
 
 def test_what_is_trained_of_the_llm_stays(config: Config) -> None:
@@ -40,11 +43,12 @@ def test_what_is_trained_of_the_llm_stays(config: Config) -> None:
     [({"cuda": 9.0, "cpu": 1.0}, "none"), ({"cuda": 7.0, "cpu": 9.0}, "cpu"), ({"cuda": 7.0, "cpu": 7.0}, "nvme")],
 )
 def test_auto_takes_the_nearest_place_with_room(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], memory: dict[str, float], place: str
+    monkeypatch: pytest.MonkeyPatch, memory: dict[str, float], place: Place
 ) -> None:
     free(monkeypatch, **memory)
     assert place_for("auto", LARGE, CUDA, Path("/nvme"), 1) == place
-    assert f"auto is {place}: 4.00 GB of LLM matrices" in capfd.readouterr().err
+    (line,) = remarks("auto", place, LARGE, CUDA, 1)
+    assert line.startswith(f"engine.offload: auto is {place}: 4.00 GB of LLM matrices over 1 workers, ")
 
 
 def test_auto_shares_the_matrices_out_over_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,18 +62,31 @@ def test_auto_without_room_names_the_parameter(monkeypatch: pytest.MonkeyPatch) 
         place_for("auto", LARGE, CPU, None, 1)
 
 
-def test_matrices_smaller_than_the_cnns_tensors_are_named(capfd: pytest.CaptureFixture[str]) -> None:
-    mixed = Sizes(threshold=100, matrices=(50, 200), bytes=1000, trained=100)
-    assert place_for("cpu", mixed, CPU, None, 1) == "cpu"
-    assert "1 of 2 frozen LLM matrices stay" in capfd.readouterr().err
+def test_matrices_smaller_than_the_cnns_tensors_are_named() -> None:
+    mixed = Sizes(threshold=100, matrices=(50, 200), bytes=1000, together=2, trained=100)
+    (line,) = remarks("cpu", "cpu", mixed, CPU, 1)
+    assert "1 of 2 frozen LLM matrices stay" in line
+    assert not list(remarks("cpu", "cpu", LARGE, CPU, 1))
 
 
 def test_a_tensor_that_stays_is_smaller_than_what_goes_to_nvme() -> None:
-    found = Sizes(threshold=3 * 2**20, matrices=(2**24,), bytes=2**26, trained=1)
+    found = Sizes(threshold=3 * 2**20, matrices=(2**24,), bytes=2**26, together=7, trained=1)
     for workers in (1, 2, 64):
         assert 4 * -(-found.threshold // workers) < nvme_block(found, workers)
     options = offload_options(found, "nvme", Path("/nvme"), 2)["offload_param"]
-    assert options["buffer_size"] == 2**23
+    assert (options["buffer_size"], options["buffer_count"]) == (2**23, 7)
+
+
+def test_each_process_has_its_own_folder_on_nvme_and_those_of_dead_ones_go(tmp_path: Path) -> None:
+    """Two runs on one node would read each other's matrices."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine, others, theirs = swap_folder(tmp_path), tmp_path / "data", tmp_path / "llm4seg-another-node-1"
+    left = mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))
+    for folder in (mine, left, others, theirs):
+        folder.mkdir()
+    assert swap_folder(tmp_path) == mine
+    assert sorted(tmp_path.iterdir()) == sorted([mine, others, theirs])
 
 
 @pytest.mark.parametrize("place", ["cpu", "nvme", "auto"])

@@ -7,8 +7,9 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.engines import offload
 from llm4seg.engines.__main__ import plan
-from llm4seg.engines.plan import images_a_worker, llm_config, measure, needs, saved_bytes
+from llm4seg.engines.plan import decided, images_a_worker, llm_config, measure, needs, saved_bytes
 from llm4seg.errors import InputError
 from llm4seg.losses import build_loss
 from llm4seg.train import assemble
@@ -55,6 +56,19 @@ def test_without_a_store_the_source_itself_tells_or_the_stage_is_named(config: C
     assert llm_config(empty)["hidden_size"] == 48
     with pytest.raises(InputError, match="run `dvc repro fetch_llm`"):
         llm_config(empty.override({"llm.source": "package://a==1/b.gguf"}))
+
+
+def test_auto_is_what_the_engine_would_choose(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what is free may go to the LLM's matrices. With half of their bytes free, four workers have room."""
+    config = config.override({"engine.zero": 3, "engine.offload": "auto", "cluster.nvme": "/nvme"})
+    sizes = measure(config, llm_config(config), 1, 2)
+    monkeypatch.setattr(offload, "free_bytes", lambda device: int(sizes.frozen / 2))
+    assert [decided(config, sizes, workers).offload for workers in (1, 4)] == ["nvme", "none"]
+    own, _ = plan(config)
+    assert list(own.columns[0].cells) == ["ZeRO 3, offload nvme"] * 2 + ["ZeRO 3"] * 5
+    assert "ZeRO 3, offload auto; auto goes by what is free here" in str(own.title)
+    with pytest.raises(InputError, match=r"cluster\.nvme: found null"):
+        list(plan(config.override({"cluster.nvme": None})))
 
 
 def test_two_tables(config: Config) -> None:

@@ -12,7 +12,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.cluster import storage
-from llm4seg.cluster.failures import cause, is_out_of_memory, is_the_controllers, named, out_of_memory
+from llm4seg.cluster.failures import EndForGood, cause, is_out_of_memory, is_the_controllers, named, out_of_memory
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, patient, sweep
 from llm4seg.errors import InputError
 from tests.code_map import ROOT
@@ -82,6 +82,15 @@ def test_what_is_worth_another_controller() -> None:
     assert is_the_controllers(ControllerError(OutOfMemoryError("a helper of the controller")))
     assert not is_the_controllers(ControllerError(KeyError("a bug")))
     assert not is_the_controllers(WorkerGroupError("...", {0: OSError("disk full")}))
+
+
+def test_a_users_mistake_ends_a_training_for_good() -> None:
+    """Ray's controller starts workers again after any error of theirs; it ends when a callback raises."""
+    mistake = InputError("data/prepared: cannot be read")
+    with pytest.raises(InputError) as raised:
+        EndForGood().after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: mistake})
+    assert named(ControllerError(raised.value), retries=3) is mistake
+    EndForGood().after_exception(None, {0: RuntimeError("disk")})
 
 
 def test_patience_ends() -> None:

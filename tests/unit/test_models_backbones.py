@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from llm4seg.config import Config
-from llm4seg.engines.common import place
+from llm4seg.engines.common import prepare
 from llm4seg.errors import InputError
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
@@ -151,7 +151,7 @@ def test_images_come_in_channels_last(name: str) -> None:
     """Also those of one channel, which count as being in either layout; and nothing but the layout changes."""
     model, x, seen = build(name, 2, channels=1).eval(), images(name, 2, channels=1), list[Tensor]()
     expected = model(x)
-    place(model, Config.load(ROOT / "params.yaml").override({"engine.channels_last": True}).engine, x.device)
+    prepare(model, Config.load(ROOT / "params.yaml").override({"engine.channels_last": True}).engine, x.device)
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_hook(lambda module, inputs, out: seen.append(out))
     assert torch.allclose(model(x), expected, atol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from llm4seg.config import Config
-from llm4seg.engines.common import place
+from llm4seg.engines.common import prepare
 from llm4seg.errors import InputError
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
@@ -95,7 +95,7 @@ def test_training_computes_what_the_library_does(architecture: str, encoder: str
     """timm's norms hold an activation, which must survive when they are made to see all workers' samples."""
     model, x = build(architecture, encoder).eval(), torch.randn(2, 1, *SIZE)
     expected = model(x)
-    place(model, Config.load(ROOT / "params.yaml").engine, x.device)
+    prepare(model, Config.load(ROOT / "params.yaml").engine, x.device)
     assert torch.allclose(model(x), expected, atol=1e-4)
 
 

@@ -1,0 +1,58 @@
+"""A Ray session on this machine lets in nobody but its owner, and listens for browsers on this machine alone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import psutil
+import pytest
+import ray
+
+from llm4seg.cluster.session import ray_session
+from llm4seg.config import Config
+
+VISITOR = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False)
+except ConnectionError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.fixture(scope="module")
+def session(workspace: Config) -> Iterator[None]:
+    with ray_session(workspace.cluster):
+        yield
+
+
+def dashboard() -> str:
+    """Host and port."""
+    return str(ray._private.worker.global_worker.node.webui_url)
+
+
+def visit(**environment: str) -> str:
+    """What a process on this machine is told when it connects."""
+    command = [sys.executable, "-c", VISITOR, ray.get_runtime_context().gcs_address]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300).stderr
+
+
+def test_nobody_connects_without_its_token(session: None) -> None:
+    assert "refused: " in visit(RAY_AUTH_TOKEN="0" * 64)
+    assert "refused: " not in visit()
+
+
+def test_the_dashboard_tells_nothing_without_its_token(session: None) -> None:
+    with pytest.raises(HTTPError) as raised:
+        urlopen(f"http://{dashboard()}/api/v0/actors", timeout=60)
+    assert raised.value.code == 401
+
+
+def test_the_dashboard_listens_on_this_machine_alone(session: None) -> None:
+    host, port = dashboard().split(":")
+    assert host == "127.0.0.1"
+    listening = [one.laddr for one in psutil.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening if address.port == int(port)} == {"127.0.0.1"}
