@@ -42,7 +42,7 @@ class GlobalBatchNorm(_BatchNorm):
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of each channel and the number of values of a channel, over all workers, in one exchange."""
-    variance_C, mean_C = torch.var_mean(values, [0, *range(2, values.ndim)], correction=0)
+    mean_C, variance_C = torch.batch_norm_update_stats(values, None, None, 0.0)  # many times faster than var_mean
     mine = torch.cat([mean_C, variance_C, values.new_tensor([values.numel() // values.shape[1]])])
     all_WK = mine.new_empty(workers(), len(mine))
     dist.all_gather(list(all_WK), mine)
