@@ -17,6 +17,7 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.engines.common import trained
 from llm4seg.engines.plan import Sizes, llm_config, measure
 from llm4seg.train import assemble
 from tests.benchmarks.block import LLAMA
@@ -35,11 +36,11 @@ GPUS = (8, 64, 512)
 IMAGES, BATCH = 8, 512  # a GPU, weak scaling; over all GPUs, strong scaling
 
 
-def exchanges(config: Config) -> int:
-    """Small sums over workers in a step: two a BatchNorm, two of the loss, and one to agree on what comes next."""
+def small(config: Config) -> tuple[int, int]:
+    """Small exchanges in a step: two a BatchNorm, two of the loss, one to agree on what comes next. And trained tensors."""
     model = assemble(config, Prepared(config.paths.prepared))
     norms = sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    return 2 * norms + 3
+    return 2 * norms + 3, len(trained(model))
 
 
 class Measurements:
@@ -113,19 +114,22 @@ def fit_table(load: Load, here: Fabric, alone: dict[int, float], steps: dict[tup
         table.add_column(column, justify="left" if "x threads" in column else "right")
     for workers, took in alone.items():
         computes = took * max(1, workers / (torch.get_num_threads()))
-        moves, small = load.moved(1, workers) / here.bandwidth(workers), load.exchanges * here.latency(workers)
+        moves, small = load.moved(1, workers) / here.bandwidth(workers), load.small(1) * here.latency(workers)
         cells = (computes, moves, small, computes + moves + small, steps[workers, 1])
         table.add_row(f"{workers} x 1", *(f"{cell:.3f}" for cell in cells))
     return table
 
 
 def bytes_table(load: Load, counted: dict[str | int, dict[str, list[int]]]) -> Table:
-    table = Table(title="one step of two workers, exchanged: counted in torch's profiler, and the model's bytes sent")
-    for column in ("engine", "exchanges (MB)", "model: MB a worker sends"):
-        table.add_column(column)
+    """Of two workers, each sends half of what it sums, twice, and all that it has of what it gathers."""
+    table = Table(title="one step of two workers: exchanges, counted by torch's profiler, and what the model says")
+    for column in ("engine", "sums", "gatherings", "model: in all", "MB sent", "model: MB sent"):
+        table.add_column(column, justify="left" if column == "engine" else "right")
     for stage, kinds in counted.items():
-        shown = ", ".join(f"{number} {kind} ({size / 1e6:.2f})" for kind, (number, size) in kinds.items())
-        table.add_row(_name(stage), shown, f"{load.moved(stage, 2) / 1e6:.2f}")
+        sums, gathered = (kinds.get(kind, [0, 0]) for kind in ("all_reduce", "all_gather"))
+        sent, said = 4 * (sums[1] + gathered[1]) / 1e6, load.moved(stage, 2) / 1e6
+        cells = (sums[0], gathered[0], load.small(stage), f"{sent:.2f}", f"{said:.2f}")
+        table.add_row(_name(stage), *map(str, cells))
     return table
 
 
@@ -133,21 +137,20 @@ def _name(stage: str | int) -> str:
     return "torch" if stage == "torch" else f"ZeRO {stage}"
 
 
-def large_config(config: Config) -> tuple[Config, Sizes]:
+def large_sizes(config: Config) -> Sizes:
     """CMUNeXt as published on 256 x 256, with a layer of Llama-3.2-1B's shape."""
     config = config.preset("cmunext").override({"data.size": [256, 256], "model.llm.layer": 7})
-    return config, measure(config, LLAMA, channels=3, classes=1)
+    return measure(config, LLAMA, channels=3, classes=1)
 
 
-def model_tables(config: Config, small: int, rate: float, floor: float) -> list[Table]:
-    """Share of the ideal speed on many GPUs."""
-    _, sizes = large_config(config)
-    load = Load.of(sizes, small, rate, floor)
+def model_tables(config: Config, rate: float, floor: float) -> list[Table]:
+    """Share of the ideal speed on many GPUs. The published CMUNeXt has as many layers as the default one."""
+    load = Load.of(large_sizes(config), *small(config), rate, floor)
     tables = []
     for fabric in FABRICS:
         table = Table(
             title=f"modelled: {fabric.name}; {load.trained / 1e6:.1f} MB trained, {load.shared / 1e6:.0f} MB of LLM "
-            f"matrices, {small} small exchanges, {rate:g} images/s a GPU"
+            f"matrices, {load.exchanges} small exchanges, {rate:g} images/s a GPU"
         )
         columns = [f"{what} {gpus}" for what in ("weak", "strong") for gpus in GPUS]
         for column in ("engine", "MB sent, 8", *columns):
@@ -172,7 +175,7 @@ def measured(config: Config, rounds: int, steps: int) -> list[Table]:
         counted = {stage: here.counted(stage) for stage in STAGES}
     data = Prepared(config.paths.prepared)
     sizes = measure(config, llm_config(config), data.channels, len(data.classes))
-    load = Load.of(sizes, exchanges(config), batch / took[1, 1], 0.0)
+    load = Load.of(sizes, *small(config), batch / took[1, 1], 0.0)
     return [
         measured_table(took, batch),
         fit_table(load, fitted(sums), alone, took),
@@ -183,7 +186,7 @@ def measured(config: Config, rounds: int, steps: int) -> list[Table]:
 def benchmark(rounds: int, steps: int, rate: float, floor: float, model_only: bool) -> None:
     config, console = default_config(), Console(width=120)
     tables = [] if model_only else measured(config, rounds, steps)
-    for table in [*tables, *model_tables(config, exchanges(config), rate, floor)]:
+    for table in [*tables, *model_tables(config, rate, floor)]:
         console.print(table)
 
 

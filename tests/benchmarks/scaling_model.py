@@ -45,13 +45,14 @@ class Load:
     trained: int  # bytes of trained parameters, and of their gradients
     shared: int  # bytes of frozen matrices that ZeRO 3 shares out
     exchanges: int  # small ones, which wait for each other: BatchNorm's, the loss's
+    tensors: int  # trained ones, each of which ZeRO 3 gathers by itself
     rate: float  # images a second that one device computes
     floor: float  # seconds that a step takes however few its images
 
     @classmethod
-    def of(cls, sizes: Sizes, exchanges: int, rate: float, floor: float) -> "Load":
+    def of(cls, sizes: Sizes, exchanges: int, tensors: int, rate: float, floor: float) -> "Load":
         shared = sum(matrix for matrix in sizes.matrices if matrix > sizes.threshold)
-        return cls(sizes.trained, shared, exchanges, rate, floor)
+        return cls(sizes.trained, shared, exchanges, tensors, rate, floor)
 
     def compute(self, images: int) -> float:
         return max(self.floor, images / self.rate)
@@ -59,25 +60,29 @@ class Load:
     def moved(self, stage: str | int, workers: int, accumulation: int = 1) -> float:
         """Bytes that each worker sends in a step.
 
-        The sum of gradients over workers is a scatter of partial sums and a gathering of whole ones, each of which
-        moves (workers - 1) / workers of the bytes. Under ZeRO 1 to 3 the optimizer works between the two, so what is
-        gathered are its parameters; 2 and 3 add up every micro-batch at once. ZeRO 3 gathers the LLM's matrices in the
-        forward pass and again in the backward pass.
+        A sum over workers moves twice (workers - 1) / workers of the bytes, a gathering and a scattered sum once. Under
+        ZeRO 1 and 2 DeepSpeed sums gradients whole, and gathers the parameters after the optimizer; 2 and 3 add up
+        every micro-batch at once. ZeRO 3 scatters the sums, and gathers the LLM's matrices for each micro-batch.
         """
         each = self.trained * (workers - 1) / workers
         match stage:
-            case "torch" | 0 | 1:
+            case "torch" | 0:
                 return 2 * each
+            case 1:
+                return 3 * each
             case 2:
-                return (accumulation + 1) * each
+                return (2 * accumulation + 1) * each
             case _:
-                gathered = 2 * accumulation * self.shared * (workers - 1) / workers
-                return gathered + (accumulation + 1) * each
+                return (accumulation + 1) * each + accumulation * self.shared * (workers - 1) / workers
+
+    def small(self, stage: str | int) -> int:
+        """Small exchanges in a step."""
+        return self.exchanges + (self.tensors if stage == 3 else 0)
 
     def step(self, stage: str | int, workers: int, images: int, fabric: Fabric) -> float:
         """Seconds of a step with so many images a worker."""
         moving = self.moved(stage, workers) / fabric.bandwidth(workers)
-        return self.compute(images) + moving + self.exchanges * fabric.latency(workers)
+        return self.compute(images) + moving + self.small(stage) * fabric.latency(workers)
 
     def weak(self, stage: str | int, workers: int, images: int, fabric: Fabric) -> float:
         """Share of the ideal speed, with so many images a worker whatever the number of workers."""

@@ -113,7 +113,7 @@ class Member:
         return statistics.median(took)
 
     def count(self, steps: int) -> dict[str, list[int]]:
-        """Exchanges of one optimizer step by kind: how many, and bytes of the tensors in all."""
+        """Exchanges of one optimizer step by kind: how many, and how many numbers went into them."""
         from torch.profiler import ProfilerActivity, profile
 
         self.train(steps)
@@ -121,18 +121,11 @@ class Member:
             self.train(1)
         found: dict[str, list[int]] = {}
         for event in profiler.events():
-            if event.name.startswith("c10d::"):
-                counted = found.setdefault(event.name.removeprefix("c10d::").strip("_"), [0, 0])
+            if event.name.startswith("gloo:"):
+                counted = found.setdefault(event.name.removeprefix("gloo:"), [0, 0])
                 counted[0] += 1
-                counted[1] += max((4 * _numbers(shape) for shape in event.input_shapes), default=0)
+                counted[1] += math.prod(event.input_shapes[0])
         return found
-
-
-def _numbers(shape: list[Any]) -> int:
-    """How many numbers tensors of these shapes have."""
-    if shape and isinstance(shape[0], list):
-        return sum(map(_numbers, shape))
-    return math.prod(shape) if shape else 0
 
 
 @contextmanager
