@@ -182,7 +182,9 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
     assert engine.offload != "auto", "which `decided` replaces"
     gathered = sizes.trained if workers > 1 else 0
     here = gathered + 2 * share + sizes.rest + stays + in_use
-    gradients, optimizer = sizes.trained + share, sizes.slots * share
+    # a bucket and its share of the mean; while the optimizer steps, a copy of that takes the place of gathered weights
+    gradients = sizes.trained + share + max(0, share - gathered)
+    optimizer = sizes.slots * share
     match engine.offload:
         case "cpu":
             return Needs(here, gradients, optimizer, activations, host=sum(shared))

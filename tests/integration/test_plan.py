@@ -28,5 +28,6 @@ def test_the_plan_is_what_a_step_holds(config: Config, tmp_path: Path, engine: d
     planned = needs(sizes, config.engine, workers, images_a_worker(config, workers) or 1)
     assert planned.optimizer == pytest.approx(held["optimizer"], rel=0.01)
     in_buckets = sizes.trained if config.engine.name == "torch" else 0  # DistributedDataParallel's, out of reach here
-    found = held["state"] + held["gradients"] + in_buckets
+    # under ZeRO 3 gathered weights are gone while the optimizer steps, so that moment may be the lesser one
+    found = held["state"] + max(0, held["gradients"]) + in_buckets
     assert 0.98 * found <= planned.device - planned.activations + planned.host <= 1.25 * found
