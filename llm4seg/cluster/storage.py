@@ -51,6 +51,27 @@ class RunFolder:
         folders = (one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory)
         return sorted((name for name in folders if name.startswith("checkpoint_")), reverse=True)
 
+    def neighbours(self) -> list[str]:
+        """The names of this folder and of all beside it whose names begin alike."""
+        parent, _, mine = self._path.rpartition("/")
+        found = self._files.get_file_info(pyarrow.fs.FileSelector(parent, allow_not_found=True))
+        return [one.base_name for one in found if one.base_name.startswith(mine)]
+
+    def files(self) -> list[str]:
+        """The names of the files in it."""
+        found = self._files.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
+        return [one.base_name for one in found if one.type == pyarrow.fs.FileType.File]
+
+    def read(self, name: str) -> bytes:
+        with self._files.open_input_stream(f"{self._path}/{name}") as file:
+            return bytes(file.read())
+
+    def take(self, checkpoint: Path, name: str) -> None:
+        """Copy a local checkpoint here. Raises OSError when the storage refuses."""
+        target = f"{self._path}/{name}"
+        self._files.create_dir(target)
+        pyarrow.fs.copy_files(str(checkpoint), target, destination_filesystem=self._files)
+
     def delete_checkpoint(self, name: str) -> None:
         self._files.delete_dir(f"{self._path}/{name}")
 

@@ -1,0 +1,128 @@
+"""Which point of the space to try next: Optuna's samplers, asked through Ray Tune's interface for searchers."""
+
+import json
+import pickle
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from llm4seg.sections import Choice, Conditional, LogUniform, Overrides, RandInt, Search, Uniform, points
+
+ATTEMPTS = 10  # to have a new point out of a sampler that likes an old one
+DIRECTIONS = {"val_dice": "maximize", "parameters": "minimize", "latency": "minimize"}
+
+
+def draw(asked: optuna.Trial, space: Mapping[str, Conditional]) -> Overrides:
+    """A point of the space, each parameter drawn only where it counts."""
+    point: Overrides = {}
+    for name, one in space.items():
+        if one.counts(point):
+            point[name] = _value(asked, name, one)
+    return point
+
+
+def _value(asked: optuna.Trial, name: str, one: Conditional) -> Any:
+    match one:
+        case Choice(choice=values):  # as JSON, since a value may be a list
+            return json.loads(asked.suggest_categorical(name, [json.dumps(value) for value in values]))
+        case RandInt(randint=(low, high)):
+            return asked.suggest_int(name, low, high)
+        case Uniform(uniform=(low, high)):
+            return asked.suggest_float(name, low, high)
+        case LogUniform(loguniform=(low, high)):
+            return asked.suggest_float(name, low, high, log=True)
+    raise AssertionError(one)
+
+
+def _as_optuna_has_it(point: Overrides, space: Mapping[str, Conditional]) -> dict[str, Any]:
+    return {name: json.dumps(value) if isinstance(space[name], Choice) else value for name, value in point.items()}
+
+
+def build_sampler(section: Search) -> BaseSampler:
+    if section.algorithm == "tpe":
+        # trials under way count as poor, so that several at a time do not all try the same
+        return TPESampler(seed=section.seed, multivariate=True, group=True, constant_liar=True)
+    return RandomSampler(seed=section.seed)
+
+
+class Suggester(Searcher):
+    """Suggests each point at most once, until trials, points or the budget are used up. Can be saved and restored."""
+
+    def __init__(self, section: Search) -> None:
+        super().__init__(metric="best_dice", mode="max")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        directions = [DIRECTIONS[name] for name in section.objectives]
+        self._section = section
+        self._study = optuna.create_study(sampler=build_sampler(section), directions=directions)
+        self._asked: dict[str, optuna.Trial] = {}
+        self._epochs: dict[str, int] = {}
+        self._left = points(section.space)
+        if self._left is not None:
+            random.Random(section.seed).shuffle(self._left)
+        self._seconds, self._since = 0.0, time.monotonic()
+
+    def suggest(self, trial_id: str) -> Any:
+        self._look_at_the_clock()
+        if self._left == [] or self._spent():
+            return self.FINISHED
+        asked, point = self._new_point()
+        self._asked[trial_id] = asked
+        if self._left is not None:
+            self._left.remove(point)
+        return {"overrides": point}
+
+    def _new_point(self) -> tuple[optuna.Trial, Overrides]:
+        for _ in range(0 if self._section.algorithm == "grid" else ATTEMPTS):
+            asked = self._study.ask()
+            point = draw(asked, self._section.space)
+            if self._left is None or point in self._left:
+                return asked, point
+            self._study.tell(asked, state=TrialState.FAIL)
+        assert self._left
+        self._study.enqueue_trial(_as_optuna_has_it(self._left[0], self._section.space))
+        asked = self._study.ask()
+        return asked, draw(asked, self._section.space)
+
+    def _look_at_the_clock(self) -> None:
+        """Only time in which the search ran counts."""
+        now = time.monotonic()
+        self._seconds, self._since = self._seconds + now - self._since, now
+
+    def _spent(self) -> bool:
+        section = self._section
+        epochs_are = section.total_epochs is not None and sum(self._epochs.values()) >= section.total_epochs
+        return epochs_are or (section.minutes is not None and self._seconds >= 60 * section.minutes)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "epoch" not in result or result["epoch"] <= self._epochs.get(trial_id, 0):
+            return  # told again after a restart
+        self._epochs[trial_id] = result["epoch"]
+        if len(self._section.objectives) == 1:
+            self._asked[trial_id].report(result["best_dice"], result["epoch"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._look_at_the_clock()
+        asked = self._asked.pop(trial_id)
+        if error or not result or "epoch" not in result or "error" in result:
+            self._study.tell(asked, state=TrialState.FAIL)
+            return
+        self.on_trial_result(trial_id, result)
+        values = [result["best_dice" if name == "val_dice" else name] for name in self._section.objectives]
+        if len(values) == 1 and result["epoch"] < self._section.epochs:  # stopped early: what it reported counts
+            self._study.tell(asked, state=TrialState.PRUNED)
+        else:
+            self._study.tell(asked, values)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
+
+    def restore(self, checkpoint_path: str) -> None:
+        self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))
+        self._since = time.monotonic()
