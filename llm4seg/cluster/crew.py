@@ -3,13 +3,12 @@
 import asyncio
 import gc
 import threading
-import uuid
 from typing import Any
 
 import ray
 import torch
 from ray.exceptions import RayActorError
-from ray.train import Checkpoint, RunConfig, TrainingFailedError, UserCallback, get_context
+from ray.train import Checkpoint, FailureConfig, RunConfig, TrainingFailedError, UserCallback, get_context
 from ray.train.collective import broadcast_from_rank_zero
 
 from llm4seg.cluster.bell import Bell, on_this_node
@@ -107,19 +106,20 @@ def serve(posting: dict[str, Any]) -> dict[str, Any]:
 class Crew:
     """Workers of the `cluster` section, started once. One order at a time: `start`, then `news` until the outcome."""
 
-    def __init__(self, config: Config) -> None:
-        self._number = 0
-        self._bell: Bell | None = None
-        self._engine = config.engine
-        self._storage, self._name = storage(config), f"crew-{uuid.uuid4().hex[:12]}"
+    def __init__(self, config: Config, name: str) -> None:
+        """`name`: of the folder in the storage where Ray keeps what it wants to know of them."""
+        self._engine, self._retries = config.engine, config.cluster.max_failures
+        self._folder = RunFolder.at(storage(config), name)
+        self._bell, self._number, self._busy, self._ended = Bell(), 0, False, ""
         options = {"num_cpus": 0, "scheduling_strategy": on_this_node()}
-        self._desk: Any = ray.remote(**options)(_Desk).remote(config.cluster.max_failures)
-        # a worker that dies is replaced however often; who counts is the desk, for each order anew
-        run_config = RunConfig(name=self._name, storage_path=self._storage, callbacks=[_Tell(self._desk)])
-        run_config.failure_config.max_failures = -1
+        self._desk: Any = ray.remote(**options)(_Desk).remote(self._retries)
+        run_config = RunConfig(
+            name=name,
+            storage_path=storage(config),
+            failure_config=FailureConfig(max_failures=-1),  # who counts is the desk, for each order anew
+            callbacks=[_Tell(self._desk)],
+        )
         trainer = build_trainer(config, serve, {"desk": self._desk}, run_config)
-        self._ended = ""
-        self._retries = config.cluster.max_failures
         self._thread = threading.Thread(target=self._work, args=(trainer,), daemon=True)
         self._thread.start()
 
@@ -136,8 +136,8 @@ class Crew:
 
     def start(self, config: Config, name: str, data: NodeData | None, more: dict[str, Any]) -> None:
         """Train a run under its name; it goes on from its last checkpoint if it has one."""
-        assert self._bell is None, "an order at a time"
-        self._number, self._bell = self._number + 1, Bell()
+        assert not self._busy, "one order at a time"
+        self._bell, self._number, self._busy = self._bell.another(), self._number + 1, True
         order = {"params": config.plain(), "bell": self._bell, "data": data, "run": name, "number": self._number}
         ray.get(self._desk.post.remote(order | more))
 
@@ -146,22 +146,21 @@ class Crew:
         while True:
             one = ray.get(self._desk.news.remote(1.0))
             if one is not None and one["number"] == self._number:
-                if "outcome" in one:
-                    self._bell = None
+                self._busy = "outcome" not in one
                 return dict(one)
             if one is None and self._ended:
                 raise TrainingFailed(f"the training could not go on: {self._ended}")
 
     def leave(self) -> None:
         """Let the run under way, if there is one, save a checkpoint and end."""
-        if self._bell is not None:
+        if self._busy and not self._ended:
             self._bell.ring()
-            while "outcome" not in self.news():
-                pass
+            while self._busy:
+                self.news()
 
     def close(self) -> None:
         """Send the workers home."""
         self.leave()
         ray.get(self._desk.post.remote(None))
         self._thread.join()
-        RunFolder.at(self._storage, self._name).forget()
+        self._folder.forget()

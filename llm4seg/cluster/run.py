@@ -105,12 +105,15 @@ class RayRun:
     def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
         """Copy a checkpoint to the storage, again and again for a while if it refuses, and delete older ones."""
         patience = self._section.storage_patience
-        self._storage._check_validation_file()  # whoever started the run left it there
-        patient(patience)(self._folder.take, Path(checkpoint.path), name)
+        patient(patience)(self._store, Path(checkpoint.path), name)
         self._uploaded.append(name)
         patient(patience)(self._prune)
-        # Ray believes in no checkpoint outside its folder; here nobody asks it for one
+        # Ray believes in no checkpoint outside of its own folder; here nobody asks it for one
         return Checkpoint(self._storage.build_checkpoint_path_from_name(name), self._storage.storage_filesystem)
+
+    def _store(self, checkpoint: Path, name: str) -> None:
+        self._storage._check_validation_file()  # whoever started the workers left it there: the storage is the same one
+        self._folder.take(checkpoint, name)
 
     def _prune(self) -> None:
         """Delete all checkpoints but the newest ones, once this worker knows enough of them to be whole."""

@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.fs
 import tenacity
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+from ray.train.v2._internal.execution.storage import _upload_to_fs_path
 
 from llm4seg.errors import InputError
 
@@ -68,9 +69,7 @@ class RunFolder:
 
     def take(self, checkpoint: Path, name: str) -> None:
         """Copy a local checkpoint here. Raises OSError when the storage refuses."""
-        target = f"{self._path}/{name}"
-        self._files.create_dir(target)
-        pyarrow.fs.copy_files(str(checkpoint), target, destination_filesystem=self._files)
+        _upload_to_fs_path(str(checkpoint), self._files, f"{self._path}/{name}")
 
     def delete_checkpoint(self, name: str) -> None:
         self._files.delete_dir(f"{self._path}/{name}")

@@ -80,10 +80,9 @@ def _train(order: dict[str, Any]) -> dict[str, Any]:
         config = data.on_this_node(config)
         barrier()  # another node may take longer, for which no step's time-out allows
     initial = _weights_of(config, order["initial"]) if order.get("initial") else None
-    facts = {"number": order["number"]} if "number" in order else {}
-    if order.get("measure"):
-        facts |= measure(config, get_device())
-    with RayRun(config.cluster, order["bell"], order.get("run"), facts) as run:
+    facts = measure(config, get_device()) if order.get("measure") else {}
+    tags = {"number": order["number"]} if "number" in order else {}
+    with RayRun(config.cluster, order["bell"], order.get("run"), facts | tags) as run:
         return {"history": fit(config, run, initial), "seconds": time.monotonic() - began, "facts": facts}
 
 

@@ -32,7 +32,7 @@ def workspace(folder: Path, size: int, changes: dict[str, Any]) -> Config:
 
 
 def searched(config: Config, name: str, **changes: Any) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """Run the stage `search`, unless it was; returns its trials, their epochs and the seconds it took, restarts added."""
+    """Run the stage `search`, unless it was; returns its trials, their epochs and the seconds it took in all."""
     from pipelines.search import search
 
     folder = config.paths.search.parent / name

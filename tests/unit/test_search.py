@@ -77,6 +77,7 @@ def test_a_finite_space_is_gone_through_without_repeats(algorithm: str, objectiv
 def test_values_are_as_written_and_within_bounds() -> None:
     space = {**ENDLESS, LAYER: [3, "4-6", [7, 9]], "optimizer.weight_decay": {"uniform": [0.1, 0.2]}}
     suggester = Suggester(section(space=space, algorithm="random"))
+    suggester.set_max_concurrency(30)
     drawn = [suggester.suggest(str(number))["overrides"] for number in range(30)]
     assert {str(point[LAYER]) for point in drawn} == {"3", "4-6", "[7, 9]"}
     assert all(0.001 <= point[RATE] <= 0.01 for point in drawn)
@@ -108,6 +109,30 @@ def test_trials_stopped_early_and_failed_ones_count_as_such() -> None:
         suggester.suggest(str(number))
         suggester.on_trial_complete(str(number), result)
     assert [trial.state.name for trial in suggester._study.trials] == ["PRUNED", "FAIL", "COMPLETE"]
+
+
+def test_no_more_at_a_time_than_allowed() -> None:
+    suggester = Suggester(section())
+    suggester.set_max_concurrency(2)
+    assert suggester.suggest("0")
+    assert suggester.suggest("1")
+    assert suggester.suggest("2") is None
+    suggester.on_trial_complete("0", {"epoch": 10, "best_dice": 0.5})
+    assert suggester.suggest("2")
+
+
+def test_agrees_with_tune_after_a_kill() -> None:
+    """A trial that Tune has not noted is suggested again; one that it has noted, and this not, is not."""
+    suggester, other = Suggester(section(algorithm="grid")), points(section().space)
+    assert other is not None
+    lost = suggester.suggest("lost")["overrides"]
+    noted = next(point for point in other if point != lost)
+    suggester.reconcile({"noted": noted})
+    seen = run_through(suggester, 100)
+    assert lost in seen
+    assert noted not in seen
+    assert len(seen) == 29
+    suggester.on_trial_complete("noted", {"epoch": 10, "best_dice": 0.5})
 
 
 def test_the_budget_ends_the_search() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import Callback, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from llm4seg.cluster.node_data import node_data
@@ -78,18 +78,22 @@ def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
     if _was_begun(folder):
         return Tuner.restore(_under(storage(config), name), trainable, resume_unfinished=True)
     folder.forget()
-    scheduler, shown = build_scheduler(config.search), ShowTrials(config.search)
+    scheduler, suggester = build_scheduler(config.search), Suggester(config.search)
     return Tuner(
         trainable,
         tune_config=TuneConfig(
-            search_alg=Suggester(config.search),
+            search_alg=suggester,
             scheduler=scheduler,
             num_samples=config.search.trials,
             max_concurrent_trials=config.cluster.trials,
             reuse_actors=True,
         ),
         run_config=RunConfig(
-            name=name, storage_path=storage(config), verbose=0, callbacks=[shown, KeepScheduler(scheduler)]
+            name=name,
+            storage_path=storage(config),
+            verbose=0,
+            callbacks=[ShowTrials(config.search), KeepState(scheduler, suggester)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
         ),
     )
 
@@ -108,17 +112,22 @@ def build_scheduler(section: Search) -> TrialScheduler:
     )
 
 
-class KeepScheduler(Callback):
-    """Saves what ASHA knows of earlier trials with the search, which Tune itself forgets."""
+class KeepState(Callback):
+    """Saves with the search what ASHA knows of earlier trials, which Tune forgets, and sees that notes agree."""
 
-    def __init__(self, scheduler: TrialScheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, scheduler: TrialScheduler, suggester: Suggester) -> None:
+        self._scheduler, self._suggester, self._agreed = scheduler, suggester, False
 
     def get_state(self) -> dict[str, Any]:
         return dict(self._scheduler.__dict__)
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._scheduler.__dict__.update(state)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if not self._agreed:
+            self._suggester.reconcile({trial.trial_id: trial.config["overrides"] for trial in trials})
+            self._agreed = True
 
 
 def _was_begun(folder: RunFolder) -> bool:

@@ -4,11 +4,13 @@ import json
 import pickle
 import random
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -45,10 +47,15 @@ def _as_optuna_has_it(point: Overrides, space: Mapping[str, Conditional]) -> dic
     return {name: json.dumps(value) if isinstance(space[name], Choice) else value for name, value in point.items()}
 
 
+def _as_written(params: dict[str, Any], space: Mapping[str, Conditional]) -> Overrides:
+    return {name: json.loads(value) if isinstance(space[name], Choice) else value for name, value in params.items()}
+
+
 def build_sampler(section: Search) -> BaseSampler:
     if section.algorithm == "tpe":
-        # trials under way count as poor, so that several at a time do not all try the same
-        return TPESampler(seed=section.seed, multivariate=True, group=True, constant_liar=True)
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            # trials under way count as poor, so that several at a time do not all try the same
+            return TPESampler(seed=section.seed, multivariate=True, group=True, constant_liar=True)
     return RandomSampler(seed=section.seed)
 
 
@@ -67,11 +74,18 @@ class Suggester(Searcher):
         if self._left is not None:
             random.Random(section.seed).shuffle(self._left)
         self._seconds, self._since = 0.0, time.monotonic()
+        self._at_a_time = 1
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        self._at_a_time = max_concurrent
+        return True  # Tune's own limiter forgets what was under way when it is restored
 
     def suggest(self, trial_id: str) -> Any:
         self._look_at_the_clock()
         if self._left == [] or self._spent():
             return self.FINISHED
+        if len(self._asked) >= self._at_a_time:
+            return None
         asked, point = self._new_point()
         self._asked[trial_id] = asked
         if self._left is not None:
@@ -104,21 +118,33 @@ class Suggester(Searcher):
         if "epoch" not in result or result["epoch"] <= self._epochs.get(trial_id, 0):
             return  # told again after a restart
         self._epochs[trial_id] = result["epoch"]
-        if len(self._section.objectives) == 1:
+        if len(self._section.objectives) == 1 and trial_id in self._asked:
             self._asked[trial_id].report(result["best_dice"], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._look_at_the_clock()
-        asked = self._asked.pop(trial_id)
+        self.on_trial_result(trial_id, result or {})
+        asked = self._asked.pop(trial_id, None)
+        if asked is None:  # lost with the last second of notes
+            return
         if error or not result or "epoch" not in result or "error" in result:
             self._study.tell(asked, state=TrialState.FAIL)
             return
-        self.on_trial_result(trial_id, result)
         values = [result["best_dice" if name == "val_dice" else name] for name in self._section.objectives]
         if len(values) == 1 and result["epoch"] < self._section.epochs:  # stopped early: what it reported counts
             self._study.tell(asked, state=TrialState.PRUNED)
         else:
             self._study.tell(asked, values)
+
+    def reconcile(self, points_by_trial: Mapping[str, Overrides]) -> None:
+        """Agree with Tune on which trials there are: a kill may have come between its notes and these."""
+        for lost in self._asked.keys() - points_by_trial.keys():
+            asked = self._asked.pop(lost)
+            self._study.tell(asked, state=TrialState.FAIL)
+            if self._left is not None:
+                self._left.append(_as_written(asked.params, self._section.space))
+        if self._left is not None:
+            self._left = [point for point in self._left if point not in points_by_trial.values()]
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))

@@ -1,5 +1,6 @@
 """A trial: the same training as `train`, with some parameters overridden, on a crew that stays for the next trial."""
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,7 +89,7 @@ class Trial(Trainable):
                 self._crew.leave()
                 return self._crew
             self._crew.close()
-        self._crew = Crew(config)
+        self._crew = Crew(config, f"{search_name(self._base)}-crew-{uuid.uuid4().hex[:8]}")
         return self._crew
 
 
@@ -97,7 +98,7 @@ def news_rows(news: dict[str, Any]) -> list[Row]:
     if "row" in news:
         return [news["row"]]
     outcome = news["outcome"]
-    return [row | outcome["facts"] for row in outcome.get("history", [])]
+    return [row | outcome["facts"] for row in outcome.get("history", ())]
 
 
 def reached(config: Config, name: str) -> list[Row]:
