@@ -1,8 +1,8 @@
 """What `search.warm_start` is worth: does it rank layers as full training does, and for how much less?
 
 The default data on small images; every third layer or so, each trained in full from scratch (with two seeds: how well
-full training agrees with itself is the most that anything can reach), from scratch for a few epochs, and for as few from
-the trained CNN. Agreement is Kendall's tau. Interrupted, it goes on when run again.
+full training agrees with itself is the most that anything can reach), from scratch for a few epochs, and for as few
+from the trained CNN. Agreement is Kendall's tau. Interrupted, it goes on when run again.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from llm4seg.cluster.search.suggest import DIRECTIONS
 from llm4seg.errors import InputError
 from llm4seg.sections import Overrides, Search
 
-EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice"]
+EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice", "seconds"]
 FEWEST = 5  # trials from which something is said about what matters
 
 
@@ -67,7 +67,11 @@ def _epochs(results: Any) -> pd.DataFrame:
     for number, one in enumerate(results):
         table = one.metrics_dataframe
         if table is not None and "val_dice" in table:
-            table = table[EPOCH_COLUMNS].dropna(subset="epoch").drop_duplicates("epoch", keep="last")
+            table = (
+                table.rename(columns={"time_this_iter_s": "seconds"})[EPOCH_COLUMNS]
+                .dropna(subset="epoch")
+                .drop_duplicates("epoch", keep="last")
+            )
             tables.append(table.assign(number=number))
     return pd.concat(tables, ignore_index=True)[["number", *EPOCH_COLUMNS]]
 
