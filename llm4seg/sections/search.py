@@ -3,7 +3,16 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 from pydantic import model_validator as validator
 
 from llm4seg.sections.base import AtLeastTwo, Overrides, Section
@@ -141,6 +150,12 @@ class Asha(Section):
     reduction: AtLeastTwo
 
 
+def _dice_first(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    if objectives[0] != "val_dice" or len(set(objectives)) < len(objectives):
+        raise ValueError(f"allowed: val_dice, then any of {', '.join(get_args(Objective)[1:])}")
+    return objectives
+
+
 class Search(Section):
     """Ray Tune over dotted parameters."""
 
@@ -150,17 +165,13 @@ class Search(Section):
     minutes: PositiveFloat | None
     algorithm: Literal["tpe", "random", "grid"]
     asha: Asha | None
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1), AfterValidator(_dice_first)]
     warm_start: bool
     seed: NonNegativeInt
     space: dict[str, Distribution]
 
     @validator(mode="after")
     def _consistent(self) -> Self:
-        if self.objectives[0] != "val_dice" or len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(
-                f"objectives: found {[*self.objectives]}, allowed: val_dice, then any of {get_args(Objective)[1:]}"
-            )
         self._conditions_name_what_is_above()
         if self.algorithm == "grid" and (endless := [name for name, one in self.space.items() if one.values is None]):
             raise ValueError(f"algorithm: found grid, allowed: tpe or random, since {endless[0]} has no list of values")

@@ -229,7 +229,7 @@ def test_values_are_spelled_as_in_params(value: Any, text: str) -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "overrides.json"],
+    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "best.json"],
 )
 def test_a_missing_input_is_named(copy: Config, missing: str) -> None:
     (path,) = copy.paths.report.parent.parent.rglob(missing)

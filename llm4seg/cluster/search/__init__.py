@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from llm4seg.cluster.node_data import node_data
 from llm4seg.cluster.progress import progress
 from llm4seg.cluster.search.findings import Findings, collect
-from llm4seg.cluster.search.progress import ShowTrials
+from llm4seg.cluster.search.show import ShowTrials
 from llm4seg.cluster.search.suggest import Suggester
 from llm4seg.cluster.search.trial import Trial, search_name
 from llm4seg.cluster.storage import RunFolder

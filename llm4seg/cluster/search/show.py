@@ -38,8 +38,8 @@ class ShowTrials(Callback):
 
     def _ended(self, trials: list[Trial], trial: Trial) -> None:
         if not Console().is_terminal:
-            ended = sum(one.is_finished() for one in trials)
-            print(f"search: {ended}/{self._section.trials}  {' '.join(self._cells(trials, trial))}", flush=True)
+            ended = sum(one.is_finished() for one in trials if one is not trial) + 1  # Tune tells it before it is so
+            print(f"search: {ended}/{self._section.trials}  {'  '.join(self._cells(trials, trial, True))}", flush=True)
         self._refresh(trials)
 
     def _refresh(self, trials: list[Trial]) -> None:
@@ -57,20 +57,26 @@ class ShowTrials(Callback):
             table.add_column(heading)
         shown = sorted(trials, key=lambda one: (one.is_finished(), -_dice(one)))[:SHOWN]
         for one in shown:
-            table.add_row(*self._cells(trials, one))
+            table.add_row(*self._cells(trials, one, one.is_finished()))
         return table
 
-    def _cells(self, trials: list[Trial], trial: Trial) -> list[str]:
+    def _cells(self, trials: list[Trial], trial: Trial, ended: bool) -> list[str]:
         values = ", ".join(f"{name.rsplit('.', 1)[-1]} {_spelled(value)}" for name, value in _overrides(trial).items())
         epoch = f"{trial.last_result.get('epoch', 0)}/{self._section.epochs}"
-        return [f"trial {trials.index(trial)}", self._state(trial), epoch, f"{max(0.0, _dice(trial)):.4f}", values]
+        return [
+            f"trial {trials.index(trial)}",
+            self._state(trial, ended),
+            epoch,
+            f"{max(0.0, _dice(trial)):.4f}",
+            values,
+        ]
 
-    def _state(self, trial: Trial) -> str:
+    def _state(self, trial: Trial, ended: bool) -> str:
         if trial.status == Trial.ERROR or "error" in trial.last_result:
             return f"failed: {trial.last_result.get('error', 'its process died')}"
-        if trial.status == Trial.TERMINATED:
-            return "finished" if trial.last_result.get("epoch", 0) >= self._section.epochs else "stopped early"
-        return "runs" if trial.status == Trial.RUNNING else "waits"
+        if trial.last_result.get("epoch", 0) >= self._section.epochs:
+            return "finished"
+        return "stopped early" if ended else trial.status.lower()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_section": self._section, "_live": None}
