@@ -37,10 +37,10 @@ def _chart(name: str, description: str, height: float, draw: Callable[[Figure], 
     return to_svg(figure, f"search-{name}", description)
 
 
-def by_layer(searched: Searched, level: dict[str, float] | None = None) -> str | None:
-    """The best Dice at each layer, a line a variant (the other choices); `level`: horizontals, by their names."""
+def by_layer(searched: Searched) -> str | None:
+    """The best Dice at each layer, a line a variant (the other choices); horizontals are variants without a layer."""
     known = searched.known
-    if LAYER not in known or pd.to_numeric(known[LAYER], errors="coerce").isna().any():
+    if LAYER not in known or pd.to_numeric(known[LAYER], errors="coerce").isna().sum() > known[LAYER].isna().sum():
         return None
     known = known.assign(**{LAYER: pd.to_numeric(known[LAYER])})
 
@@ -48,12 +48,13 @@ def by_layer(searched: Searched, level: dict[str, float] | None = None) -> str |
         axis = figure.subplots()
         lines = list(variants(searched, known).items())[:MOST_LINES]
         for (name, rows), hue in zip(lines, colours(len(lines)), strict=True):
+            if rows[LAYER].isna().all():
+                axis.axhline(rows["val_dice"].max(), color=hue, linestyle="--", label=name)
+                continue
             best = rows.groupby(LAYER)["val_dice"].max()
             axis.plot(best.index, best, "o-", color=hue, label=name, markersize=4)
             early = rows[rows["status"] == "stopped"]
-            axis.scatter(early[LAYER], early["val_dice"], s=12, facecolors="none", edgecolors=hue)
-        for name, dice in (level or {}).items():
-            axis.axhline(dice, color=BASELINE, linestyle="--", label=name)
+            axis.scatter(early[LAYER], early["val_dice"], s=12, facecolors="white", edgecolors=hue, zorder=3)
         axis.set(xlabel="layer, counted from 0", ylabel="best validation Dice")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()

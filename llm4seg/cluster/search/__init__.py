@@ -24,6 +24,7 @@ from llm4seg.sections import Search
 __all__ = ["Findings", "run_search"]
 
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be switched off, which `verbose=0` does
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
 
 
@@ -37,6 +38,7 @@ def run_search(config: Config) -> Findings:
     searching = shared_out(config.override({"training.epochs": config.search.epochs, "cluster.keep": 1}))
     name = search_name(searching)
     initial = train_baseline(config, f"{name}-baseline") if config.search.warm_start else None
+    print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
     findings = collect(_tuner(searching, name, initial).fit(), config.search)
     for run in RunFolder.at(storage(config), name).neighbours():
         forget_run(config, run)
