@@ -67,6 +67,9 @@ class RunFolder:
         with self._files.open_input_stream(f"{self._path}/{name}") as file:
             return bytes(file.read())
 
+    def delete_file(self, name: str) -> None:
+        self._files.delete_file(f"{self._path}/{name}")
+
     def take(self, checkpoint: Path, name: str) -> None:
         """Copy a local checkpoint here. Raises OSError when the storage refuses."""
         _upload_to_fs_path(str(checkpoint), self._files, f"{self._path}/{name}")
@@ -87,9 +90,8 @@ class RunFolder:
 
     def forget_index(self) -> None:
         """Delete Ray's own list of checkpoints, which a kill may have left half-written or out of date."""
-        path = f"{self._path}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
-        if self._files.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
-            self._files.delete_file(path)
+        if CHECKPOINT_MANAGER_SNAPSHOT_FILENAME in self.files():
+            self.delete_file(CHECKPOINT_MANAGER_SNAPSHOT_FILENAME)
 
     def forget(self) -> None:
         """Delete the run."""

@@ -103,6 +103,16 @@ def test_goes_on_as_it_was_saved(tmp_path: Path) -> None:
     assert begun + run_through(second, 8) == expected
 
 
+def test_notes_cut_short_by_a_kill_lose_no_trial(tmp_path: Path) -> None:
+    first, second = Suggester(section()), Suggester(section())
+    seen = run_through(first, 8)
+    first.save(str(tmp_path / "state"))
+    (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-100])
+    second.restore(str(tmp_path / "state"))
+    second.reconcile({str(number): point for number, point in enumerate(seen)})
+    assert len(run_through(second, 100)) == 22
+
+
 def test_trials_stopped_early_and_failed_ones_count_as_such() -> None:
     suggester = Suggester(section(space=ENDLESS))
     for number, result in enumerate([{"epoch": 2, "best_dice": 0.1}, {"error": "no"}, {"epoch": 10, "best_dice": 0.9}]):

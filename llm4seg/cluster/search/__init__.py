@@ -134,8 +134,14 @@ class KeepState(Callback):
 
 def _was_begun(folder: RunFolder) -> bool:
     """Whether Tune has written down a trial, without which it cannot restore anything."""
-    names = sorted(name for name in folder.files() if name.startswith("experiment_state"))
-    return bool(names) and bool(json.loads(folder.read(names[-1]))["trial_data"])
+    for name in sorted((name for name in folder.files() if name.startswith("experiment_state")), reverse=True):
+        try:
+            return bool(json.loads(folder.read(name))["trial_data"])
+        except (
+            ValueError
+        ):  # cut short by a kill; the one before it counts, and then the checkpoints of the trials' runs
+            folder.delete_file(name)
+    return False
 
 
 def _under(address: str, name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -150,5 +151,8 @@ class Suggester(Searcher):
         Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
 
     def restore(self, checkpoint_path: str) -> None:
-        self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))
+        try:
+            self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))
+        except (EOFError, pickle.UnpicklingError):
+            print("search: a kill cut the sampler's notes short; it learns anew, the trials are kept", file=sys.stderr)
         self._since = time.monotonic()

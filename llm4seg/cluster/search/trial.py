@@ -6,14 +6,13 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from llm4seg.checkpoint import DESCRIPTION
+from llm4seg.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.cluster.crew import Crew
 from llm4seg.cluster.node_data import NodeData
 from llm4seg.cluster.storage import RunFolder
 from llm4seg.cluster.train import run_name, storage
 from llm4seg.config import Config
 from llm4seg.errors import InputError
-from llm4seg.files import read_json
 from llm4seg.run import Row
 from llm4seg.sections import Overrides
 
@@ -106,6 +105,8 @@ def reached(config: Config, name: str) -> list[Row]:
     folder = RunFolder.at(storage(config), name)
     for checkpoint in folder.checkpoints():
         with folder.lend(checkpoint, config.cluster.storage_patience) as files:
-            if (files / DESCRIPTION).is_file():
-                return list(read_json(files / DESCRIPTION)["progress"]["history"])
+            try:
+                return Checkpoint.read(files).progress.history
+            except DamagedCheckpoint:  # as `fit` does: try the one before
+                continue
     return []
