@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from llm4seg.report.charts import BASELINE, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.report.inputs import Searched
@@ -56,7 +57,7 @@ def by_layer(searched: Searched) -> str | None:
             early = rows[rows["status"] == "stopped"]
             axis.scatter(early[LAYER], early["val_dice"], s=12, facecolors="white", edgecolors=hue, zorder=3)
         axis.set(xlabel="layer, counted from 0", ylabel="best validation Dice")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend()
 
     return _chart("layers", "The best validation Dice at each layer, a line a variant", 3.2, draw)
@@ -117,7 +118,7 @@ def curves(searched: Searched) -> str:
                 last = rows.iloc[-1]
                 axis.plot(last["epoch"], last["val_dice"], "o", markerfacecolor="none", color=hue, markersize=4)
         axis.set(xlabel="epoch", ylabel="validation Dice")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _chart("curves", "Learning curves of all trials; a ring ends those that were stopped early", 3.2, draw)
 

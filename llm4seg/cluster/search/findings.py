@@ -34,8 +34,8 @@ def collect(results: Any, section: Search) -> Findings:
     if "val_dice" not in trials or trials["val_dice"].isna().all():
         raise InputError(f"search: every trial failed, the first with: {trials['error'].iloc[0]}")
     trials["pareto"] = pareto(trials, section)
-    best = results[int(trials["number"][trials["val_dice"].idxmax()])].config["overrides"]
-    trials = trials.sort_values("val_dice", ascending=False, ignore_index=True)
+    trials = trials.sort_values("val_dice", ascending=False, ignore_index=True, kind="stable")
+    best = results[int(trials["number"].iloc[0])].config["overrides"]
     return Findings(best, trials, _epochs(results), importance(trials, section))
 
 
@@ -46,7 +46,9 @@ def _row(number: int, result: Any, section: Search) -> dict[str, Any]:
     status = "failed" if error else "finished" if epochs >= section.epochs else "stopped"
     overrides = result.config["overrides"]
     points = {name: _cell(overrides[name]) if name in overrides else None for name in section.space}
-    values = {name: metrics.get("best_dice" if name == "val_dice" else name) for name in section.objectives}
+    values: dict[str, Any] = {
+        name: metrics.get("best_dice" if name == "val_dice" else name) for name in section.objectives
+    }
     if error:
         values = dict.fromkeys(values)
     return {"number": number, **points, "status": status, "epochs": epochs, **values, "error": error}
@@ -80,7 +82,7 @@ def pareto(trials: pd.DataFrame, section: Search) -> np.ndarray:
     """For each trial whether no other one is at least as good in every objective and better in one."""
     signs = [1 if DIRECTIONS[name] == "maximize" else -1 for name in section.objectives]
     values_NO = trials[list(section.objectives)].astype(float).to_numpy() * signs
-    known = ~np.isnan(values_NO).any(axis=1)
+    known = np.array([not np.isnan(one_O).any() for one_O in values_NO])
     beaten = [
         bool(((values_NO >= one_O).all(axis=1) & (values_NO > one_O).any(axis=1)).any()) if fine else True
         for one_O, fine in zip(values_NO, known, strict=True)

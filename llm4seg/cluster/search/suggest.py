@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -19,7 +19,11 @@ from ray.tune.search import Searcher
 from llm4seg.sections import Choice, Conditional, LogUniform, Overrides, RandInt, Search, Uniform, points
 
 ATTEMPTS = 10  # to have a new point out of a sampler that likes an old one
-DIRECTIONS = {"val_dice": "maximize", "parameters": "minimize", "latency": "minimize"}
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
+    "val_dice": "maximize",
+    "parameters": "minimize",
+    "latency": "minimize",
+}
 
 
 def draw(asked: optuna.Trial, space: Mapping[str, Conditional]) -> Overrides:
