@@ -1,7 +1,6 @@
 """Which point of the space to try next: Optuna's samplers, asked through Ray Tune's interface for searchers."""
 
 import json
-import pickle
 import random
 import sys
 import time
@@ -10,14 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
 from llm4seg.sections import Choice, Conditional, LogUniform, Overrides, RandInt, Search, Uniform, points
 
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # of what failed, nothing is learnt
 ATTEMPTS = 10  # to have a new point out of a sampler that likes an old one
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "val_dice": "maximize",
@@ -56,12 +58,14 @@ def _as_written(params: dict[str, Any], space: Mapping[str, Conditional]) -> Ove
     return {name: json.loads(value) if isinstance(space[name], Choice) else value for name, value in params.items()}
 
 
-def build_sampler(section: Search) -> BaseSampler:
+def build_sampler(section: Search, asks: int) -> BaseSampler:
+    """The sampler for one question. A new one each time, so that a restored search asks as an undisturbed one does."""
+    seed = int(np.random.default_rng([section.seed, asks]).integers(2**31))
     if section.algorithm == "tpe":
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             # trials under way count as poor, so that several at a time do not all try the same
-            return TPESampler(seed=section.seed, multivariate=True, group=True, constant_liar=True)
-    return RandomSampler(seed=section.seed)
+            return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+    return RandomSampler(seed=seed)
 
 
 class Suggester(Searcher):
@@ -70,9 +74,9 @@ class Suggester(Searcher):
     def __init__(self, section: Search) -> None:
         super().__init__(metric="best_dice", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [DIRECTIONS[name] for name in section.objectives]
         self._section = section
-        self._study = optuna.create_study(sampler=build_sampler(section), directions=directions)
+        self._study = optuna.create_study(directions=[DIRECTIONS[name] for name in section.objectives])
+        self._asks = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._epochs: dict[str, int] = {}
         self._left = points(section.space)
@@ -99,15 +103,22 @@ class Suggester(Searcher):
 
     def _new_point(self) -> tuple[optuna.Trial, Overrides]:
         for _ in range(0 if self._section.algorithm == "grid" else ATTEMPTS):
+            self._asks += 1
+            self._study.sampler = build_sampler(self._section, self._asks)
             asked = self._study.ask()
             point = draw(asked, self._section.space)
             if self._left is None or point in self._left:
                 return asked, point
             self._study.tell(asked, state=TrialState.FAIL)
         assert self._left
-        self._study.enqueue_trial(_as_optuna_has_it(self._left[0], self._section.space))
+        return self._ask_for(self._left[0]), self._left[0]
+
+    def _ask_for(self, point: Overrides) -> optuna.Trial:
+        """Optuna's trial of a point that is given."""
+        self._study.enqueue_trial(_as_optuna_has_it(point, self._section.space))
         asked = self._study.ask()
-        return asked, draw(asked, self._section.space)
+        assert draw(asked, self._section.space) == point
+        return asked
 
     def _look_at_the_clock(self) -> None:
         """Only time in which the search ran counts."""
@@ -152,11 +163,64 @@ class Suggester(Searcher):
             self._left = [point for point in self._left if point not in points_by_trial.values()]
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
+        self._look_at_the_clock()
+        trials = self._study.get_trials(deepcopy=False)
+        noted = {
+            "asks": self._asks,
+            "seconds": self._seconds,
+            "epochs": self._epochs,
+            "left": self._left,
+            "ended": [_noted(one) for one in trials if one.state in ENDED],
+            "asked": {trial_id: _noted(trials[asked.number]) for trial_id, asked in self._asked.items()},
+        }
+        Path(checkpoint_path).write_text(json.dumps(noted), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        try:
-            self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))
-        except (EOFError, pickle.UnpicklingError):
-            print("search: a kill cut the sampler's notes short; it learns anew, the trials are kept", file=sys.stderr)
         self._since = time.monotonic()
+        try:
+            noted = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        except ValueError:
+            print("search: a kill cut the sampler's notes short; it learns anew, the trials are kept", file=sys.stderr)
+            return
+        self._asks, self._seconds, self._epochs = noted["asks"], noted["seconds"], noted["epochs"]
+        self._left = noted["left"]
+        for one in noted["ended"]:
+            self._study.add_trial(_ended(one, self._section.space))
+        for trial_id, one in noted["asked"].items():
+            self._asked[trial_id] = self._ask_for(_as_written(one["params"], self._section.space))
+            for epoch, dice in one["reported"].items():
+                self._asked[trial_id].report(dice, int(epoch))
+
+
+def _noted(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    values = trial.values if trial.state == TrialState.COMPLETE else None
+    return {
+        "params": trial.params,
+        "state": trial.state.name,
+        "values": values,
+        "reported": trial.intermediate_values,
+    }
+
+
+def _ended(noted: dict[str, Any], space: Mapping[str, Conditional]) -> optuna.trial.FrozenTrial:
+    """Optuna's record of a trial out of the notes."""
+    return create_trial(
+        params=noted["params"],
+        distributions={name: _distribution(space[name]) for name in noted["params"]},
+        state=TrialState[noted["state"]],
+        values=noted["values"],
+        intermediate_values={int(epoch): dice for epoch, dice in noted["reported"].items()},
+    )
+
+
+def _distribution(one: Conditional) -> BaseDistribution:
+    match one:
+        case Choice(choice=values):
+            return CategoricalDistribution([json.dumps(value) for value in values])
+        case RandInt(randint=(low, high)):
+            return IntDistribution(low, high)
+        case Uniform(uniform=(low, high)):
+            return FloatDistribution(low, high)
+        case LogUniform(loguniform=(low, high)):
+            return FloatDistribution(low, high, log=True)
+    raise AssertionError(one)
