@@ -152,15 +152,17 @@ class Config(Section):
 
     def layers_used(self) -> list[int]:
         """The LLM layers that the model, or a trial of its search, is built from, ascending."""
-        searched = self.search.space.get("model.llm.layer", ()) if self.search.trials else ()
-        return sorted({*self.model.llm.layer, *(layer for choice in searched for layer in parse_layers(choice))})
+        searched = self.search.space.get("model.llm.layer") if self.search.trials else None
+        values = (searched.values or ()) if searched else ()
+        return sorted({*self.model.llm.layer, *(layer for value in values for layer in parse_layers(value))})
 
     def _check_named_overrides(self) -> None:
         for changes in self.presets.values():
             self.override(changes, SECTIONS_ALONE)  # the rest of the file may be meant for another preset
-        for dotted, choices in self.search.space.items():
-            for choice in choices:
-                self.override({dotted: choice})
+        for dotted, one in self.search.space.items():
+            where = {parent: allowed[0] for parent, allowed in one.when.items()}
+            for value in one.extremes:
+                self.override(where | {dotted: value})
 
 
 def _find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:

@@ -1,7 +1,8 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 
@@ -28,6 +29,8 @@ from llm4seg.run import LEAVE, SAVE, Row, Run
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
+WARM, PASSES = 3, 9  # forward passes that do not count, and that do
+
 
 class Diverged(InputError):
     """The loss is no longer a number: to go on is of no use."""
@@ -48,13 +51,30 @@ def assemble(config: Config, data: Prepared) -> Hybrid:
     )
 
 
-def fit(config: Config, run: Run) -> list[Row]:
+def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> list[Row]:
     """Train, validate and checkpoint every epoch, and when `run` asks; go on from a checkpoint if the run has one.
+
+    `initial`: weights of a trained CNN to begin with, instead of random ones.
 
     Returns a row an epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
     that `run` was given holds the weights to leave behind as `weights.safetensors`. Raises Left when asked to leave.
     """
-    return Trainer(config, run).train()
+    return Trainer(config, run, initial).train()
+
+
+def measure(config: Config, device: torch.device) -> Row:
+    """What a model costs: its trained parameters, and the median of some forward passes of one image, in ms."""
+    data = Prepared(config.paths.prepared)
+    model = assemble(config, data).to(device).eval()
+    images = torch.zeros(1, data.channels, *data.size, device=device)
+    seconds = []
+    for _ in range(WARM + PASSES):
+        began = time.perf_counter()
+        with torch.inference_mode():
+            model(images).sum().item()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    trained = model.parameter_counts()["trained"]
+    return {"parameters": trained, "latency": round(1000 * float(np.median(seconds[WARM:])), 3)}
 
 
 def newest(run: Run) -> Checkpoint | None:
@@ -75,7 +95,7 @@ def newest(run: Run) -> Checkpoint | None:
 class Trainer:
     """A training under way: built anew or from a checkpoint, then `train`."""
 
-    def __init__(self, config: Config, run: Run) -> None:
+    def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
         self.config, self.run = config, run
         self.data, self.split = Prepared(config.paths.prepared), read_split(config.paths.split)
         self.loss = build_loss(config.training.loss)
@@ -84,6 +104,8 @@ class Trainer:
         model, saved = assemble(config, self.data), newest(run)
         if saved:
             model.load_weights(saved.model)
+        elif initial:
+            model.load_cnn(initial)
         self.engine: Engine = build_engine(model, config, self.steps * config.training.epochs, run)
         self.progress = saved.progress if saved else Progress()
         self.weights = saved.weights if saved else {}

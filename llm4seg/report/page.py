@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llm4seg.report import charts
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.pictures import colours
+from llm4seg.report.search_charts import draw_search
 
 DASH, TIMES = "\u2013", " \u00d7 "
 COLUMNS = {  # the table's columns after Dice: title, metric, digits
@@ -56,6 +57,7 @@ def render(inputs: Inputs) -> str:
         facts=data_facts(inputs),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
         distribution=charts.dice_by_case(inputs.cases, inputs.data.classes),
+        searched=draw_search(inputs.searched) if inputs.searched else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
     )
 

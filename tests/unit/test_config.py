@@ -123,6 +123,13 @@ BAD_VALUES = [
     ("cluster.workers", [4, 2], "cluster:", "workers must rise, found [4, 2]"),
     ("search.trials", -1, "found -1", "greater than or equal to 0"),
     ("search.space", {"optimizer.lr": []}, "search.space.optimizer.lr", "at least 1"),
+    ("search.space", {"optimizer.lr": {"uniform": [0.1, 0.01]}}, "search.space.optimizer.lr", "bounds must rise"),
+    ("search.space", {"optimizer.lr": {"loguniform": [0, 1]}}, "search.space.optimizer.lr", "greater than 0"),
+    ("search.space", {"optimizer.lr": {"normal": [0, 1]}}, "search.space.optimizer.lr", "loguniform, randint"),
+    ("search.space", {"optimizer.lr": 0.1}, "search.space.optimizer.lr", "a list of values"),
+    ("search.objectives", ["latency"], "found ['latency']", "allowed: val_dice, then any of"),
+    ("search.algorithm", "grid", "algorithm: found grid", "optimizer.lr has no list of values"),
+    ("cluster.gpus_per_worker", 0, "found 0", "greater than 0"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
     ("evaluation.confidence", 0.5, "found 0.5", "greater than 0.5"),
     # what fields of one section must agree on
@@ -158,6 +165,9 @@ BAD_VALUES = [
     # what names other parameters
     ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
     ("search.space", {"optimizer.lr": [0.1, -1]}, "optimizer.lr: found -1", "greater than 0"),
+    ("search.space", {"optimizer.lr": {"uniform": [-1, 1]}}, "optimizer.lr: found -1", "greater than 0"),
+    ("search.space", {"training.epochs": {"uniform": [1, 9]}}, "training.epochs: found", "integer"),
+    ("search.space", {"model.llm.layer": {"randint": [-1, 3]}}, "model.llm.layer", "greater than or equal to 0"),
     ("presets", {"bad": {"engine.zeros": 1}}, "engine.zeros: no such parameter", "did you mean engine.zero"),
     ("presets", {"bad": {"engine.zero": 9}}, "engine.zero: found 9", "0, 1, 2 or 3"),
 ]
@@ -276,8 +286,10 @@ def test_layers_needed(config: Config) -> None:
     assert config.layers_needed() == [14]
     assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == [1, 3, 14]
     searching = config.override({"search.trials": 2, "llm.layers": [3]})
-    assert searching.layers_used() == [0, 7, 14, 21, 29]
-    assert searching.layers_needed() == [0, 3, 7, 14, 21, 29]
+    assert searching.layers_used() == list(range(30))
+    listed = searching.override({"search.space": {"model.llm.layer": [0, "7-8", [9, 2]]}})
+    assert listed.layers_used() == [0, 2, 7, 8, 9, 14]
+    assert listed.layers_needed() == [0, 2, 3, 7, 8, 9, 14]
 
 
 @pytest.mark.parametrize(

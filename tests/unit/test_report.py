@@ -22,7 +22,7 @@ from llm4seg.sections import BackboneName
 from pipelines.report import report
 from pipelines.summary import summary, table
 from tests import finished
-from tests.finished import LLM, finished_run, raw_case
+from tests.finished import LLM, finished_run, raw_case, write_search
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -159,10 +159,10 @@ def test_names_every_backbone(run: Config, backbone: str) -> None:
 
 def test_shows_what_the_search_found(copy: Config) -> None:
     assert "Found by the search" not in words(page(copy))
-    write_json(copy.paths.search / "overrides.json", {"model.llm.layer": 7, "optimizer.lr": 0.001})
-    pd.DataFrame({"val_dice": [0.5, 0.625]}).to_csv(copy.paths.search / "trials.csv", index=False)
-    found = "model.llm.layer: 7 , optimizer.lr: 0.001 , the best of 2 trials by validation Dice (0.625)."
+    write_search(copy.paths.search, copy.search)
+    found = "model.llm.layer: 7 , optimizer.lr: 0.001 , the best of 3 trials by validation Dice (0.625)."
     assert found in words(page(copy))
+    assert page(copy).count('aria-label="The best validation Dice at each layer') == 1
 
 
 def test_the_parts_hold_all_cases_and_pixels(run: Config) -> None:
@@ -229,7 +229,7 @@ def test_values_are_spelled_as_in_params(value: Any, text: str) -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "overrides.json"],
+    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "best.json"],
 )
 def test_a_missing_input_is_named(copy: Config, missing: str) -> None:
     (path,) = copy.paths.report.parent.parent.rglob(missing)
