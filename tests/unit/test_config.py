@@ -30,7 +30,7 @@ def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
     for name, value in section.items():
         dotted = prefix + name
         names.append(dotted)
-        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "presets"}:
+        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "study.arms", "presets"}:
             names += dotted_names(value, f"{dotted}.")
     return names
 
@@ -123,6 +123,16 @@ BAD_VALUES = [
     ("cluster.workers", [4, 2], "cluster:", "workers must rise, found [4, 2]"),
     ("search.trials", -1, "found -1", "greater than or equal to 0"),
     ("search.space", {"optimizer.lr": []}, "search.space.optimizer.lr", "at least 1"),
+    ("training.fraction", 0, "found 0", "greater than 0"),
+    ("training.label_noise.drop", 1.5, "found 1.5", "less than or equal to 1"),
+    ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou' or 'nsd'"),
+    ("study.arms", {"cnn": {}}, "found {'cnn': {}}", "at least 2"),
+    ("study.arms", {"cnn": {}, "random": {"data.size": [8, 8]}}, "study.arms.random: found data.size", "optimizer"),
+    ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
+    ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
+    ("study.references", ["cmn"], "study:", "references: found 'cmn', allowed: cnn, random"),
+    ("study.folds", [1, 1], "study:", "folds: found [1, 1], allowed: each fold once"),
+    ("study.folds", [5], "study.folds: found 5", "0 to 4"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
     ("evaluation.confidence", 0.5, "found 0.5", "greater than 0.5"),
     # what fields of one section must agree on
