@@ -1,4 +1,4 @@
-"""`python -m pipelines.train` under way: what faults happen to, in tests and in the soak."""
+"""`python -m pipelines.train`, or another stage, under way: what faults happen to, in tests and in the soak."""
 
 import json
 import os
@@ -39,7 +39,9 @@ def wait_until(what: Callable[[], Any], why: str) -> Any:
 
 
 class Training:
-    """The stage `train` on a config, in a session of its own; its temporary files go to `folder`/tmp."""
+    """A stage on a config, in a session of its own; its temporary files go to `folder`/tmp."""
+
+    stage = "train"
 
     def __init__(self, config: Config, folder: Path, **environment: str) -> None:
         self.config, self.folder, self.mark = config, folder, str(uuid.uuid4())
@@ -49,7 +51,7 @@ class Training:
         (folder / "params.yaml").write_text(yaml.safe_dump(config.plain()))
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.train", "--params", str(folder / "params.yaml")],
+                [sys.executable, "-m", f"pipelines.{self.stage}", "--params", str(folder / "params.yaml")],
                 start_new_session=True,
                 cwd=ROOT,
                 # Ray's sockets need short paths

@@ -7,7 +7,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.errors import InputError
-from llm4seg.files import read_json, write_json
+from llm4seg.files import read_json
 from llm4seg.study.arms import Planned, planned, write_splits
 from llm4seg.train import assemble
 from llm4seg.trained import save_trained
@@ -15,7 +15,7 @@ from llm4seg.trained import save_trained
 
 @pytest.fixture
 def studying(config: Config) -> Config:
-    return config.override({"study.repeats": 3, "paths.study_runs": str(config.paths.runs.parent / "study_runs")})
+    return config.override({"study.repeats": 3})
 
 
 def test_default_arms_begin_with_the_same_cnn_under_one_seed(studying: Config) -> None:
@@ -104,8 +104,7 @@ def test_transfer_from_another_encoder_is_refused(config: Config) -> None:
 def test_a_stage_that_is_off_leaves_an_empty_result(studying: Config) -> None:
     from pipelines.study import study
 
-    off = studying.override({"study.repeats": 0, "paths.study": str(studying.paths.runs.parent / "study")})
-    write_json(off.paths.search / "overrides.json", {}) if not off.paths.search.exists() else None
+    off = studying.override({"study.repeats": 0})
     study(off)
     assert [file.name for file in off.paths.study.iterdir()] == ["study.json"]
     said = read_json(off.paths.study / "study.json")
