@@ -56,7 +56,8 @@ def fit_mixed(cells: pd.DataFrame) -> Mixed | None:
             re_formula="0",
             vc_formula={"run": "0 + C(run)", "unit": "0 + C(unit)"},
         )
-        fitted = model.fit(reml=True)
+        # not the default, by gradients, which gets lost where a variance is zero
+        fitted = model.fit(reml=True, method="powell")
     run, unit = (float(fitted.vcomp[model.exog_vc.names.index(name)]) for name in ("run", "unit"))
     rest = float(fitted.scale)
     df = degrees_of_freedom(run / runs, unit / units, rest / len(cells), runs, units)
