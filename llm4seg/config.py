@@ -167,18 +167,14 @@ class Config(Section):
 
     def resolved(self, root: Path) -> Self:
         """A copy whose paths are absolute, taken from `root`."""
-        changes = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
+        changes: Overrides = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
         changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
-        if self.training.init_from is not None:
-            changes[INIT] = os.path.normpath(root / self.training.init_from)
+        changes[INIT] = _below(root, self.training.init_from)
+        changes["study.other_data"] = _below(root, self.study.other_data)
         changes["study.arms"] = {
-            name: {
-                dotted: os.path.normpath(root / one) if dotted == INIT and one else one for dotted, one in arm.items()
-            }
+            name: {dotted: _below(root, one) if dotted == INIT else one for dotted, one in arm.items()}
             for name, arm in self.study.arms.items()
         }
-        if self.study.other_data is not None:
-            changes["study.other_data"] = os.path.normpath(root / self.study.other_data)
         if "://" not in self.llm.source:
             changes["llm.source"] = os.path.normpath(root / self.llm.source)
         return self.override(changes)
@@ -209,6 +205,10 @@ class Config(Section):
         for dotted, choices in self.search.space.items():
             for choice in choices:
                 self.override({dotted: choice})
+
+
+def _below(root: Path, path: Path | str | None) -> str | None:
+    return None if path is None else os.path.normpath(root / path)
 
 
 def _find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:

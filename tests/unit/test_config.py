@@ -400,3 +400,28 @@ def test_a_nodes_cache_is_at_the_same_place_wherever_a_worker_starts(config: Con
     config.override(pull | {"cluster.node_cache": "~/cache"})
     with pytest.raises(InputError, match=r"node_cache: found cache, allowed: an absolute path, or one from ~"):
         config.override(pull | {"cluster.node_cache": "cache"})
+
+
+def test_what_a_study_names_is_found_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    changed = values()
+    changed["study"]["other_data"] = "data/other"
+    changed["study"]["arms"]["transfer"] = {"preset": "frozen", "training.init_from": "models/lung"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+    loaded = Config.load(tmp_path / "params.yaml")
+    assert loaded.study.other_data == tmp_path / "data" / "other"
+    assert loaded.arm("transfer").training.init_from == tmp_path / "models" / "lung"
+    assert loaded.training.init_from is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.init_from": "model"},
+        {"study.repeats": 1, "study.folds": [0]},
+        {"study.repeats": 1, "study.other_data": "x"},
+    ],
+)
+def test_nodes_that_share_nothing_have_only_what_dvc_knows(config: Config, changes: dict[str, Any]) -> None:
+    pull = {"cluster.data": "pull", "cluster.storage": "s3://bucket/runs"}
+    with pytest.raises(InputError, match=r"found .*, allowed with cluster.data: pull: none"):
+        config.override(pull | changes)
