@@ -119,11 +119,16 @@ def _trial(
         outcome = train_on_ray(config, name=_checkpoints(name), data=data, bell=bell)
     except Left:
         return
-    needs: dict[str, Any] = {"num_cpus": cpus_per_worker(config.cluster), "num_gpus": int(uses_gpu(config.cluster))}
-    rows = ray.get(ray.remote(**needs)(measure).remote(config.plain(), outcome.checkpoint, data))
+    rows = ray.get(_as_a_worker(config).remote(config.plain(), outcome.checkpoint, data))
     about = {"name": name, "epochs": len(outcome.history), "seconds": round(outcome.seconds, 1), "git_commit": commit}
     shelf.put(name, {**about, **_record(config, rows)})
     forget_run(config, _checkpoints(name))
+
+
+def _as_a_worker(config: Config) -> Any:
+    """`measure` with what a worker has had, instead of the little that a trial's own process has."""
+    on_gpu = int(uses_gpu(config.cluster))
+    return ray.remote(num_cpus=cpus_per_worker(config.cluster), num_gpus=on_gpu, scheduling_strategy="DEFAULT")(measure)
 
 
 def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | None) -> list[Row]:

@@ -55,7 +55,7 @@ def run_table(runs: Runs, metric: str) -> pd.DataFrame:
 def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[str, Any]:
     """study.json: how far the study is, and what it says in plain sentences."""
     states = runs["state"].tolist() if len(runs) else []
-    rows = compared.to_dict("records")
+    rows: list[Any] = compared.to_dict("records")
     several = len({row["data"] for row in rows}) > 1
     section = config.study
     return {
