@@ -1,16 +1,21 @@
 """A study with the real Ray Tune: every run once, whatever is killed, and the tables that it leaves."""
 
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from llm4seg.config import Config
 from llm4seg.files import read_json
 from pipelines.study import so_far, study
+from tests.code_map import ROOT
 from tests.training import OFTEN, Training, wait_until
 
 ARMS = {"cnn": {"preset": "none"}, "llm": {"preset": "frozen"}}
@@ -56,9 +61,24 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
     said = read_json(studying.paths.study / "study.json")
     assert (said["runs"], said["finished"], said["failed"], said["missing"]) == (4, 4, 0, 0)
     assert len(said["verdicts"]) == 1
-    assert not studying.paths.runs.exists() or not list(studying.paths.runs.iterdir())
+    failed = {f"study-{Path(name).stem}" for name, content in before.items() if b'"error"' in content}
+    assert len(failed) == 1
+    assert {folder.name for folder in studying.paths.runs.iterdir()} == failed  # its last checkpoint, as the error says
     so_far(studying.override({"study.repeats": 3}))
     assert read_json(studying.paths.study / "study.json")["missing"] == 2
+
+
+def test_a_plan_says_what_all_runs_cost_and_find(studying: Config, tmp_path: Path) -> None:
+    arms = {"cnn": {"preset": "none"}, "longer": {"training.epochs": 30}}
+    config = studying.override({"study.arms": arms, "engine.name": "deepspeed"})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(config.plain()))
+    command = [sys.executable, "-m", "pipelines.study", "--plan", "--params", str(tmp_path / "params.yaml")]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert "4 runs, of which 0 have finished" in shown
+    assert re.search(r"cnn +2 runs x 3 epochs x +\d+\.\d\d s", shown)
+    assert re.search(r"longer +2 runs x 30 epochs x +\d+\.\d\d s", shown)
+    assert "2 x 1 paired runs on 4 test cases find a difference of" in shown
+    assert not config.paths.study_runs.exists()
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])

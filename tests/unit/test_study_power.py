@@ -9,7 +9,7 @@ from llm4seg.config import Config
 from llm4seg.sections import Spread
 from llm4seg.study import power
 from llm4seg.study.mixed import fit_mixed
-from llm4seg.study.plan import cost, design, observed_spread
+from llm4seg.study.plan import design, observed_spread
 from llm4seg.study.plan import power as findings
 from llm4seg.study.results import case_table, compared
 from tests.studied import as_cells, studied
@@ -80,18 +80,6 @@ def test_plan_in_words(workspace: Config) -> None:
     assert "4 x 1 paired runs on 4 test cases find a difference of" in lines[1]
     assert "(the first of 6 arms in Holm's correction)" in lines[1]
     assert lines[2].startswith("a difference of 0.01 takes ")
-
-
-def test_plan_times_an_epoch_of_each_arm(workspace: Config) -> None:
-    from llm4seg.study.arms import planned
-
-    changes = {"study.repeats": 2, "study.arms": {"cnn": {"preset": "none"}, "longer": {"training.epochs": 30}}}
-    config = workspace.override(changes | {"study.references": ["cnn"], "engine.name": "torch"})
-    runs = [(run, None) for run in planned(config)]
-    lines = list(cost(config, [(runs[0][0], {"rows": []}), *runs[1:]]))
-    assert lines[0].startswith("4 runs, of which 1 have finished")
-    arms = [" ".join(line.split()[:-2]) for line in lines[1:3]]
-    assert set(arms) == {"cnn 1 runs x 3 epochs x", "longer 2 runs x 30 epochs x"}
 
 
 def test_simulated_tables_have_the_spread_asked_for() -> None:
