@@ -10,7 +10,7 @@ from scipy import stats
 from llm4seg.config import Config
 from llm4seg.study.mixed import fit_mixed
 from llm4seg.study.results import case_table, results
-from llm4seg.study.statistics import case_scores, compare, holm, pairs, wilcoxon_p
+from llm4seg.study.statistics import case_scores, compare, holm, over_units, pairs, wilcoxon_p
 from llm4seg.study.verdict import caution, verdict
 from tests.studied import as_cells, cells, studied
 from tests.tiny import PARAMS
@@ -95,6 +95,14 @@ def test_too_few_runs_leave_the_bootstrap_alone() -> None:
     row = compare(pairs(case_scores(case_table(studied({"a": 0.0, "b": 0.0}, 3, 20)), "dice"), "a", "b"), SECTION)
     assert row["method"] == "mixed model"
     assert row["p"] is not None
+
+
+def test_the_bootstraps_interval_is_as_wide_as_students_t() -> None:
+    values = np.random.default_rng(5).normal(0.01, 0.03, 15)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    low, high = over_units(values, SECTION.model_copy(update={"bootstrap": 20000}))
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.0015)
+    assert over_units(values[:1], SECTION) == (None, None)
 
 
 def test_equal_arms_differ_by_nothing() -> None:
@@ -203,14 +211,13 @@ def test_intervals_cover_and_errors_are_as_often_as_they_say(
 
 
 @pytest.mark.slow
-def test_the_bootstrap_covers_over_patients_of_unequal_size() -> None:
-    """The trained networks given: no spread between runs. Patients have one to six slices."""
-    from llm4seg.statistics import bootstrap_interval
-
-    random, section, covered = np.random.default_rng(0), SECTION.model_copy(update={"bootstrap": 400}), 0
+@pytest.mark.parametrize("units", [12, 36])
+def test_the_bootstrap_covers_over_units(units: int) -> None:
+    """The trained networks given: no spread between runs."""
+    random, section, covered = np.random.default_rng(0), SECTION.model_copy(update={"bootstrap": 1000}), 0
     for _ in range(1000):
-        patient = np.repeat(np.arange(40), random.integers(1, 7, 40))
-        values = 0.01 + random.normal(0, 0.03, 40)[patient] + random.normal(0, 0.04, len(patient))
-        low, high = bootstrap_interval(values, patient, section)
+        low, high = over_units(0.01 + random.normal(0, 0.03, units), section)
+        assert low is not None
+        assert high is not None
         covered += low <= 0.01 <= high
     assert covered / 1000 == pytest.approx(0.95, abs=0.02)
