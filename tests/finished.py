@@ -20,6 +20,7 @@ from pipelines.evaluate import leave_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search
 from pipelines.split import split
+from pipelines.study import study
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 LLM = {
@@ -81,7 +82,7 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
         "evaluation.bootstrap": 200,
     }
     config = config_at(root, small | (changes or {}))
-    for stage in (prepare, split, search):
+    for stage in (prepare, split, search, study):
         stage(config)
     data = Prepared(config.paths.prepared)
     write_json(config.paths.model / "model.json", describe(config, describe_data(data)))

@@ -1,4 +1,4 @@
-"""`python -m pipelines.train` under way: what faults happen to, in tests and in the soak."""
+"""`python -m pipelines.train`, or another stage, under way: what faults happen to, in tests and in the soak."""
 
 import json
 import os
@@ -105,10 +105,12 @@ class Stage:
 
 
 class Training(Stage):
-    """The stage `train`."""
+    """A stage that trains one model after another; `train` is one that trains one."""
+
+    stage = "train"
 
     def __init__(self, config: Config, folder: Path, **environment: str) -> None:
-        super().__init__("train", config, folder, **environment)
+        super().__init__(self.stage, config, folder, **environment)
 
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, the newest last."""

@@ -12,7 +12,7 @@ from ray.train import Checkpoint, FailureConfig, RunConfig, TrainingFailedError,
 from ray.train.collective import broadcast_from_rank_zero
 
 from llm4seg.cluster.bell import Bell, on_this_node
-from llm4seg.cluster.failures import TrainingFailed, cause, named
+from llm4seg.cluster.failures import TrainingFailed, cause, for_good, named
 from llm4seg.cluster.node_data import NodeData
 from llm4seg.cluster.storage import RunFolder
 from llm4seg.cluster.train import build_trainer, storage, worker
@@ -64,6 +64,12 @@ class _Desk:
     async def tell(self, number: int, row: Row) -> None:
         await self._news.put({"number": number, "row": row})
 
+    async def give_up(self, line: str) -> None:
+        """Answer the order with an error that would only come again; the crew waits for the next one."""
+        async with self._changed:
+            if self._order is not None:
+                self._close(self._order["number"], {"error": line})
+
     async def failed(self, line: str) -> None:
         self._failure = line
 
@@ -87,7 +93,10 @@ class _Tell(UserCallback):
             self._desk.tell.remote(metrics[0]["number"], row)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        self._desk.failed.remote(cause(worker_exceptions.values()))
+        if error := for_good(worker_exceptions.values()):
+            self._desk.give_up.remote(str(error))
+        else:
+            self._desk.failed.remote(cause(worker_exceptions.values()))
 
 
 def serve(posting: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,18 @@ def patient(seconds: float) -> tenacity.Retrying:
     )
 
 
+def file_system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """What is at `cluster.storage`, or at a local folder: a file system, and a path in it."""
+    try:
+        files, path = pyarrow.fs.FileSystem.from_uri(address)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"cluster.storage: found {address!r}, allowed: an absolute path or s3://bucket/prefix ({reason})"
+        ) from None
+    return files, path
+
+
 class RunFolder:
     """The folder of one run in the storage, with a sub-folder for each checkpoint, named by its time."""
 
@@ -37,13 +49,7 @@ class RunFolder:
     @classmethod
     def at(cls, address: str, name: str) -> "RunFolder":
         """The folder of a run by its name at `cluster.storage`."""
-        try:
-            files, path = pyarrow.fs.FileSystem.from_uri(address)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"cluster.storage: found {address!r}, allowed: an absolute path or s3://bucket/prefix ({reason})"
-            ) from None
+        files, path = file_system(address)
         return cls(files, f"{path}/{name}")
 
     def checkpoints(self) -> list[str]:

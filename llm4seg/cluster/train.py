@@ -35,6 +35,7 @@ from llm4seg.cluster.storage import RunFolder, patient
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError, Left
+from llm4seg.files import sha256_file
 from llm4seg.run import Row
 from llm4seg.sections import Cluster
 from llm4seg.train import Diverged, fit, measure
@@ -97,6 +98,8 @@ def run_name(config: Config) -> str:
         config.paths.split.read_text(),
         llm and (llm["layers"], llm["norm_sha256"]),
     ]
+    if config.training.init_from is not None:
+        sources.append(sha256_file(config.training.init_from / WEIGHTS))
     return "train-" + config.digest("model", "optimizer", "training", "engine", extra=str(sources))
 
 
@@ -106,15 +109,19 @@ def storage(config: Config) -> str:
 
 
 def train_on_ray(
-    config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None, data: NodeData | None = None
+    config: Config,
+    callbacks: Sequence[UserCallback] = (),
+    name: str | None = None,
+    data: NodeData | None = None,
+    bell: Bell | None = None,
 ) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
     SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
     training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
-    train; asked of DVC here if not given.
+    train; asked of DVC here if not given. `bell` is rung by a caller who hears SIGTERM in the place of this process.
     """
-    bell, name = Bell(), name or run_name(config)
+    bell, name = bell or Bell(), name or run_name(config)
     run_config = RunConfig(
         name=name,
         storage_path=storage(config),

@@ -32,6 +32,16 @@ class Searched:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What the study left, when it was on and some run has finished."""
+
+    said: dict[str, Any]  # study.json
+    cases: pd.DataFrame  # study.csv
+    runs: pd.DataFrame
+    compared: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Everything on the page."""
 
@@ -46,6 +56,7 @@ class Inputs:
     overlays: dict[str, bytes]  # PNGs by role: best, median, worst
     overrides: dict[str, Any]  # what the search changed; empty when it was off
     searched: Searched | None
+    study: Study | None
 
 
 def read_inputs(config: Config) -> Inputs:
@@ -64,6 +75,20 @@ def read_inputs(config: Config) -> Inputs:
         overlays=read_overlays(paths.evaluation / "overlays"),
         overrides=overrides,
         searched=read_search(paths.search) if overrides else None,
+        study=read_study(paths.study),
+    )
+
+
+def read_study(folder: Path) -> Study | None:
+    """None when the study was off, or no two of its arms can be compared yet."""
+    said = read_json(folder / "study.json")
+    if not said["verdicts"]:
+        return None
+    return Study(
+        said,
+        read_table(folder / "study.csv", "data", "arm", "repeat", "fold", "case", "group", "class", said["metric"]),
+        read_table(folder / "runs.csv", "arm", "state", said["metric"]),
+        read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm"),
     )
 
 

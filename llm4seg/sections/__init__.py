@@ -21,14 +21,17 @@ from llm4seg.sections.run import (
     Cluster,
     Engine,
     Evaluation,
+    LabelNoise,
     Optimizer,
     Paths,
     Report,
     Training,
 )
 from llm4seg.sections.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
+from llm4seg.sections.study import PRESET, Plan, Spread, Study
 
 __all__ = [
+    "PRESET",
     "Adapter",
     "AttentionUNet",
     "Augment",
@@ -45,6 +48,7 @@ __all__ = [
     "FolderData",
     "INSTANCE_NORMED",
     "LLM",
+    "LabelNoise",
     "LoRA",
     "LogUniform",
     "Model",
@@ -52,6 +56,7 @@ __all__ = [
     "Overrides",
     "Paths",
     "PhantomData",
+    "Plan",
     "RandInt",
     "Report",
     "SMP",
@@ -59,6 +64,8 @@ __all__ = [
     "Section",
     "SegResNet",
     "Split",
+    "Spread",
+    "Study",
     "SwinUNETR",
     "Training",
     "UNETR",

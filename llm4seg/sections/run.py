@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from llm4seg.sections.base import Fraction, Section
+from llm4seg.sections.base import Fraction, Probability, Section
 
 
 class Paths(Section):
@@ -24,6 +24,8 @@ class Paths(Section):
     prepared: Path
     split: Path
     search: Path
+    study: Path
+    study_runs: Path
     model: Path
     history: Path
     evaluation: Path
@@ -54,6 +56,14 @@ class Augment(Section):
     intensity: NonNegativeFloat
 
 
+class LabelNoise(Section):
+    """Errors put into the masks to train on; drawn by (seed, case)."""
+
+    boundary: NonNegativeInt
+    drop: Probability
+    flip: Probability
+
+
 class Training(Section):
     """What `fit` does."""
 
@@ -63,6 +73,9 @@ class Training(Section):
     select: Literal["best", "last"]
     seed: NonNegativeInt
     augment: Augment
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    label_noise: LabelNoise
+    init_from: Path | None
 
 
 class Engine(Section):

@@ -30,7 +30,7 @@ def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
     for name, value in section.items():
         dotted = prefix + name
         names.append(dotted)
-        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "presets"}:
+        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "study.arms", "presets"}:
             names += dotted_names(value, f"{dotted}.")
     return names
 
@@ -130,6 +130,16 @@ BAD_VALUES = [
     ("search.objectives", ["latency"], "found ['latency']", "allowed: val_dice, then any of"),
     ("search.algorithm", "grid", "algorithm: found grid", "optimizer.lr has no list of values"),
     ("cluster.gpus_per_worker", 0, "found 0", "greater than 0"),
+    ("training.fraction", 0, "found 0", "greater than 0"),
+    ("training.label_noise.drop", 1.5, "found 1.5", "less than or equal to 1"),
+    ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou' or 'nsd'"),
+    ("study.arms", {"cnn": {}}, "found {'cnn': {}}", "at least 2"),
+    ("study.arms", {"cnn": {}, "random": {"data.size": [8, 8]}}, "study.arms.random: found data.size", "optimizer"),
+    ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
+    ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
+    ("study.references", ["cmn"], "study:", "references: found 'cmn', allowed: cnn, llm"),
+    ("study.folds", [1, 1], "study:", "folds: found [1, 1], allowed: each fold once"),
+    ("study.folds", [5], "study.folds: found 5", "0 to 4"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
     ("evaluation.confidence", 0.5, "found 0.5", "greater than 0.5"),
     # what fields of one section must agree on
@@ -402,3 +412,28 @@ def test_a_nodes_cache_is_at_the_same_place_wherever_a_worker_starts(config: Con
     config.override(pull | {"cluster.node_cache": "~/cache"})
     with pytest.raises(InputError, match=r"node_cache: found cache, allowed: an absolute path, or one from ~"):
         config.override(pull | {"cluster.node_cache": "cache"})
+
+
+def test_what_a_study_names_is_found_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    changed = values()
+    changed["study"]["other_data"] = "data/other"
+    changed["study"]["arms"]["transfer"] = {"preset": "frozen", "training.init_from": "models/lung"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+    loaded = Config.load(tmp_path / "params.yaml")
+    assert loaded.study.other_data == tmp_path / "data" / "other"
+    assert loaded.arm("transfer").training.init_from == tmp_path / "models" / "lung"
+    assert loaded.training.init_from is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.init_from": "model"},
+        {"study.repeats": 1, "study.folds": [0]},
+        {"study.repeats": 1, "study.other_data": "x"},
+    ],
+)
+def test_nodes_that_share_nothing_have_only_what_dvc_knows(config: Config, changes: dict[str, Any]) -> None:
+    pull = {"cluster.data": "pull", "cluster.storage": "s3://bucket/runs"}
+    with pytest.raises(InputError, match=r"found .*, allowed with cluster.data: pull: none"):
+        config.override(pull | changes)
