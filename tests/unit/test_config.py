@@ -1,5 +1,6 @@
 """Every rule of the config: a mistake raises at load, naming the dotted parameter, what is found and allowed."""
 
+import copy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from llm4seg.sections import BackboneName
 from tests.code_map import ROOT
 
 PARAMS = ROOT / "params.yaml"
+LOADED: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,8 @@ def config() -> Config:
 
 
 def values() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
-    return loaded
+    """A copy to change."""
+    return copy.deepcopy(LOADED)
 
 
 def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
