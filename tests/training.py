@@ -39,11 +39,11 @@ def wait_until(what: Callable[[], Any], why: str) -> Any:
 
 
 class Stage:
-    """A stage on a config, in a session of its own; its temporary files go to `folder`/tmp."""
+    """A stage on a config, in a session of its own; its temporary files go to TMPDIR, or else to `folder`/tmp."""
 
     def __init__(self, stage: str, config: Config, folder: Path, **environment: str) -> None:
         self.config, self.folder, self.mark = config, folder, str(uuid.uuid4())
-        self.temporary = folder / "tmp"
+        self.temporary = Path(environment.get("TMPDIR", folder / "tmp"))
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.output = folder / f"output-{self.mark}.txt"
         (folder / "params.yaml").write_text(yaml.safe_dump(config.plain()))
