@@ -70,7 +70,7 @@ def further(run: Background) -> None:
 
 
 def assert_equal(history: list[Row], undisturbed: list[Row]) -> None:
-    """As one computation in another order of sums: of so many epochs, a pixel in one may fall on a class's other side."""
+    """As a computation in another order of sums: in one of so many epochs a pixel may fall on a class's other side."""
     assert [row["epoch"] for row in history] == [row["epoch"] for row in undisturbed]
     for row, twin in zip(history, undisturbed, strict=True):
         assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=1e-5)
