@@ -16,6 +16,7 @@ from llm4seg.errors import InputError
 from llm4seg.sections import (
     INSTANCE_NORMED,
     LLM,
+    PRESET,
     Cluster,
     Data,
     Engine,
@@ -28,10 +29,13 @@ from llm4seg.sections import (
     Search,
     Section,
     Split,
+    Study,
     Training,
     parse_layers,
 )
 
+INIT = "training.init_from"
+IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
 SECTIONS_ALONE = "sections alone"  # to check each section, and not whether they agree
 
 
@@ -51,6 +55,7 @@ class Config(Section):
     engine: Engine
     cluster: Cluster
     search: Search
+    study: Study
     evaluation: Evaluation
     report: Report
     presets: dict[str, Overrides]
@@ -63,12 +68,26 @@ class Config(Section):
         self._workers_can_share_a_batch()
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
+        self._what_is_local_is_not_pulled()
+        if self.study.folds and max(self.study.folds) >= self.split.folds:
+            raise ValueError(f"study.folds: found {max(self.study.folds)}, allowed: 0 to {self.split.folds - 1}")
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
         if wrong_axes:
             raise ValueError(
                 f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
             )
         return self
+
+    def _what_is_local_is_not_pulled(self) -> None:
+        """Nodes that share nothing get what dvc.lock names, and these files are not in it."""
+        local = {
+            "training.init_from": self.training.init_from,
+            "study.folds": [*self.study.folds] if self.study.repeats else [],
+            "study.other_data": self.study.other_data if self.study.repeats else None,
+        }
+        for dotted, value in local.items():
+            if value and self.cluster.data == "pull":
+                raise ValueError(f"{dotted}: found {value}, allowed with cluster.data: pull: none")
 
     def _check_backbone(self) -> None:
         size, stride = self.data.size, self.model.stride
@@ -132,10 +151,30 @@ class Config(Section):
             raise InputError(f"presets: found {name!r}, allowed: {', '.join(self.presets)}")
         return self.override(self.presets[name])
 
+    def arm(self, name: str) -> Self:
+        """A checked copy with the overrides of one of `study.arms` applied."""
+        return self.override(self._arm_changes(name))
+
+    def _arm_changes(self, name: str) -> Overrides:
+        changes = dict(self.study.arms[name])
+        preset = changes.pop(PRESET, None)
+        if preset is not None and preset not in self.presets:
+            raise InputError(f"study.arms.{name}.preset: found {preset!r}, allowed: {', '.join(self.presets)}")
+        changes = {**self.presets.get(preset, {}), **changes}
+        if outside := [dotted for dotted in changes if dotted.split(".")[0] not in IN_ARMS]:
+            raise InputError(f"study.arms.{name}: found {outside[0]}, allowed: parameters of {', '.join(IN_ARMS)}")
+        return changes
+
     def resolved(self, root: Path) -> Self:
         """A copy whose paths are absolute, taken from `root`."""
-        changes = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
+        changes: Overrides = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
         changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
+        changes[INIT] = _below(root, self.training.init_from)
+        changes["study.other_data"] = _below(root, self.study.other_data)
+        changes["study.arms"] = {
+            name: {dotted: _below(root, one) if dotted == INIT else one for dotted, one in arm.items()}
+            for name, arm in self.study.arms.items()
+        }
         if "://" not in self.llm.source:
             changes["llm.source"] = os.path.normpath(root / self.llm.source)
         return self.override(changes)
@@ -151,16 +190,27 @@ class Config(Section):
         return sorted({*self.layers_used(), *self.llm.layers})
 
     def layers_used(self) -> list[int]:
-        """The LLM layers that the model, or a trial of its search, is built from, ascending."""
-        searched = self.search.space.get("model.llm.layer", ()) if self.search.trials else ()
-        return sorted({*self.model.llm.layer, *(layer for choice in searched for layer in parse_layers(choice))})
+        """The LLM layers that the model, a trial of its search or an arm of the study is built from, ascending."""
+        searched = self.search.space.get("model.llm.layer") if self.search.trials else None
+        values = (searched.values or ()) if searched else ()
+        arms = [self._arm_changes(name) for name in self.study.arms] if self.study.repeats else []
+        studied = [changes["model.llm.layer"] for changes in arms if "model.llm.layer" in changes]
+        others = (layer for value in [*values, *studied] for layer in parse_layers(value))
+        return sorted({*self.model.llm.layer, *others})
 
     def _check_named_overrides(self) -> None:
         for changes in self.presets.values():
             self.override(changes, SECTIONS_ALONE)  # the rest of the file may be meant for another preset
-        for dotted, choices in self.search.space.items():
-            for choice in choices:
-                self.override({dotted: choice})
+        for name in self.study.arms:
+            self.override(self._arm_changes(name), None if self.study.repeats else SECTIONS_ALONE)
+        for dotted, one in self.search.space.items():
+            where = {parent: allowed[0] for parent, allowed in one.when.items()}
+            for value in one.extremes:
+                self.override(where | {dotted: value})
+
+
+def _below(root: Path, path: Path | str | None) -> str | None:
+    return None if path is None else os.path.normpath(root / path)
 
 
 def _find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:

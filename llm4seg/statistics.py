@@ -75,7 +75,7 @@ def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluati
     numbers = np.array(list(known.values()))
     names = {name: index for index, name in enumerate(dict.fromkeys(units[case] for case in known))}
     members = np.array([names[units[case]] for case in known], dtype=int)
-    low, high = _interval(numbers, members, section) if len(names) > 1 else (None, None)
+    low, high = bootstrap_interval(numbers, members, section) if len(names) > 1 else (None, None)
     return {
         "mean": _rounded(numbers.mean()) if known else None,
         "std": _rounded(numbers.std(ddof=1)) if len(known) > 1 else None,
@@ -85,7 +85,7 @@ def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluati
     }
 
 
-def _interval(numbers: NDArray[Any], members: NDArray[Any], section: Evaluation) -> tuple[float, float]:
+def bootstrap_interval(numbers: NDArray[Any], members: NDArray[Any], section: Evaluation) -> tuple[float, float]:
     """Percentile bootstrap of the mean over cases; a unit brings all its cases along."""
     from scipy.stats import bootstrap
 

@@ -1,8 +1,10 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +18,7 @@ from llm4seg.config import Config
 from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
 from llm4seg.data.loader import one_ahead
+from llm4seg.data.noise import fewer, noisy
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.engines import Engine, build_engine
@@ -25,8 +28,11 @@ from llm4seg.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
 from llm4seg.run import LEAVE, SAVE, Row, Run
+from llm4seg.trained import begin_from
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
+
+WARM, PASSES = 3, 9  # forward passes that do not count, and that do
 
 
 class Diverged(InputError):
@@ -34,10 +40,13 @@ class Diverged(InputError):
 
 
 def assemble(config: Config, data: Prepared) -> Hybrid:
-    """The untrained model of a config for a dataset; its initial weights follow from `training.seed`."""
+    """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
+
+    With `training.init_from`, those of another model take their place where they fit.
+    """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
-    return build_model(
+    model = build_model(
         config.model,
         store,
         spatial_dims=data.spatial_dims,
@@ -46,15 +55,35 @@ def assemble(config: Config, data: Prepared) -> Hybrid:
         seed=config.training.seed,
         size=data.size,
     )
+    if config.training.init_from is not None:
+        begin_from(model, config.training.init_from)
+    return model
 
 
-def fit(config: Config, run: Run) -> list[Row]:
+def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> list[Row]:
     """Train, validate and checkpoint every epoch, and when `run` asks; go on from a checkpoint if the run has one.
+
+    `initial`: weights of a trained CNN to begin with, instead of random ones.
 
     Returns a row an epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
     that `run` was given holds the weights to leave behind as `weights.safetensors`. Raises Left when asked to leave.
     """
-    return Trainer(config, run).train()
+    return Trainer(config, run, initial).train()
+
+
+def measure(config: Config, device: torch.device) -> Row:
+    """What a model costs: its trained parameters, and the median of some forward passes of one image, in ms."""
+    data = Prepared(config.paths.prepared)
+    model = assemble(config, data).to(device).eval()
+    images = torch.zeros(1, data.channels, *data.size, device=device)
+    seconds = []
+    for _ in range(WARM + PASSES):
+        began = time.perf_counter()
+        with torch.inference_mode():
+            model(images).sum().item()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    trained = model.parameter_counts()["trained"]
+    return {"parameters": trained, "latency": round(1000 * float(np.median(seconds[WARM:])), 3)}
 
 
 def newest(run: Run) -> Checkpoint | None:
@@ -75,15 +104,18 @@ def newest(run: Run) -> Checkpoint | None:
 class Trainer:
     """A training under way: built anew or from a checkpoint, then `train`."""
 
-    def __init__(self, config: Config, run: Run) -> None:
+    def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
         self.config, self.run = config, run
-        self.data, self.split = Prepared(config.paths.prepared), read_split(config.paths.split)
+        self.data, split, section = Prepared(config.paths.prepared), read_split(config.paths.split), config.training
+        self.split = replace(split, train=fewer(split.train, self.data, section.fraction, section.seed))
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
         self.check_validation()
         model, saved = assemble(config, self.data), newest(run)
         if saved:
             model.load_weights(saved.model)
+        elif initial:
+            model.load_cnn(initial)
         self.engine: Engine = build_engine(model, config, self.steps * config.training.epochs, run)
         self.progress = saved.progress if saved else Progress()
         self.weights = saved.weights if saved else {}
@@ -124,7 +156,13 @@ class Trainer:
         return one_ahead(self.read, (samples.tolist() for share in shares for samples in share))
 
     def read(self, samples: list[int]) -> MicroBatch:
-        return samples, *self.load([self.split.train[sample] for sample in samples])
+        cases = [self.split.train[sample] for sample in samples]
+        return samples, *load_batch(self.data, cases, self.run.device, self.as_annotated)
+
+    def as_annotated(self, labels_S: Tensor, case: str) -> Tensor:
+        """The mask to train on, with the errors that `training.label_noise` asks for."""
+        section = self.config.training
+        return noisy(labels_S, case, len(self.data.classes), section.label_noise, section.seed)
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""

@@ -112,6 +112,17 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     return model.eval()
 
 
+def begin_from(model: Hybrid, folder: Path) -> None:
+    """Give an untrained model the weights of a trained one that have its names and shapes: what fits of the decoder and
+    the bottleneck, and all of the encoder. Raises InputError when the encoder is another one.
+    """
+    found, wanted = read_weights(folder), model.weights()
+    fitting = {name: tensor for name, tensor in found.items() if name in wanted and tensor.shape == wanted[name].shape}
+    if missing := sorted(name for name in wanted if name.startswith("encoder.") and name not in fitting):
+        raise InputError(f"training.init_from: found {folder}, whose model has no {missing[0]} like this one's")
+    model.load_weights({**wanted, **fitting})
+
+
 def _without_pretrained(section: Model) -> Model:
     """The section without pre-trained weights for the encoder: they need not be fetched to be replaced."""
     return section.model_copy(update={"smp": section.smp.model_copy(update={"weights": None})})

@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -17,12 +17,18 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run_stage(name: str, description: str, work: Callable[[Config], None], in_dvc: bool = True) -> None:
+Work = Callable[[Config], None]
+NOTHING: Mapping[str, Work] = {}
+
+
+def run_stage(
+    name: str, description: str, work: Work, in_dvc: bool = True, instead: Mapping[str, Work] = NOTHING
+) -> None:
     """Run a stage as `python -m pipelines.<name>`.
 
     Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when asked to leave by SIGTERM with all work saved.
 
-    `in_dvc`: whether dvc.yaml has a stage of that name.
+    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work that an option asks for, by its name.
     """
     with_dvc = f"\nwith all that it needs: dvc repro {name}" if in_dvc else ""
     parser = argparse.ArgumentParser(
@@ -32,10 +38,13 @@ def run_stage(name: str, description: str, work: Callable[[Config], None], in_dv
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    parser.set_defaults(work=work)
+    for option, other in instead.items():
+        parser.add_argument(f"--{option}", dest="work", action="store_const", const=other, help=other.__doc__)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        work(Config.load(arguments.params))
+        arguments.work(Config.load(arguments.params))
     except (InputError, OSError) as error:
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise

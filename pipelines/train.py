@@ -18,7 +18,7 @@ def train(config: Config) -> None:
     from llm4seg.data.prepared import Prepared
     from llm4seg.trained import save_trained
 
-    config = config.override(read_json(config.paths.search / "overrides.json"))
+    config = config.override(read_json(config.paths.search / "best.json"))
     with ray_session(config.cluster):
         with progress(config.training.epochs) as callback:
             outcome = train_on_ray(config, [callback])

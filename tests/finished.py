@@ -14,11 +14,13 @@ from llm4seg.data.cases import Dataset, RawCase
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.writer import write_prepared
 from llm4seg.files import write_json
+from llm4seg.sections import Search
 from llm4seg.trained import describe, describe_data
 from pipelines.evaluate import leave_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search
 from pipelines.split import split
+from pipelines.study import study
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 LLM = {
@@ -80,13 +82,34 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
         "evaluation.bootstrap": 200,
     }
     config = config_at(root, small | (changes or {}))
-    for stage in (prepare, split, search):
+    for stage in (prepare, split, search, study):
         stage(config)
     data = Prepared(config.paths.prepared)
     write_json(config.paths.model / "model.json", describe(config, describe_data(data)))
     write_history(config.paths.history)
     leave_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
     return config
+
+
+def write_search(folder: Path, section: Search) -> None:
+    """What a search of a layer and a learning rate left: three trials, one stopped early and one failed."""
+    space = {"model.llm.layer": [3, 7], "optimizer.lr": {"loguniform": [0.001, 0.01]}}
+    section = Search.model_validate(section.model_dump() | {"space": space})
+    trials = {
+        "number": [2, 0, 1],
+        "model.llm.layer": [7, 3, 3],
+        "optimizer.lr": [0.001, 0.004, 0.01],
+        "status": ["finished", "stopped", "failed"],
+        "epochs": [2, 1, 0],
+        "val_dice": [0.625, 0.5, None],
+        "error": ["", "", "the loss is nan"],
+    }
+    pd.DataFrame(trials).to_csv(folder / "trials.csv", index=False)
+    epochs = {"number": [0, 2, 2], "epoch": [1, 1, 2], "val_dice": [0.5, 0.6, 0.625]}
+    pd.DataFrame(epochs).to_csv(folder / "epochs.csv", index=False)
+    write_json(folder / "best.json", {"model.llm.layer": 7, "optimizer.lr": 0.001})
+    write_json(folder / "space.json", section.model_dump(mode="json"))
+    write_json(folder / "importance.json", {"model.llm.layer": 0.75, "optimizer.lr": 0.25})
 
 
 def write_history(path: Path, epochs: int = 12) -> None:

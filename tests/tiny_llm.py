@@ -13,7 +13,7 @@ from llm4seg.llm.fill import fill_store
 from llm4seg.llm.store import LayerStore
 from llm4seg.sections import LLM, Block, Model
 
-PARAMS = Path(__file__).parent.parent / "params.yaml"
+DEFAULTS = Config.load(Path(__file__).parent.parent / "params.yaml").model
 SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -56,13 +56,13 @@ def tiny_store(root: Path, layers: tuple[int, ...] = (1, 2), kind: str = "llama"
 
 def block_section(**changes: Any) -> Block:
     """The `model.llm` section of params.yaml for a tiny LLM, with changes."""
-    values = Config.load(PARAMS).model.llm.model_dump()
+    values = DEFAULTS.llm.model_dump()
     return Block.model_validate({**values, "layer": 1, **changes})
 
 
 def model_section(bottleneck: str = "llm", dims: tuple[int, ...] = (4, 6, 8), **block: Any) -> Model:
     """The `model` section with a tiny CMUNeXt."""
-    values = Config.load(PARAMS).model.model_dump()
+    values = DEFAULTS.model_dump()
     shape = {"dims": dims, "depths": (1, 1, 2), "kernels": (3, 3, 5)}
     changes = {"cmunext": shape, "bottleneck": bottleneck, "llm": block_section(**block).model_dump()}
     return Model.model_validate(values | changes)

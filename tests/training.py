@@ -1,4 +1,4 @@
-"""`python -m pipelines.train` under way: what faults happen to, in tests and in the soak."""
+"""`python -m pipelines.train`, or another stage, under way: what faults happen to, in tests and in the soak."""
 
 import json
 import os
@@ -38,18 +38,18 @@ def wait_until(what: Callable[[], Any], why: str) -> Any:
     raise AssertionError(why)
 
 
-class Training:
-    """The stage `train` on a config, in a session of its own; its temporary files go to `folder`/tmp."""
+class Stage:
+    """A stage on a config, in a session of its own; its temporary files go to TMPDIR, or else to `folder`/tmp."""
 
-    def __init__(self, config: Config, folder: Path, **environment: str) -> None:
+    def __init__(self, stage: str, config: Config, folder: Path, **environment: str) -> None:
         self.config, self.folder, self.mark = config, folder, str(uuid.uuid4())
-        self.temporary = folder / "tmp"
+        self.temporary = Path(environment.get("TMPDIR", folder / "tmp"))
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.output = folder / f"output-{self.mark}.txt"
         (folder / "params.yaml").write_text(yaml.safe_dump(config.plain()))
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.train", "--params", str(folder / "params.yaml")],
+                [sys.executable, "-m", f"pipelines.{stage}", "--params", str(folder / "params.yaml")],
                 start_new_session=True,
                 cwd=ROOT,
                 # Ray's sockets need short paths
@@ -78,6 +78,40 @@ class Training:
         """A worker, once there is one."""
         return self.actor("RayTrainWorker", other_than)
 
+    def kill(self) -> None:
+        """SIGKILL to the driver and all that belongs to it."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        wait_until(lambda: not self.everything(), "the driver is dead, its workers are not")
+
+    def end(self) -> int:
+        """Wait for the end; returns the exit code."""
+        try:
+            return self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end:\n{self.shown()}") from None
+
+    def shown(self) -> str:
+        return self.output.read_text()
+
+    def left(self) -> list[str]:
+        """What it left behind, a while after its end: processes and temporary files."""
+        deadline = time.monotonic() + 30
+        while (processes := self.everything()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return [_command(process) for process in processes] + [
+            str(path) for path in self.temporary.glob("llm4seg-*") if path.exists()
+        ]
+
+
+class Training(Stage):
+    """A stage that trains one model after another; `train` is one that trains one."""
+
+    stage = "train"
+
+    def __init__(self, config: Config, folder: Path, **environment: str) -> None:
+        super().__init__(self.stage, config, folder, **environment)
+
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, the newest last."""
         return sorted(self.config.paths.runs.glob("train-*/checkpoint_*/"))
@@ -105,34 +139,9 @@ class Training:
 
         wait_until(there, f"epoch {epochs}, step {step} was not reached:\n{self.shown()}")
 
-    def kill(self) -> None:
-        """SIGKILL to the driver and all that belongs to it."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        wait_until(lambda: not self.everything(), "the driver is dead, its workers are not")
-
-    def end(self) -> int:
-        """Wait for the end; returns the exit code."""
-        try:
-            return self.process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"did not end:\n{self.shown()}") from None
-
-    def shown(self) -> str:
-        return self.output.read_text()
-
     def epochs_told(self) -> list[int]:
         """The numbers of the epochs whose end it told."""
         return [int(number) for number in re.findall(r"^epoch +(\d+)/", self.shown(), flags=re.MULTILINE)]
-
-    def left(self) -> list[str]:
-        """What it left behind, a while after its end: processes and temporary files."""
-        deadline = time.monotonic() + 30
-        while (processes := self.everything()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return [_command(process) for process in processes] + [
-            str(path) for path in self.temporary.glob("llm4seg-*") if path.exists()
-        ]
 
 
 def history_of(config: Config) -> list[dict[str, float]]:

@@ -4,8 +4,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -18,13 +19,13 @@ def on_this_node() -> NodeAffinitySchedulingStrategy:
 
 class _Tower:
     def __init__(self) -> None:
-        self._rung = False
+        self._rung: set[int] = set()
 
-    def ring(self) -> None:
-        self._rung = True
+    def ring(self, number: int) -> None:
+        self._rung.add(number)
 
-    def has_rung(self) -> bool:
-        return self._rung
+    def has_rung(self, number: int) -> bool:
+        return number in self._rung
 
 
 class Bell:
@@ -32,12 +33,19 @@ class Bell:
 
     def __init__(self) -> None:
         self._tower: Any = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_Tower).remote()
+        self._number = 0
+
+    def another(self) -> Self:
+        """A bell of its own in the same tower, which costs no process."""
+        other = copy(self)
+        other._number += 1
+        return other
 
     def ring(self) -> None:
-        ray.get(self._tower.ring.remote())
+        ray.get(self._tower.ring.remote(self._number))
 
     def has_rung(self) -> bool:
-        return bool(ray.get(self._tower.has_rung.remote()))
+        return bool(ray.get(self._tower.has_rung.remote(self._number)))
 
 
 @contextmanager

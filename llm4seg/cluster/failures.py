@@ -26,6 +26,11 @@ class TrainingFailed(InputError):
     """A training ended for a reason that starting again did not mend."""
 
 
+def for_good(errors: Iterable[BaseException]) -> InputError | None:
+    """Of several workers' errors one that would only come again."""
+    return next((error for error in errors if isinstance(error, InputError)), None)
+
+
 class EndForGood(UserCallback):
     """Ends a training whose worker fails in a way that would only come again, whatever the other workers wait for.
 
@@ -33,9 +38,8 @@ class EndForGood(UserCallback):
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for error in worker_exceptions.values():
-            if isinstance(error, InputError):
-                raise error
+        if error := for_good(worker_exceptions.values()):
+            raise error
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -30,14 +30,17 @@ class RayRun:
     A context: the watchdog watches inside it.
     """
 
-    def __init__(self, section: Cluster, bell: Bell) -> None:
+    def __init__(self, section: Cluster, bell: Bell, name: str | None = None, facts: Row | None = None) -> None:
+        """`name`: of the run, if its workers did others before; `facts` ride along with each report."""
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_rank = context.get_local_rank()
         self.device: torch.device = get_device()
         self._section, self._bell = section, bell
-        self._storage = context.get_storage()
-        self._folder = RunFolder(self._storage.storage_filesystem, self._storage.experiment_fs_path)
+        self._facts = facts or {}
+        self._storage = context.get_storage()  # Ray's own, for all that these workers do
+        files, path = self._storage.storage_filesystem, self._storage.experiment_fs_path
+        self._folder = RunFolder(files, path if name is None else f"{self._storage.storage_fs_path}/{name}")
         self._saved = self._listened = time.monotonic()
         self._steps, self._warned = 0, False
         self._reported = 0
@@ -64,7 +67,7 @@ class RayRun:
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         ray.train.report(
-            (row or {"within_epoch": True}) | ({"said": self._said} if self._said else {}),
+            (row or {"within_epoch": True}) | self._facts | ({"said": self._said} if self._said else {}),
             checkpoint=_written(save) if self.rank == 0 else None,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=self._upload,
@@ -102,10 +105,15 @@ class RayRun:
     def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
         """Copy a checkpoint to the storage, again and again for a while if it refuses, and delete older ones."""
         patience = self._section.storage_patience
-        stored: Checkpoint = patient(patience)(self._storage.persist_current_checkpoint, checkpoint, name)
+        patient(patience)(self._store, Path(checkpoint.path), name)
         self._uploaded.append(name)
         patient(patience)(self._prune)
-        return stored
+        # Ray believes in no checkpoint outside of its own folder; here nobody asks it for one
+        return Checkpoint(self._storage.build_checkpoint_path_from_name(name), self._storage.storage_filesystem)
+
+    def _store(self, checkpoint: Path, name: str) -> None:
+        self._storage._check_validation_file()  # whoever started the workers left it there: the storage is the same one
+        self._folder.take(checkpoint, name)
 
     def _prune(self) -> None:
         """Delete all checkpoints but the newest ones, once this worker knows enough of them to be whole."""

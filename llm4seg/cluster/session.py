@@ -49,11 +49,12 @@ def uses_gpu(section: Cluster) -> bool:
     import ray
 
     gpus = ray.cluster_resources().get("GPU", 0)
-    if section.device == "cuda" and gpus < section.fewest:
+    needed = section.fewest * section.gpus_per_worker
+    if section.device == "cuda" and gpus < needed:
         raise InputError(
             f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.fewest}"
         )
-    return section.device != "cpu" and gpus >= section.fewest
+    return section.device != "cpu" and gpus >= needed
 
 
 def cpus_per_worker(section: Cluster) -> int:

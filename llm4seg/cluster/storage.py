@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.fs
 import tenacity
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+from ray.train.v2._internal.execution.storage import _upload_to_fs_path
 
 from llm4seg.errors import InputError
 
@@ -27,6 +28,18 @@ def patient(seconds: float) -> tenacity.Retrying:
     )
 
 
+def file_system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """What is at `cluster.storage`, or at a local folder: a file system, and a path in it."""
+    try:
+        files, path = pyarrow.fs.FileSystem.from_uri(address)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"cluster.storage: found {address!r}, allowed: an absolute path or s3://bucket/prefix ({reason})"
+        ) from None
+    return files, path
+
+
 class RunFolder:
     """The folder of one run in the storage, with a sub-folder for each checkpoint, named by its time."""
 
@@ -36,13 +49,7 @@ class RunFolder:
     @classmethod
     def at(cls, address: str, name: str) -> "RunFolder":
         """The folder of a run by its name at `cluster.storage`."""
-        try:
-            files, path = pyarrow.fs.FileSystem.from_uri(address)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"cluster.storage: found {address!r}, allowed: an absolute path or s3://bucket/prefix ({reason})"
-            ) from None
+        files, path = file_system(address)
         return cls(files, f"{path}/{name}")
 
     def checkpoints(self) -> list[str]:
@@ -50,6 +57,28 @@ class RunFolder:
         found = self._files.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
         folders = (one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory)
         return sorted((name for name in folders if name.startswith("checkpoint_")), reverse=True)
+
+    def neighbours(self) -> list[str]:
+        """The names of this folder and of all beside it whose names begin alike."""
+        parent, _, mine = self._path.rpartition("/")
+        found = self._files.get_file_info(pyarrow.fs.FileSelector(parent, allow_not_found=True))
+        return [one.base_name for one in found if one.base_name.startswith(mine)]
+
+    def files(self) -> list[str]:
+        """The names of the files in it."""
+        found = self._files.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
+        return [one.base_name for one in found if one.type == pyarrow.fs.FileType.File]
+
+    def read(self, name: str) -> bytes:
+        with self._files.open_input_stream(f"{self._path}/{name}") as file:
+            return bytes(file.read())
+
+    def delete_file(self, name: str) -> None:
+        self._files.delete_file(f"{self._path}/{name}")
+
+    def take(self, checkpoint: Path, name: str) -> None:
+        """Copy a local checkpoint here. Raises OSError when the storage refuses."""
+        _upload_to_fs_path(str(checkpoint), self._files, f"{self._path}/{name}")
 
     def delete_checkpoint(self, name: str) -> None:
         self._files.delete_dir(f"{self._path}/{name}")
@@ -67,9 +96,8 @@ class RunFolder:
 
     def forget_index(self) -> None:
         """Delete Ray's own list of checkpoints, which a kill may have left half-written or out of date."""
-        path = f"{self._path}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
-        if self._files.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
-            self._files.delete_file(path)
+        if CHECKPOINT_MANAGER_SNAPSHOT_FILENAME in self.files():
+            self.delete_file(CHECKPOINT_MANAGER_SNAPSHOT_FILENAME)
 
     def forget(self) -> None:
         """Delete the run."""

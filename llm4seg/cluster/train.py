@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 import tenacity
 from ray.exceptions import RayActorError
 from ray.train import (
-    Checkpoint,
+    Checkpoint as RayCheckpoint,
+)
+from ray.train import (
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -19,9 +21,11 @@ from ray.train import (
     UserCallback,
 )
 from ray.train.collective import barrier
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
+from torch import Tensor
 
+from llm4seg.checkpoint import Checkpoint
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
 from llm4seg.cluster.failures import EndForGood, is_out_of_memory, is_the_controllers, named, out_of_memory
 from llm4seg.cluster.node_data import NodeData, node_data
@@ -31,9 +35,10 @@ from llm4seg.cluster.storage import RunFolder, patient
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError, Left
+from llm4seg.files import sha256_file
 from llm4seg.run import Row
 from llm4seg.sections import Cluster
-from llm4seg.train import Diverged, fit
+from llm4seg.train import Diverged, fit, measure
 from llm4seg.trained import WEIGHTS, describe_llm
 
 
@@ -43,7 +48,7 @@ class Outcome:
 
     history: list[Row]
     seconds: float
-    checkpoint: Checkpoint
+    checkpoint: RayCheckpoint
 
     @contextmanager
     def weights(self) -> Iterator[Path]:
@@ -71,8 +76,18 @@ def _train(order: dict[str, Any]) -> dict[str, Any]:
     if data is not None:
         config = data.on_this_node(config)
         barrier()  # another node may take longer, for which no step's time-out allows
-    with RayRun(config.cluster, order["bell"]) as run:
-        return {"history": fit(config, run), "seconds": time.monotonic() - began}
+    initial = _weights_of(config, order["initial"]) if order.get("initial") else None
+    facts = measure(config, get_device()) if order.get("measure") else {}
+    tags = {"number": order["number"]} if "number" in order else {}
+    with RayRun(config.cluster, order["bell"], order.get("run"), facts | tags) as run:
+        return {"history": fit(config, run, initial), "seconds": time.monotonic() - began, "facts": facts}
+
+
+def _weights_of(config: Config, name: str) -> dict[str, Tensor]:
+    """The weights that a finished run left behind."""
+    folder = RunFolder.at(storage(config), name)
+    with folder.lend(folder.checkpoints()[0], config.cluster.storage_patience) as checkpoint:
+        return Checkpoint.read(checkpoint).weights
 
 
 def run_name(config: Config) -> str:
@@ -83,6 +98,8 @@ def run_name(config: Config) -> str:
         config.paths.split.read_text(),
         llm and (llm["layers"], llm["norm_sha256"]),
     ]
+    if config.training.init_from is not None:
+        sources.append(sha256_file(config.training.init_from / WEIGHTS))
     return "train-" + config.digest("model", "optimizer", "training", "engine", extra=str(sources))
 
 
@@ -92,34 +109,46 @@ def storage(config: Config) -> str:
 
 
 def train_on_ray(
-    config: Config, callbacks: Sequence[UserCallback] = (), name: str | None = None, data: NodeData | None = None
+    config: Config,
+    callbacks: Sequence[UserCallback] = (),
+    name: str | None = None,
+    data: NodeData | None = None,
+    bell: Bell | None = None,
 ) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
     SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
     training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
-    train; asked of DVC here if not given.
+    train; asked of DVC here if not given. `bell` is rung by a caller who hears SIGTERM in the place of this process.
     """
-    bell, name = Bell(), name or run_name(config)
+    bell, name = bell or Bell(), name or run_name(config)
     run_config = RunConfig(
         name=name,
         storage_path=storage(config),
         failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         callbacks=[EndForGood(), *callbacks],
     )
-    trainer = TorchTrainer(
-        worker,
-        train_loop_config={"params": config.plain(), "bell": bell, "data": data or node_data(config)},
-        torch_config=_group(config.cluster),
-        scaling_config=_scaling(config.cluster),
-        run_config=run_config,
-    )
+    order = {"params": config.plain(), "bell": bell, "data": data or node_data(config)}
+    trainer = build_trainer(config, worker, order, run_config)
+    with rung_by_sigterm(bell):
+        return _outcome(_fit(trainer, RunFolder.at(storage(config), name), config.cluster))
+
+
+def build_trainer(
+    config: Config, work: Callable[[dict[str, Any]], Any], order: dict[str, Any], run_config: RunConfig
+) -> TorchTrainer:
+    """Ray's trainer of the `cluster` section, of which every worker runs `work` on the order."""
     os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, "0.5")  # it takes in one report each time
     if config.cluster.timeout:
         # for a process that does not run at all, and so cannot watch itself
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(config.cluster.timeout)
-    with rung_by_sigterm(bell):
-        return _outcome(_fit(trainer, RunFolder.at(storage(config), name), config.cluster))
+    return TorchTrainer(
+        work,
+        train_loop_config=order,
+        torch_config=_group(config.cluster),
+        scaling_config=_scaling(config.cluster),
+        run_config=run_config,
+    )
 
 
 def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
@@ -158,7 +187,7 @@ def _scaling(section: Cluster) -> ScalingConfig:
         num_workers=section.workers if section.fewest < section.most else section.most,
         elastic_resize_monitor_interval_s=section.resize_interval,
         use_gpu=on_gpu,
-        resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": 1} if on_gpu else {}),
+        resources_per_worker={"CPU": cpus_per_worker(section)} | ({"GPU": section.gpus_per_worker} if on_gpu else {}),
         placement_strategy=section.placement,
     )
 

@@ -1,6 +1,6 @@
 """Which samples make up which batch, and the batches themselves. The global batch never depends on the workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,16 @@ def my_share(batch: np.ndarray, rank: int, world_size: int, accumulation: int) -
     return [np.array_split(whole, world_size)[rank] for whole in np.array_split(batch, accumulation)]
 
 
-def load_batch(data: Prepared, case_ids: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images (N, C, *size) float32 and labels (N, *size) int64 on `device`, read from the memory-mapped shards."""
+def load_batch(
+    data: Prepared,
+    case_ids: Sequence[str],
+    device: torch.device,
+    change: Callable[[Tensor, str], Tensor] = lambda labels_S, case_id: labels_S,
+) -> tuple[Tensor, Tensor]:
+    """Images (N, C, *size) float32 and labels (N, *size) int64 on `device`, read from the memory-mapped shards.
+
+    `change` makes other labels of a case's own.
+    """
     images, labels = zip(*(data.grid(case_id) for case_id in case_ids), strict=True)
+    labels = tuple(change(labels_S, case_id) for labels_S, case_id in zip(labels, case_ids, strict=True))
     return sent(torch.stack(images), device), sent(torch.stack(labels), device).long()

@@ -82,7 +82,8 @@ class _Normalise(torch.autograd.Function):
         both_2C = torch.stack([for_weight_C, for_bias_C])
         dist.all_reduce(both_2C)
         both_2C *= -weight_C * torch.rsqrt(variance_C + context.eps) / count
-        for_values += functional.batch_norm(values, *statistics, *both_2C, eps=context.eps)
+        weight_C, bias_C = both_2C
+        for_values += functional.batch_norm(values, mean_C, variance_C, weight_C, bias_C, eps=context.eps)
         return for_values, for_weight_C, for_bias_C, None, None, None, None
 
 

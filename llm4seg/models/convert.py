@@ -41,7 +41,7 @@ EXAMPLES = """examples:
   python -m llm4seg.models.convert official.pth --out outputs/model-official
   python -m llm4seg.models.convert finetuned.pth --keep-llm pretrained --layer 14
   python -m llm4seg.models.convert --back outputs/model-official --out again.pth"""
-INPUT = "It expects images as the released code makes them: set data.intensity to released."
+INPUT = "It expects images as the released code makes them (BGR, normalised twice): set data.intensity to released."
 
 
 def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None, drop: bool = False) -> Rows:

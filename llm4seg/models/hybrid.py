@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from llm4seg.errors import InputError
 from llm4seg.models.bottleneck.quantised import quantised_entries
 
+BOTTLENECK = "bottleneck."
 LLM = "bottleneck.core."  # where the LLM layers are, if there are any
 
 
@@ -58,6 +59,12 @@ class Hybrid(nn.Module):
             if (found := state[name].shape) != wanted[name].shape:
                 raise InputError(f"model weights: {name}: found shape {[*found]}, allowed: {[*wanted[name].shape]}")
         self.load_state_dict(dict(state), strict=False)
+
+    def load_cnn(self, state: Mapping[str, Tensor]) -> None:
+        """Take encoder and decoder of what another model's `weights` gave, whatever is in the bottlenecks."""
+        kept = {name: tensor for name, tensor in self.weights().items() if name.startswith(BOTTLENECK)}
+        cnn = {name: tensor for name, tensor in state.items() if not name.startswith(BOTTLENECK)}
+        self.load_weights(cnn | kept)
 
     def parameter_counts(self) -> dict[str, int]:
         """See the function of that name."""

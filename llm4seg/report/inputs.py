@@ -11,8 +11,34 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split
 from llm4seg.errors import InputError
 from llm4seg.files import read_json
+from llm4seg.sections import Search
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search left: its tables, and the section that says what was searched."""
+
+    section: Search
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    importance: dict[str, float]
+
+    @property
+    def known(self) -> pd.DataFrame:
+        """The trials that came through an epoch."""
+        return self.trials.dropna(subset="val_dice")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the study left, when it was on and some run has finished."""
+
+    said: dict[str, Any]  # study.json
+    cases: pd.DataFrame  # study.csv
+    runs: pd.DataFrame
+    compared: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -29,13 +55,14 @@ class Inputs:
     cases: pd.DataFrame  # cases.csv
     overlays: dict[str, bytes]  # PNGs by role: best, median, worst
     overrides: dict[str, Any]  # what the search changed; empty when it was off
-    trials: pd.DataFrame | None
+    searched: Searched | None
+    study: Study | None
 
 
 def read_inputs(config: Config) -> Inputs:
     """Read what the other stages left. Raises InputError naming the file that is missing or broken."""
     paths = config.paths
-    overrides, model = read_json(paths.search / "overrides.json"), read_json(paths.model / "model.json")
+    overrides, model = read_json(paths.search / "best.json"), read_json(paths.model / "model.json")
     return Inputs(
         title=config.report.title,
         settings=settings(config, model["config"]),
@@ -47,8 +74,30 @@ def read_inputs(config: Config) -> Inputs:
         cases=read_table(paths.evaluation / "cases.csv", "case", "class", "dice", "baseline_dice"),
         overlays=read_overlays(paths.evaluation / "overlays"),
         overrides=overrides,
-        trials=read_table(paths.search / "trials.csv", "val_dice") if overrides else None,
+        searched=read_search(paths.search) if overrides else None,
+        study=read_study(paths.study),
     )
+
+
+def read_study(folder: Path) -> Study | None:
+    """None when the study was off, or no two of its arms can be compared yet."""
+    said = read_json(folder / "study.json")
+    if not said["verdicts"]:
+        return None
+    return Study(
+        said,
+        read_table(folder / "study.csv", "data", "arm", "repeat", "fold", "case", "group", "class", said["metric"]),
+        read_table(folder / "runs.csv", "arm", "state", said["metric"]),
+        read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm"),
+    )
+
+
+def read_search(folder: Path) -> Searched:
+    """Read what the stage `search` left of a search."""
+    trials = read_table(folder / "trials.csv", "number", "status", "epochs", "val_dice")
+    epochs = read_table(folder / "epochs.csv", "number", "epoch", "val_dice")
+    section = Search.model_validate(read_json(folder / "space.json"))
+    return Searched(section, trials, epochs, read_json(folder / "importance.json"))
 
 
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from llm4seg.report import charts
-from llm4seg.report.inputs import Inputs
+from llm4seg.report import charts, study_charts
+from llm4seg.report.inputs import Inputs, Study
 from llm4seg.report.pictures import colours
+from llm4seg.report.search_charts import draw_search
 
 DASH, TIMES = "\u2013", " \u00d7 "
 COLUMNS = {  # the table's columns after Dice: title, metric, digits
@@ -56,7 +57,9 @@ def render(inputs: Inputs) -> str:
         facts=data_facts(inputs),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
         distribution=charts.dice_by_case(inputs.cases, inputs.data.classes),
+        searched=draw_search(inputs.searched) if inputs.searched else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
+        study=inputs.study and study(inputs.study),
     )
 
 
@@ -147,6 +150,21 @@ def caution(metrics: Mapping[str, Any]) -> str | None:
         "(patient or volume), too few to resample. Cases of one group resemble each other, so the true uncertainty "
         "is larger than the intervals say."
     )
+
+
+def study(study: Study) -> dict[str, Any]:
+    """The section on the study: its rows, and its charts."""
+    said = study.said
+    finished = study.runs[study.runs["state"] == "finished"]
+    means = finished.groupby("arm", sort=False)[said["metric"]].agg(["mean", "std", "count"])
+    pictured = study_charts.METRICS[said["metric"]]
+    return {
+        "metric": pictured,
+        "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],
+        "rows": study.compared.to_dict("records"),
+        "forest": study_charts.forest(study.compared, said["metric"], 1 - said["confidence"]),
+        "paired": study_charts.paired(study.cases, study.compared, said["metric"]),
+    }
 
 
 def plural(word: str, count: int) -> str:

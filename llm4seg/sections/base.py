@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 AtLeastTwo = Annotated[int, Field(ge=2)]
 Overrides = dict[str, Any]  # dotted parameter: value
 

@@ -1,4 +1,4 @@
-"""Sections on how a model is trained, searched, measured and shown, and where all of it happens."""
+"""Sections on how a model is trained, measured and shown, and where all of it happens."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from llm4seg.sections.base import Fraction, Section
+from llm4seg.sections.base import Fraction, Probability, Section
 
 
 class Paths(Section):
@@ -24,6 +24,8 @@ class Paths(Section):
     prepared: Path
     split: Path
     search: Path
+    study: Path
+    study_runs: Path
     model: Path
     history: Path
     evaluation: Path
@@ -54,6 +56,14 @@ class Augment(Section):
     intensity: NonNegativeFloat
 
 
+class LabelNoise(Section):
+    """Errors put into the masks to train on; drawn by (seed, case)."""
+
+    boundary: NonNegativeInt
+    drop: Probability
+    flip: Probability
+
+
 class Training(Section):
     """What `fit` does."""
 
@@ -63,6 +73,9 @@ class Training(Section):
     select: Literal["best", "last"]
     seed: NonNegativeInt
     augment: Augment
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    label_noise: LabelNoise
+    init_from: Path | None
 
 
 class Engine(Section):
@@ -96,6 +109,8 @@ class Cluster(Section):
     resize_interval: PositiveFloat
     device: Literal["auto", "cpu", "cuda"]
     cpus_per_worker: PositiveInt | None
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)]
+    trials: PositiveInt
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
     storage: str | None
     data: Literal["shared", "pull"]
@@ -111,6 +126,12 @@ class Cluster(Section):
     def _no_credentials(self) -> Self:
         if self.storage and "@" in self.storage.partition("://")[2].partition("/")[0]:
             raise ValueError("storage: found credentials, allowed: s3://bucket/prefix; set AWS_ACCESS_KEY_ID instead")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_of_one_run_share_no_gpu(self) -> Self:
+        if self.gpus_per_worker < 1 and self.most > 1:
+            raise ValueError(f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed: 1, since workers are several")
         return self
 
     @model_validator(mode="after")
@@ -136,15 +157,6 @@ class Cluster(Section):
     def most(self) -> int:
         """Workers that a run has where the cluster has room for them."""
         return self.workers[1]
-
-
-class Search(Section):
-    """Ray Tune over dotted parameters."""
-
-    trials: NonNegativeInt
-    epochs: PositiveInt
-    seed: NonNegativeInt
-    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
 
 
 class Evaluation(Section):

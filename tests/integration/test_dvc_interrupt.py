@@ -89,4 +89,4 @@ def test_an_interrupted_training_is_gone_on_with(project: Project) -> None:
 def test_an_interrupted_search_does_not_pass_for_a_finished_one(project: Project) -> None:
     project.change("search.space", {"optimizer.lr": [0.001, 0.01]})
     project.change("search.trials", 2)
-    interrupt(project, "search", when="started with configuration")
+    interrupt(project, "search", when="search: 1/2")

@@ -14,20 +14,22 @@ READ_BY: list[tuple[str, Any, set[str]]] = [
     ("llm.layers", [0], {"fetch_llm"}),
     ("data.phantom.seed", 1, {"prepare", "report"}),
     ("data.size", [48, 48], {"prepare", "report"}),
-    ("split.seed", 1, {"split", "report"}),
-    ("model.cmunext.dims", [4, 4, 8], {"search", "train"}),
-    ("model.llm.layer", 0, {"fetch_llm", "search", "train"}),
-    ("optimizer.lr", 0.1, {"search", "train"}),
-    ("training.augment.rotate", 5, {"search", "train"}),
-    ("engine.name", "torch", {"search", "train"}),
+    ("split.seed", 1, {"split", "study", "report"}),
+    ("model.cmunext.dims", [4, 4, 8], {"search", "study", "train"}),
+    ("model.llm.layer", 0, {"fetch_llm", "search", "study", "train"}),
+    ("optimizer.lr", 0.1, {"search", "study", "train"}),
+    ("training.augment.rotate", 5, {"search", "study", "train"}),
+    ("engine.name", "torch", {"search", "study", "train"}),
     ("search.epochs", 3, {"search"}),
     ("search.space", {"model.llm.layer": [0, 1]}, {"fetch_llm", "search"}),
     ("search.trials", 1, {"fetch_llm", "search"}),
-    ("evaluation.seed", 1, {"evaluate", "report"}),
+    ("evaluation.seed", 1, {"evaluate", "study", "report"}),
     ("report.title", "another", {"report"}),
     ("cluster.workers", 2, set()),
     ("cluster.device", "cpu", set()),
-    ("presets", {}, set()),
+    ("study.metric", "iou", {"study"}),
+    ("study.repeats", 1, {"fetch_llm", "study"}),
+    ("presets.lora", {"model.llm.training": "lora"}, {"fetch_llm", "study"}),  # arms may name them
 ]
 
 
@@ -55,6 +57,7 @@ def test_code_and_raw_files_count_as_inputs(project: Project) -> None:
         "search": ["llm4seg/losses.py"],
         "train": ["llm4seg/losses.py"],
         "evaluate": ["llm4seg/losses.py"],
+        "study": ["llm4seg/losses.py"],
     }
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from llm4seg.config import Config
 from llm4seg.engines.deepspeed import deepspeed_config
 from llm4seg.engines.offload import Sizes
+from llm4seg.errors import Left
 from llm4seg.models import Hybrid
-from llm4seg.run import LocalRun, Row
+from llm4seg.run import GO_ON, LEAVE, LocalRun, Row
 from llm4seg.train import Trainer, fit
 from llm4seg.trained import WEIGHTS
 
@@ -49,10 +50,20 @@ class Stopped(LocalRun):
             raise InterruptedError
 
 
-def assert_resumes(config: Config, folder: Path) -> None:
+class Leaving(LocalRun):
+    """A run that is asked to leave within its second epoch."""
+
+    steps = 0
+
+    def asks(self) -> int:
+        self.steps += 1
+        return LEAVE if self.steps == 5 else GO_ON
+
+
+def assert_resumes(config: Config, folder: Path, interrupted: LocalRun | None = None) -> None:
     history, weights = train(config, folder / "whole")
-    with pytest.raises(InterruptedError):
-        fit(config, Stopped(folder / "parts"))
+    with pytest.raises((InterruptedError, Left)):
+        fit(config, interrupted or Stopped(folder / "parts"))
     resumed_history, resumed_weights = train(config, folder / "parts")
     assert resumed_history == history
     assert all(torch.equal(weights[tensor], resumed_weights[tensor]) for tensor in weights)
@@ -79,11 +90,16 @@ def test_engines_agree(config: Config, tmp_path: Path, name: str, by_torch: Any)
         torch.testing.assert_close(value, by_torch[1][tensor], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
-def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str, precision: str) -> None:
+def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str) -> None:
     """Stopped after two of three epochs, then gone on with: every number and every weight is the same bit for bit."""
-    assert_resumes(config.override(ENGINES[name] | {"engine.precision": precision}), tmp_path)
+    assert_resumes(config.override(ENGINES[name]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
+def test_left_within_an_epoch_in_bf16_and_gone_on_with(config: Config, tmp_path: Path, name: str) -> None:
+    """After the second of the second epoch's three steps; in fp32 and on two workers, see test_workers."""
+    assert_resumes(config.override(ENGINES[name] | {"engine.precision": "bf16"}), tmp_path, Leaving(tmp_path / "parts"))
 
 
 @pytest.mark.parametrize("offload", ["none", "cpu"])

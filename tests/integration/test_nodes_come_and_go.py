@@ -14,7 +14,6 @@ from llm4seg.config import Config
 from llm4seg.run import Row
 from tests.cluster import nodes
 from tests.group import fit_on
-from tests.integration.test_engines import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -70,6 +69,14 @@ def further(run: Background) -> None:
     wait_until(lambda: run.checkpoints > before, "another checkpoint")
 
 
+def assert_equal(history: list[Row], undisturbed: list[Row]) -> None:
+    """As a computation in another order of sums: in one of so many epochs a pixel may fall on a class's other side."""
+    assert [row["epoch"] for row in history] == [row["epoch"] for row in undisturbed]
+    for row, twin in zip(history, undisturbed, strict=True):
+        assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=1e-5)
+        assert row["val_dice"] == pytest.approx(twin["val_dice"], abs=1e-3)
+
+
 @pytest.mark.parametrize(("workers", "epochs"), [(2, 40), ([1, 2], 150)], ids=["fixed", "elastic"])
 def test_a_node_goes_and_another_comes(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | list[int], epochs: int
@@ -93,4 +100,4 @@ def test_a_node_goes_and_another_comes(
             cluster.add("three")
             wait_until(lambda: training() == 2, "two workers again")
             further(run)
-            assert_same(run.history(), undisturbed)
+            assert_equal(run.history(), undisturbed)

@@ -1,40 +1,121 @@
 """The search stage with a real Ray Tune: trials are trainings, and the best one's values become overrides."""
 
+import signal
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from llm4seg.cluster.search import candidates
+from llm4seg.cluster.session import ray_session
+from llm4seg.cluster.train import train_on_ray
 from llm4seg.config import Config
 from llm4seg.files import read_json
+from llm4seg.sections import points
 from pipelines.search import search
+from tests.training import Stage, wait_until
+
+EPOCHS = 2
+SPACE = {"model.llm.layer": [0, 1], "optimizer.lr": [1e-9, 0.01], "engine.name": ["torch"]}
 
 
-@pytest.fixture
-def searching(config: Config) -> Config:
-    space = {"model.llm.layer": [0, 1], "optimizer.lr": [1e-9, 0.01], "engine.name": ["torch"]}
-    folder = str(config.paths.model.parent / "search")
-    return config.override(
-        {"search.trials": 2, "search.epochs": 2, "search.space": space, "paths.search": folder, "search.seed": 3}
-    )
+def searching(config: Config, **changes: object) -> Config:
+    named = {f"search.{name}": value for name, value in changes.items()}
+    base = {"search.trials": 9, "search.epochs": EPOCHS, "search.asha": None, "search.space": SPACE, "search.seed": 3}
+    return config.override({**base, **named, "paths.search": str(config.paths.model.parent / "search")})
 
 
-def test_candidates_are_different_points_of_the_space(searching: Config) -> None:
-    many = candidates(searching.override({"search.trials": 100}))
-    assert len(many) == 4
-    assert len({tuple(point.items()) for point in many}) == 4
-    assert candidates(searching) == many[:2]
-    assert len({str(candidates(searching.override({"search.seed": seed}))) for seed in range(10)}) > 1
+def trials_of(config: Config) -> pd.DataFrame:
+    return pd.read_csv(config.paths.search / "trials.csv")
 
 
-def test_the_best_trial_is_what_train_will_use(searching: Config) -> None:
-    search(searching)
-    trials = pd.read_csv(searching.paths.search / "trials.csv")
-    assert len(trials) == 2
-    assert list(trials["val_dice"]) == sorted(trials["val_dice"], reverse=True)
-    assert set(trials["epochs"]) == {2}
-    overrides = read_json(searching.paths.search / "overrides.json")
-    assert overrides in candidates(searching)
-    assert overrides["model.llm.layer"] == trials["model.llm.layer"][0]
-    assert overrides["optimizer.lr"] == trials["optimizer.lr"][0]
-    searching.override(overrides)
-    assert not list(searching.paths.runs.glob("search-*"))
+def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config) -> None:
+    """Two of four points cannot be trained: that is told, and the others go on, on the same workers."""
+    space = {"model.llm.layer": [0, 1], "model.llm.pool": [1, 3]}
+    config = searching(config, algorithm="grid", space=space, objectives=["val_dice", "parameters", "latency"])
+    search(config)
+    trials, epochs = trials_of(config), pd.read_csv(config.paths.search / "epochs.csv")
+    assert sorted(trials["status"]) == ["failed", "failed", "finished", "finished"]
+    failed = trials[trials["status"] == "failed"]
+    assert failed["error"].str.contains("model.llm.pool: found 3, which does not divide").all()
+    assert set(failed["model.llm.pool"]) == {3}
+    best = read_json(config.paths.search / "best.json")
+    assert best in points(config.search.space)
+    assert trials["val_dice"][0] == trials["val_dice"].max()
+    assert best["model.llm.layer"] == trials["model.llm.layer"][0]
+    assert trials["parameters"].nunique() == 1
+    assert (trials["latency"].dropna() > 0).all()
+    assert {"layers.svg", "slices.svg", "curves.svg", "pareto.svg"} <= {
+        one.name for one in config.paths.search.iterdir()
+    }
+    assert not list(config.paths.runs.glob("*"))
+    again = config.override({**best, "training.epochs": EPOCHS})
+    with ray_session(config.cluster):
+        history = train_on_ray(again).history
+    rows = epochs[epochs["number"] == trials["number"][0]]
+    assert [row["val_dice"] for row in history] == list(rows["val_dice"])
+    assert [row["train_loss"] for row in history] == list(rows["train_loss"])
+
+
+def test_trials_that_fall_behind_are_stopped_early(config: Config) -> None:
+    space = {"optimizer.lr": [0.01, 1e-9, 1e-10, 1e-11], "model.llm.layer": [1], "engine.name": ["torch"]}
+    config = searching(config, epochs=6, algorithm="grid", asha={"grace": 1, "reduction": 2}, space=space)
+    search(config)
+    trials = trials_of(config)
+    stopped = trials[trials["status"] == "stopped"]
+    assert len(trials) == 4
+    assert len(stopped) >= 1
+    assert (stopped["epochs"] < 6).all()
+    assert (trials[trials["status"] == "finished"]["epochs"] == 6).all()
+
+
+def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path) -> None:
+    """No finished trial is run again or lost, and none is run twice."""
+    config = searching(config, trials=4, algorithm="tpe", epochs=3)
+    stage = Stage("search", config, tmp_path)
+    wait_until(lambda: "search: 1/4" in stage.shown() or stage.process.poll() is not None, "no trial ended")
+    stage.kill()
+    before = set(config.paths.runs.glob("search-*-train-*/checkpoint_*"))
+    stage = Stage("search", config, tmp_path)
+    wait_until(lambda: "search: 3/4" in stage.shown() or stage.process.poll() is not None, "no trial ended")
+    stage.kill()
+    # the finished trial's: had it been run again, or only gone on with, there would be a newer one in its place
+    assert before & set(config.paths.runs.glob("search-*-train-*/checkpoint_*"))
+    stage = Stage("search", config, tmp_path)
+    assert stage.end() == 0, stage.shown()
+    trials = trials_of(config)
+    assert list(trials["status"]) == ["finished"] * 4
+    assert len(trials[list(SPACE)].drop_duplicates()) == 4
+    assert "search: 1/4" not in stage.shown()
+    assert stage.left() == []
+
+
+def test_sigterm_stops_cleanly(config: Config, tmp_path: Path) -> None:
+    config = searching(config, trials=4, algorithm="random")
+    stage = Stage("search", config, tmp_path)
+    wait_until(lambda: "search: 1/4" in stage.shown() or stage.process.poll() is not None, "no trial ended")
+    stage.process.send_signal(signal.SIGTERM)
+    assert stage.end() != 0
+    assert not config.paths.search.exists()
+    assert stage.left() == []
+
+
+def test_a_workers_death_costs_its_trial_nothing(config: Config, tmp_path: Path) -> None:
+    config = searching(config, trials=2, algorithm="random", epochs=8)
+    stage = Stage("search", config, tmp_path)
+    wait_until(lambda: list(config.paths.runs.glob("search-*-train-*/checkpoint_*")), "no checkpoint")
+    stage.worker().kill()
+    assert stage.end() == 0, stage.shown()
+    assert list(trials_of(config)["status"]) == ["finished"] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warm_trials_begin_as_the_trained_cnn(config: Config, workers: int) -> None:
+    """With a learning rate of nothing, a trial's Dice is the CNN's."""
+    space = {"model.llm.layer": [0, 1], "optimizer.lr": [1e-12], "engine.name": ["torch"]}
+    changes = {"cluster.workers": workers, "optimizer.weight_decay": 0, "optimizer.schedule": "constant"}
+    config = searching(config.override(changes), warm_start=True, epochs=1, space=space)
+    search(config)
+    trials = trials_of(config)
+    assert trials["val_dice"].nunique() == 1
+    assert trials["val_dice"][0] > 0.05
+    assert not list(config.paths.runs.glob("*"))

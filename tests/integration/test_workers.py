@@ -51,6 +51,7 @@ def test_left_within_an_epoch_and_gone_on_with_is_equal_bit_for_bit(
     assert sha256_file(files[0]) == sha256_file(files[1])
 
 
+@pytest.mark.usefixtures("group")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_gone_on_with_by_other_engines_on_other_numbers_of_workers(config: Config, tmp_path: Path, name: str) -> None:
     config = config.override(EIGHT | OPTIMIZERS[name])

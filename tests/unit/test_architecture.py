@@ -11,7 +11,7 @@ LAYERS = (
     # trained: a model on disk is weights, a section and a layer of the store, which is all it imports
     {"llm", "data", "models", "trained", "losses", "metrics", "optim", "baseline", "statistics"},
     {"engines"},
-    {"train", "evaluate", "predict", "report", "checkpoint"},
+    {"train", "evaluate", "predict", "report", "checkpoint", "study"},
     {"cluster"},
 )
 ABOVE = len(LAYERS)  # pipelines and infra

@@ -1,5 +1,6 @@
 """Every rule of the config: a mistake raises at load, naming the dotted parameter, what is found and allowed."""
 
+import copy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from llm4seg.sections import BackboneName
 from tests.code_map import ROOT
 
 PARAMS = ROOT / "params.yaml"
+LOADED: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,8 @@ def config() -> Config:
 
 
 def values() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
-    return loaded
+    """A copy to change."""
+    return copy.deepcopy(LOADED)
 
 
 def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
@@ -30,7 +32,7 @@ def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
     for name, value in section.items():
         dotted = prefix + name
         names.append(dotted)
-        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "presets"}:
+        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "study.arms", "presets"}:
             names += dotted_names(value, f"{dotted}.")
     return names
 
@@ -123,6 +125,23 @@ BAD_VALUES = [
     ("cluster.workers", [4, 2], "cluster:", "workers must rise, found [4, 2]"),
     ("search.trials", -1, "found -1", "greater than or equal to 0"),
     ("search.space", {"optimizer.lr": []}, "search.space.optimizer.lr", "at least 1"),
+    ("search.space", {"optimizer.lr": {"uniform": [0.1, 0.01]}}, "search.space.optimizer.lr", "bounds must rise"),
+    ("search.space", {"optimizer.lr": {"loguniform": [0, 1]}}, "search.space.optimizer.lr", "greater than 0"),
+    ("search.space", {"optimizer.lr": {"normal": [0, 1]}}, "search.space.optimizer.lr", "loguniform, randint"),
+    ("search.space", {"optimizer.lr": 0.1}, "search.space.optimizer.lr", "a list of values"),
+    ("search.objectives", ["latency"], "found ['latency']", "allowed: val_dice, then any of"),
+    ("search.algorithm", "grid", "algorithm: found grid", "optimizer.lr has no list of values"),
+    ("cluster.gpus_per_worker", 0, "found 0", "greater than 0"),
+    ("training.fraction", 0, "found 0", "greater than 0"),
+    ("training.label_noise.drop", 1.5, "found 1.5", "less than or equal to 1"),
+    ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou' or 'nsd'"),
+    ("study.arms", {"cnn": {}}, "found {'cnn': {}}", "at least 2"),
+    ("study.arms", {"cnn": {}, "random": {"data.size": [8, 8]}}, "study.arms.random: found data.size", "optimizer"),
+    ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
+    ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
+    ("study.references", ["cmn"], "study:", "references: found 'cmn', allowed: cnn, llm"),
+    ("study.folds", [1, 1], "study:", "folds: found [1, 1], allowed: each fold once"),
+    ("study.folds", [5], "study.folds: found 5", "0 to 4"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
     ("evaluation.confidence", 0.5, "found 0.5", "greater than 0.5"),
     # what fields of one section must agree on
@@ -158,6 +177,9 @@ BAD_VALUES = [
     # what names other parameters
     ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
     ("search.space", {"optimizer.lr": [0.1, -1]}, "optimizer.lr: found -1", "greater than 0"),
+    ("search.space", {"optimizer.lr": {"uniform": [-1, 1]}}, "optimizer.lr: found -1", "greater than 0"),
+    ("search.space", {"training.epochs": {"uniform": [1, 9]}}, "training.epochs: found", "integer"),
+    ("search.space", {"model.llm.layer": {"randint": [-1, 3]}}, "model.llm.layer", "greater than or equal to 0"),
     ("presets", {"bad": {"engine.zeros": 1}}, "engine.zeros: no such parameter", "did you mean engine.zero"),
     ("presets", {"bad": {"engine.zero": 9}}, "engine.zero: found 9", "0, 1, 2 or 3"),
 ]
@@ -276,8 +298,10 @@ def test_layers_needed(config: Config) -> None:
     assert config.layers_needed() == [14]
     assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == [1, 3, 14]
     searching = config.override({"search.trials": 2, "llm.layers": [3]})
-    assert searching.layers_used() == [0, 7, 14, 21, 29]
-    assert searching.layers_needed() == [0, 3, 7, 14, 21, 29]
+    assert searching.layers_used() == list(range(30))
+    listed = searching.override({"search.space": {"model.llm.layer": [0, "7-8", [9, 2]]}})
+    assert listed.layers_used() == [0, 2, 7, 8, 9, 14]
+    assert listed.layers_needed() == [0, 2, 3, 7, 8, 9, 14]
 
 
 @pytest.mark.parametrize(
@@ -390,3 +414,28 @@ def test_a_nodes_cache_is_at_the_same_place_wherever_a_worker_starts(config: Con
     config.override(pull | {"cluster.node_cache": "~/cache"})
     with pytest.raises(InputError, match=r"node_cache: found cache, allowed: an absolute path, or one from ~"):
         config.override(pull | {"cluster.node_cache": "cache"})
+
+
+def test_what_a_study_names_is_found_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    changed = values()
+    changed["study"]["other_data"] = "data/other"
+    changed["study"]["arms"]["transfer"] = {"preset": "frozen", "training.init_from": "models/lung"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+    loaded = Config.load(tmp_path / "params.yaml")
+    assert loaded.study.other_data == tmp_path / "data" / "other"
+    assert loaded.arm("transfer").training.init_from == tmp_path / "models" / "lung"
+    assert loaded.training.init_from is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.init_from": "model"},
+        {"study.repeats": 1, "study.folds": [0]},
+        {"study.repeats": 1, "study.other_data": "x"},
+    ],
+)
+def test_nodes_that_share_nothing_have_only_what_dvc_knows(config: Config, changes: dict[str, Any]) -> None:
+    pull = {"cluster.data": "pull", "cluster.storage": "s3://bucket/runs"}
+    with pytest.raises(InputError, match=r"found .*, allowed with cluster.data: pull: none"):
+        config.override(pull | changes)

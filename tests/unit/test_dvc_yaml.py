@@ -65,12 +65,12 @@ def test_params_exist_and_none_says_where_a_run_happens(stage: str) -> None:
         for part in dotted.split("."):
             assert part in found, f"stage {stage}: {dotted} is no parameter"
             found = found[part]
-    assert not {dotted.split(".")[0] for dotted in STAGES[stage]["params"]} & {"cluster", "paths", "presets"}
+    assert not {dotted.split(".")[0] for dotted in STAGES[stage]["params"]} & {"cluster", "paths"}
 
 
 def test_every_section_that_decides_a_result_is_read_by_a_stage() -> None:
     read = {dotted.split(".")[0] for stage in STAGES.values() for dotted in stage["params"]}
-    assert read == set(Config.model_fields) - {"cluster", "paths", "presets"}
+    assert read == set(Config.model_fields) - {"cluster", "paths"}
 
 
 def test_outputs_survive_an_interrupted_stage() -> None:

@@ -122,3 +122,11 @@ def test_bfloat16_autocast_gives_nearly_the_same(store: LayerStore) -> None:
         exact = model(x)
     assert mixed.isfinite().all()
     assert (mixed.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_begins_as_a_trained_cnn_behind_a_gate(store: LayerStore) -> None:
+    trained, warm = build(store, "identity", seed=1), build(store, seed=2, residual="gate")
+    images = torch.randn(2, 1, 32, 32)
+    assert not torch.equal(trained.eval()(images), warm.eval()(images))
+    warm.load_cnn(trained.weights())
+    assert torch.equal(trained(images), warm(images))

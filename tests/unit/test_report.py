@@ -20,9 +20,11 @@ from llm4seg.report.inputs import read_inputs
 from llm4seg.report.page import architecture, caution, kept_epoch, parts, render, spelled
 from llm4seg.sections import BackboneName
 from pipelines.report import report
+from pipelines.study import leave
 from pipelines.summary import summary, table
 from tests import finished
-from tests.finished import LLM, finished_run, raw_case
+from tests.finished import LLM, finished_run, raw_case, write_search
+from tests.studied import studied
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -159,10 +161,10 @@ def test_names_every_backbone(run: Config, backbone: str) -> None:
 
 def test_shows_what_the_search_found(copy: Config) -> None:
     assert "Found by the search" not in words(page(copy))
-    write_json(copy.paths.search / "overrides.json", {"model.llm.layer": 7, "optimizer.lr": 0.001})
-    pd.DataFrame({"val_dice": [0.5, 0.625]}).to_csv(copy.paths.search / "trials.csv", index=False)
-    found = "model.llm.layer: 7 , optimizer.lr: 0.001 , the best of 2 trials by validation Dice (0.625)."
+    write_search(copy.paths.search, copy.search)
+    found = "model.llm.layer: 7 , optimizer.lr: 0.001 , the best of 3 trials by validation Dice (0.625)."
     assert found in words(page(copy))
+    assert page(copy).count('aria-label="The best validation Dice at each layer') == 1
 
 
 def test_the_parts_hold_all_cases_and_pixels(run: Config) -> None:
@@ -229,7 +231,7 @@ def test_values_are_spelled_as_in_params(value: Any, text: str) -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "overrides.json"],
+    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "best.json"],
 )
 def test_a_missing_input_is_named(copy: Config, missing: str) -> None:
     (path,) = copy.paths.report.parent.parent.rglob(missing)
@@ -323,3 +325,29 @@ def test_summary_imports_nothing_heavy() -> None:
     heavy = "torch", "monai", "pandas", "numpy", "matplotlib"
     code = f"import pipelines.summary, sys; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_shows_the_study_when_there_is_one(copy: Config) -> None:
+    page_without = page(copy)
+    assert 'id="study"' not in page_without
+    effects = {"cnn": 0.0, "random": 0.0, "llm": 0.05}
+    section = {"study.repeats": 4, "study.arms": {name: {} for name in effects}, "study.references": ["cnn", "random"]}
+    leave(copy.override(section), studied(effects, 4, 20))
+    html = page(copy)
+    text = words(html)
+    assert re.search(
+        r"llm: \+\d\.\d Dice points against random, 95 % interval .* 4 paired runs: better than random", text
+    )
+    assert "12 of 12 runs have finished" in text
+    assert html.count("<svg") == page_without.count("<svg") + 2
+    assert not re.findall(r"\bNone\b|\bnan\b", text)
+    assert html == page(copy)
+
+
+def test_shows_a_study_with_too_few_runs_for_any_p(copy: Config) -> None:
+    effects = {"cnn": 0.0, "llm": 0.05}
+    section = {"study.repeats": 1, "study.arms": {name: {} for name in effects}, "study.references": ["cnn"]}
+    leave(copy.override(section), studied(effects, 1, 1, slices=12))
+    text = words(page(copy))
+    assert "1 paired run: too few runs to say whether it differs from cnn" in text
+    assert "All 12 cases are of one patient or volume" in text

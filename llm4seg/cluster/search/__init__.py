@@ -1,0 +1,150 @@
+"""Search on Ray Tune: each trial is the same training as `train`, with some parameters overridden."""
+
+import json
+import os
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from llm4seg.cluster.node_data import node_data
+from llm4seg.cluster.progress import progress
+from llm4seg.cluster.search.findings import Findings, collect
+from llm4seg.cluster.search.show import ShowTrials
+from llm4seg.cluster.search.suggest import Suggester
+from llm4seg.cluster.search.trial import Trial, search_name
+from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.train import forget_run, storage, train_on_ray
+from llm4seg.config import Config
+from llm4seg.llm.store import LayerStore
+from llm4seg.sections import Search
+
+__all__ = ["Findings", "run_search"]
+
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be switched off, which `verbose=0` does
+os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
+
+
+def run_search(config: Config) -> Findings:
+    """Try points of the space on the connected cluster, each for at most `search.epochs` epochs, and compare them.
+
+    Goes on where an equal search was interrupted. Raises InputError when a layer is not in the store, or when every
+    trial failed.
+    """
+    check_layers(config)
+    searching = shared_out(config.override({"training.epochs": config.search.epochs, "cluster.keep": 1}))
+    name = search_name(searching)
+    initial = train_baseline(config, f"{name}-baseline") if config.search.warm_start else None
+    print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
+    findings = collect(_tuner(searching, name, initial).fit(), config.search)
+    for run in RunFolder.at(storage(config), name).neighbours():
+        forget_run(config, run)
+    return findings
+
+
+def check_layers(config: Config) -> None:
+    """Raise InputError unless the store holds every layer that a trial may want."""
+    if config.model.bottleneck == "llm" or "model.bottleneck" in config.search.space:
+        store = LayerStore(config.paths.llm_used)
+        for layer in config.layers_used():
+            store.sha256(layer)
+
+
+def shared_out(config: Config) -> Config:
+    """A copy in which all trials at a time fit on the cluster's cores."""
+    if config.cluster.cpus_per_worker is not None:
+        return config
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    share = max(1, cores // (config.cluster.most * config.cluster.trials))
+    return config.override({"cluster.cpus_per_worker": share})
+
+
+def train_baseline(config: Config, name: str) -> str:
+    """Train the CNN alone as the config says; returns its run's name. Goes on, or is done, if it was begun before."""
+    baseline = config.override({"model.bottleneck": "identity"})
+    print("search: the CNN alone, from which every trial starts", flush=True)
+    with progress(baseline.training.epochs) as callback:
+        train_on_ray(baseline, [callback], name=name)
+    return name
+
+
+def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
+    """Tune's driver, new or as it was when it was interrupted."""
+    trial = tune.with_parameters(Trial, params=config.plain(), data=node_data(config), initial=initial)
+    # a trial's own process only waits for its workers; Tune wants to be asked for something
+    trainable = tune.with_resources(trial, PlacementGroupFactory([{"memory": 1}]))
+    folder = RunFolder.at(storage(config), name)
+    if _was_begun(folder):
+        return Tuner.restore(_under(storage(config), name), trainable, resume_unfinished=True)
+    folder.forget()
+    scheduler, suggester = build_scheduler(config.search), Suggester(config.search)
+    return Tuner(
+        trainable,
+        tune_config=TuneConfig(
+            search_alg=suggester,
+            scheduler=scheduler,
+            num_samples=config.search.trials,
+            max_concurrent_trials=config.cluster.trials,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage(config),
+            verbose=0,
+            callbacks=[ShowTrials(config.search), KeepState(scheduler, suggester)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
+        ),
+    )
+
+
+def build_scheduler(section: Search) -> TrialScheduler:
+    if section.asha is None or section.asha.grace >= section.epochs:
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric="best_dice",
+        mode="max",
+        max_t=section.epochs,
+        grace_period=section.asha.grace,
+        reduction_factor=section.asha.reduction,
+        stop_last_trials=False,
+    )
+
+
+class KeepState(Callback):
+    """Saves with the search what ASHA knows of earlier trials, which Tune forgets, and sees that notes agree."""
+
+    def __init__(self, scheduler: TrialScheduler, suggester: Suggester) -> None:
+        self._scheduler, self._suggester, self._agreed = scheduler, suggester, False
+
+    def get_state(self) -> dict[str, Any]:
+        return dict(self._scheduler.__dict__)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._scheduler.__dict__.update(state)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if not self._agreed:
+            self._suggester.reconcile({trial.trial_id: trial.config["overrides"] for trial in trials})
+            self._agreed = True
+
+
+def _was_begun(folder: RunFolder) -> bool:
+    """Whether Tune has written down a trial, without which it cannot restore anything."""
+    for name in sorted((name for name in folder.files() if name.startswith("experiment_state")), reverse=True):
+        try:
+            return bool(json.loads(folder.read(name))["trial_data"])
+        except (
+            ValueError
+        ):  # cut short by a kill; the one before it counts, and then the checkpoints of the trials' runs
+            folder.delete_file(name)
+    return False
+
+
+def _under(address: str, name: str) -> str:
+    """A folder's address in the storage, whose own may end in a query."""
+    place, mark, query = address.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{query}"

@@ -1,0 +1,55 @@
+"""Which trainings a study is made of, the most informative first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import make_split, write_split
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One training of an arm. Those of one repeat and fold are pairs: the same seed, split, batches and initial CNN."""
+
+    arm: str
+    repeat: int
+    fold: int | None
+
+    def config(self, config: Config) -> Config:
+        """What to run; `config` is the study's."""
+        arm = config.arm(self.arm)
+        changes = {"training.seed": arm.training.seed + self.repeat}
+        split = {} if self.fold is None else {"paths.split": str(_split_path(config, self.fold))}
+        return arm.override(changes | split)
+
+
+def planned(config: Config) -> list[Planned]:
+    """All runs of a study. A repeat and fold is finished in all arms, references first, before the next one begins."""
+    section = config.study
+    arms = [*section.references, *(name for name in section.arms if name not in section.references)]
+    return [Planned(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
+
+
+def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
+    """Every seed and fold together once; early ones share neither, since new seeds and new cases tell the most."""
+    if not folds:
+        yield from ((repeat, None) for repeat in range(repeats))
+        return
+    for later in range(len(folds)):
+        yield from ((repeat, folds[(repeat + later) % len(folds)]) for repeat in range(repeats))
+
+
+def write_splits(config: Config) -> None:
+    """Leave the split of each fold beside the finished runs."""
+    if not (config.study.repeats and config.study.folds):
+        return
+    data = Prepared(config.paths.prepared)
+    for fold in config.study.folds:
+        section = config.split.model_copy(update={"fold": fold})
+        write_split(_split_path(config, fold), make_split(list(data.cases.values()), data.classes, section))
+
+
+def _split_path(config: Config, fold: int) -> Path:
+    return config.paths.study_runs / f"split-{config.digest('split')}-{fold}.json"

@@ -1,0 +1,73 @@
+"""Stage `study`: arms trained and tested alike under several seeds, and compared; with `study.repeats: 0`, nothing."""
+
+from typing import TYPE_CHECKING
+
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+from llm4seg.files import read_json, replacing, write_json
+from pipelines.stage import run_stage
+
+if TYPE_CHECKING:
+    from llm4seg.study.results import Runs
+
+
+def study(config: Config) -> None:
+    """Run what has not finished yet, then leave what all runs say."""
+    config = _as_found(config)
+    if config.study.repeats == 0:
+        print("study: off (study.repeats is 0)")
+        leave(config, [])
+        return
+    from llm4seg.cluster.session import ray_session
+    from llm4seg.cluster.study import records, run_missing
+    from llm4seg.study.results import finished
+
+    if not all(finished(record) for _, record in records(config)):
+        with ray_session(config.cluster):
+            run_missing(config)
+    leave(config, records(config))
+
+
+def so_far(config: Config) -> None:
+    """leave what the finished runs say, and run nothing"""
+    from llm4seg.cluster.study import records
+
+    config = _as_found(config)
+    leave(config, records(config))
+
+
+def plan(config: Config) -> None:
+    """print how many runs there are, how long they take and what they can find, and run none of them"""
+    if config.study.repeats == 0:
+        raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
+    from llm4seg.cluster.study import records
+    from llm4seg.study.plan import cost, power
+
+    config = _as_found(config)
+    runs = records(config)
+    for line in [*cost(config, runs), *power(config, runs)]:
+        print(line, flush=True)
+
+
+def leave(config: Config, runs: "Runs") -> None:
+    """Write study.json, and the tables as far as there are runs."""
+    from llm4seg.study.results import results
+
+    said, tables = results(config, runs)
+    with replacing(config.paths.study) as folder:
+        folder.mkdir()
+        write_json(folder / "study.json", said)
+        for name, table in tables.items():
+            if len(table):
+                table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    for line in [*said["verdicts"], *said["cautions"], *said["failures"]]:
+        print(f"study: {line}")
+
+
+def _as_found(config: Config) -> Config:
+    """With what the search has found, as `train` has it."""
+    return config.override(read_json(config.paths.search / "best.json"))
+
+
+if __name__ == "__main__":
+    run_stage("study", __doc__ or "", study, instead={"plan": plan, "so-far": so_far})

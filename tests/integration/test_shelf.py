@@ -1,0 +1,39 @@
+"""Finished runs are kept in a folder or in a bucket, each whole."""
+
+from pathlib import Path
+
+import pytest
+
+from llm4seg.cluster.shelf import Shelf
+from llm4seg.config import Config
+from tests.integration.servers import BUCKET, S3
+from tests.tiny import tiny_config
+
+
+def keeps(config: Config) -> None:
+    shelf = Shelf(config)
+    assert shelf.read("run-a") is None
+    shelf.put("run-a", {"error": "first"})
+    shelf.put("run-a", {"rows": [{"dice": 0.5}]})
+    assert Shelf(config).read("run-a") == {"rows": [{"dice": 0.5}]}
+    assert shelf.read("run-b") is None
+
+
+def test_in_a_folder(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    keeps(config)
+    assert [file.name for file in config.paths.study_runs.iterdir()] == ["run-a.json"]
+
+
+def test_what_cannot_be_written_leaves_the_run_before(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    Shelf(config).put("run-a", {"rows": []})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Shelf(config).put("run-a", {"rows": [float("nan")]})
+    assert Shelf(config).read("run-a") == {"rows": []}
+
+
+def test_in_a_bucket(tmp_path: Path, s3: S3) -> None:
+    address = f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{s3.port}&scheme=http"
+    keeps(tiny_config(tmp_path).override({"cluster.storage": address}))
+    assert not list(tmp_path.rglob("run-a*"))

@@ -1,0 +1,114 @@
+"""A study with the real Ray Tune: every run once, whatever is killed, and the tables that it leaves."""
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from llm4seg.config import Config
+from llm4seg.files import read_json
+from pipelines.study import so_far, study
+from tests.code_map import ROOT
+from tests.training import OFTEN, Training, wait_until
+
+ARMS = {"cnn": {"preset": "none"}, "llm": {"preset": "frozen"}}
+DIVERGES = {"optimizer.name": "sgd", "optimizer.lr": 1e30, "optimizer.schedule": "constant"}
+
+
+class Study(Training):
+    """The stage `study` under way."""
+
+    stage = "study"
+
+    @property
+    def finished(self) -> dict[str, int]:
+        """The runs that it keeps, and when each was written."""
+        return {file.name: file.stat().st_mtime_ns for file in self.config.paths.study_runs.glob("run-*.json")}
+
+    def training(self) -> bool:
+        """Whether a run has a checkpoint and has not finished."""
+        return any(self.config.paths.runs.glob("study-run-*/checkpoint_*/checkpoint.json"))
+
+
+@pytest.fixture
+def studying(config: Config) -> Config:
+    changes = {"study.repeats": 2, "study.arms": ARMS, "study.references": ["cnn"], "engine.name": "torch"}
+    return config.override(changes)
+
+
+def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(studying: Config) -> None:
+    failing = {"study.arms": {**ARMS, "wild": DIVERGES}, "study.repeats": 1}
+    config = studying.override(failing)
+    study(config)
+    runs = pd.read_csv(config.paths.study / "runs.csv").set_index("arm")
+    assert runs["state"].to_dict() == {"cnn": "finished", "llm": "finished", "wild": "failed"}
+    assert "lower optimizer.lr" in runs.loc["wild", "error"]
+    before = {file.name: file.read_bytes() for file in config.paths.study_runs.glob("run-*.json")}
+    study(studying)
+    assert {name: (studying.paths.study_runs / name).read_bytes() for name in before} == before
+    table = pd.read_csv(studying.paths.study / "study.csv")
+    assert table.groupby(["arm", "repeat"])["case"].nunique().to_dict() == {
+        (arm, repeat): 4 for arm in ARMS for repeat in (0, 1)
+    }
+    assert {"dice", "iou", "nsd", "hd95", "tp", "group", "class", "data"} <= set(table)
+    said = read_json(studying.paths.study / "study.json")
+    assert (said["runs"], said["finished"], said["failed"], said["missing"]) == (4, 4, 0, 0)
+    assert len(said["verdicts"]) == 1
+    failed = {f"study-{Path(name).stem}" for name, content in before.items() if b'"error"' in content}
+    assert len(failed) == 1
+    assert {folder.name for folder in studying.paths.runs.iterdir()} == failed  # its last checkpoint, as the error says
+    so_far(studying.override({"study.repeats": 3}))
+    assert read_json(studying.paths.study / "study.json")["missing"] == 2
+
+
+def test_a_plan_says_what_all_runs_cost_and_find(studying: Config, tmp_path: Path) -> None:
+    arms = {"cnn": {"preset": "none"}, "longer": {"training.epochs": 30}}
+    config = studying.override({"study.arms": arms, "engine.name": "deepspeed"})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(config.plain()))
+    command = [sys.executable, "-m", "pipelines.study", "--plan", "--params", str(tmp_path / "params.yaml")]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert "4 runs, of which 0 have finished" in shown
+    assert re.search(r"cnn +2 runs x 3 epochs x +\d+\.\d\d s", shown)
+    assert re.search(r"longer +2 runs x 30 epochs x +\d+\.\d\d s", shown)
+    assert "2 x 1 paired runs on 4 test cases find a difference of" in shown
+    assert not config.paths.study_runs.exists()
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_goes_on_with_what_is_missing(studying: Config, tmp_path: Path, seed: int) -> None:
+    """SIGKILL to the driver and all its processes, once before and once after the first run has finished."""
+    config, draw = studying.override(OFTEN), random.Random(seed)
+    first = Study(config, tmp_path)
+    wait_until(first.training, f"no run has a checkpoint:\n{first.shown()}")
+    time.sleep(draw.uniform(0, 2))
+    first.kill()
+    second = Study(config, tmp_path)
+    wait_until(lambda: second.finished, f"no run has finished:\n{second.shown()}")
+    time.sleep(draw.uniform(0, 10))
+    second.kill()
+    kept = second.finished
+    third = Study(config, tmp_path)
+    assert third.end() == 0, third.shown()
+    assert kept.items() <= third.finished.items(), "a finished run was run again"
+    assert len(third.finished) == 4
+    assert third.left() == []
+    assert not list(config.paths.runs.glob("*"))
+
+
+def test_sigterm_leaves_with_all_saved(studying: Config, tmp_path: Path) -> None:
+    config = studying.override(OFTEN | {"training.epochs": 30})
+    leaving = Study(config, tmp_path)
+    wait_until(leaving.training, f"no run has a checkpoint:\n{leaving.shown()}")
+    leaving.process.send_signal(signal.SIGTERM)
+    assert leaving.end() == 143, leaving.shown()
+    assert leaving.shown().splitlines()[-1].startswith("study: finished runs are kept")
+    assert leaving.left() == []
+    assert leaving.training()
+    assert not config.paths.study.exists()
