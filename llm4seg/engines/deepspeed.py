@@ -140,8 +140,8 @@ class DeepSpeedEngine:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._engine.global_steps)}
         for slot in slots_of(self._optimizer):
-            for name, parameter in self._trained.items():
-                state[SLOT.format(slot=slot, name=name)] = gathered(self._optimizer, parameter, slot)
+            wholes = gathered(self._optimizer, list(self._trained.values()), slot)
+            state |= {SLOT.format(slot=slot, name=name): one for name, one in zip(self._trained, wholes, strict=True)}
         return copied(state), schedule_state(self._engine.lr_scheduler)
 
     def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ ZeRO 1 and 2 lay parameters end to end and give each worker a stretch; ZeRO 3 gi
 parameter; stage 0 shares nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,15 +20,15 @@ def slots_of(optimizer: Any) -> list[str]:
     return sorted({slot for state in inner.state.values() for slot, value in state.items() if value.ndim})
 
 
-def gathered(optimizer: Any, parameter: nn.Parameter, slot: str) -> Tensor:
-    """A slot of a parameter, whole; every worker must ask for it."""
-    from deepspeed.utils import safe_get_full_optimizer_state
-
+def gathered(optimizer: Any, parameters: Sequence[nn.Parameter], slot: str) -> list[Tensor]:
+    """A slot of each parameter, whole; every worker must ask for it."""
     if _is_plain(optimizer):
-        value: Tensor = optimizer.state[parameter][slot]
-        return value
-    whole: Tensor = safe_get_full_optimizer_state(parameter, slot)
-    return whole
+        return [optimizer.state[parameter][slot] for parameter in parameters]
+    if _is_stage_3(optimizer):
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return [safe_get_full_optimizer_state(parameter, slot) for parameter in parameters]
+    return _gathered_stage_1_and_2(parameters, slot)
 
 
 def scatter(optimizer: Any, state: State, step: Tensor) -> None:
@@ -36,7 +36,7 @@ def scatter(optimizer: Any, state: State, step: Tensor) -> None:
     if _is_plain(optimizer):
         for parameter, slots in state.items():
             optimizer.state[parameter] = {"step": step.clone(), **_copies(slots, parameter.device)}
-    elif hasattr(optimizer, "fp32_partitioned_groups_flat"):
+    elif _is_stage_3(optimizer):
         _scatter_stage_3(optimizer, state, step)
     else:
         _scatter_stage_1_and_2(optimizer, state, step)
@@ -44,6 +44,10 @@ def scatter(optimizer: Any, state: State, step: Tensor) -> None:
 
 def _is_plain(optimizer: Any) -> bool:
     return isinstance(optimizer, torch.optim.Optimizer)
+
+
+def _is_stage_3(optimizer: Any) -> bool:
+    return hasattr(optimizer, "fp32_partitioned_groups_flat")
 
 
 def _copies(slots: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -54,6 +58,19 @@ def _empty(flat: Tensor, state: State, step: Tensor) -> dict[str, Tensor]:
     """Slots of zeros for a flat piece of parameters: what pads the last piece stays zero."""
     names = next(iter(state.values())).keys()
     return {"step": step.clone(), **{slot: torch.zeros_like(flat) for slot in names}}
+
+
+def _gathered_stage_1_and_2(parameters: Sequence[Any], slot: str) -> list[Tensor]:
+    """In one exchange: DeepSpeed's own way takes one for each parameter, and a checkpoint hundreds."""
+    sizes = [parameter.numel() for parameter in parameters]
+    whole = torch.zeros(sum(sizes), device=parameters[0].device)
+    pieces = whole.split(sizes)
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        if parameter._hp_mapping is not None:  # part of it lies in this worker's stretch
+            mine = parameter._hp_mapping.get_optim_state_fragment(slot).flatten()
+            piece.narrow(0, parameter._hp_mapping.lp_fragment_address.start, mine.numel()).copy_(mine)
+    dist.all_reduce(whole)
+    return [piece.view_as(parameter) for parameter, piece in zip(parameters, pieces, strict=True)]
 
 
 def _scatter_stage_1_and_2(optimizer: Any, state: State, step: Tensor) -> None:

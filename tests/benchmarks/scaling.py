@@ -6,6 +6,7 @@ step exchanges under each engine. From the sums come latency and bandwidth, and 
 model's prediction for the same groups. Modelled: 8, 64 and 512 GPUs, a machine that is assumed (docs/scaling.md).
 """
 
+import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.benchmarks.scaling_model import FABRICS, STAGES, Fabric, Load
 from tests.benchmarks.scaling_worker import Group
 
 LAYOUTS = ((1, 1), (1, 2), (2, 1), (4, 1))  # workers, threads of each
+Layout = tuple[int, int, int]  # and the global batch
 WANTED = 0.9  # images a second of 2 x 1 as a share of 1 x 2
 SMALL, LARGE = 1 << 10, 1 << 23  # bytes of sums over workers
 ENGINES: dict[str | int, dict[str, Any]] = {
@@ -37,26 +39,28 @@ IMAGES, BATCH = 8, 512  # a GPU, weak scaling; over all GPUs, strong scaling
 
 
 def small(config: Config) -> tuple[int, int]:
-    """Small exchanges in a step (two a BatchNorm, two of the loss, one to agree what comes next), trained tensors."""
+    """Small exchanges in a step (two a BatchNorm, two of the loss, one to agree on what is next); trained tensors."""
     model = assemble(config, Prepared(config.paths.prepared))
     norms = sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
     return 2 * norms + 3, len(trained(model))
 
 
 class Measurements:
-    """Groups of processes, asked in turns."""
+    """Groups of processes, asked in turns. One worker also computes the shares of two and four, and nothing else."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._config, self._folder = config, folder
-        self.groups = {layout: self._group(*layout) for layout in LAYOUTS}
+        batch = config.training.batch_size
+        layouts = [*((*layout, batch) for layout in LAYOUTS), (1, 1, batch // 2), (1, 1, batch // 4)]
+        self.groups = {layout: self._group(*layout[:2], **{"training.batch_size": layout[2]}) for layout in layouts}
 
     def _group(self, workers: int, threads: int, **changes: Any) -> Group:
         name = f"{workers}x{threads}" + "".join(f"-{value}" for value in changes.values())
         return Group(self._config.override(changes), workers, threads, self._folder / name)
 
-    def steps(self, rounds: int, steps: int) -> dict[tuple[int, int], float]:
+    def steps(self, rounds: int, steps: int) -> dict[Layout, float]:
         """Seconds of a step: the median of rounds."""
-        found: dict[tuple[int, int], list[float]] = {layout: [] for layout in self.groups}
+        found: dict[Layout, list[float]] = {layout: [] for layout in self.groups}
         for _ in range(rounds + 1):  # the first warms up
             for layout, group in self.groups.items():
                 found[layout].append(group.ask("train", steps))
@@ -66,14 +70,6 @@ class Measurements:
         """Seconds of a small and of a large sum, by the number of workers."""
         many = [group for group in self.groups.values() if group.workers > 1]
         return {group.workers: (group.ask("exchange", SMALL), group.ask("exchange", LARGE)) for group in many}
-
-    def share(self, images: int) -> float:
-        """Seconds of a step of one worker with one thread on fewer images, which is all that it computes."""
-        group = self._group(1, 1, **{"training.batch_size": images})
-        group.ask("train", 3)
-        took = group.ask("train", 8)
-        group.end()
-        return float(took)
 
     def counted(self, stage: str | int) -> dict[str, list[int]]:
         """Exchanges of a step of two workers under an engine."""
@@ -94,28 +90,29 @@ def fitted(sums: dict[int, tuple[float, float]]) -> Fabric:
     return Fabric("here", 1 << 30, LARGE / (large - two), 0.0, two - hop, hop, 0.0)
 
 
-def measured_table(steps: dict[tuple[int, int], float], batch_size: int) -> Table:
-    table = Table(title=f"measured: batch {batch_size}, gloo; 2 x 1 against 1 x 2 (at least {WANTED})")
+def measured_table(steps: dict[Layout, float], batch: int) -> Table:
+    table = Table(title=f"measured: batch {batch}, gloo; 2 x 1 against 1 x 2 (at least {WANTED})")
     for column in ("workers x threads", "s a step", "images/s", "against 1 x 2"):
         table.add_column(column, justify="left" if "x threads" in column else "right")
-    for (workers, threads), took in steps.items():
-        ratio = steps[1, 2] / took
-        table.add_row(f"{workers} x {threads}", f"{took:.3f}", f"{batch_size / took:.1f}", f"{ratio:.2f}")
+    for workers, threads in LAYOUTS:
+        took = steps[workers, threads, batch]
+        ratio = steps[1, 2, batch] / took
+        table.add_row(f"{workers} x {threads}", f"{took:.3f}", f"{batch / took:.1f}", f"{ratio:.2f}")
     return table
 
 
-def fit_table(load: Load, here: Fabric, alone: dict[int, float], steps: dict[tuple[int, int], float]) -> Table:
-    """What the model says of the measured groups: on two cores, more workers than cores share them."""
+def fit_table(load: Load, here: Fabric, steps: dict[Layout, float], batch: int) -> Table:
+    """What the model says of the measured groups; more workers than cores share them."""
     table = Table(
         title=f"fitted: latency {here.latency(2) * 1e6:.0f} and {here.latency(4) * 1e6:.0f} us (2, 4 workers), "
         f"{here.inside / 1e9:.2f} GB/s, {load.exchanges} small exchanges a step"
     )
     for column in ("workers x threads", "computes, s", "moves, s", "small, s", "model, s", "measured, s"):
         table.add_column(column, justify="left" if "x threads" in column else "right")
-    for workers, took in alone.items():
-        computes = took * max(1, workers / (torch.get_num_threads()))
+    for workers in (1, 2, 4):
+        computes = steps[1, 1, batch // workers] * max(1, workers / (os.cpu_count() or 1))
         moves, small = load.moved(1, workers) / here.bandwidth(workers), load.small(1) * here.latency(workers)
-        cells = (computes, moves, small, computes + moves + small, steps[workers, 1])
+        cells = (computes, moves, small, computes + moves + small, steps[workers, 1, batch])
         table.add_row(f"{workers} x 1", *(f"{cell:.3f}" for cell in cells))
     return table
 
@@ -171,14 +168,13 @@ def measured(config: Config, rounds: int, steps: int) -> list[Table]:
         batch = config.training.batch_size
         took, sums = here.steps(rounds, steps), here.sums()
         here.end()
-        alone = {workers: here.share(batch // workers) for workers in (1, 2, 4)}
         counted = {stage: here.counted(stage) for stage in STAGES}
     data = Prepared(config.paths.prepared)
     sizes = measure(config, llm_config(config), data.channels, len(data.classes))
-    load = Load.of(sizes, *small(config), batch / took[1, 1], 0.0)
+    load = Load.of(sizes, *small(config), batch / took[1, 1, batch], 0.0)
     return [
         measured_table(took, batch),
-        fit_table(load, fitted(sums), alone, took),
+        fit_table(load, fitted(sums), took, batch),
         bytes_table(load, counted),
     ]
 
