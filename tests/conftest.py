@@ -1,5 +1,6 @@
 """Shared by unit and integration tests."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from llm4seg.config import Config
 from llm4seg.run import group_of_one
 from tests.tiny import prepare_workspace
 
+# a shell that starts pytest in the background lets it ignore Ctrl-C, and with it all that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # on tensors this small, threads wait for each other more than they work
 
 
