@@ -19,6 +19,8 @@ from ray.tune.search import Searcher
 
 from llm4seg.sections import Choice, Conditional, LogUniform, Overrides, RandInt, Search, Uniform, points
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # of what failed, nothing is learnt
 ATTEMPTS = 10  # to have a new point out of a sampler that likes an old one
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
@@ -73,7 +75,6 @@ class Suggester(Searcher):
 
     def __init__(self, section: Search) -> None:
         super().__init__(metric="best_dice", mode="max")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._section = section
         self._study = optuna.create_study(directions=[DIRECTIONS[name] for name in section.objectives])
         self._asks = 0
