@@ -121,8 +121,9 @@ def numpy_metrics(predicted: np.ndarray, labels: np.ndarray, classes: int) -> di
 
 def whole_llm(config: Config) -> Any:
     """The LLM as transformers loads it."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, logging
 
+    logging.disable_progress_bar()
     location = locate(config.llm, config.paths.cache)
     folder = location.storage.place()
     return AutoModelForCausalLM.from_pretrained(folder, gguf_file=location.file, dtype=torch.float32)
