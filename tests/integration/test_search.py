@@ -68,6 +68,7 @@ def test_trials_that_fall_behind_are_stopped_early(config: Config) -> None:
     assert (trials[trials["status"] == "finished"]["epochs"] == 6).all()
 
 
+@pytest.mark.slow
 def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path) -> None:
     """No finished trial is run again or lost, and none is run twice."""
     config = searching(config, trials=4, algorithm="tpe", epochs=3)
@@ -89,6 +90,7 @@ def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path) -> None
     assert stage.left() == []
 
 
+@pytest.mark.slow
 def test_sigterm_stops_cleanly(config: Config, tmp_path: Path) -> None:
     config = searching(config, trials=4, algorithm="random")
     stage = Stage("search", config, tmp_path)
@@ -99,6 +101,7 @@ def test_sigterm_stops_cleanly(config: Config, tmp_path: Path) -> None:
     assert stage.left() == []
 
 
+@pytest.mark.slow
 def test_a_workers_death_costs_its_trial_nothing(config: Config, tmp_path: Path) -> None:
     config = searching(config, trials=2, algorithm="random", epochs=8)
     stage = Stage("search", config, tmp_path)
@@ -108,7 +111,7 @@ def test_a_workers_death_costs_its_trial_nothing(config: Config, tmp_path: Path)
     assert list(trials_of(config)["status"]) == ["finished"] * 2
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_warm_trials_begin_as_the_trained_cnn(config: Config, workers: int) -> None:
     """With a learning rate of nothing, a trial's Dice is the CNN's."""
     space = {"model.llm.layer": [0, 1], "optimizer.lr": [1e-12], "engine.name": ["torch"]}

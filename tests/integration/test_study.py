@@ -81,7 +81,8 @@ def test_a_plan_says_what_all_runs_cost_and_find(studying: Config, tmp_path: Pat
     assert not config.paths.study_runs.exists()
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_killed_at_any_moment_it_goes_on_with_what_is_missing(studying: Config, tmp_path: Path, seed: int) -> None:
     """SIGKILL to the driver and all its processes, once before and once after the first run has finished."""
     config, draw = studying.override(OFTEN), random.Random(seed)
@@ -102,6 +103,7 @@ def test_killed_at_any_moment_it_goes_on_with_what_is_missing(studying: Config, 
     assert not list(config.paths.runs.glob("*"))
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_with_all_saved(studying: Config, tmp_path: Path) -> None:
     config = studying.override(OFTEN | {"training.epochs": 30})
     leaving = Study(config, tmp_path)
