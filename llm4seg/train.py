@@ -17,7 +17,7 @@ from llm4seg.collectives import agreed
 from llm4seg.config import Config
 from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
-from llm4seg.data.loader import one_ahead
+from llm4seg.data.loader import one_ahead, when_wanted
 from llm4seg.data.noise import fewer, noisy
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
@@ -150,10 +150,11 @@ class Trainer:
         return mean
 
     def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
-        """This worker's share of the global batches to come, each read while the one before is trained on."""
+        """This worker's share of the global batches to come, each read while a GPU trains on the one before."""
         accumulation, run = self.config.engine.accumulation, self.run
         shares = (my_share(batch, run.rank, run.world_size, accumulation) for batch in order)
-        return one_ahead(self.read, (samples.tolist() for share in shares for samples in share))
+        read = one_ahead if run.device.type == "cuda" else when_wanted
+        return read(self.read, (samples.tolist() for share in shares for samples in share))
 
     def read(self, samples: list[int]) -> MicroBatch:
         cases = [self.split.train[sample] for sample in samples]

@@ -30,6 +30,11 @@ def one_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Gener
             yield coming.result()
 
 
+def when_wanted(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Generator[Read, None, None]:
+    """The same without reading ahead, for a CPU: a second thread's OpenMP threads would take cores from the step."""
+    yield from map(read, wanted)
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on its way to a device: from pinned memory, a GPU fetches it beside its other work."""
     if device.type != "cuda":

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from llm4seg.data.loader import one_ahead
+from llm4seg.data.loader import one_ahead, when_wanted
 
 
 def test_order_is_kept_and_the_next_is_read_meanwhile() -> None:
@@ -34,3 +34,10 @@ def test_leaving_early_ends_the_thread() -> None:
     next(batches)
     batches.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("loader")]
+
+
+def test_without_reading_ahead_each_is_read_when_it_is_due() -> None:
+    read: list[int] = []
+    batches = when_wanted(lambda number: read.append(number) or number, range(3))
+    assert (next(batches), read) == (0, [0])
+    assert (list(batches), read) == ([1, 2], [0, 1, 2])
