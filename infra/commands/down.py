@@ -1,0 +1,15 @@
+"""End a cluster, and confirm that nothing billable is left; safe to repeat."""
+
+import argparse
+
+from infra.launchers import add_cluster, launcher
+
+EXAMPLE = "down infra/aws.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_cluster(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    launcher(options.cluster).down(options.dry_run)
