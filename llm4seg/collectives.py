@@ -1,5 +1,7 @@
 """Sums over workers, through which gradients flow. Without a process group, or with one worker, they do nothing."""
 
+import os
+import time
 from typing import Any
 
 import torch
@@ -12,18 +14,35 @@ def workers() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+PATIENCE = 0.02  # seconds to look for an exchange's end before sleeping until it
+
+
+def finished(exchange: dist.Work, on: Tensor) -> None:
+    """Wait for an exchange between workers.
+
+    On a CPU a small one is done sooner than a sleeping core wakes up, several times, for the threads that bring it
+    about; looking for its end, and giving way to them, keeps the core awake.
+    """
+    end = time.monotonic() + PATIENCE
+    while on.is_cpu and not exchange.is_completed() and time.monotonic() < end:
+        os.sched_yield()
+    exchange.wait()
+
+
+def add_up(mine: Tensor) -> Tensor:
+    """Put the sum of all workers' tensors in the place of each."""
+    finished(dist.all_reduce(mine, async_op=True), mine)
+    return mine
+
+
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, mine: Tensor) -> Tensor:
-        whole = mine.contiguous().clone()
-        dist.all_reduce(whole)
-        return whole
+        return add_up(mine.contiguous().clone())
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        whole = gradients[0].contiguous().clone()
-        dist.all_reduce(whole)
-        return whole
+        return add_up(gradients[0].contiguous().clone())
 
 
 def total(mine: Tensor) -> Tensor:
@@ -40,5 +59,5 @@ def agreed(mine: int, device: torch.device) -> int:
     if workers() == 1:
         return mine
     largest = torch.tensor(mine, device=device)
-    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    finished(dist.all_reduce(largest, dist.ReduceOp.MAX, async_op=True), largest)
     return int(largest)

@@ -12,6 +12,7 @@ from llm4seg.sections import Cluster
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's old output can be switched off, which `verbose=0` does
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
 
 HERE: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}

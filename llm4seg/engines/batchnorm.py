@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from llm4seg.collectives import workers
+from llm4seg.collectives import add_up, finished, workers
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -45,7 +45,7 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean_C, variance_C = torch.batch_norm_update_stats(values, None, None, 0.0)  # many times faster than var_mean
     mine = torch.cat([mean_C, variance_C, values.new_tensor([values.numel() // values.shape[1]])])
     all_WK = mine.new_empty(workers(), len(mine))
-    dist.all_gather(list(all_WK), mine)
+    finished(dist.all_gather(list(all_WK), mine, async_op=True), mine)
     means_WC, variances_WC, counts_W1 = all_WK.tensor_split([len(mean_C), 2 * len(mean_C)], dim=1)
     count = counts_W1.sum()  # workers may have unequal shares
     mean_C = (counts_W1 * means_WC).sum(0) / count
@@ -79,8 +79,7 @@ class _Normalise(torch.autograd.Function):
         for_values, for_weight_C, for_bias_C = torch.ops.aten.native_batch_norm_backward(
             gradients[0], values, weight_C, *statistics, None, None, False, context.eps, [True, True, True]
         )
-        both_2C = torch.stack([for_weight_C, for_bias_C])
-        dist.all_reduce(both_2C)
+        both_2C = add_up(torch.stack([for_weight_C, for_bias_C]))
         both_2C *= -weight_C * torch.rsqrt(variance_C + context.eps) / count
         weight_C, bias_C = both_2C
         for_values += functional.batch_norm(values, mean_C, variance_C, weight_C, bias_C, eps=context.eps)

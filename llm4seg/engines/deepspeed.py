@@ -56,8 +56,10 @@ def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
     if stage == 3:
         options |= {
             "stage3_param_persistence_threshold": found.threshold,
-            "stage3_max_reuse_distance": 0,  # an LLM matrix leaves the device after its use, or nothing would be saved
-            "stage3_prefetch_bucket_size": max(found.matrices, default=0),  # the next one comes while one is used
+            # an LLM matrix leaves the device after its use, or nothing would be saved; if DeepSpeed had read it ahead,
+            # it would stay there from the forward pass to the backward pass
+            "stage3_max_reuse_distance": 0,
+            "stage3_prefetch_bucket_size": 0,
         }
     return options
 

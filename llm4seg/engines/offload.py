@@ -136,8 +136,7 @@ def offload_options(found: Sizes, place: Place, nvme: Path | None, world_size: i
         "buffer_size": -(-largest // world_size),
         "buffer_count": found.together,
     }
-    # by default it reads ahead in the order of the step before, and runs out of buffers when another comes: evaluation
-    return {"offload_param": options, "stage3_prefetch_bucket_size": 0}
+    return {"offload_param": options}
 
 
 def swap_folder(nvme: Path) -> Path:

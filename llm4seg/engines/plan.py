@@ -172,11 +172,11 @@ def _whole(sizes: Sizes) -> int:
 
 
 def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Needs:
-    """Small tensors are whole on each device, beside its shares; of the LLM's matrices, one in use and the next."""
+    """Small tensors are whole on each device, beside its shares; of the LLM's matrices, the one in use."""
     share = -(-sizes.trained // workers)
     shared = [-(-matrix // workers) for matrix in sizes.matrices if matrix > sizes.threshold]
     stays = sum(matrix for matrix in sizes.matrices if matrix <= sizes.threshold)
-    in_use = sum(sorted((matrix for matrix in sizes.matrices if matrix > sizes.threshold), reverse=True)[:2])
+    in_use = max((matrix for matrix in sizes.matrices if matrix > sizes.threshold), default=0)
     if workers == 1 and engine.offload == "none":
         in_use = 0  # a share is the whole, so nothing is copied to gather it
     assert engine.offload != "auto", "which `decided` replaces"

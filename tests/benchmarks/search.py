@@ -17,7 +17,7 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.sections import Overrides
-from tests.benchmarks.workspace import LAYERS, searched, workspace
+from tests.benchmarks.workspace import LAYERS, PAIRED, searched, workspace
 
 LAYER, KIND, WIDTH = "model.llm.layer", "model.llm.adapter.kind", "model.llm.adapter.width"
 SHARE = 0.3  # of the grid's epochs, at most
@@ -95,11 +95,13 @@ def main() -> None:
         "search.asha": {"grace": 1, "reduction": 3},
     }
     config = workspace(arguments.folder, arguments.size, changes)
+    config = config.override(PAIRED)
     grid, epochs, seconds = searched(config, "grid", algorithm="grid", asha=None)
     grid_best, grid_epochs = float(grid["val_dice"].max()), int(grid["epochs"].sum())
     rows = [("grid, every point", grid_best, float(grid_epochs), f"{seconds / 60:.1f}")]
     budget = int(SHARE * grid_epochs) - arguments.epochs  # the last trial may begin just before it is used up
-    found, _, seconds = searched(config, "tpe", total_epochs=budget)
+    one_by_one = config.override({"cluster.trials": 1})  # who learns from whom must not depend on the clock
+    found, _, seconds = searched(one_by_one, "tpe", total_epochs=budget)
     rows.append(("TPE and ASHA", float(found["val_dice"].max()), found["epochs"].sum(), f"{seconds / 60:.1f}"))
     curves = {
         key(row): list(epochs[epochs["number"] == row["number"]].sort_values("epoch")["val_dice"])

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from tests.benchmarks.workspace import LAYERS, searched, workspace
+from tests.benchmarks.workspace import LAYERS, PAIRED, searched, workspace
 
 LAYER = "model.llm.layer"
 
@@ -59,7 +59,7 @@ def main() -> None:
         "search.algorithm": "grid",
         "search.asha": None,
         "search.space": {LAYER: layers},
-    }
+    } | PAIRED
     config = workspace(arguments.folder, arguments.size, changes)
     other = config.override({"training.seed": config.training.seed + 1})
     runs = {

@@ -11,6 +11,7 @@ from llm4seg.files import read_json, write_json
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 LAYERS = 30  # of the default LLM
+PAIRED = {"cluster.cpus_per_worker": 1, "cluster.trials": 2}  # two at once, on a core each, do more than one on two
 
 
 def workspace(folder: Path, size: int, changes: dict[str, Any]) -> Config:
@@ -32,7 +33,10 @@ def workspace(folder: Path, size: int, changes: dict[str, Any]) -> Config:
 
 
 def searched(config: Config, name: str, **changes: Any) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """Run the stage `search`, unless it was; returns its trials, their epochs and the seconds it took in all."""
+    """Run the stage `search`, unless it was; returns its trials, their epochs and the seconds it took in all.
+
+    `changes` are of the section `search`.
+    """
     from pipelines.search import search
 
     folder = config.paths.search.parent / name

@@ -119,6 +119,22 @@ def test_zero_3_shares_the_model_out_before_anything_goes_to_the_device(
     assert set(went) == {0}
 
 
+def test_no_llm_matrix_waits_on_the_device_for_the_backward_pass(config: Config, tmp_path: Path) -> None:
+    """DeepSpeed learns the order of modules in the first steps, and then reads ahead unless told not to."""
+    trainer: Any = Trainer(config.override({"engine.zero": 3, "engine.offload": "cpu"}), LocalRun(tmp_path))
+    images = torch.zeros(config.training.batch_size, trainer.data.channels, *trainer.data.size)
+    trainer.engine.train(True)
+    sizes = []
+    for _ in range(3):
+        loss = trainer.engine(images).square().mean()
+        matrices = [one for one in trainer.engine._model.parameters() if not (one.requires_grad or one.ds_persist)]
+        sizes.append({one.numel() for one in matrices})  # a matrix that is elsewhere has no entries
+        trainer.engine.backward(loss)
+        trainer.engine.step()
+    assert len(matrices) > 3  # the smallest stay for good
+    assert sizes == [{0}] * 3
+
+
 def test_where_the_llm_goes_is_said_once(config: Config, tmp_path: Path) -> None:
     """By rank 0 to whoever started the run."""
     said: list[str] = []

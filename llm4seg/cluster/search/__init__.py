@@ -24,7 +24,6 @@ from llm4seg.sections import Search
 __all__ = ["Findings", "run_search"]
 
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be switched off, which `verbose=0` does
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
 
 
