@@ -9,7 +9,9 @@ EXAMPLE = "down infra/aws.yaml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster(parser)
-    parser.add_argument("--forget", action="store_true", help="take away what costs nothing, too: roles, accounts, networks")
+    parser.add_argument(
+        "--forget", action="store_true", help="take away what costs nothing, too: roles, accounts, networks"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

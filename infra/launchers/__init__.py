@@ -52,15 +52,15 @@ def launcher(cluster: str, **wishes: str | bool | None) -> Launcher:
     """
     asked = {name: wish for name, wish in wishes.items() if wish}
     if cluster.startswith(("http://", "https://")):
+        _refuse(asked)
         from infra.launchers.running import RunningCluster
 
-        _refuse(asked)
         return RunningCluster(cluster)
     path, parts = Path(cluster), read(Path(cluster))
     if any(part.get("kind") in KUBERAY_KINDS for part in parts):
+        _refuse(asked)
         from infra.launchers.kuberay import KubeRayCluster
 
-        _refuse(asked)
         return KubeRayCluster(path, parts)
     provider = parts[0].get("provider")
     kind = provider.get("type") if isinstance(provider, dict) else None

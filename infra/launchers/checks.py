@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,6 +54,10 @@ def check(path: Path, config: dict[str, Any]) -> None:
     name = config.get("cluster_name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fields.refuse("cluster_name", name, "up to 40 of a-z, 0-9 and -, beginning with a letter")
+    if config["provider"]["type"] == "local":
+        _check_machines(fields)
+    elif not isinstance(config.get("available_node_types"), dict):
+        fields.refuse("available_node_types", config.get("available_node_types"), "the kinds of nodes, by name")
     _check_with_ray(fields)
     _check_secrets(fields)
     _check_commands(fields)
@@ -67,21 +72,26 @@ def check(path: Path, config: dict[str, Any]) -> None:
 
 def _check_with_ray(fields: Fields) -> None:
     """Ray's own validation, which `ray up` would do, too, but with a traceback."""
-    import click
-    import jsonschema
     from ray.autoscaler._private.util import prepare_config, validate_config
 
+    logging.disable(logging.WARNING)  # it has something to say on every mounted file
     try:
         validate_config(prepare_config(fields.part))
-    except jsonschema.ValidationError as error:
-        dotted = ".".join(str(part) for part in error.absolute_path)
-        raise InputError(f"{fields.path}: {dotted + ': ' if dotted else ''}{error.message}") from None
-    except (click.ClickException, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SystemExit) as error:
-        raise InputError(f"{fields.path}: Ray refuses it: {_reason(error)}") from None
+    except Exception as error:  # whatever Ray stumbles over, it is the file
+        dotted = ".".join(str(part) for part in getattr(error, "absolute_path", []))  # of its schema
+        reason = getattr(error, "message", None) or str(error) or type(error).__name__
+        raise InputError(f"{fields.path}: {dotted + ': ' if dotted else ''}{reason}") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
-def _reason(error: BaseException) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+def _check_machines(fields: Fields) -> None:
+    """Without them Ray ends the program instead of raising something."""
+    head, workers = fields.get("provider.head_ip"), fields.get("provider.worker_ips")
+    if not isinstance(head, str):
+        fields.refuse("provider.head_ip", head, "the head's address")
+    if not isinstance(workers, list):
+        fields.refuse("provider.worker_ips", workers, "a list of addresses; [] for a head alone")
 
 
 def _check_secrets(fields: Fields) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -84,9 +85,14 @@ class RayUpCluster:
         """With the token in use, so that JobSubmissionClient gets in."""
         port = free_port()
         command = [RAY, "dashboard", self._running_file(dry_run=False), "--port", str(port)]
-        token.token_file()
+        command += ["--remote-port", self._dashboard_port()]
         with token.token_in_use(), tunnel(command, port) as address:
             yield address
+
+    def _dashboard_port(self) -> str:
+        """On the head: Ray's usual one, unless the file starts it on another."""
+        found = re.search(r"--dashboard-port[= ](\d+)", " ".join(self.config["head_start_ray_commands"]))
+        return found[1] if found else "8265"
 
     def _before(self) -> Config | None:
         """What the last `up` left, if there was one since the last `down`."""

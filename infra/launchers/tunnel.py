@@ -47,7 +47,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
     said = process.stdout.read().decode(errors="replace").split("\n") if process.stdout else []
     last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")
-    raise InputError(f"no tunnel to the dashboard; `ray dashboard` said: {last}; `python -m infra status` shows the nodes")
+    raise InputError(
+        f"no tunnel to the dashboard; `ray dashboard` said: {last}; `python -m infra status` shows the nodes"
+    )
 
 
 def _answers(port: int) -> bool:

@@ -11,7 +11,7 @@ import psutil
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_nodes
 
-DASHBOARD = "http://127.0.0.1:8265"
+DASHBOARD = "http://127.0.0.1:8265"  # the head's own
 UNFINISHED = ("PENDING", "RUNNING")
 LOOK_EVERY = 60  # seconds
 
@@ -21,12 +21,12 @@ def ray_is_here() -> bool:
     return any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"]))
 
 
-def head_is_needed() -> bool:
+def head_is_needed(dashboard: str) -> bool:
     """Whether the cluster has a job that has not ended, or a node besides the head. No answer counts as no."""
     try:
-        if any(str(job.status) in UNFINISHED for job in JobSubmissionClient(DASHBOARD).list_jobs()):
+        if any(str(job.status) in UNFINISHED for job in JobSubmissionClient(dashboard).list_jobs()):
             return True
-        return any(not node.is_head_node for node in list_nodes(DASHBOARD, filters=[("state", "=", "ALIVE")]))
+        return any(not node.is_head_node for node in list_nodes(dashboard, filters=[("state", "=", "ALIVE")]))
     except (RuntimeError, OSError) as error:  # what Ray's clients raise while there is no dashboard
         print(f"idle: the dashboard does not answer: {error}", file=sys.stderr, flush=True)
         return False
@@ -49,12 +49,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--head", action="store_true", help="this is the head node")
+    parser.add_argument("--dashboard", default=DASHBOARD, help="the head's; default: %(default)s")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--look-every", type=float, default=LOOK_EVERY, help="seconds; default: %(default)s")
     parser.add_argument("then", nargs="+", metavar="COMMAND", help="what to run in the end")
     options = parser.parse_args()
     os.environ["RAY_AUTH_MODE"] = "token"
-    needed = (lambda: ray_is_here() and head_is_needed()) if options.head else ray_is_here
+    needed = (lambda: ray_is_here() and head_is_needed(options.dashboard)) if options.head else ray_is_here
     wait_until_idle(needed, 60 * options.minutes, options.look_every)
     print(f"idle: nothing to do for {options.minutes:g} minutes", file=sys.stderr, flush=True)
     sys.exit(subprocess.run(options.then).returncode)

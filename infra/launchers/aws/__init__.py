@@ -5,7 +5,7 @@ import boto3
 from infra.launchers.aws import group, images, remains, roles
 from infra.launchers.aws.client import Aws, explained
 from infra.launchers.cloud import Config, Node, node_configs
-from infra.launchers.place import bucket_and_prefix
+from infra.launchers.dvc_remote import bucket_and_prefix
 from infra.launchers.policies import Account
 
 

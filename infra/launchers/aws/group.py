@@ -112,8 +112,10 @@ def _check_named(aws: Aws, groups: list[str]) -> None:
     found = aws.ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"] if groups else []
     for group in found:
         if any(lets_the_world_in_by_ssh(rule) for rule in group["IpPermissions"]):
-            raise InputError(f"SecurityGroupIds: {group['GroupId']} lets the whole world try port 22; allowed: a group "
-                             "that does not, or none, and `up` makes one")
+            raise InputError(
+                f"SecurityGroupIds: {group['GroupId']} lets the whole world try port 22; allowed: a group "
+                "that does not, or none, and `up` makes one"
+            )
 
 
 def remove(aws: Aws) -> None:
