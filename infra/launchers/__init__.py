@@ -1,4 +1,4 @@
-"""Who starts and ends a cluster, told from its file: Ray's cluster launcher, Kubernetes, or nobody (it runs already)."""
+"""Who starts and ends a cluster, told from its file: Ray's launcher, Kubernetes, or nobody (it runs already)."""
 
 import argparse
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a file of Ray's cluster launcher must say before anything is started: Ray's rules for it, and ours for safety."""
+"""What a file of Ray's cluster launcher must say before anything is started: Ray's rules, and ours for safety."""
 
 import ipaddress
 import json

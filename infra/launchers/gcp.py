@@ -16,7 +16,7 @@ ROLE = "roles/compute.instanceAdmin.v1"
 
 
 class GoogleCloud:
-    """See `infra.launchers.cloud.Cloud`. Workers have no service account at all: data come with the storage's own keys."""
+    """See `infra.launchers.cloud.Cloud`. Workers have no service account: data come with the storage's own keys."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.name, self.provider = config, config["cluster_name"], config["provider"]
@@ -28,7 +28,7 @@ class GoogleCloud:
     def wishes(self) -> list[str]:
         return [
             f"network {self.name} with one subnet in {self.provider['region']}",
-            f"its firewall: SSH from your address alone, anything between nodes of this cluster ({self.name}-ssh, -members)",
+            f"its firewall: SSH from your address alone, anything between nodes ({self.name}-ssh, -members)",
             f"service account {self.name}-head, which starts and ends nodes; workers have none",
         ]
 

@@ -1,4 +1,4 @@
-"""A cluster on AWS, against an AWS-compatible server: what Ray's own launcher makes of our file, and what `down` leaves."""
+"""A cluster on AWS, against a server like it: what Ray's own launcher makes of our file, and what `down` leaves."""
 
 import json
 import os
@@ -112,7 +112,8 @@ validate_config(config)
 config = bootstrap_aws(config)
 provider = AWSNodeProvider(config["provider"], config["cluster_name"])
 for name in ("gpu-spot", "gpu-on-demand"):
-    tags = {"ray-node-type": "worker", "ray-user-node-type": name, "ray-node-name": f"ray-{name}", "ray-node-status": "up-to-date"}
+    tags = {"ray-node-type": "worker", "ray-user-node-type": name, "ray-node-name": f"ray-{name}"}
+    tags["ray-node-status"] = "up-to-date"
     provider.create_node(config["available_node_types"][name]["node_config"], tags, 1)
 """
     command = [sys.executable, "-c", script, f".infra/{NAME}/cluster.yaml"]

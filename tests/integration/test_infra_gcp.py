@@ -28,7 +28,8 @@ words = [word for word in sys.argv[1:] if not word.startswith("--")]
 folder = "{folder}/state"
 with open("{folder}/gcloud.log", "a") as log:
     print(*sys.argv[1:], file=log)
-verb = next(word for word in words if word in ("describe", "create", "update", "delete", "list", "add-iam-policy-binding"))
+verbs = ("describe", "create", "update", "delete", "list", "add-iam-policy-binding")
+verb = next(word for word in words if word in verbs)
 at = words.index(verb)
 kind, names = words[at - 1], [word.partition("@")[0] for word in words[at + 1:]]
 files = [os.path.join(folder, kind + "-" + name) for name in names]
@@ -127,7 +128,10 @@ def test_nodes_are_as_safe_as_the_file_says(folder: Path, monkeypatch: pytest.Mo
     config = bootstrap_gcp(config)
     provider = GCPNodeProvider(config["provider"], config["cluster_name"])
     for name, kind in (("head", "head"), ("gpu_spot", "worker"), ("gpu_on_demand", "worker")):
-        node = {**(config["head_node"] if kind == "head" else {}), **config["available_node_types"][name]["node_config"]}
+        node = {
+            **(config["head_node"] if kind == "head" else {}),
+            **config["available_node_types"][name]["node_config"],
+        }
         marks = {"ray-node-type": kind, "ray-user-node-type": name, "ray-node-name": f"ray-llm4seg-{kind}"}
         provider.create_node(node, marks, 1)
     assert [body["scheduling"].get("provisioningModel") for body in google.instances] == [None, "SPOT", None]

@@ -1,4 +1,4 @@
-"""A cluster on a machine of one's own: a real `ray up` through a real ssh server, which needs no port, to a real head."""
+"""A cluster on a machine of one's own: a real `ray up`, through a real ssh server without a port."""
 
 import getpass
 import os
@@ -150,8 +150,13 @@ def _check_that_an_idle_head_ends_itself(lab: Lab) -> None:
     subprocess.run([sys.executable, "-c", client], env=here, check=True, timeout=60)
     began = time.monotonic()
     watch = [sys.executable, str(ROOT / "infra" / "nodes" / "idle.py"), "--head", "--minutes", "0.05", "--dashboard"]
-    done = subprocess.run([*watch, address, "--look-every", "0.5", "--", "echo", "off"], env=here, text=True,
-                          capture_output=True, timeout=120)
+    done = subprocess.run(
+        [*watch, address, "--look-every", "0.5", "--", "echo", "off"],
+        env=here,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
     assert done.stdout == "off\n", done.stderr
     assert time.monotonic() - began > 6
     assert "does not answer" not in done.stderr

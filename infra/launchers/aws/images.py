@@ -1,4 +1,4 @@
-"""The machine images: `resolve:ssm:NAME` in a cluster's file is the newest image of a kind, looked up once a cluster."""
+"""Machine images: `resolve:ssm:NAME` in a cluster's file is the newest of a kind, looked up once a cluster."""
 
 from infra.launchers.aws.client import Aws
 from infra.launchers.cloud import Config, node_configs

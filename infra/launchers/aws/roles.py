@@ -47,7 +47,7 @@ def _scaling(aws: Aws, config: Config, profile: str) -> dict[str, Any]:
 
 
 def _profile(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
-    """The ARN of the instance profile of that name, with a role of that name, which has these policies and no others."""
+    """The ARN of the instance profile of that name, with a role of that name that has these policies and no others."""
     tags = [{"Key": TAG, "Value": aws.cluster}]
     trust = json.dumps(policy("trust", {}))
     _unless_there(aws.iam.create_role, RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
@@ -93,7 +93,8 @@ def _wait_until_ec2_knows(aws: Aws, node: dict[str, Any]) -> None:
     """Ask EC2 for a dry run until it no longer says that there is no such profile."""
     asked = ("ImageId", "InstanceType", "IamInstanceProfile", "SecurityGroupIds", "NetworkInterfaces")
     request = {key: node[key] for key in asked if key in node}
-    request |= {"SubnetId": subnet for subnet in node.get("SubnetIds", [])[:1]}
+    if "SubnetIds" in node:
+        request["SubnetId"] = node["SubnetIds"][0]
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, ClientError) and _is_news(error)),
