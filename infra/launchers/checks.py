@@ -1,8 +1,9 @@
 """What a file of Ray's cluster launcher must say before anything is started: Ray's rules, and ours for safety."""
 
+import contextlib
+import io
 import ipaddress
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,15 +75,13 @@ def _check_with_ray(fields: Fields) -> None:
     """Ray's own validation, which `ray up` would do, too, but with a traceback."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    logging.disable(logging.WARNING)  # it has something to say on every mounted file
     try:
-        validate_config(prepare_config(fields.part))
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            validate_config(prepare_config(fields.part))  # it has something to say on every mounted file
     except Exception as error:  # whatever Ray stumbles over, it is the file
         dotted = ".".join(str(part) for part in getattr(error, "absolute_path", []))  # of its schema
         reason = getattr(error, "message", None) or str(error) or type(error).__name__
         raise InputError(f"{fields.path}: {dotted + ': ' if dotted else ''}{reason}") from None
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _check_machines(fields: Fields) -> None:

@@ -25,9 +25,10 @@ class Cloud(Protocol):
     def wishes(self) -> list[str]:
         """What `prepare` makes, in words."""
 
-    def prepare(self, ssh_from: str, before: Config | None) -> Config:
+    def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
         """Make what the nodes need, if it is not there, and return the cluster's file with it filled in.
 
+        `ssh_from`: who may come by SSH; null: this machine.
         `before`: what this returned last time, while the cluster may be running.
         """
 

@@ -6,6 +6,7 @@ import subprocess
 from datetime import datetime
 from typing import Any
 
+from infra.launchers.address import own_address
 from infra.launchers.cloud import Config, Node, head_config, node_configs
 from infra.shell import call
 from llm4seg.errors import InputError
@@ -32,8 +33,8 @@ class GoogleCloud:
             f"service account {self.name}-head, which starts and ends nodes; workers have none",
         ]
 
-    def prepare(self, ssh_from: str, before: Config | None) -> Config:
-        self._make_network(ssh_from)
+    def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
+        self._make_network(ssh_from or own_address())
         self._make_account()
         seconds = round(3600 * self.config["metadata"]["lifetime_hours"])
         for node in node_configs(self.config):

@@ -15,7 +15,7 @@ class OwnMachines:
         provider = self.config["provider"]
         return [f"on {provider['head_ip']} and {len(provider['worker_ips'])} others: setup_commands, then Ray"]
 
-    def prepare(self, ssh_from: str, before: Config | None) -> Config:
+    def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
         return self.config
 
     def nodes(self) -> list[Node]:

@@ -15,7 +15,6 @@ import yaml
 from rich.console import Console
 
 from infra.launchers import checks, token
-from infra.launchers.address import own_address
 from infra.launchers.cloud import Cloud, Config, node_configs
 from infra.launchers.table import nodes_table
 from infra.launchers.tunnel import free_port, tunnel
@@ -48,7 +47,7 @@ class RayUpCluster:
             self._say_what_up_would_do()
             return
         token.make_token()
-        config = self.cloud.prepare(self.ssh_from or own_address(), self._before())
+        config = self.cloud.prepare(self.ssh_from, self._before())
         write_text(self.rendered, self._text(config))
         running = any(node.kind == "head" and "up-to-date" in node.state for node in self.cloud.nodes())
         self._ray("up", "--yes", str(self.rendered), *(["--no-restart"] if running else []))
@@ -116,8 +115,8 @@ class RayUpCluster:
         )
 
     def _say_what_up_would_do(self) -> None:
-        origin = self.ssh_from or "this laptop's address, as AWS sees it"
-        for line in [*self.cloud.wishes(), f"SSH from: {origin}", f"token: {token.token_file()}"]:
+        origin = f"your address: {self.ssh_from or 'this machine, as the world sees it'}"
+        for line in [*self.cloud.wishes(), origin, f"token: {token.token_file()}, copied to the nodes"]:
             print(f"- {line}")
         print(f"- {self.rendered}: {self.path}, with all that filled in")
         self._ray("up", "--yes", str(self.rendered), dry_run=True)

@@ -38,7 +38,7 @@ def make_token() -> Path:
 @contextmanager
 def token_in_use() -> Iterator[None]:
     """Ray's clients in this process show the token, as long as the block."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
 
     before = os.environ.get(MODE)
     os.environ[MODE] = "token"

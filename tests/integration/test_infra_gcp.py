@@ -55,15 +55,19 @@ class Google:
     def __init__(self) -> None:
         self.instances: list[dict[str, Any]] = []
 
-    def answer(self, _: object, uri: str, method: str = "GET", body: Any = None, **__: Any) -> Any:
+    def answer(self, uri: str, method: str = "GET", body: Any = None, **__: Any) -> Any:
         path = uri.partition("?")[0]
         if method == "POST" and path.endswith("/instances"):
             self.instances.append(json.loads(body))
         said: dict[str, Any] = {"name": "operation", "status": "DONE", "done": True}
         if re.search(r"v1/projects/[^/:]+$", path):
-            said |= {"projectId": "mine", "lifecycleState": "ACTIVE", "commonInstanceMetadata": {"fingerprint": "f"}}
+            said |= {
+                "projectId": "your-project",
+                "lifecycleState": "ACTIVE",
+                "commonInstanceMetadata": {"fingerprint": "f"},
+            }
         elif "serviceAccounts" in path:
-            said |= {"email": "ray-autoscaler-sa-v1@mine.iam.gserviceaccount.com"}
+            said |= {"email": "ray-autoscaler-sa-v1@your-project.iam.gserviceaccount.com", "projectId": "your-project"}
         elif path.endswith(":getIamPolicy"):
             said |= {"bindings": []}
         elif method == "GET" and path.endswith("/instances"):
@@ -80,6 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -163,7 +168,7 @@ def test_down_ends_what_is_left_and_closes_the_door(folder: Path, capsys: pytest
     (folder / "state" / "instances.json").write_text(json.dumps([node]))
     cluster().status(dry_run=False)
     shown = capsys.readouterr().out
-    assert "ray-llm4seg-head-1" in shown.replace("\n", "") or "203.0.113.5" in shown
+    assert all(word in shown for word in ("ray-llm4seg-head-1", "head (n2-standard-4)", "on demand", "203.0.113.5"))
     cluster().down(dry_run=False)
     ended = [line.split(" --")[0] for line in told(folder) if " delete " in line]
     assert ended == ["compute instances delete ray-llm4seg-head-1", "compute firewall-rules delete llm4seg-ssh"]

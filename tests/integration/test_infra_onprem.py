@@ -135,7 +135,13 @@ with launcher("lab.yaml").dashboard() as address:
     except urllib.error.HTTPError as error:
         print(error.code)
     client = JobSubmissionClient(address)
-    job = client.submit_job(entrypoint="echo ran; sleep 8", submission_id="first")
+    for _ in range(120):
+        try:
+            job = client.submit_job(entrypoint="echo ran", submission_id="first")
+            break
+        except RuntimeError as error:  # the agent that starts jobs comes up some seconds after the dashboard
+            assert "No available agent" in str(error)
+            time.sleep(0.5)
     while not (status := client.get_job_status(job)).is_terminal():
         time.sleep(0.2)
     print(client.get_job_logs(job), str(status))

@@ -2,6 +2,7 @@
 
 import boto3
 
+from infra.launchers.address import own_address
 from infra.launchers.aws import group, images, remains, roles
 from infra.launchers.aws.client import Aws, explained
 from infra.launchers.cloud import Config, Node, node_configs
@@ -28,11 +29,11 @@ class AwsCloud:
             "AWS's role for spot instances, if the account has none yet",
         ]
 
-    def prepare(self, ssh_from: str, before: Config | None) -> Config:
+    def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
         with explained():
             aws = self._aws()
             config = images.resolved(aws, self.config, before)
-            config = group.filled(aws, config, ssh_from)
+            config = group.filled(aws, config, ssh_from or own_address())
             config = roles.filled(aws, config, *bucket_and_prefix())
             return self._with_tags_and_an_end(config)
 

@@ -66,7 +66,7 @@ def _unless_there(make: Any, **arguments: Any) -> None:
     try:
         make(**arguments)
     except ClientError as error:
-        if code(error) != "EntityAlreadyExists":
+        if code(error) != "EntityAlreadyExists" and "has been taken" not in str(error):
             raise
 
 
@@ -86,7 +86,7 @@ def _allow_spot(aws: Aws, config: Config) -> None:
         except ClientError as error:
             if code(error) != "NoSuchEntity":
                 raise
-            aws.iam.create_service_linked_role(AWSServiceName=SPOT)
+            _unless_there(aws.iam.create_service_linked_role, AWSServiceName=SPOT)
 
 
 def _wait_until_ec2_knows(aws: Aws, node: dict[str, Any]) -> None:
