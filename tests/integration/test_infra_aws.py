@@ -254,6 +254,31 @@ def test_status_shows_every_node(laptop: Laptop, workers: list[dict[str, Any]]) 
         assert word in told
 
 
+def test_nodes_with_efa_get_the_group_at_their_interfaces(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
+    script = """
+import json, sys, yaml
+from infra.launchers.ray_up import RayUpCluster
+from pathlib import Path
+from ray.autoscaler._private.aws.config import bootstrap_aws
+from ray.autoscaler._private.util import prepare_config
+config = yaml.safe_load(open("infra/aws.yaml"))
+efa = {"DeviceIndex": 0, "NetworkCardIndex": 0, "InterfaceType": "efa", "SubnetId": sys.argv[1]}
+config["available_node_types"]["gpu-spot"]["node_config"]["NetworkInterfaces"] = [efa]
+config = RayUpCluster(Path("infra/aws.yaml"), config).cloud.prepare(sys.argv[2], None)
+config = bootstrap_aws(prepare_config(config))
+print(json.dumps(config["available_node_types"]["gpu-spot"]["node_config"]))
+"""
+    ec2 = laptop.client("ec2")
+    (ours,) = ec2.describe_security_groups(GroupNames=[f"{NAME}-nodes"])["SecurityGroups"]
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    command = [sys.executable, "-c", script, subnet, f"{HERE}/32"]
+    done = subprocess.run(
+        command, cwd=laptop.folder, env=laptop.environment, check=True, timeout=120, capture_output=True, text=True
+    )
+    node = json.loads(done.stdout.splitlines()[-1])
+    assert [part["Groups"] for part in node["NetworkInterfaces"]] == [[ours["GroupId"]]]
+
+
 def test_up_again_changes_the_door_and_nothing_else(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
     before = sorted(node["InstanceId"] for node in laptop.instances())
     images = laptop.rendered["metadata"]["images"]
@@ -301,6 +326,18 @@ def test_down_ends_nodes_that_this_laptop_knows_nothing_of(laptop: Laptop, worke
     assert not iam.list_instance_profiles()["InstanceProfiles"]
 
 
+def test_a_group_of_the_users_that_is_open_to_the_world_is_refused(laptop: Laptop, workers: Any) -> None:
+    ec2 = laptop.client("ec2")
+    group = ec2.create_security_group(GroupName="mine", Description="mine")["GroupId"]
+    ec2.authorize_security_group_ingress(GroupId=group, IpProtocol="tcp", FromPort=0, ToPort=1024, CidrIp="0.0.0.0/0")
+    config = yaml.safe_load((laptop.folder / "infra" / "aws.yaml").read_text())
+    for node in config["available_node_types"].values():
+        node["node_config"]["SecurityGroupIds"] = [group]
+    (laptop.folder / "mine.yaml").write_text(yaml.safe_dump(config))
+    told = laptop.infra("up", "mine.yaml", "--ssh-from", HERE, code=1)
+    assert f"SecurityGroupIds: {group} lets the whole world try port 22" in told
+
+
 def test_without_a_remote_nothing_starts(laptop: Laptop) -> None:
     config = laptop.folder / ".dvc" / "config"
     before = config.read_text()
@@ -308,4 +345,4 @@ def test_without_a_remote_nothing_starts(laptop: Laptop) -> None:
     told = laptop.infra("up", "infra/aws.yaml", "--ssh-from", HERE, code=1)
     config.write_text(before)
     assert "the DVC remote: found none, allowed: s3://BUCKET/PREFIX/dvc" in told
-    assert not json.loads(json.dumps(laptop.instances("running")[1:])), "something started"
+    assert not [node for node in laptop.instances() if tags(node).get("ray-cluster-name") == NAME], "something started"

@@ -123,6 +123,22 @@ def test_the_head_ends_and_tags_its_own_nodes_alone() -> None:
     assert not allows(HEAD, "ec2:CreateTags", node, **mine, aws__TagKeys=["ray-cluster-name"])
 
 
+def test_the_head_cannot_make_others_nodes_its_own() -> None:
+    """Whoever may tag anything may end anything."""
+    mine = {"aws__RequestTag/ray_cluster_name": "mine"}
+    for kind in ("instance", "volume", "spot-instances-request"):
+        started = f"{EC2}:{kind}/x"
+        assert allows(HEAD, "ec2:CreateTags", started, **mine, ec2__CreateAction="RunInstances")
+        assert not allows(HEAD, "ec2:CreateTags", started, **mine, aws__TagKeys=["ray-cluster-name"])
+        theirs = {"aws__RequestTag/ray_cluster_name": "theirs"}
+        assert not allows(HEAD, "ec2:CreateTags", started, **theirs, ec2__CreateAction="RunInstances")
+
+
+def test_the_head_sees_its_own_region_alone() -> None:
+    for region, seen in (("us-east-1", True), ("eu-west-1", False)):
+        assert allows(HEAD, "ec2:DescribeInstances", "*", aws__RequestedRegion=region) is seen
+
+
 def test_the_head_hands_on_the_workers_role_alone() -> None:
     to_ec2 = {"iam__PassedToService": "ec2.amazonaws.com"}
     assert allows(HEAD, "iam:PassRole", ROLE, **to_ec2)
