@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Lab:
 
     folder: Path
     home: Path
+    sockets: Path
     port: int
     mark: str
     environment: dict[str, str]
@@ -55,7 +57,8 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    found = Lab(folder, folder / "machine", free_port(), str(folder), _environment(folder))
+    sockets = Path(tempfile.mkdtemp(prefix="lab"))  # a socket's path has at most 107 characters
+    found = Lab(folder, folder / "machine", sockets, free_port(), str(folder), _environment(folder))
     found.home.mkdir()
     _write_ssh_server(found)
     _write_cluster_file(found)
@@ -64,6 +67,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     yield found
     for process in found.processes():
         process.kill()
+    shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -84,7 +88,7 @@ def _write_ssh_server(lab: Lab) -> None:
         UsePAM no
         PermitRootLogin prohibit-password
         PidFile none
-        SetEnv HOME={lab.home} INFRA_TEST={lab.mark} RAY_TMPDIR={lab.folder}/r
+        SetEnv HOME={lab.home} INFRA_TEST={lab.mark} RAY_TMPDIR={lab.sockets}
         """)
     )
     if os.geteuid() == 0:
@@ -101,7 +105,9 @@ def _write_cluster_file(lab: Lab) -> None:
     config["file_mounts"] = {remote: str(ROOT / local) for remote, local in config["file_mounts"].items()}
     config["setup_commands"] = [f"ln -sfn {sys.prefix} ~/llm4seg/venv"]
     _, start = config["head_start_ray_commands"]
-    mine = f"--port={free_port()} --dashboard-port={lab.port} --num-cpus=1 --node-ip-address=127.0.0.1"
+    ports = {"port": free_port(), "dashboard-port": lab.port, "dashboard-agent-listen-port": free_port()}
+    ports["ray-client-server-port"] = free_port()  # other Rays may be here, with the usual ones
+    mine = " ".join(f"--{name}={port}" for name, port in ports.items()) + " --num-cpus=1"
     start = start.replace("--port=6379 --object-manager-port=8076", mine).replace("ray start", "command ray start")
     config["head_start_ray_commands"] = [start]
     (lab.folder / "lab.yaml").write_text(yaml.safe_dump(config))
