@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from infra.launchers import checks, token
+from infra.launchers.checks import check, ssh_range
 from infra.launchers.cloud import Cloud, Config, node_configs
 from infra.launchers.table import nodes_table
+from infra.launchers.token import ON_NODES, make_token, token_file, token_in_use
 from infra.launchers.tunnel import free_port, tunnel
 from infra.shell import call
 from llm4seg.errors import InputError
@@ -32,9 +33,9 @@ class RayUpCluster:
     """
 
     def __init__(self, path: Path, config: Config, ssh_from: str | None = None, forget: bool = False) -> None:
-        checks.check(path, config)
+        check(path, config)
         self.path, self.config, self.forget = path, _without_nulls(config), forget
-        self.ssh_from = checks.ssh_range(ssh_from) if ssh_from else None
+        self.ssh_from = ssh_range(ssh_from) if ssh_from else None
         self.cloud = _cloud(self.config)
 
     @property
@@ -46,7 +47,7 @@ class RayUpCluster:
         if dry_run:
             self._say_what_up_would_do()
             return
-        token.make_token()
+        make_token()
         config = self.cloud.prepare(self.ssh_from, self._before())
         write_text(self.rendered, self._text(config))
         running = any(node.kind == "head" and "up-to-date" in node.state for node in self.cloud.nodes())
@@ -85,7 +86,7 @@ class RayUpCluster:
         port = free_port()
         command = [RAY, "dashboard", self._running_file(dry_run=False), "--port", str(port)]
         command += ["--remote-port", self._dashboard_port()]
-        with token.token_in_use(), tunnel(command, port) as address:
+        with token_in_use(), tunnel(command, port) as address:
             yield address
 
     def _dashboard_port(self) -> str:
@@ -108,7 +109,7 @@ class RayUpCluster:
     def _text(self, config: Config) -> str:
         config["file_mounts"] = {
             **{remote: str(Path(local).expanduser().absolute()) for remote, local in config["file_mounts"].items()},
-            token.ON_NODES: str(token.token_file()),
+            ON_NODES: str(token_file()),
         }
         return f"# Made from {self.path} by `python -m infra up`; the next one makes it anew.\n" + yaml.safe_dump(
             json.loads(json.dumps(config)), sort_keys=False, width=120
@@ -116,7 +117,7 @@ class RayUpCluster:
 
     def _say_what_up_would_do(self) -> None:
         origin = f"your address: {self.ssh_from or 'this machine, as the world sees it'}"
-        for line in [*self.cloud.wishes(), origin, f"token: {token.token_file()}, copied to the nodes"]:
+        for line in [*self.cloud.wishes(), origin, f"token: {token_file()}, copied to the nodes"]:
             print(f"- {line}")
         print(f"- {self.rendered}: {self.path}, with all that filled in")
         self._ray("up", "--yes", str(self.rendered), dry_run=True)

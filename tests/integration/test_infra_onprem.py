@@ -150,7 +150,7 @@ with launcher("lab.yaml").dashboard() as address:
             time.sleep(0.5)
     while not (status := client.get_job_status(job)).is_terminal():
         time.sleep(0.2)
-    print(client.get_job_logs(job), str(status))
+    print(client.get_job_logs(job).split()[-1], str(status))
 """
 
 
