@@ -9,7 +9,10 @@ EXAMPLE = "down infra/aws.yaml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster(parser)
+    parser.add_argument(
+        "--forget", action="store_true", help="take away what costs nothing, too: roles, accounts, networks"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    launcher(options.cluster).down(options.dry_run)
+    launcher(options.cluster, forget=options.forget).down(options.dry_run)

@@ -1,6 +1,7 @@
-"""Who starts and ends a cluster, told from its file: Ray's cluster launcher, Kubernetes, or nobody (it runs already)."""
+"""Who starts and ends a cluster, told from its file: Ray's launcher, Kubernetes, or nobody (it runs already)."""
 
 import argparse
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,14 +45,20 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def launcher(cluster: str) -> Launcher:
-    """Who launches this cluster. Raises InputError for a file that is none, naming the field."""
+def launcher(cluster: str, **wishes: str | bool | None) -> Launcher:
+    """Who launches this cluster. Raises InputError for a file that is none, naming the field.
+
+    `wishes`: options that only Ray's cluster launcher knows; None and False are none.
+    """
+    asked = {name: wish for name, wish in wishes.items() if wish}
     if cluster.startswith(("http://", "https://")):
+        _refuse(asked)
         from infra.launchers.running import RunningCluster
 
         return RunningCluster(cluster)
     path, parts = Path(cluster), read(Path(cluster))
     if any(part.get("kind") in KUBERAY_KINDS for part in parts):
+        _refuse(asked)
         from infra.launchers.kuberay import KubeRayCluster
 
         return KubeRayCluster(path, parts)
@@ -61,7 +68,13 @@ def launcher(cluster: str) -> Launcher:
         raise InputError(f"{path}: provider.type: found {kind!r}, allowed: {', '.join(RAY_PROVIDERS)}")
     from infra.launchers.ray_up import RayUpCluster
 
-    return RayUpCluster(path, parts[0])
+    return RayUpCluster(path, parts[0], **asked)  # type: ignore[arg-type]
+
+
+def _refuse(asked: Mapping[str, object]) -> None:
+    if asked:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise InputError(f"{names}: allowed for files of Ray's cluster launcher only")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
