@@ -1,0 +1,75 @@
+"""What DVC knows of a checkout: its remote, what its stages read and leave."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from llm4seg.cluster.node_data import PLACE
+from llm4seg.errors import InputError
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Any]:
+    """Lend a checkout as DVC's `Repo`. Raises InputError where there is none, or none with a remote on the network."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repository = Repo(str(folder))
+    except NotDvcRepoError:
+        raise InputError(f"{folder}: no DVC workspace; run this in the project's folder") from None
+    with repository:
+        remote(repository)
+        yield repository
+
+
+def remote(repository: Any) -> dict[str, Any]:
+    """Where the default remote is, without what only this machine may know."""
+    name = repository.config["core"].get("remote")
+    advice = "run `python -m infra storage s3://BUCKET/PREFIX`"
+    if not name:
+        raise InputError(f"DVC has no default remote, through which data go to the cluster and back: {advice}")
+    settings = repository.config["remote"].get(name, {})
+    if "://" not in settings.get("url", ""):
+        raise InputError(f"DVC's default remote {name}: found {settings.get('url')}, which no cluster sees: {advice}")
+    return {key: value for key, value in settings.items() if key in PLACE}
+
+
+def read_in_part(repository: Any) -> list[str]:
+    """Outputs of which a stage reads one part, or that are a part of what a stage reads.
+
+    `dvc repro --pull` fetches what a stage reads if there is nothing of it. Of such outputs it would fetch a part, then
+    find the rest deleted.
+    """
+    outs, deps = ({_path(one) for one in ones} - {None} for ones in (repository.index.outs, repository.index.deps))
+    return sorted(
+        str(out)
+        for out in outs
+        if out and any(dep and dep != out and (dep.is_relative_to(out) or out.is_relative_to(dep)) for dep in deps)
+    )
+
+
+def uncached(repository: Any) -> list[str]:
+    """Outputs that are left to git."""
+    return sorted(str(_path(out)) for out in repository.index.outs if not out.use_cache and _path(out))
+
+
+def read_but_not_sent(repository: Any, names: list[str]) -> list[str]:
+    """Of some untracked files, those that a stage reads."""
+    outs = [path for out in repository.index.outs if (path := _path(out))]
+    deps = [path for dep in repository.index.deps if (path := _path(dep))]
+    files = [PurePosixPath(name) for name in names]
+    return [
+        str(file)
+        for file in files
+        if any(file.is_relative_to(dep) for dep in deps) and not any(file.is_relative_to(out) for out in outs)
+    ]
+
+
+def _path(one: Any) -> PurePosixPath | None:
+    """A dependency's or output's path below the workspace; None for parameters, and for what is elsewhere."""
+    if one.protocol != "local" or not getattr(one, "fs_path", None) or type(one).__name__ == "ParamsDependency":
+        return None
+    path, root = PurePosixPath(one.fs_path), PurePosixPath(one.repo.root_dir)
+    return path.relative_to(root) if path.is_relative_to(root) else None
