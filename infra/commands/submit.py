@@ -35,10 +35,12 @@ def run(options: argparse.Namespace) -> None:
     outbox = Outbox.open(Path.cwd(), options.include_changes)
     order = outbox.order(options.words, parse_settings(options.set))
     outbox.describe(order)
-    call([sys.executable, "-m", "dvc", "push"], options.dry_run)
+    push = [sys.executable, "-m", "dvc", "push"]
     if options.dry_run:
+        call(push, dry_run=True)
         return
     with outbox.packed(order) as folder, jobs_of(options.cluster) as client:
+        call(push)
         send(client, order, folder)
     outbox.keep(order)
     remember(outbox.folder, order.job, options.cluster)

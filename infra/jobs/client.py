@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,38 +11,21 @@ from typing import Any
 
 import aiohttp
 
+from infra.jobs.connection import connected
 from infra.jobs.order import Order
 from infra.launchers import launcher
 from llm4seg.errors import InputError
 
 STOP_SECONDS = 600  # from SIGTERM to SIGKILL: to save a checkpoint and what is finished
 RETRIES = 10
-RAYS_OWN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray would take either for any address given
 LOST = (InputError, RuntimeError, OSError, aiohttp.ClientError)
 
 
 @contextmanager
 def jobs_of(cluster: str) -> Iterator[Any]:
-    """Lend Ray's client of a cluster's jobs. Raises InputError when nobody answers or the token is refused."""
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    with launcher(cluster).dashboard() as address, _without(*RAYS_OWN):
-        try:
-            yield JobSubmissionClient(address)
-        except AuthenticationError as error:
-            raise InputError(f"{cluster}: {' '.join(str(error).split())}") from None
-        except ConnectionError:
-            raise InputError(f"{cluster}: no Ray dashboard answers at {address}") from None
-
-
-@contextmanager
-def _without(*names: str) -> Iterator[None]:
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
+    """Lend Ray's client of a cluster's jobs."""
+    with launcher(cluster).dashboard() as address, connected(address) as client:
+        yield client
 
 
 def send(client: Any, order: Order, folder: Path) -> None:

@@ -33,9 +33,9 @@ def watch(cluster: str, job: str) -> None:
     except KeyboardInterrupt:
         print(f"\n{job} goes on: python -m infra logs {cluster} {job}", file=sys.stderr)
         raise
-    print(f"{job}: {_ending(details)}; its results: python -m infra fetch {job}", file=sys.stderr)
     if details.status != "SUCCEEDED":
-        raise InputError(f"{job}: {_ending(details)}")
+        raise InputError(f"{job}: {_ending(details)}; what is finished: python -m infra fetch {job}")
+    print(f"{job}: {_ending(details)}; its results: python -m infra fetch {job}", file=sys.stderr)
 
 
 def _ending(details: Any) -> str:

@@ -1,6 +1,7 @@
 """A job on the head node: pull what the command needs, run it, and leave what came of it, however it ends."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import FrameType
 import tenacity
 
 from infra.jobs.save import RUNNING, Job
-from infra.jobs.workspace import read_in_part, workspace
+from infra.jobs.workspace import made_by_hand, read_in_part, workspace
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]
@@ -31,7 +32,7 @@ class Work:
         signal.signal(signal.SIGTERM, self._stop)
         self._configure()
         self._job.save(RUNNING)
-        code = self._pull() or self._call(with_pull(self._job.order.command))
+        code = self._pull() or self._call(with_pull(self._job.order.command)) or self._record()
         patient(self._job.save)(self._state(code), code)
         return code
 
@@ -56,6 +57,14 @@ class Work:
         with workspace(self._job.tree) as repository:
             outs = read_in_part(repository) if reproduces(self._job.order.command) else []
         return self._call([*DVC, "pull", "--allow-missing", *outs])
+
+    def _record(self) -> int:
+        """Put outputs that the command made without DVC into dvc.lock, or nobody would push or fetch them."""
+        if reproduces(self._job.order.command):
+            return 0
+        with workspace(self._job.tree) as repository:
+            stages = made_by_hand(repository)
+        return self._call([*DVC, "commit", "--force", *stages]) if stages else 0
 
     def _call(self, command: list[str]) -> int:
         """Run a command to the end of its last process; what they print is passed on and kept."""
@@ -106,7 +115,10 @@ def patient(save: Callable[..., None]) -> Callable[..., None]:
 
 
 def main() -> None:
-    code = Work(Job(Path(sys.argv[1]))).run()
+    job = Job(Path(sys.argv[1]))
+    code = Work(job).run()
+    if code == 0:
+        shutil.rmtree(job.tree)  # all of it is in the bucket; after a failure, somebody may want to look
     sys.exit(code if code >= 0 else 128 - code)
 
 

@@ -55,6 +55,12 @@ def uncached(repository: Any) -> list[str]:
     return sorted(str(_path(out)) for out in repository.index.outs if not out.use_cache and _path(out))
 
 
+def made_by_hand(repository: Any) -> list[str]:
+    """Stages with an output here that is not what dvc.lock says."""
+    stages = repository.index.stages
+    return [one.addressing for one in stages if any(out.exists and out.changed() for out in one.outs)]
+
+
 def read_but_not_sent(repository: Any, names: list[str]) -> list[str]:
     """Of some untracked files, those that a stage reads."""
     outs = [path for out in repository.index.outs if (path := _path(out))]

@@ -35,9 +35,9 @@ class RunningCluster:
         if dry_run:
             print(f"would ask {self._address} for its nodes and jobs")
             return
-        from infra.jobs.client import jobs_of
+        from infra.jobs.connection import connected
 
-        with jobs_of(self._address) as client:
+        with connected(self._address) as client:
             Console().print(_nodes(self._address), _jobs(client))
 
     @contextmanager
