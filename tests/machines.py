@@ -13,6 +13,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 DASHBOARD, GCS = 8265, 6379
+ATTEMPTS = 5  # Ray waits 30 seconds for itself, which on a busy machine may be too little
 # what a machine does not see is covered; Ray's sockets and sessions lie below /tmp/ray
 ENTER = 'mount --bind "$1" /tmp/ray && mount -t tmpfs tmpfs "$2" && shift 2 && exec "$@"'
 
@@ -64,17 +65,19 @@ class Machines:
         start += ["--object-store-memory=100000000", "--disable-usage-stats"]
         command = ["ip", "netns", "exec", self._space(name), "unshare", "--mount", "sh", "-c", ENTER, "sh"]
         own = {"HOME": str(self.home(name)), "TMPDIR": str(self._root / name / "tmp"), "OMP_NUM_THREADS": "1"}
+        own |= {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_agent_register_timeout_ms": "300000"}
         own["RAY_TMPDIR"] = "/tmp"  # a socket's path has 107 bytes at most
         own |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": str(self._root / name / "site")}
-        with (self._root / name / "log").open("w") as log:
-            subprocess.run(
-                [*command, str(ray), str(self._hidden), *start],
-                env={**environment, **self.environment, **own},
-                cwd=self.home(name),
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
+        order = [*command, str(ray), str(self._hidden), *start]
+        for _ in range(ATTEMPTS):
+            with (self._root / name / "log").open("w") as log:
+                done = subprocess.run(
+                    order, env={**environment, **self.environment, **own}, cwd=self.home(name), stdout=log, stderr=log
+                )
+            if done.returncode == 0:
+                return
+            self.kill(name)
+        raise TimeoutError((self._root / name / "log").read_text()[-2000:])
 
     def _space(self, name: str) -> str:
         return f"{self._bridge}-{name}"

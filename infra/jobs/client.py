@@ -17,7 +17,7 @@ from infra.launchers import launcher
 from llm4seg.errors import InputError
 
 STOP_SECONDS = 600  # from SIGTERM to SIGKILL: to save a checkpoint and what is finished
-RETRIES = 10
+RETRIES, PAUSE = 10, 1.0  # seconds
 LOST = (InputError, RuntimeError, OSError, aiohttp.ClientError)
 
 
@@ -73,7 +73,7 @@ class Follower:
                 raise InputError(
                     f"{self._cluster}: the connection was lost and does not come back; {self._job} goes on"
                 )
-            time.sleep(1)
+            time.sleep(PAUSE)
 
     def _to_the_end(self, client: Any) -> Any:
         find(client, self._job)

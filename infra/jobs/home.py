@@ -41,7 +41,10 @@ class Home:
                 self._take_experiments(bundle, experiments, dry_run)
             else:
                 git(self._folder, "fetch", "--quiet", os.fspath(bundle), f"+{RESULT_REF}:{RESULT_REF}")
-                self._take_files(result["shipped"], dry_run)
+                try:
+                    self._take_files(result["shipped"], dry_run)
+                finally:
+                    git(self._folder, "update-ref", "-d", RESULT_REF)
         if not dry_run and result["state"] != "running":
             git(self._folder, "update-ref", "-d", f"{KEPT}/{job}")
 
@@ -79,7 +82,6 @@ class Home:
                 continue
             with replacing(self._folder / name) as partial:
                 partial.write_bytes(content)
-        git(self._folder, "update-ref", "-d", RESULT_REF)
         call([*DVC, "pull", "--allow-missing"])
         print(f"brought {', '.join(names) or 'no new file'}, and what dvc.lock names")
 
