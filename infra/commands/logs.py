@@ -1,7 +1,8 @@
 """Show what a job prints, or what a cluster's autoscaler does.
 
 A job's log is shown from its beginning, then followed to its end; the exit code is 0 if the job succeeded. With the
-job alone, its cluster is the one that it was sent to from here. What a job of another checkout left is in the bucket.
+job alone, its cluster is the one that it was sent to from here; once it has ended, the log that it left in the bucket is
+is shown, whether the cluster is still there or not.
 """
 
 import argparse
@@ -33,9 +34,11 @@ def run(options: argparse.Namespace) -> None:
     if job is None:
         launcher(cluster).logs(options.dry_run)
     elif options.dry_run:
-        print(f"would {'stop' if options.stop else 'follow'} {job} on {cluster or 'no cluster: what it left'}")
-    elif cluster is None:
+        print(f"would {'stop' if options.stop else 'show'} {job} of {cluster or 'another checkout, if it has ended'}")
+    elif options.job is None and Shelf.of(Path.cwd()).has_ended(job):
         _show_what_is_left(job)
+    elif cluster is None:
+        raise InputError(f"{job}: has not ended, and was not sent from here: name its cluster, too")
     else:
         _follow(cluster, job, options.stop)
 
@@ -53,6 +56,6 @@ def _show_what_is_left(job: str) -> None:
     shelf = Shelf.of(Path.cwd())
     result = shelf.result(job)
     sys.stdout.write(shelf.read(job, LOG).decode(errors="replace"))
-    print(f"{job}: {result['state']}, as of {result['at']}", file=sys.stderr)
+    print(f"{job}: {result['state']} at {result['at']}", file=sys.stderr)
     if result["state"] != "succeeded":
-        raise InputError(f"{job}: {result['state']}" + (f", exit code {code}" if (code := result["exit_code"]) else ""))
+        raise InputError(f"{job}: {result['state']} with exit code {result['exit_code']}")

@@ -11,7 +11,7 @@ from typing import Any
 from infra.jobs.git import git, git_bytes, lines
 from infra.jobs.outbox import KEPT
 from infra.jobs.save import EXPERIMENTS, RESULT_REF
-from infra.jobs.shelf import BUNDLE, Shelf
+from infra.jobs.shelf import BUNDLE, RUNNING, Shelf
 from infra.jobs.tree import some
 from infra.jobs.workspace import workspace
 from infra.shell import call
@@ -45,7 +45,7 @@ class Home:
                     self._take_files(result["shipped"], dry_run)
                 finally:
                     git(self._folder, "update-ref", "-d", RESULT_REF)
-        if not dry_run and result["state"] != "running":
+        if not dry_run and result["state"] != RUNNING:
             git(self._folder, "update-ref", "-d", f"{KEPT}/{job}")
 
     def _check_commits(self, result: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from infra.jobs.git import git, lines
 from infra.jobs.order import Order
-from infra.jobs.shelf import BUNDLE, LOG, RESULT, Shelf
+from infra.jobs.shelf import BUNDLE, LOG, RESULT, RUNNING, Shelf
 from infra.jobs.workspace import uncached, workspace
 from llm4seg.files import sha256_file
 
@@ -24,7 +24,6 @@ LOCK = "dvc.lock"
 RESULT_REF, EXPERIMENTS = "refs/infra/result", "refs/exps"
 INTERNAL = ("exec", "stash", "celery")  # of DVC's refs below refs/exps, those that are no experiments
 LOG_BYTES = 5_000_000
-RUNNING = "running"
 SHELL = """#!/bin/sh
 # DVC runs each stage's command through this
 (cd {tree} && exec {python} -m infra.jobs.save {folder}) && SHELL=/bin/sh exec /bin/sh "$@"

@@ -8,6 +8,7 @@ from infra.jobs.workspace import workspace
 from llm4seg.errors import InputError
 
 RESULT, BUNDLE, LOG = "result.json", "result.bundle", "log.txt"
+RUNNING = "running"
 
 
 class Shelf:
@@ -38,6 +39,11 @@ class Shelf:
         """What is known of a job: state, exit code, command, commits, who, when."""
         found: dict[str, Any] = json.loads(self.read(job, RESULT))
         return found
+
+    def has_ended(self, job: str) -> bool:
+        """Whether a job has left its last word; one that was killed has not."""
+        known = self._files.exists(f"{self._path}/{job}/{RESULT}")
+        return known and self.result(job)["state"] != RUNNING
 
     def jobs(self) -> list[str]:
         """All jobs, the newest last."""

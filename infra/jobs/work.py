@@ -11,7 +11,8 @@ from types import FrameType
 
 import tenacity
 
-from infra.jobs.save import RUNNING, Job
+from infra.jobs.save import Job
+from infra.jobs.shelf import RUNNING
 from infra.jobs.workspace import made_by_hand, read_in_part, workspace
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
