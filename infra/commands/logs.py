@@ -1,7 +1,7 @@
 """Show what a job prints, or what a cluster's autoscaler does.
 
 A job's log is shown from its beginning, then followed to its end; the exit code is 0 if the job succeeded. With the
-job alone, its cluster is the one that it was sent to from here; once it has ended, the log that it left in the bucket is
+job alone, its cluster is the one that it was sent to from here; once it has ended, the log that it left in the bucket
 is shown, whether the cluster is still there or not.
 """
 
