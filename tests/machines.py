@@ -66,6 +66,7 @@ class Machines:
         command = ["ip", "netns", "exec", self._space(name), "unshare", "--mount", "sh", "-c", ENTER, "sh"]
         own = {"HOME": str(self.home(name)), "TMPDIR": str(self._root / name / "tmp"), "OMP_NUM_THREADS": "1"}
         own |= {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_agent_register_timeout_ms": "300000"}
+        own["GLOO_SOCKET_IFNAME"] = "eth0"  # all machines have this one's name, which means 127.0.0.1
         own["RAY_TMPDIR"] = "/tmp"  # a socket's path has 107 bytes at most
         own |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": str(self._root / name / "site")}
         order = [*command, str(ray), str(self._hidden), *start]

@@ -135,8 +135,9 @@ def test_submit_follow_fetch(site: Site) -> None:
     shown = site.dvc("repro")
     assert "Running stage" not in shown
     assert "Data and pipelines are up to date." in shown
-    assert "outputs/metrics.json" in site.laptop.git("status", "--porcelain")
-    assert "params.yaml" not in site.laptop.git("status", "--porcelain")
+    changed = site.laptop.git("status", "--porcelain", "--untracked-files=all")
+    assert "outputs/metrics.json" in changed
+    assert "params.yaml" not in changed
     assert len(list(csv.reader((site.laptop.folder / "outputs/history.csv").open()))) == 13
 
 
