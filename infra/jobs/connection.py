@@ -1,5 +1,6 @@
 """A connection to the jobs server of a Ray cluster, which listens beside its dashboard."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any
 
 from llm4seg.errors import InputError
 
+TALKATIVE = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")  # of uploads and of logs that end
 RAYS_OWN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray would take either for any address given
 
 
@@ -16,6 +18,8 @@ def connected(address: str) -> Iterator[Any]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     with _without(*RAYS_OWN):
         try:
             yield JobSubmissionClient(address)

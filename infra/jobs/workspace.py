@@ -37,16 +37,17 @@ def remote(repository: Any) -> dict[str, Any]:
 
 
 def read_in_part(repository: Any) -> list[str]:
-    """Outputs of which a stage reads one part, or that are a part of what a stage reads.
+    """Outputs in dvc.lock of which a stage reads one part, or that are a part of what a stage reads.
 
     `dvc repro --pull` fetches what a stage reads if there is nothing of it. Of such outputs it would fetch a part, then
     find the rest deleted.
     """
-    outs, deps = ({_path(one) for one in ones} - {None} for ones in (repository.index.outs, repository.index.deps))
+    outs = {path for out in repository.index.outs if out.hash_info and (path := _path(out))}
+    deps = {path for dep in repository.index.deps if (path := _path(dep))}
     return sorted(
         str(out)
         for out in outs
-        if out and any(dep and dep != out and (dep.is_relative_to(out) or out.is_relative_to(dep)) for dep in deps)
+        if any(dep != out and (dep.is_relative_to(out) or out.is_relative_to(dep)) for dep in deps)
     )
 
 

@@ -38,6 +38,18 @@ stages:
 """
 
 
+LOCK = """
+schema: '2.0'
+stages:
+  make: {cmd: python make.py, outs: [{path: data, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}]}
+  first:
+    cmd: python first.py
+    outs:
+    - {path: raw/more, hash: md5, md5: 1123456789abcdef0123456789abcdef.dir}
+    - {path: whole, hash: md5, md5: 2123456789abcdef0123456789abcdef.dir}
+"""
+
+
 @pytest.fixture(autouse=True)
 def person(monkeypatch: pytest.MonkeyPatch) -> None:
     for role in ("AUTHOR", "COMMITTER"):
@@ -147,12 +159,15 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
             pass
     config.write_text("[core]\n    remote = s\n['remote \"s\"']\n    url = s3://b/p/dvc\n    secret_access_key = x\n")
     with workspace(checkout) as repository:
+        assert read_in_part(repository) == []  # nothing to fetch yet
+    (checkout / "dvc.lock").write_text(LOCK)
+    with workspace(checkout) as repository:
         assert read_in_part(repository) == ["data", "raw/more"]
         assert uncached(repository) == ["report"]
         names = ["raw/1.png", "raw/more/2.png", "data/x", "notes"]
         assert read_but_not_sent(repository, names) == ["raw/1.png"]
     (checkout / "raw" / "1.png").write_text("")
-    git(checkout, "add", "dvc.yaml", ".dvc")
+    git(checkout, "add", "dvc.yaml", "dvc.lock", ".dvc")
     git(checkout, "commit", "--quiet", "--message", "stages")
     with pytest.raises(InputError, match=r"raw/1.png: read by a stage, and neither in git nor in DVC"):
         Outbox.open(checkout, include_changes=False)
