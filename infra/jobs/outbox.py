@@ -21,7 +21,7 @@ from infra.jobs import enter
 from infra.jobs.git import git, lines
 from infra.jobs.order import Order
 from infra.jobs.tree import Tree, pack, some, tree, untracked
-from infra.jobs.workspace import read_but_not_sent, remote, workspace
+from infra.jobs.workspace import read_but_not_sent, remote, uncached, workspace
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 
@@ -56,7 +56,8 @@ class Outbox:
         """Raises InputError naming what a job would not get: changes, files that stages read, a remote."""
         with workspace(folder) as repository:
             sent, place = tree(folder, include_changes), remote(repository)
-            missing = untracked(folder)
+            outs = uncached(repository)
+            missing = [name for name in untracked(folder) if name not in outs]
             read = read_but_not_sent(repository, missing)
         if read:
             raise InputError(f"{some(read)}: read by a stage, and neither in git nor in DVC: `git add` or `dvc add`")

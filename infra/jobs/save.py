@@ -55,7 +55,7 @@ class Job:
             if self._saved.exists():  # not before anything ran
                 repository.push(revs=[git(self.tree, "rev-parse", ref) for ref in experiments] or None)
             shelf = Shelf(repository.cloud.get_remote())
-            shelf.write(self.order.job, BUNDLE, self._bundle(uncached(repository), experiments))
+            shelf.write(self.order.job, BUNDLE, self._bundle(repository, experiments))
         if self.log.exists():
             shelf.write(self.order.job, LOG, self._last_of_log())
         shelf.write(self.order.job, RESULT, json.dumps(self._result(state, exit_code), indent=2).encode())
@@ -65,10 +65,10 @@ class Job:
         refs = lines(self.tree, "for-each-ref", "--format=%(refname)", EXPERIMENTS)
         return [ref for ref in refs if ref.split("/")[2] not in INTERNAL]
 
-    def _bundle(self, uncached_outs: list[str], experiments: list[str]) -> bytes:
+    def _bundle(self, repository: Any, experiments: list[str]) -> bytes:
         """The experiments, and a commit on top of what was sent, with every tracked file that changed."""
         with tempfile.TemporaryDirectory() as temporary:
-            content = self._content(f"{temporary}/index", uncached_outs)
+            content = self._content(f"{temporary}/index", repository)
             message = f"What job {self.order.job} left"
             commit = git(
                 self.tree, "commit-tree", content, "-p", self.order.shipped, "-m", message, **self.order.people
@@ -78,12 +78,14 @@ class Job:
             git(self.tree, "bundle", "create", "--quiet", os.fspath(bundle), RESULT_REF, *experiments, *sent)
             return bundle.read_bytes()
 
-    def _content(self, index: str, uncached_outs: list[str]) -> str:
-        """A git tree of what was sent and what a run changed of it, or left to git."""
+    def _content(self, index: str, repository: Any) -> str:
+        """A git tree of what was sent and what a run changed of it, or finished stages left to git."""
         git(self.tree, "read-tree", self.order.shipped, GIT_INDEX_FILE=index)
         git(self.tree, "add", "--update", ":/", GIT_INDEX_FILE=index)
-        new = [name for name in (LOCK, *uncached_outs) if (self.tree / name).exists()]
-        if new:
+        if unfinished := uncached(repository, finished=False):
+            git(self.tree, "reset", "--quiet", self.order.shipped, "--", *unfinished, GIT_INDEX_FILE=index)
+        lock = [LOCK] if (self.tree / LOCK).exists() else []
+        if new := [*lock, *uncached(repository, finished=True)]:
             git(self.tree, "add", "--", *new, GIT_INDEX_FILE=index)
         return git(self.tree, "write-tree", GIT_INDEX_FILE=index)
 

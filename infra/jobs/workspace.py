@@ -51,9 +51,15 @@ def read_in_part(repository: Any) -> list[str]:
     )
 
 
-def uncached(repository: Any) -> list[str]:
-    """Outputs that are left to git."""
-    return sorted(str(_path(out)) for out in repository.index.outs if not out.use_cache and _path(out))
+def uncached(repository: Any, finished: bool | None = None) -> list[str]:
+    """Outputs that are left to git: all, or those that are, or are not, what dvc.lock says."""
+    outs = [out for out in repository.index.outs if not out.use_cache and _path(out)]
+    return sorted(str(_path(out)) for out in outs if finished is None or finished == is_finished(out))
+
+
+def is_finished(out: Any) -> bool:
+    """Whether an output is what dvc.lock says: a stage that was interrupted may leave others."""
+    return bool(out.hash_info and out.exists and not out.changed_checksum())
 
 
 def made_by_hand(repository: Any) -> list[str]:
