@@ -8,7 +8,7 @@ from typing import Any
 
 from llm4seg.errors import InputError
 
-TALKATIVE = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")  # of uploads and of logs that end
+TALKATIVE = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
 RAYS_OWN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray would take either for any address given
 
 
@@ -19,7 +19,7 @@ def connected(address: str) -> Iterator[Any]:
     from ray.job_submission import JobSubmissionClient
 
     for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     with _without(*RAYS_OWN):
         try:
             yield JobSubmissionClient(address)

@@ -226,6 +226,20 @@ def test_a_job_that_is_stopped_is_gone_on_with(site: Site) -> None:
     assert "epoch 200/200" in again.stdout
 
 
+def test_a_stage_run_by_itself_is_recorded(site: Site) -> None:
+    laptop = committed(site)
+    laptop.change("report.title", "Another")
+    laptop.commit("another commit")
+    assert "search" in laptop.stale()
+    done = site.infra("submit", site.machines.dashboard, "--detach", "--", "python", "-m", "pipelines.search")
+    assert done.returncode == 0, done.stderr
+    job = job_of(done.stderr)
+    assert site.infra("logs", job).returncode == 0
+    assert site.infra("fetch", job).returncode == 0
+    assert "search" not in laptop.stale()
+    assert (laptop.folder / "outputs/search/best.json").exists()
+
+
 def test_refusals(site: Site, tmp_path: Path) -> None:
     laptop = committed(site)
     address = site.machines.dashboard
