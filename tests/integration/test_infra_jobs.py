@@ -159,6 +159,7 @@ def test_an_experiment_comes_home(site: Site) -> None:
     laptop = committed(site)
     laptop.change("training.epochs", 2)
     command = ("dvc", "exp", "run", "--name", "first-layer", "-S", "model.llm.layer=0")
+    command += ("-S", "split.seed=1")  # `split` reads a part of what `prepare` left, `train` all of it
     done = site.infra("submit", site.machines.dashboard, "--include-changes", "--", *command)
     print(done.stdout, done.stderr)
     assert done.returncode == 0
@@ -174,7 +175,7 @@ def test_an_experiment_comes_home(site: Site) -> None:
     assert 0 < float(row["dice.mean"]) < 1
     ref = laptop.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()[0]
     sent, ran = (yaml.safe_load(laptop.git("show", f"{commit}:params.yaml")) for commit in ("HEAD", ref))
-    sent["training"]["epochs"], sent["model"]["llm"]["layer"] = 2, 0
+    sent["training"]["epochs"], sent["model"]["llm"]["layer"], sent["split"]["seed"] = 2, 0, 1
     assert ran == sent  # and nothing of the cluster
     assert not laptop.git("for-each-ref", "refs/infra")
 
