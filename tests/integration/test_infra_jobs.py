@@ -229,8 +229,8 @@ def test_a_job_that_is_stopped_is_gone_on_with(site: Site) -> None:
 
 def test_a_stage_run_by_itself_is_recorded(site: Site) -> None:
     laptop = committed(site)
-    laptop.change("report.title", "Another")
-    laptop.commit("another commit")
+    laptop.change("search.seed", 1)
+    laptop.commit("another seed")
     assert "search" in laptop.stale()
     done = site.infra("submit", site.machines.dashboard, "--detach", "--", "python", "-m", "pipelines.search")
     assert done.returncode == 0, done.stderr
