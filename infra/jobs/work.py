@@ -13,7 +13,7 @@ import tenacity
 
 from infra.jobs.save import Job
 from infra.jobs.shelf import RUNNING
-from infra.jobs.workspace import made_by_hand, read_in_part, workspace
+from infra.jobs.workspace import in_remote, made_by_hand, read_in_part, unrecorded, workspace
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]
@@ -33,8 +33,11 @@ class Work:
         signal.signal(signal.SIGTERM, self._stop)
         self._configure()
         self._job.save(RUNNING)
-        code = self._pull() or self._call(with_pull(self._job.order.command)) or self._record()
-        patient(self._job.save)(self._state(code), code)
+        code = 1
+        try:
+            code = self._pull() or self._command()
+        finally:
+            patient(self._job.save)(self._state(code), code)
         return code
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
@@ -48,23 +51,27 @@ class Work:
 
     def _configure(self) -> None:
         """DVC's settings here: where the remote is, and one cache for all jobs of this node."""
-        settings = {f"remote.job.{name}": str(value) for name, value in self._job.order.remote.items()}
-        config = self._job.tree / ".dvc" / "config.local"
-        remote = "".join(f"    {name.rpartition('.')[2]} = {value}\n" for name, value in settings.items())
-        config.write_text(f"[core]\n    remote = job\n[cache]\n    dir = {CACHE}\n['remote \"job\"']\n{remote}")
+        remote = "".join(f"    {name} = {value}\n" for name, value in self._job.order.remote.items())
+        (self._job.tree / ".dvc" / "config.local").write_text(
+            f"[core]\n    remote = job\n[cache]\n    dir = {CACHE}\n['remote \"job\"']\n{remote}"
+        )
 
     def _pull(self) -> int:
         """Fetch what DVC would not fetch by itself, or not whole; for other commands than DVC's, everything."""
         with workspace(self._job.tree) as repository:
-            outs = read_in_part(repository) if reproduces(self._job.order.command) else []
-        return self._call([*DVC, "pull", "--allow-missing", *outs])
+            outs = (read_in_part if reproduces(self._job.order.command) else in_remote)(repository)
+        return self._call([*DVC, "pull", *outs]) if outs else 0
 
-    def _record(self) -> int:
-        """Put outputs that the command made without DVC into dvc.lock, or nobody would push or fetch them."""
+    def _command(self) -> int:
+        """The command itself. Outputs that it made without DVC go into dvc.lock, or nobody would push or fetch them."""
         if reproduces(self._job.order.command):
-            return 0
+            return self._call(with_pull(self._job.order.command))
         with workspace(self._job.tree) as repository:
-            stages = made_by_hand(repository)
+            before = unrecorded(repository)
+        if code := self._call(self._job.order.command):
+            return code
+        with workspace(self._job.tree) as repository:
+            stages = made_by_hand(repository, before)
         return self._call([*DVC, "commit", "--force", *stages]) if stages else 0
 
     def _call(self, command: list[str]) -> int:
