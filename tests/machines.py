@@ -113,8 +113,9 @@ class Machines:
         subprocess.run(["kill", "-9", *found.split()], check=False, stderr=subprocess.DEVNULL)
 
     def end(self) -> None:
-        for name in self._names:
+        for number, name in enumerate(self._names, 1):
             self.kill(name)
+            _ip("link", "delete", f"{self._bridge}v{number}")  # half-closed connections would keep it for minutes
             _ip("netns", "delete", self._space(name))
         _ip("link", "delete", self._bridge)
 
