@@ -19,7 +19,7 @@ ABOVE = len(LAYERS)  # pipelines and infra
 HOME_OF = {
     "ray": ("llm4seg.cluster", "infra"),
     "deepspeed": ("llm4seg.engines",),
-    "dvc": ("llm4seg.cluster.node_data",),
+    "dvc": ("llm4seg.cluster.node_data", "infra.jobs"),
     "dvc_data": ("llm4seg.cluster.node_data",),
     "transformers": ("llm4seg.llm", "llm4seg.models"),
     "yaml": ("llm4seg.config", "infra"),
