@@ -41,11 +41,12 @@ def search(config: Config) -> None:
 
 def leave_plots(folder: Path) -> None:
     """Draw what the tables in a folder say, as SVG files."""
+    from llm4seg.report.charts import as_file
     from llm4seg.report.inputs import read_search
     from llm4seg.report.search_charts import draw_search
 
     for name, svg in draw_search(read_search(folder)).items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        (folder / f"{name}.svg").write_text(as_file(svg), encoding="utf-8")
 
 
 def table(trials: pd.DataFrame, config: Config) -> Table:

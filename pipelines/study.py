@@ -1,6 +1,7 @@
 """Stage `study`: arms trained and tested alike under several seeds, and compared; with `study.repeats: 0`, nothing."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llm4seg.config import Config
 from llm4seg.errors import InputError
@@ -8,6 +9,8 @@ from llm4seg.files import read_json, replacing, write_json
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from llm4seg.study.results import Runs
 
 
@@ -50,7 +53,7 @@ def plan(config: Config) -> None:
 
 
 def leave(config: Config, runs: "Runs") -> None:
-    """Write study.json, and the tables as far as there are runs."""
+    """Write study.json, and the tables and pictures as far as there are runs."""
     from llm4seg.study.results import results
 
     said, tables = results(config, runs)
@@ -60,8 +63,24 @@ def leave(config: Config, runs: "Runs") -> None:
         for name, table in tables.items():
             if len(table):
                 table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        if len(tables["comparisons"]):
+            draw(said, tables, folder)
     for line in [*said["verdicts"], *said["cautions"], *said["failures"]]:
         print(f"study: {line}")
+
+
+def draw(said: dict[str, Any], tables: "dict[str, pd.DataFrame]", folder: Path) -> None:
+    """Write the forest plot, and each case under two arms."""
+    from llm4seg.report.charts import as_file
+    from llm4seg.report.study_charts import forest, paired
+
+    compared, metric = tables["comparisons"], said["metric"]
+    drawn = {
+        "forest": forest(compared, metric, 1 - said["confidence"]),
+        "paired": paired(tables["study"], compared, metric),
+    }
+    for name, svg in drawn.items():
+        (folder / f"{name}.svg").write_text(as_file(svg), encoding="utf-8")
 
 
 def _as_found(config: Config) -> Config:

@@ -55,6 +55,11 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     return text.replace("xlink:href", "href").replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
 
 
+def as_file(svg: str) -> str:
+    """A chart as a file of its own: there, unlike inside a page, an <svg> must say what it is."""
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
 def training_curves(history: pd.DataFrame, kept: int | None) -> str:
     """Loss and validation Dice by epoch; `kept` is the epoch whose weights were kept."""
     with mpl.rc_context(STYLE):

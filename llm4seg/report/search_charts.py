@@ -58,7 +58,7 @@ def by_layer(searched: Searched) -> str | None:
             axis.scatter(early[LAYER], early["val_dice"], s=12, facecolors="white", edgecolors=hue, zorder=3)
         axis.set(xlabel="layer, counted from 0", ylabel="best validation Dice")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend()
+        figure.legend(loc="outside upper center", ncols=2)
 
     return _chart("layers", "The best validation Dice at each layer, a line a variant", 3.2, draw)
 
@@ -69,10 +69,16 @@ def variants(searched: Searched, known: pd.DataFrame) -> dict[str, pd.DataFrame]
     if not lists:
         return {"trials": known}
     named = known[lists].apply(
-        lambda row: ", ".join(f"{name.rsplit('.', 1)[-1]} {row[name]}" for name in lists if pd.notna(row[name])), axis=1
+        lambda row: ", ".join(f"{name.rsplit('.', 1)[-1]} {_word(row[name])}" for name in lists if pd.notna(row[name])),
+        axis=1,
     )
     order = named.value_counts(sort=True).index
     return {str(name): known[named == name] for name in order}
+
+
+def _word(value: Any) -> str:
+    """A column of whole numbers is one of floats where some trials have none."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def slices(searched: Searched) -> str | None:

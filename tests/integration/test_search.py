@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -44,6 +45,8 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
     assert best["model.llm.layer"] == trials["model.llm.layer"][0]
     assert trials["parameters"].nunique() == 1
     assert (trials["latency"].dropna() > 0).all()
+    root = ElementTree.parse(config.paths.search / "layers.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert {"layers.svg", "slices.svg", "curves.svg", "pareto.svg"} <= {
         one.name for one in config.paths.search.iterdir()
     }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -58,6 +59,9 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
         (arm, repeat): 4 for arm in ARMS for repeat in (0, 1)
     }
     assert {"dice", "iou", "nsd", "hd95", "tp", "group", "class", "data"} <= set(table)
+    for picture in ("forest.svg", "paired.svg"):
+        root = ElementTree.parse(studying.paths.study / picture).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
     said = read_json(studying.paths.study / "study.json")
     assert (said["runs"], said["finished"], said["failed"], said["missing"]) == (4, 4, 0, 0)
     assert len(said["verdicts"]) == 1
