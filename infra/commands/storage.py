@@ -54,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
     finally:
         _show(place, rows)
     _say_end(rows, options.dry_run)
+    if rows[-1].done and not options.dry_run:
+        print("the DVC remote is in .dvc/config, without credentials: commit it")
     print(
         f"cluster.storage in params.yaml, for runs on a cluster:\n{place.run_storage(server.endpoint, server.region)}"
     )

@@ -116,7 +116,9 @@ def _refusal(error: ClientError) -> str:
     if what in OTHER_REGION or status(error) in (301, 307):
         return f"is in another region than the one asked ({what}): name its own with --region"
     if status(error) in (401, 403) and error.operation_name == "HeadBucket":
-        return "forbidden: it is another account's bucket, or these credentials lack s3:ListBucket on it"
+        return (
+            "forbidden: it is another account's bucket, or these credentials are not valid or lack s3:ListBucket on it"
+        )
     if status(error) in (401, 403):
         return f"forbidden: these credentials may not do {action} there; docs/cloud.md lists what they need"
     return f"{action} was refused: {what}: {' '.join(re.sub(r'<[^>]*>', ' ', str(error)).split())}"

@@ -79,7 +79,7 @@ def _recognised(bucket: Bucket, wishes: Wishes) -> Row:
         raise InputError(
             f"s3://{bucket.name}: exists and {said}; if it is yours, --adopt sets it up and keeps all in it"
         )
-    return Row("bucket", f"in {region}", "" if ours else f"{'would be ' if wishes.dry_run else ''}adopted")
+    return Row("bucket", f"in {region}" if ours else f"in {region}, adopted")
 
 
 def _settle(place: Place, bucket: Bucket | None, server: Server, wishes: Wishes, rows: list[Row]) -> None:
