@@ -66,7 +66,8 @@ class Server:
 
     def in_region(self, region: str | None) -> "Server":
         """The same server, where a bucket turned out to be."""
-        return replace(self, region=region or self.region or DEFAULT_REGION)
+        known = region or self.region or DEFAULT_REGION
+        return self if known == self.region else replace(self, region=known)
 
     def expected_owner(self) -> dict[str, str]:
         """On AWS, the caller's account, for requests that are to fail elsewhere; asking for it needs no permission."""
