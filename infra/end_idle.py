@@ -1,7 +1,7 @@
 """What a RayCluster on Kubernetes asks every few minutes, in a pod of its own: is anything left to do, or may it end?
 
-The node image carries this file alone, so it imports nothing but Python's own library. KubeRay's `idleTerminationOptions`
-counts drivers, and a stage of `dvc repro` that uses no Ray has none; this counts Ray's jobs, those between two stages too.
+The node image carries this file alone, so it imports nothing but Python's own library. What newer versions of KubeRay
+have for it (`idleTerminationOptions`) counts drivers, and a stage without Ray has none; this counts jobs.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def main(words: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, epilog="example: end_idle.py llm4seg --idle-minutes 30 --hours 24")
+    made = argparse.ArgumentParser(
+        description=__doc__, epilog="example: end_idle.py llm4seg --idle-minutes 30 --hours 24"
+    )
     made.add_argument("cluster", help="the RayCluster's name, in this pod's namespace")
     made.add_argument("--idle-minutes", type=float, required=True, help="without a job for so long, it ends")
     made.add_argument("--hours", type=float, required=True, help="after so long, it ends in any case")
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def why(began: float, now: float, options: argparse.Namespace, dashboard: str) -> str | None:
-    """The reason to end a cluster that began then; None while there is none. A head that does not answer is no reason."""
+    """The reason to end a cluster that began then, if there is one. A head that does not answer is none."""
     if now - began > options.hours * 3600:
         return f"ended: older than {options.hours:g} hours"
     try:
