@@ -12,8 +12,8 @@ from rich.table import Table
 
 from infra.launchers.kubectl import answer, feed, forwarded
 from infra.launchers.kuberay_file import LABEL, Part, at, read_kuberay
+from infra.launchers.token import make_token, token_in_use
 from infra.shell import call
-from infra.token import ray_token
 from llm4seg.errors import InputError
 
 DASHBOARD = 8265
@@ -38,7 +38,11 @@ class KubeRayCluster:
             print(f"to do first: {mistake}")
         call(["kubectl", "config", "current-context"], dry_run)
         namespaces = [part for part in self.file.parts if part["kind"] == "Namespace"]
-        feed(APPLY, [*namespaces, self._secret("" if dry_run else ray_token())], dry_run)
+        feed(
+            APPLY,
+            [*namespaces, self._secret("" if dry_run else make_token().read_text(encoding="utf-8").strip())],
+            dry_run,
+        )
         if not dry_run and self._state() in ENDED:
             self._kubectl("delete", self.file.resource, "--wait=true")
         call(["kubectl", *APPLY, "-f", str(self.file.path)], dry_run)
@@ -101,7 +105,7 @@ class KubeRayCluster:
     @contextmanager
     def dashboard(self) -> Iterator[str]:
         """Lend the http address of Ray's dashboard, through `kubectl port-forward`."""
-        with forwarded(self.file.namespace, self._head(), DASHBOARD) as address:
+        with token_in_use(), forwarded(self.file.namespace, self._head(), DASHBOARD) as address:
             yield address
 
     def _secret(self, token: str) -> Part:

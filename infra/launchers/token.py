@@ -1,0 +1,53 @@
+"""The token without which a cluster answers nobody: in a file of this laptop, from which Ray copies it to the nodes."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llm4seg.errors import InputError
+
+MODE, PATH, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"
+ON_NODES = "~/.ray/auth_token"  # where Ray looks for it
+
+
+def token_file() -> Path:
+    """Where the token is, on this machine. Raises InputError if it could be another than the file's, or readable."""
+    if os.environ.get(VALUE):
+        raise InputError(f"{VALUE}: found a token in the environment, allowed: none; {PATH} may name a file with it")
+    path = Path(os.environ.get(PATH) or "~/.ray/auth_token").expanduser().absolute()
+    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise InputError(f"{path}: others on this machine can read the token; chmod 600 {path}")
+    return path
+
+
+def make_token() -> Path:
+    """The file with the token; made if it is not there, readable by its owner alone from the beginning."""
+    path = token_file()
+    if not path.exists():
+        from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(generate_new_authentication_token())
+    return path
+
+
+@contextmanager
+def token_in_use() -> Iterator[None]:
+    """Ray's clients in this process show the token, as long as the block."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    before = os.environ.get(MODE)
+    os.environ[MODE] = "token"
+    Config.initialize("")  # Ray remembers the mode otherwise
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[MODE]
+        else:
+            os.environ[MODE] = before
+        Config.initialize("")
