@@ -36,7 +36,7 @@ def test_only_reading_what_there_is_takes_any_resource() -> None:
 
 
 def test_every_document_is_used() -> None:
-    assert {file.stem for file in FOLDER.glob("*.json")} == {"trust", "storage", "scaling"}
+    assert {file.stem for file in FOLDER.glob("*.json")} == {"trust", "storage", "scaling", "owner"}
 
 
 def test_only_instances_assume_the_roles() -> None:
