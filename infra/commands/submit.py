@@ -15,7 +15,7 @@ from pathlib import Path
 from infra.jobs.client import jobs_of, send
 from infra.jobs.outbox import Outbox, parse_settings
 from infra.jobs.watch import remember, watch
-from infra.launchers import add_cluster
+from infra.launchers import add_cluster, launcher
 from infra.shell import call
 
 EXAMPLE = "submit infra/aws.yaml --set cluster.workers=4 -- dvc repro"
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
     with outbox.packed(order) as folder, jobs_of(options.cluster) as client:
         call(push)
         send(client, order, folder)
+    launcher(options.cluster).submitted(order.job)
     outbox.keep(order)
     remember(outbox.folder, order.job, options.cluster)
     print(f"sent as {order.job}", file=sys.stderr)

@@ -32,6 +32,9 @@ class Launcher(Protocol):
     def logs(self, dry_run: bool) -> None:
         """Follow the log of its autoscaler."""
 
+    def submitted(self, job: str) -> None:
+        """Take note of a job that was sent to it."""
+
     def dashboard(self) -> AbstractContextManager[str]:
         """Lend the http address of Ray's dashboard, through a tunnel that is there as long as the block."""
 

@@ -40,6 +40,9 @@ class RunningCluster:
         with connected(self._address) as client:
             Console().print(_nodes(self._address), _jobs(client))
 
+    def submitted(self, job: str) -> None:
+        """Nothing to do: it does not end with a job."""
+
     @contextmanager
     def dashboard(self) -> Iterator[str]:
         yield self._address
