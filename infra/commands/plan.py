@@ -1,8 +1,8 @@
 """Say what params.yaml takes on a cluster: GPU hours, time, money, memory, and the quota to ask for.
 
 Starts nothing and asks no cloud. All figures are estimates: prices come from the dated table infra/prices.yaml, and
-time from --epoch-seconds, or from a guess in that table. To time an epoch: the column `seconds` of outputs/history.csv after
-a run on that GPU, or `python -m pipelines.study --plan` there.
+time from --epoch-seconds, or from a guess in that table. To time an epoch: the column `seconds` of outputs/history.csv
+after a run on that GPU, or `python -m pipelines.study --plan` there.
 """
 
 import argparse

@@ -89,7 +89,7 @@ def _of_kuberay(path: Path, ray: dict[str, Any], prices: Prices, instance_type: 
         where = f"{path}: workerGroupSpecs.{group['groupName']}.template.spec.nodeSelector.{SELECTOR}"
         if found is None and instance_type is None:
             raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
-        machine = prices.machine(instance_type or found, "--instance-type" if instance_type else where)
+        machine = prices.machine(str(instance_type or found), "--instance-type" if instance_type else where)
         workers.append(Workers(group["groupName"], machine, group["maxReplicas"], None, NO_DISK))
     return Fleet(None, NO_DISK, tuple(workers), sum(one.count for one in workers))
 
