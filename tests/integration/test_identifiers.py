@@ -154,7 +154,7 @@ def save_identified(folder: Path, name: str, pixels: np.ndarray, ending: str) ->
     elif ending == "tif":
         tifffile.imwrite(path, pixels, description=said, metadata=None)
     else:
-        turned = nibabel.Nifti1Image(np.rot90(pixels, -1)[..., None], np.eye(4))
+        turned = nibabel.Nifti1Image(np.rot90(pixels, -1), np.eye(4))
         turned.header["descrip"], turned.header["db_name"] = said.encode(), b"MRN-7731-1"
         turned.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, said.encode()))
         nibabel.save(turned, path)
@@ -205,7 +205,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_dicom(tmp_path: Path, temporary: None, capfd: pytest.CaptureFixture[str], spatial_dims: int) -> None:
     write_package(tmp_path, tmp_path / "cache")
-    sizes = {"data.spatial_dims": spatial_dims, "data.size": [16, 16, 4][:spatial_dims]}
+    sizes = {"data.spatial_dims": spatial_dims, "data.size": [16] * spatial_dims}
     config = run_all(tmp_path / "run", tmp_path / "cache", {"data.dataset": "lung-ct"} | sizes)
     manifest = (config.paths.prepared / "manifest.json").read_text(encoding="utf-8")
     assert all(f'"group": "{patient}"' in manifest for patient in PATIENTS)
