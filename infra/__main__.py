@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         description, *_ = (module.__doc__ or "").partition("\n\n")
         one = commands.add_parser(
             name,
-            help=description.rstrip(".").lower(),
+            help=description[:1].lower() + description[1:].rstrip("."),
             description=module.__doc__,
             epilog=f"example: python -m infra {module.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,

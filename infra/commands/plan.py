@@ -1,4 +1,4 @@
-"""Say what params.yaml takes on a cluster: GPU hours, time, money, memory, and the quota to ask for.
+"""Say what params.yaml takes on a cluster: GPU hours, time, money, memory, quota.
 
 Starts nothing and asks no cloud. All figures are estimates: prices come from the dated table infra/prices.yaml, and
 time from --epoch-seconds, or from a guess in that table. To time an epoch: the column `seconds` of outputs/history.csv
