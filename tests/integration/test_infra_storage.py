@@ -255,6 +255,8 @@ def test_no_credential_is_written_or_shown(workspace: Project, moto: Server, tmp
         )
         said += workspace.dvc("push", "--verbose", **environment)
         said += workspace.run(sys.executable, "-m", "pipelines.prepare", **environment)
+    config = (workspace.folder / ".dvc" / "config").read_text()
+    assert "profile" not in config  # other machines, which get this file, do not have it
     assert any("dvc remote" in line for line in onlooker.seen)
     assert any("pipelines.prepare" in line for line in onlooker.seen)
     shown = said + "\n".join(onlooker.seen)
