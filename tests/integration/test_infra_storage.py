@@ -244,8 +244,8 @@ def test_no_credential_is_written_or_shown(workspace: Project, moto: Server, tmp
     environment = surroundings(workspace) | MARKED
     if where == "profile":
         (tmp_path / "credentials").write_text("\n".join(["[lab]", *(f"{key}={PROFILE[key]}" for key in PROFILE)]))
-        files = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"), "AWS_PROFILE": "lab"}
-        environment = surroundings(workspace) | files | dict.fromkeys(MARKED, "")
+        named = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"), "AWS_PROFILE": "lab"}
+        environment = surroundings(workspace) | named | dict.fromkeys(MARKED, "")
     values = PARAMS.read_text().replace("dataset: brain-mri", "dataset: phantom")
     (workspace.folder / "params.yaml").write_text(values)
     url = "s3://lab-data/brain"
@@ -255,6 +255,8 @@ def test_no_credential_is_written_or_shown(workspace: Project, moto: Server, tmp
         )
         said += workspace.dvc("push", "--verbose", **environment)
         said += workspace.run(sys.executable, "-m", "pipelines.prepare", **environment)
+    config = (workspace.folder / ".dvc" / "config").read_text()
+    assert "profile" not in config  # other machines, which get this file, do not have it
     assert any("dvc remote" in line for line in onlooker.seen)
     assert any("pipelines.prepare" in line for line in onlooker.seen)
     shown = said + "\n".join(onlooker.seen)

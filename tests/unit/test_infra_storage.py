@@ -53,7 +53,12 @@ def done(rows: list[Row]) -> dict[str, str]:
 
 def state(aws: Any) -> dict[str, Any]:
     """Everything that is set on the bucket."""
-    operations = ("bucket_tagging", "public_access_block", "bucket_ownership_controls", "bucket_policy")
+    operations: tuple[str, ...] = (
+        "bucket_tagging",
+        "public_access_block",
+        "bucket_ownership_controls",
+        "bucket_policy",
+    )
     operations += ("bucket_encryption", "bucket_versioning", "bucket_lifecycle_configuration")
     found = {}
     for operation in operations:
@@ -115,7 +120,7 @@ def test_a_second_run_changes_nothing(aws: Any) -> None:
 
 
 def other_policy(aws: Any) -> None:
-    weak = {"Sid": "llm4segTlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject"}
+    weak: dict[str, Any] = {"Sid": "llm4segTlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject"}
     weak |= {"Resource": f"arn:aws:s3:::{BUCKET}/*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
     aws.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": weak}))
 
