@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """How long everything takes on workers of one type, and what it costs."""
     machine = workers[0].machine
-    seconds = epoch_seconds or guessed_epoch(config, prices.images_a_second, machine.speed if machine else 1.0)
+    seconds = epoch_seconds or guessed_epoch(config, prices, machine.speed if machine else 1.0)
     found = list(lines(config, prices, lent, workers, seconds))
     kind = f"{machine.name} ({machine.gpus} {machine.gpu}), " if machine else ""
     names = " or ".join(one.name for one in workers)

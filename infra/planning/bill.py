@@ -38,7 +38,7 @@ class Cost:
 def gpus(lent: Fleet, workers: tuple[Workers, ...]) -> int:
     """The GPUs of as many workers of one type as there may be; one's own machines count as having one each."""
     machine = workers[0].machine
-    return min(lent.most, sum(one.count for one in workers)) * (machine.gpus if machine else 1)
+    return min(sum(one.gpus for one in workers), lent.most * (machine.gpus if machine else 1))
 
 
 def lines(config: Config, prices: Prices, lent: Fleet, workers: tuple[Workers, ...], seconds: float) -> Iterator[Line]:

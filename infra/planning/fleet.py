@@ -1,5 +1,6 @@
 """The machines that a cluster's file may start: which types, how many, on which market."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from infra.planning.prices import MachineType, Prices
 from llm4seg.errors import InputError
 
 SELECTOR = "node.kubernetes.io/instance-type"
+GPU = "nvidia.com/gpu"
 SPOT_SELECTORS = {  # how a pod asks for a spot node
     "eks.amazonaws.com/capacityType": "SPOT",
     "karpenter.sh/capacity-type": "spot",
@@ -21,13 +23,14 @@ AUTOSCALER_IDLE = 60  # seconds, KubeRay's own
 
 @dataclass(frozen=True)
 class Workers:
-    """Up to `count` workers of one type, and where the file puts them."""
+    """Up to `count` nodes of one type, and how many GPUs of them the cluster has."""
 
     name: str
     machine: MachineType | None  # None: one's own, which costs nothing
     count: int
+    gpus: int
     spot: bool
-    disk_gb: float
+    disk_gb: float  # of each
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ class Fleet:
     head: MachineType | None
     head_disk_gb: float
     workers: tuple[Workers, ...]
-    most: int  # workers of all kinds together
+    most: int  # nodes of all kinds together, besides the head
     idle_minutes: float  # before a worker without work ends
 
     def machines(self) -> dict[MachineType | None, tuple[Workers, ...]]:
-        """The workers by their type: those of one type differ in their market alone."""
+        """The workers with GPUs, if any have, by their type: those of one type differ in their market alone."""
         found: dict[MachineType | None, tuple[Workers, ...]] = {}
-        for one in self.workers:
+        for one in [one for one in self.workers if one.gpus] or self.workers:
             found[one.machine] = (*found.get(one.machine, ()), one)
         return found
 
@@ -76,17 +79,15 @@ def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str
     head = file["head_node_type"]
     at_head = kinds.pop(head)["node_config"]
     most = file.get("max_workers", 2)  # Ray's own
-    workers = tuple(
-        Workers(
-            name,
-            machine(name, instance_type),
+    workers = []
+    for name, kind in kinds.items():
+        node, count, of_type = (
+            kind["node_config"],
             min(most, kind.get("max_workers", most)),
-            _is_spot(kind["node_config"]),
-            _disk_gb(kind["node_config"]),
+            machine(name, instance_type),
         )
-        for name, kind in kinds.items()
-    )
-    return Fleet(machine(head), _disk_gb(at_head), workers, most, file.get("idle_timeout_minutes", 5))
+        workers.append(Workers(name, of_type, count, count * of_type.gpus, _is_spot(node), _disk_gb(node)))
+    return Fleet(machine(head), _disk_gb(at_head), tuple(workers), most, file.get("idle_timeout_minutes", 5))
 
 
 def _is_spot(node: dict[str, Any]) -> bool:
@@ -104,22 +105,31 @@ def _disk_gb(node: dict[str, Any]) -> float:
 
 def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instance_type: str | None) -> Fleet:
     file = read_kuberay(path, parts)
-    spec = "spec" if file.ray["kind"] == "RayCluster" else "spec.rayClusterSpec"
-    workers = []
-    for number, group in enumerate(file.cluster["workerGroupSpecs"]):
-        pod = group["template"]["spec"]
-        chosen = pod.get("nodeSelector") or {}
-        where = f"{path}: {file.ray['kind']} {spec}.workerGroupSpecs.{number}.template.spec.nodeSelector.{SELECTOR}"
-        if instance_type is None and SELECTOR not in chosen:
-            raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
-        machine = prices.machine(
-            instance_type or str(chosen[SELECTOR]), "--instance-type" if instance_type else where, None
-        )
-        spot = any(chosen.get(label) == value for label, value in SPOT_SELECTORS.items())
-        count = group.get("maxReplicas") or group.get("replicas") or 1
-        workers.append(Workers(group["groupName"], machine, count, spot, _pod_disk_gb(pod)))
+    spec = f"{path}: {file.ray['kind']} spec{'.rayClusterSpec' if file.is_job else ''}.workerGroupSpecs"
+    workers = tuple(
+        _of_group(group, f"{spec}.{number}.template.spec.nodeSelector.{SELECTOR}", prices, instance_type)
+        for number, group in enumerate(file.cluster["workerGroupSpecs"])
+    )
     idle = at(file.cluster, "autoscalerOptions.idleTimeoutSeconds") or AUTOSCALER_IDLE
-    return Fleet(None, 0.0, tuple(workers), sum(one.count for one in workers), idle / 60)
+    return Fleet(None, 0.0, workers, sum(one.count for one in workers), idle / 60)
+
+
+def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: str | None) -> Workers:
+    """The nodes that a group's pods fill."""
+    pod, pods = group["template"]["spec"], group.get("maxReplicas") or group.get("replicas") or 1
+    chosen = pod.get("nodeSelector") or {}
+    if instance_type is None and SELECTOR not in chosen:
+        raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
+    machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where, None)
+    gpus = sum(int((at(one, "resources.limits") or {}).get(GPU, 0)) for one in pod["containers"])  # of a pod
+    if gpus > machine.gpus:
+        raise InputError(
+            f"{where}: found {machine.name} with {machine.gpus} GPUs, allowed: {gpus} or more, as pods ask"
+        )
+    on_a_node = machine.gpus // gpus if gpus else 1
+    spot = any(chosen.get(label) == value for label, value in SPOT_SELECTORS.items())
+    count = math.ceil(pods / on_a_node)
+    return Workers(group["groupName"], machine, count, pods * gpus, spot, _pod_disk_gb(pod) * min(pods, on_a_node))
 
 
 def _pod_disk_gb(pod: dict[str, Any]) -> float:
@@ -132,4 +142,4 @@ def _of_ones_own(file: dict[str, Any], instance_type: str | None) -> Fleet:
     if instance_type is not None:
         raise InputError(f"--instance-type: found {instance_type!r}, allowed: none with machines of one's own")
     count = len(file["provider"]["worker_ips"]) or 1  # a head alone works itself
-    return Fleet(None, 0.0, (Workers("workers", None, count, False, 0.0),), count, 0.0)
+    return Fleet(None, 0.0, (Workers("workers", None, count, count, False, 0.0),), count, 0.0)

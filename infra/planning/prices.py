@@ -42,6 +42,7 @@ class Prices:
     start_seconds: float
     node_start_minutes: float
     images_a_second: float
+    shortest_step_ms: float
 
     def machine(self, name: str, where: str, cloud: str | None) -> MachineType:
         """The type of that name, of one cloud or of any; `where` is the field that names it. Raises InputError."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from infra.planning.prices import Prices
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 
@@ -66,11 +67,13 @@ def _study(config: Config, gpus: int, each: int) -> Work:
     return Work("study", runs, epochs, at_once, at_once * each)
 
 
-def guessed_epoch(config: Config, images_a_second: float, speed: float) -> float:
-    """Seconds of an epoch on one GPU for who has timed none; small images go no faster than a quarter of 256 x 256."""
+def guessed_epoch(config: Config, prices: Prices, speed: float) -> float:
+    """Seconds of an epoch on one GPU for who has timed none: of its images by their size, or of its steps."""
     from llm4seg.data.split import read_split
 
     if not config.paths.split.exists():
         raise InputError(f"{config.paths.split}: not there; run `dvc repro split`, or give --epoch-seconds")
     images = len(read_split(config.paths.split).train)
-    return images * max(0.25, math.prod(config.data.size) / REFERENCE) / (images_a_second * speed)
+    steps = math.ceil(images / config.training.batch_size) * config.engine.accumulation
+    computing = images * math.prod(config.data.size) / REFERENCE / (prices.images_a_second * speed)
+    return max(computing, steps * prices.shortest_step_ms / 1000)

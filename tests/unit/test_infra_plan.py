@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from infra.__main__ import main
-from infra.planning.bill import Line, cost, lines
+from infra.planning.bill import Line, cost, gpus, lines
 from infra.planning.fleet import SELECTOR, Fleet, Workers, fleet
 from infra.planning.memory import fit, sizes_of
 from infra.planning.prices import MachineType, read_prices
@@ -79,17 +79,20 @@ def test_hours_by_hand() -> None:
 
 
 def test_an_epoch_is_guessed_from_the_images_and_their_size(config: Config) -> None:
+    """Small images in batches of four take as long as their steps, large ones as long as their pixels."""
     images = len(read_split(config.paths.split).train)
-    assert guessed_epoch(config, 250, 2.0) == pytest.approx(images * 0.25 / 500)  # 32 x 32
-    assert guessed_epoch(config.override({"data.size": [512, 256]}), 250, 1.0) == pytest.approx(images * 2 / 250)
+    steps = -(-images // 4)
+    assert guessed_epoch(config, PRICES, 2.0) == pytest.approx(steps * PRICES.shortest_step_ms / 1000)  # 32 x 32
+    large = config.override({"data.size": [1024, 512]})
+    assert guessed_epoch(large, PRICES, 2.0) == pytest.approx(images * 8 / (2 * PRICES.images_a_second))
     with pytest.raises(InputError, match="run `dvc repro split`, or give --epoch-seconds"):
-        guessed_epoch(config.override({"paths.split": "/nowhere.json"}), 250, 1.0)
+        guessed_epoch(config.override({"paths.split": "/nowhere.json"}), PRICES, 1.0)
 
 
 def test_costs_by_hand(params: Config) -> None:
     """Four workers of a run on two nodes with two GPUs each: ten epochs of 360 s are a quarter of an hour."""
     machine = MachineType("two", "aws", 8, on_demand=2.0, spot=1.0, quota="aws-g", gpus=2)
-    workers = Workers("gpu", machine, 4, True, disk_gb=730.0)
+    workers = Workers("gpu", machine, 4, 8, True, disk_gb=730.0)
     lent = Fleet(MachineType("head", "aws", 4, 0.4, 0.1, "aws-standard"), 73.0, (workers,), 4, idle_minutes=20)
     asked = params.override({"cluster.workers": 4, "training.epochs": 10})
     train, besides = lines(asked, PRICES, lent, (workers,), 360)
@@ -144,6 +147,25 @@ def test_pods_go_by_their_node_selector(tmp_path: Path) -> None:
     (workers,) = fleet(spot, PRICES, "g2-standard-8").workers
     assert workers.machine is not None
     assert (workers.machine.name, workers.spot) == ("g2-standard-8", True)
+
+
+def test_pods_fill_nodes() -> None:
+    """Four pods with a GPU each: one node with four GPUs, or half of one with eight, or four nodes."""
+    for name, nodes, disk in (("g6.12xlarge", 1, 480), ("g6.48xlarge", 1, 480), ("g6.xlarge", 4, 120)):
+        lent = fleet(PODS, PRICES, name)
+        (workers,) = lent.workers
+        assert (workers.count, workers.gpus, workers.disk_gb, gpus(lent, lent.workers)) == (nodes, 4, disk, 4)
+    with pytest.raises(InputError, match=r"found m7i\.xlarge with 0 GPUs, allowed: 1 or more, as pods ask"):
+        fleet(PODS, PRICES, "m7i.xlarge")
+
+
+def test_workers_without_a_gpu_are_left_out(tmp_path: Path) -> None:
+    file: dict[str, Any] = yaml.safe_load(Path(AWS).read_text(encoding="utf-8"))
+    kinds = file["available_node_types"]
+    kinds["cpu"] = kinds["head"] | {"max_workers": 2}
+    lent = fleet(_written(tmp_path, yaml.safe_dump(file)), PRICES, None)
+    assert [machine and machine.name for machine in lent.machines()] == ["g6.xlarge"]
+    assert gpus(lent, next(iter(lent.machines().values()))) == 4  # 4 + 4, of which max_workers lets four be
 
 
 def test_the_memory_plan_names_an_engine_that_fits(config: Config) -> None:
