@@ -1,8 +1,9 @@
 """Say what params.yaml takes on a cluster: GPU hours, time, money, memory, quota.
 
-Starts nothing and asks no cloud. All figures are estimates: prices come from the dated table infra/prices.yaml, and
-time from --epoch-seconds, or from a guess in that table. To time an epoch: the column `seconds` of outputs/history.csv
-after a run on that GPU, or `python -m pipelines.study --plan` there.
+Starts nothing and asks no cloud, with or without --dry-run. All figures are estimates: prices come from the dated table
+infra/prices.yaml, and time from --epoch-seconds, or from a guess in that table. To time an epoch on one GPU, train a
+few there: the stage says its seconds of training (they are in .cache/train_seconds.json, too), to be divided by the
+epochs. Or, with study.repeats above 0, `python -m pipelines.study --plan` there.
 """
 
 import argparse
@@ -11,18 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from infra.launchers import add_cluster
+from infra.planning.bill import cost, gpus, lines
 from infra.planning.fleet import Fleet, Workers, fleet
-from infra.planning.memory import memory
 from infra.planning.prices import Prices, read_prices
-from infra.planning.work import gpu_hours, guessed_epoch, hours, work
+from infra.planning.quotas import quotas
+from infra.planning.tables import cost_table, memory_table, quota_table, time_table
+from infra.planning.work import guessed_epoch
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 
 EXAMPLE = "plan infra/aws.yaml --epoch-seconds 12"
-MONTH = 730.0  # hours
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,102 +34,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    seconds = options.epoch_seconds
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InputError(f"--epoch-seconds: found {seconds:g}, allowed: more than 0")
     prices, config = read_prices(), Config.load(options.params)
-    if options.epoch_seconds is not None and not options.epoch_seconds > 0:
-        raise InputError(f"--epoch-seconds: found {options.epoch_seconds:g}, allowed: more than 0")
-    lent = fleet(options.cluster, prices, options.instance_type)
-    console = Console()
-    for workers in lent.workers:
-        for spot in (True, False) if workers.spot is None and workers.machine else (bool(workers.spot),):
-            console.print(of_workers(config, prices, lent, workers, spot, options.epoch_seconds))
-    for line in notes(config, prices, lent, options.epoch_seconds):
-        console.print(line, highlight=False, soft_wrap=True)
+    lent, console = fleet(options.cluster, prices, options.instance_type), Console(highlight=False)
+    for workers in lent.machines().values():
+        show(console, config, prices, lent, workers, seconds)
+    if asked := list(quotas(prices, lent)):
+        console.print(quota_table(asked), "")
+    notes = [*memory(console, config, lent), *time_notes(config, seconds), *price_notes(prices, lent)]
+    for note in notes:
+        console.print(f"- {note}", markup=False, soft_wrap=True)
 
 
-def of_workers(
-    config: Config, prices: Prices, lent: Fleet, workers: Workers, spot: bool, epoch_seconds: float | None
-) -> Table:
-    """What everything takes if all of it runs on these workers."""
-    machine, each = workers.machine, config.cluster.most
-    gpus_a_node = machine.gpus if machine else 1
-    gpus = min(workers.count, lent.most) * gpus_a_node
-    market = "" if machine is None else f", {machine.name}, {'spot' if spot else 'on demand'}"
-    table = Table(title=f"{workers.name}{market}: {gpus} GPUs, {each} a run (estimates)", title_justify="left")
-    for heading in ("", "runs", "epochs", "GPU hours", "hours", "nodes", "USD"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    seconds = epoch_seconds or guess(config, prices, machine.speed if machine else 1.0)
-    total = [0.0, 0.0, 0.0]
-    for one in work(config, gpus):
-        lasts = hours(one, seconds, prices.start_seconds, each)
-        nodes = math.ceil(one.at_once * each / gpus_a_node)
-        costs = nodes * lasts * hourly(workers, spot, prices) + lasts * at_head(lent, prices)
-        row = [gpu_hours(one, seconds, prices.start_seconds, each), lasts, costs]
-        total = [so_far + new for so_far, new in zip(total, row, strict=True)]
-        table.add_row(
-            one.name,
-            str(one.runs),
-            str(one.epochs),
-            f"{row[0]:.2f}",
-            f"{row[1]:.2f}",
-            str(nodes),
-            money(machine, costs),
-        )
-    table.add_section()
-    table.add_row("in all", "", "", f"{total[0]:.2f}", f"{total[1]:.2f}", "", money(machine, total[2]))
-    return table
+def show(
+    console: Console,
+    config: Config,
+    prices: Prices,
+    lent: Fleet,
+    workers: tuple[Workers, ...],
+    epoch_seconds: float | None,
+) -> None:
+    """How long everything takes on workers of one type, and what it costs."""
+    machine = workers[0].machine
+    seconds = epoch_seconds or guessed_epoch(config, prices, machine.speed if machine else 1.0)
+    found = list(lines(config, prices, lent, workers, seconds))
+    kind = f"{machine.name} ({machine.gpus} {machine.gpu}), " if machine else ""
+    names = " or ".join(one.name for one in workers)
+    console.print(
+        f"[bold]{names}[/]: {kind}{gpus(lent, workers)} GPUs, {seconds:.3g} s an epoch on one", soft_wrap=True
+    )
+    console.print(time_table(found), "")
+    if machine:
+        spot, on_demand = (cost(found, prices, lent, workers[0], market) for market in (True, False))
+        console.print(cost_table(spot, on_demand, lent.head is not None), "")
 
 
-def money(machine: object, costs: float) -> str:
-    return "-" if machine is None else f"{costs:.2f}"
+def memory(console: Console, config: Config, lent: Fleet) -> Iterator[str]:
+    """A table of what a worker needs on each kind of GPU, or a note why that is not known."""
+    machines = {(one.gpu, one.gpu_gib): one for one in lent.machines() if one and one.gpus}
+    if not machines:
+        yield "Memory: `python -m llm4seg.engines --plan` says what a worker needs; these machines' GPUs are not known."
+        return
+    from infra.planning.memory import fit, sizes_of
+
+    try:
+        sizes = sizes_of(config)
+    except InputError as error:
+        yield f"Memory is not known yet: {error}"
+        return
+    console.print(memory_table(fit(config, sizes, one) for one in machines.values()), "")
+    yield "Memory of activations is an estimate; 15% of a GPU are left to CUDA and its kernels."
 
 
-def hourly(workers: Workers, spot: bool, prices: Prices) -> float:
-    """USD an hour of one node with its disk."""
-    if workers.machine is None:
-        return 0.0
-    return workers.machine.price(spot) + disk(workers.machine.cloud, workers.disk_gb, prices)
-
-
-def at_head(lent: Fleet, prices: Prices) -> float:
-    """USD an hour of the head, which is never a spot machine."""
-    return lent.head.on_demand + disk(lent.head.cloud, lent.head_disk_gb, prices) if lent.head else 0.0
-
-
-def disk(cloud: str, gigabytes: float, prices: Prices) -> float:
-    return prices.disk_gb_month[cloud] * gigabytes / MONTH
-
-
-def guess(config: Config, prices: Prices, speed: float) -> float:
-    """Seconds of an epoch for who has timed none."""
-    from llm4seg.data.split import read_split
-
-    if not config.paths.split.exists():
-        raise InputError(f"{config.paths.split}: not there; run `dvc repro split`, or give --epoch-seconds")
-    images = len(read_split(config.paths.split).train)
-    return guessed_epoch(images, config.data.size, prices.images_a_second, speed)
-
-
-def notes(config: Config, prices: Prices, lent: Fleet, epoch_seconds: float | None) -> Iterator[str]:
-    """What the tables are made of, what to ask for, and whether it fits."""
-    yield from quotas(config, prices, lent)
-    yield from memory(config, {one.machine for one in lent.workers if one.machine})
+def time_notes(config: Config, epoch_seconds: float | None) -> Iterator[str]:
     if epoch_seconds is None:
-        yield "Time is a guess (images_a_second in infra/prices.yaml): time an epoch and give --epoch-seconds."
-    if any(one.machine for one in lent.workers):
-        yield f"Prices are list prices of {prices.date}, spot ones what was often asked."
-        yield "The bucket, traffic and idle time are left out."
-        if lent.head is None:
-            yield "The head and the cluster's own fee are not counted: their machines are not in the file."
-    else:
-        yield "Machines of one's own: nothing to pay here."
+        yield "Time is a guess, the LLM's size left out: time an epoch and give --epoch-seconds (`--help` says how)."
+    if config.cluster.most > 1:
+        yield "Workers are taken to share an epoch without loss; docs/scaling.md says what is lost."
+    if config.search.trials and config.search.asha:
+        yield "ASHA ends most trials of a search early: it will take less."
+    if config.study.repeats:
+        yield "Runs of a study that have finished before are not done again, but are counted here."
 
 
-def quotas(config: Config, prices: Prices, lent: Fleet) -> Iterator[str]:
-    """What a new account must ask for: as much as the file may start of each kind."""
-    for one in lent.workers:
-        if one.machine is None or not one.machine.quota:
-            continue
-        quota, nodes = prices.quotas[one.machine.quota], min(one.count, lent.most)
-        amount = nodes * (one.machine.vcpus if quota["unit"] == "vCPU" else one.machine.gpus)
-        for market in ("spot", "on_demand") if one.spot is None else ("spot" if one.spot else "on_demand",):
-            yield f"Quota for {one.name}: {amount} {quota['unit']} of {quota[market]}."
+def price_notes(prices: Prices, lent: Fleet) -> Iterator[str]:
+    clouds = {one.cloud for one in lent.machines() if one}
+    if not clouds:
+        yield "Machines of one's own: nothing to pay here; each is taken to have one GPU."
+        return
+    where = ", ".join(sorted(prices.regions[cloud] for cloud in clouds))
+    yield f"Prices: infra/prices.yaml, list prices of {prices.date} in {where}; the file says how to check them."
+    yield "Not counted: the bucket, traffic, the head after the last run, and what is lost with spot nodes taken away."
+    if lent.head is None:
+        yield "Not counted: the head's machine, which the file does not name, and the Kubernetes cluster's own fee."
