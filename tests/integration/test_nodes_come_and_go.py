@@ -70,10 +70,10 @@ def further(run: Background) -> None:
 
 
 def assert_equal(history: list[Row], undisturbed: list[Row]) -> None:
-    """As a computation in another order of sums: in one of so many epochs a pixel may fall on a class's other side."""
+    """As a computation in another order of sums: over many epochs it adds up, and may move a pixel to another class."""
     assert [row["epoch"] for row in history] == [row["epoch"] for row in undisturbed]
     for row, twin in zip(history, undisturbed, strict=True):
-        assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=1e-5)
+        assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=1e-4)
         assert row["val_dice"] == pytest.approx(twin["val_dice"], abs=1e-3)
 
 
