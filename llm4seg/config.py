@@ -37,6 +37,9 @@ from llm4seg.sections import (
 INIT = "training.init_from"
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
 SECTIONS_ALONE = "sections alone"  # to check each section, and not whether they agree
+# environment: what a job on a cluster sets of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
+# `dvc exp run` would take it for a part of the experiment
+JOB_SETTINGS = "LLM4SEG_CLUSTER"
 
 
 class Config(Section):
@@ -121,7 +124,7 @@ class Config(Section):
             raise InputError(
                 f"{path}: found {type(values).__name__}, allowed: the sections {', '.join(cls.model_fields)}"
             )
-        config = cls.parse(values, str(path)).resolved(path.absolute().parent)
+        config = cls.parse(values, str(path)).override(_job_settings()).resolved(path.absolute().parent)
         config._check_named_overrides()
         return config
 
@@ -207,6 +210,12 @@ class Config(Section):
             where = {parent: allowed[0] for parent, allowed in one.when.items()}
             for value in one.extremes:
                 self.override(where | {dotted: value})
+
+
+def _job_settings() -> Overrides:
+    changes: Overrides = json.loads(os.environ.get(JOB_SETTINGS, "{}"))
+    assert all(dotted.startswith("cluster.") for dotted in changes), "a job says where it runs, never what it computes"
+    return changes
 
 
 def _below(root: Path, path: Path | str | None) -> str | None:

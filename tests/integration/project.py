@@ -14,7 +14,7 @@ import yaml
 from tests.code_map import ROOT
 from tests.tiny import CHANGES, write_llama
 
-FILES = ("llm4seg", "pipelines", "data/raw", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+FILES = ("llm4seg", "pipelines", "infra", "data/raw", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 FILES += ("dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock", "Makefile")
 IGNORED = shutil.ignore_patterns("__pycache__")
 

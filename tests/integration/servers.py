@@ -32,9 +32,9 @@ def free_port() -> int:
         return port
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, host: str = "127.0.0.1") -> None:
     for _ in range(600):
-        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+        with contextlib.suppress(ConnectionError), socket.create_connection((host, port)):
             return
         time.sleep(0.1)
     raise TimeoutError(f"nothing answers on port {port}")
@@ -42,18 +42,19 @@ def wait_for(port: int) -> None:
 
 @dataclass(frozen=True)
 class S3:
-    """An S3-compatible server process: its port, and its log of requests."""
+    """An S3-compatible server process: its port, its log of requests, and its address."""
 
     port: int
     log: Path
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def storage(self, prefix: str) -> str:
         """An address in the form that cluster.storage takes."""
-        return f"s3://{BUCKET}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
+        return f"s3://{BUCKET}/{prefix}?endpoint_override={self.host}:{self.port}&scheme=http&region=us-east-1"
 
     def got(self, prefix: str) -> list[str]:
         """Every file below a prefix that somebody downloaded, once for each time; DVC's lists of files do not count."""
@@ -68,14 +69,14 @@ class S3:
 
 
 @contextlib.contextmanager
-def s3_server(log: Path) -> Iterator[S3]:
+def s3_server(log: Path, host: str = "127.0.0.1") -> Iterator[S3]:
     """Lend a server, which has no bucket before it is emptied, and stop it."""
-    server = S3(free_port(), log)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(server.port)]
+    server = S3(free_port(), log, host)
+    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(server.port)]
     with log.open("a") as output:  # appended to, so that `empty` can cut it
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | ENVIRONMENT)
     try:
-        wait_for(server.port)
+        wait_for(server.port, host)
         yield server
     finally:
         process.terminate()

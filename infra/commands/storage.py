@@ -1,0 +1,81 @@
+"""Create or check the bucket for data and runs.
+
+It is made private, TLS only, encrypted and versioned, and becomes this checkout's DVC remote `storage`, with data under
+PREFIX/dvc, runs under PREFIX/runs. What is in order stays as it is; nothing in it is ever deleted by this command. Only
+old runs are deleted, by the bucket itself, after --run-days. Credentials come from the environment, ~/.aws or the
+machine's role.
+"""
+
+import argparse
+from dataclasses import fields
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from infra.storage.place import Place
+from infra.storage.remote import set_remote
+from infra.storage.server import Server, explained
+from infra.storage.settings import Row
+from infra.storage.setup import Wishes, set_up
+
+EXAMPLE = "storage s3://my-lab-llm4seg/brain --region eu-central-1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="s3://BUCKET/PREFIX", help="a bucket's name is unique in all of AWS")
+    parser.add_argument("--region", help="where a new bucket is to be; default: AWS_DEFAULT_REGION, or the profile's")
+    parser.add_argument("--endpoint-url", help="of a server other than AWS; default: AWS_ENDPOINT_URL")
+    parser.add_argument("--allow-http", action="store_true", help="take an endpoint that does not encrypt")
+    parser.add_argument("--adopt", action="store_true", help="take a bucket that this command did not create")
+    parser.add_argument("--kms-key", help="encrypt with this key of KMS (its ARN) instead of S3's own")
+    parser.add_argument("--run-days", type=_days, default=30, help="keep checkpoints of runs so long (%(default)s)")
+    parser.add_argument("--version-days", type=_days, default=7, help="and their old versions (%(default)s)")
+    parser.add_argument("--upload-days", type=_days, default=7, help="and incomplete uploads (%(default)s)")
+
+
+def _days(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"found {word!r}, allowed: 1 or more")
+    return int(word)
+
+
+def run(options: argparse.Namespace) -> None:
+    place = Place.parse(options.url)
+    wishes = Wishes(**{field.name: getattr(options, field.name) for field in fields(Wishes)})
+    rows: list[Row] = []
+    try:
+        with explained(place.bucket):
+            server = Server.named(options.endpoint_url, options.region, options.allow_http)
+            server = set_up(place, server, wishes, rows)
+        remote = {"endpointurl": server.endpoint, "region": server.region}
+        rows.append(set_remote(place.url("dvc"), remote, options.dry_run))
+    finally:
+        _show(place, rows)
+    _say_end(rows, options.dry_run)
+    if rows[-1].done and not options.dry_run:
+        print("the DVC remote is in .dvc/config, without credentials: commit it")
+    print(
+        f"cluster.storage in params.yaml, for runs on a cluster:\n{place.run_storage(server.endpoint, server.region)}"
+    )
+
+
+def _show(place: Place, rows: list[Row]) -> None:
+    table = Table(
+        "check", "found", "done", box=box.SIMPLE, title=f"s3://{place.bucket}/{place.prefix}", title_justify="left"
+    )
+    for row in rows:
+        style = "yellow" if row.missing else "green" if row.done else None
+        table.add_row(row.check, escape(row.found), escape(row.done or "-"), style=style)
+    if rows:
+        Console().print(table)
+
+
+def _say_end(rows: list[Row], dry_run: bool) -> None:
+    changed = [row.check for row in rows if row.done and not row.missing]
+    missing = [row.check for row in rows if row.missing]
+    verb = "would be changed" if dry_run else "changed"
+    print(f"{verb}: {', '.join(changed)}" if changed else "all is in order; nothing was changed")
+    if missing:
+        print(f"not to be had there: {', '.join(missing)}")

@@ -1,0 +1,18 @@
+"""Who is asking: the address under which the world sees this laptop, from which alone it may come by SSH."""
+
+import urllib.error
+import urllib.request
+
+from infra.launchers.checks import ssh_range
+from llm4seg.errors import InputError
+
+MIRROR = "https://checkip.amazonaws.com"
+
+
+def own_address(timeout: float = 10) -> str:
+    """As AWS sees it, in CIDR notation. Raises InputError."""
+    try:
+        with urllib.request.urlopen(MIRROR, timeout=timeout) as answer:
+            return ssh_range(answer.read(64).decode("ascii").strip())
+    except (urllib.error.URLError, TimeoutError, UnicodeDecodeError) as error:
+        raise InputError(f"{MIRROR} does not say which address is yours ({error}); --ssh-from ADDRESS does") from None

@@ -1,0 +1,70 @@
+"""A cluster of Ray's launcher on AWS: what its nodes need besides Ray, made before them and taken away after them."""
+
+import boto3
+
+from infra.launchers.address import own_address
+from infra.launchers.aws import group, images, remains, roles
+from infra.launchers.aws.client import Aws, explained
+from infra.launchers.cloud import Config, Node, node_configs
+from infra.launchers.dvc_remote import bucket_and_prefix
+from infra.launchers.policies import Account
+
+
+class AwsCloud:
+    """See `infra.launchers.cloud.Cloud`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.name = config, config["cluster_name"]
+
+    def _aws(self) -> Aws:
+        session = boto3.Session(region_name=self.config["provider"]["region"])
+        _, partition, _, _, number, _ = session.client("sts").get_caller_identity()["Arn"].split(":", 5)
+        return Aws(session, Account(partition, session.region_name, number), self.name)
+
+    def wishes(self) -> list[str]:
+        return [
+            f"security group {group.name(self.name)}: SSH from your address alone, anything between its members",
+            f"roles and instance profiles {self.name}-head, {self.name}-worker: the project's prefix in its bucket; "
+            "the head starts and ends workers of this cluster",
+            "AWS's role for spot instances, if the account has none yet",
+        ]
+
+    def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
+        with explained():
+            aws = self._aws()
+            config = images.resolved(aws, self.config, before)
+            config = group.filled(aws, config, ssh_from or own_address())
+            config = roles.filled(aws, config, *bucket_and_prefix())
+            return self._with_tags_and_an_end(config)
+
+    def _with_tags_and_an_end(self, config: Config) -> Config:
+        """Tags for what is billed, and the longest life of a node, which begins when it boots."""
+        tags = [{"Key": remains.TAG, "Value": self.name}]
+        minutes = round(60 * config["metadata"]["lifetime_hours"])
+        for node in node_configs(config):
+            billed = ["volume", *(["spot-instances-request"] if node.get("InstanceMarketOptions") else [])]
+            node["TagSpecifications"] = [
+                *node.get("TagSpecifications", []),
+                *({"ResourceType": kind, "Tags": tags} for kind in billed),
+            ]
+            node["UserData"] = f"#!/bin/sh\nshutdown -h +{minutes}\n" + node.get("UserData", "")
+        config["provider"].setdefault("key_pair", {"key_name": f"{self.name}-{config['provider']['region']}"})
+        return config
+
+    def nodes(self) -> list[Node]:
+        with explained():
+            return remains.nodes(self._aws())
+
+    def end(self) -> None:
+        with explained():
+            aws = self._aws()
+            remains.end(aws)
+            group.remove(aws)
+
+    def left(self) -> list[str]:
+        with explained():
+            return remains.left(self._aws())
+
+    def forget(self) -> None:
+        with explained():
+            roles.remove(self._aws())

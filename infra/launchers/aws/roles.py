@@ -1,0 +1,132 @@
+"""Roles and instance profiles for the head and the workers, with exactly what infra/policies allows them."""
+
+import json
+from typing import Any
+
+import tenacity
+from botocore.exceptions import ClientError
+
+from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.remains import TAG
+from infra.launchers.cloud import Config, head_config, worker_configs
+from infra.launchers.policies import policy, scaling_policy, storage_policy
+
+SPOT = "spot.amazonaws.com"
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"
+NEWS_TRAVELS = 60  # seconds, at most, until EC2 knows a profile that IAM has just made
+
+
+def filled(aws: Aws, config: Config, bucket: str, prefix: str) -> Config:
+    """The configuration with an instance profile for every node type that names none; made, if need be."""
+    _allow_spot(aws, config)
+    storage = storage_policy(aws.account, bucket, prefix)
+    workers = [node for node in worker_configs(config) if "IamInstanceProfile" not in node]
+    head = [node for node in [head_config(config)] if "IamInstanceProfile" not in node]
+    if workers or head:
+        worker_profile = _profile(aws, f"{aws.cluster}-worker", {"storage": storage})
+        for node in workers:
+            node["IamInstanceProfile"] = {"Arn": worker_profile}
+    if head:
+        scaling = _scaling(aws, config, worker_profile)
+        head[0]["IamInstanceProfile"] = {
+            "Arn": _profile(aws, f"{aws.cluster}-head", {"storage": storage, "scaling": scaling})
+        }
+    for node in [*workers, *head]:
+        _wait_until_ec2_knows(aws, node)
+    return config
+
+
+def _scaling(aws: Aws, config: Config, profile: str) -> dict[str, Any]:
+    nodes = worker_configs(config)
+    types = sorted({node["InstanceType"] for node in nodes})
+    interfaces = [part for node in nodes for part in node.get("NetworkInterfaces", [])]
+    groups = {group for node in nodes for group in node.get("SecurityGroupIds", [])}
+    groups |= {group for part in interfaces for group in part.get("Groups", [])}
+    role = aws.account.arn("iam", f"role/{aws.cluster}-worker")
+    return scaling_policy(aws.account, aws.cluster, types, sorted(groups), role, profile)
+
+
+def _profile(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
+    """The ARN of the instance profile of that name, with a role of that name that has these policies and no others."""
+    tags = [{"Key": TAG, "Value": aws.cluster}]
+    trust = json.dumps(policy("trust", {}))
+    _unless_there(aws.iam.create_role, RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
+    aws.iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
+    for title, document in policies.items():
+        aws.iam.put_role_policy(RoleName=name, PolicyName=title, PolicyDocument=json.dumps(document))
+    _strip(aws, name, keep=set(policies))
+    _unless_there(aws.iam.create_instance_profile, InstanceProfileName=name, Tags=tags)
+    profile = aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    if not profile["Roles"]:
+        aws.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    return str(profile["Arn"])
+
+
+def _unless_there(make: Any, **arguments: Any) -> None:
+    try:
+        make(**arguments)
+    except ClientError as error:
+        if code(error) != "EntityAlreadyExists" and "has been taken" not in str(error):
+            raise
+
+
+def _strip(aws: Aws, role: str, keep: set[str]) -> None:
+    """Take away what somebody else gave to the role."""
+    for name in set(aws.iam.list_role_policies(RoleName=role)["PolicyNames"]) - keep:
+        aws.iam.delete_role_policy(RoleName=role, PolicyName=name)
+    for found in aws.iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        aws.iam.detach_role_policy(RoleName=role, PolicyArn=found["PolicyArn"])
+
+
+def _allow_spot(aws: Aws, config: Config) -> None:
+    """An account's first spot instance needs a role of AWS's own, which the head may not make."""
+    if any(node.get("InstanceMarketOptions") for node in worker_configs(config)):
+        try:
+            aws.iam.get_role(RoleName=SPOT_ROLE)
+        except ClientError as error:
+            if code(error) != "NoSuchEntity":
+                raise
+            _unless_there(aws.iam.create_service_linked_role, AWSServiceName=SPOT)
+
+
+def _wait_until_ec2_knows(aws: Aws, node: dict[str, Any]) -> None:
+    """Ask EC2 for a dry run until it no longer says that there is no such profile."""
+    asked = ("ImageId", "InstanceType", "IamInstanceProfile", "SecurityGroupIds", "NetworkInterfaces")
+    request = {key: node[key] for key in asked if key in node}
+    if "SubnetIds" in node:
+        request["SubnetId"] = node["SubnetIds"][0]
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ClientError) and _is_news(error)),
+        wait=tenacity.wait_fixed(3),
+        stop=tenacity.stop_after_delay(NEWS_TRAVELS),
+        reraise=True,
+    )
+    def ask() -> None:
+        try:
+            aws.ec2.run_instances(**request, MinCount=1, MaxCount=1, DryRun=True)
+        except ClientError as error:
+            if code(error) != "DryRunOperation":
+                raise
+
+    ask()
+
+
+def _is_news(error: ClientError) -> bool:
+    return "iaminstanceprofile" in str(error).lower().replace(" ", "")
+
+
+def remove(aws: Aws) -> None:
+    """Delete roles and profiles. They cost nothing, so `down` leaves them unless it is asked to."""
+    for name in (f"{aws.cluster}-head", f"{aws.cluster}-worker"):
+        try:
+            profile = aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+        except ClientError as error:
+            if code(error) == "NoSuchEntity":
+                continue
+            raise
+        for role in profile["Roles"]:
+            aws.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
+        aws.iam.delete_instance_profile(InstanceProfileName=name)
+        _strip(aws, name, keep=set())
+        aws.iam.delete_role(RoleName=name)

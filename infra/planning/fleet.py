@@ -1,0 +1,145 @@
+"""The machines that a cluster's file may start: which types, how many, on which market."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.launchers import KUBERAY_KINDS, RAY_PROVIDERS, read
+from infra.launchers.checks import check
+from infra.launchers.kuberay_file import at, read_kuberay
+from infra.planning.prices import MachineType, Prices
+from llm4seg.errors import InputError
+
+SELECTOR = "node.kubernetes.io/instance-type"
+GPU = "nvidia.com/gpu"
+SPOT_SELECTORS = {  # how a pod asks for a spot node
+    "eks.amazonaws.com/capacityType": "SPOT",
+    "karpenter.sh/capacity-type": "spot",
+    "cloud.google.com/gke-spot": "true",
+}
+AUTOSCALER_IDLE = 60  # seconds, KubeRay's own
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Up to `count` nodes of one type, and how many GPUs of them the cluster has."""
+
+    name: str
+    machine: MachineType | None  # None: one's own, which costs nothing
+    count: int
+    gpus: int
+    spot: bool
+    disk_gb: float  # of each
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A cluster's head and its kinds of workers; no head: the file does not say on which machine it is."""
+
+    head: MachineType | None
+    head_disk_gb: float
+    workers: tuple[Workers, ...]
+    most: int  # nodes of all kinds together, besides the head
+    idle_minutes: float  # before a worker without work ends
+
+    def machines(self) -> dict[MachineType | None, tuple[Workers, ...]]:
+        """The workers with GPUs, if any have, by their type: those of one type differ in their market alone."""
+        found: dict[MachineType | None, tuple[Workers, ...]] = {}
+        for one in [one for one in self.workers if one.gpus] or self.workers:
+            found[one.machine] = (*found.get(one.machine, ()), one)
+        return found
+
+
+def fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet:
+    """What a cluster's file may start; `instance_type` takes the place of the workers'. Raises InputError."""
+    if cluster.startswith(("http://", "https://")):
+        raise InputError(f"{cluster}: a cluster that runs already has no plan; name its file")
+    path = Path(cluster)
+    parts = read(path)
+    if any(part.get("kind") in KUBERAY_KINDS for part in parts):
+        return _of_kuberay(path, parts, prices, instance_type)
+    provider = at(parts[0], "provider.type")
+    if provider not in RAY_PROVIDERS:
+        raise InputError(f"{path}: provider.type: found {provider!r}, allowed: {', '.join(RAY_PROVIDERS)}")
+    check(path, parts[0])
+    if provider == "local":
+        return _of_ones_own(parts[0], instance_type)
+    return _of_ray(path, parts[0], prices, instance_type)
+
+
+def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str | None) -> Fleet:
+    kinds, cloud = dict(file["available_node_types"]), file["provider"]["type"]
+    field = {"aws": "InstanceType", "gcp": "machineType"}[cloud]
+
+    def machine(name: str, other: str | None = None) -> MachineType:
+        where = "--instance-type" if other else f"{path}: available_node_types.{name}.node_config.{field}"
+        return prices.machine(other or str(file["available_node_types"][name]["node_config"].get(field)), where, cloud)
+
+    head = file["head_node_type"]
+    at_head = kinds.pop(head)["node_config"]
+    most = file.get("max_workers", 2)  # Ray's own
+    workers = []
+    for name, kind in kinds.items():
+        node, count, of_type = (
+            kind["node_config"],
+            min(most, kind.get("max_workers", most)),
+            machine(name, instance_type),
+        )
+        workers.append(Workers(name, of_type, count, count * of_type.gpus, _is_spot(node), _disk_gb(node)))
+    return Fleet(machine(head), _disk_gb(at_head), tuple(workers), most, file.get("idle_timeout_minutes", 5))
+
+
+def _is_spot(node: dict[str, Any]) -> bool:
+    return "spot" in (
+        at(node, "InstanceMarketOptions.MarketType"),
+        str(at(node, "scheduling.provisioningModel")).lower(),
+    )
+
+
+def _disk_gb(node: dict[str, Any]) -> float:
+    aws = [one["Ebs"]["VolumeSize"] for one in node.get("BlockDeviceMappings", []) if "Ebs" in one]
+    gcp = [one["initializeParams"]["diskSizeGb"] for one in node.get("disks", []) if "initializeParams" in one]
+    return float(sum(aws + gcp))
+
+
+def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instance_type: str | None) -> Fleet:
+    file = read_kuberay(path, parts)
+    spec = f"{path}: {file.ray['kind']} spec{'.rayClusterSpec' if file.is_job else ''}.workerGroupSpecs"
+    workers = tuple(
+        _of_group(group, f"{spec}.{number}.template.spec.nodeSelector.{SELECTOR}", prices, instance_type)
+        for number, group in enumerate(file.cluster["workerGroupSpecs"])
+    )
+    idle = at(file.cluster, "autoscalerOptions.idleTimeoutSeconds") or AUTOSCALER_IDLE
+    return Fleet(None, 0.0, workers, sum(one.count for one in workers), idle / 60)
+
+
+def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: str | None) -> Workers:
+    """The nodes that a group's pods fill."""
+    pod, pods = group["template"]["spec"], group.get("maxReplicas") or group.get("replicas") or 1
+    chosen = pod.get("nodeSelector") or {}
+    if instance_type is None and SELECTOR not in chosen:
+        raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
+    machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where, None)
+    gpus = sum(int((at(one, "resources.limits") or {}).get(GPU, 0)) for one in pod["containers"])  # of a pod
+    if gpus > machine.gpus:
+        raise InputError(
+            f"{where}: found {machine.name} with {machine.gpus} GPUs, allowed: {gpus} or more, as pods ask"
+        )
+    on_a_node = machine.gpus // gpus if gpus else 1
+    spot = any(chosen.get(label) == value for label, value in SPOT_SELECTORS.items())
+    count = math.ceil(pods / on_a_node)
+    return Workers(group["groupName"], machine, count, pods * gpus, spot, _pod_disk_gb(pod) * min(pods, on_a_node))
+
+
+def _pod_disk_gb(pod: dict[str, Any]) -> float:
+    """What its containers may fill of their node's disk, if it is said in Gi."""
+    asked = [str(at(one, "resources.limits.ephemeral-storage") or "") for one in pod["containers"]]
+    return float(sum(int(one.removesuffix("Gi")) for one in asked if one.endswith("Gi")))
+
+
+def _of_ones_own(file: dict[str, Any], instance_type: str | None) -> Fleet:
+    if instance_type is not None:
+        raise InputError(f"--instance-type: found {instance_type!r}, allowed: none with machines of one's own")
+    count = len(file["provider"]["worker_ips"]) or 1  # a head alone works itself
+    return Fleet(None, 0.0, (Workers("workers", None, count, count, False, 0.0),), count, 0.0)

@@ -1,0 +1,79 @@
+"""What params.yaml asks a cluster for, in epochs, and how long that takes."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from infra.planning.prices import Prices
+from llm4seg.config import Config
+from llm4seg.errors import InputError
+
+REFERENCE = 256 * 256  # pixels of the images that prices.yaml's images_a_second counts
+
+
+@dataclass(frozen=True)
+class Work:
+    """Runs of one kind: so many at the same time, on so many GPUs together."""
+
+    name: str
+    runs: int
+    epochs: int  # of all runs together
+    at_once: int
+    gpus: int
+
+    def gpu_hours(self, epoch_seconds: float, start_seconds: float) -> float:
+        """Hours of GPUs in use, computing or starting: epochs cost the same however many GPUs share them."""
+        return (self.epochs * epoch_seconds + self.runs * self.gpus / self.at_once * start_seconds) / 3600
+
+    def hours(self, epoch_seconds: float, start_seconds: float) -> float:
+        """Hours by the clock, were the speed of a run to grow with its GPUs as it does at best."""
+        rounds = math.ceil(self.runs / self.at_once)
+        alone = self.epochs / self.runs * epoch_seconds * self.at_once / self.gpus
+        return rounds * (alone + start_seconds) / 3600
+
+
+def work(config: Config, gpus: int) -> Iterator[Work]:
+    """The training, and the search and study that are switched on, on so many GPUs. Raises InputError for too few."""
+    section = config.cluster
+    if section.device == "cpu":
+        raise InputError("cluster.device: found cpu, allowed for a plan: auto or cuda")
+    if section.fewest > gpus:
+        raise InputError(f"cluster.workers: found {section.fewest}, allowed: up to {gpus}, the cluster's GPUs")
+    each = min(section.most, gpus)
+    if config.search.trials:
+        yield from _search(config, gpus, each)
+    yield Work("train", 1, config.training.epochs, 1, each)
+    if config.study.repeats:
+        yield _study(config, gpus, each)
+
+
+def _search(config: Config, gpus: int, each: int) -> Iterator[Work]:
+    """At most so much: ASHA ends most trials before."""
+    section, sharing = config.search, int(1 / config.cluster.gpus_per_worker)  # trials on one GPU
+    if section.warm_start:
+        yield Work("search: the CNN alone", 1, config.training.epochs, 1, each)
+    epochs = min(section.trials * section.epochs, section.total_epochs or math.inf)
+    at_once = min(section.trials, config.cluster.trials, gpus // each * sharing)
+    yield Work("search, at most", section.trials, int(epochs), at_once, math.ceil(at_once / sharing) * each)
+
+
+def _study(config: Config, gpus: int, each: int) -> Work:
+    """All of it: runs of an earlier study that are finished are not known here."""
+    section = config.study
+    of_an_arm = section.repeats * max(1, len(section.folds))
+    runs = of_an_arm * len(section.arms)
+    epochs = of_an_arm * sum(config.arm(name).training.epochs for name in section.arms)
+    at_once = min(runs, gpus // each)
+    return Work("study", runs, epochs, at_once, at_once * each)
+
+
+def guessed_epoch(config: Config, prices: Prices, speed: float) -> float:
+    """Seconds of an epoch on one GPU for who has timed none: of its images by their size, or of its steps."""
+    from llm4seg.data.split import read_split
+
+    if not config.paths.split.exists():
+        raise InputError(f"{config.paths.split}: not there; run `dvc repro split`, or give --epoch-seconds")
+    images = len(read_split(config.paths.split).train)
+    steps = math.ceil(images / config.training.batch_size) * config.engine.accumulation
+    computing = images * math.prod(config.data.size) / REFERENCE / (prices.images_a_second * speed)
+    return max(computing, steps * prices.shortest_step_ms / 1000)

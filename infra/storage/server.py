@@ -1,0 +1,125 @@
+"""AWS, or another server that speaks S3: its address, its region, a client for it; refusals in one line each."""
+
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+
+from infra.storage.place import check_endpoint
+from llm4seg.errors import InputError
+from llm4seg.llm.storage.s3 import REMEDY
+from llm4seg.llm.storage.transport import without_secrets
+
+PATIENT = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
+DEFAULT_REGION = "us-east-1"  # of S3 where nobody names one
+BAD_KEYS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidClientTokenId",
+    "InvalidToken",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "UnrecognizedClientException",
+}
+OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+OTHER_REGION |= {"InvalidLocationConstraint", "InvalidRegionName", "InvalidRegion"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where buckets are; `endpoint` is None for AWS, `region` None where nobody named one."""
+
+    endpoint: str | None
+    region: str | None
+
+    @classmethod
+    def named(cls, endpoint: str | None, region: str | None, allow_http: bool) -> "Server":
+        """With what the environment and the profile add. Raises InputError for an address that will not do."""
+        session = boto3.Session(region_name=region)
+        found = str(
+            session.client("s3", endpoint_url=endpoint and check_endpoint(endpoint, allow_http)).meta.endpoint_url
+        )
+        host = urlsplit(found).hostname or ""
+        aws = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        return cls(None if aws else check_endpoint(found, allow_http), session.region_name)
+
+    @functools.cached_property
+    def client(self) -> Any:
+        """Asks in the caller's name."""
+        return self._connect(PATIENT)
+
+    @functools.cached_property
+    def anyone(self) -> Any:
+        """Asks in nobody's name."""
+        return self._connect(PATIENT.merge(Config(signature_version=UNSIGNED)))
+
+    def _connect(self, config: Config) -> Any:
+        return boto3.Session(region_name=self.region).client("s3", endpoint_url=self.endpoint, config=config)
+
+    def in_region(self, region: str | None) -> "Server":
+        """The same server, where a bucket turned out to be."""
+        known = region or self.region or DEFAULT_REGION
+        return self if known == self.region else replace(self, region=known)
+
+    def expected_owner(self) -> dict[str, str]:
+        """On AWS, the caller's account, for requests that are to fail elsewhere; asking for it needs no permission."""
+        if self.endpoint:
+            return {}
+        sts = boto3.Session().client("sts", region_name=self.region or DEFAULT_REGION, config=PATIENT)
+        return {"ExpectedBucketOwner": sts.get_caller_identity()["Account"]}
+
+    def region_to_create_in(self) -> str:
+        """Raises InputError on AWS if nobody named a region."""
+        if self.endpoint is None and self.region is None:
+            raise InputError(
+                "--region: found none, and a new bucket, with your data, must be somewhere: --region eu-west-1"
+            )
+        return self.region or DEFAULT_REGION
+
+
+def code(error: ClientError) -> str:
+    """S3's word for an error."""
+    return str(error.response["Error"].get("Code", ""))
+
+
+def status(error: ClientError) -> int:
+    """The HTTP status of an error."""
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+@contextmanager
+def explained(bucket: str) -> Iterator[None]:
+    """Errors of boto3 as InputError, one line each."""
+    try:
+        yield
+    except ClientError as error:
+        raise InputError(f"s3://{bucket}: {_refusal(error)}") from None
+    except (ConnectionError, HTTPClientError) as error:
+        raise InputError(f"s3://{bucket}: {without_secrets(str(error))}") from None
+    except BotoCoreError as error:
+        raise InputError(f"s3://{bucket}: {without_secrets(str(error))}; {REMEDY}") from None
+
+
+def _refusal(error: ClientError) -> str:
+    what, action = code(error), f"s3:{error.operation_name}"
+    if what in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
+        return "the name is taken, most likely by another account: choose another one"
+    if what in BAD_KEYS:
+        return f"the credentials are not valid ({what}); {REMEDY}"
+    if what in OTHER_REGION or status(error) in (301, 307):
+        return f"is in another region than the one asked ({what}): name its own with --region"
+    if status(error) in (401, 403) and error.operation_name == "HeadBucket":
+        return (
+            "forbidden: it is another account's bucket, or these credentials are not valid or lack s3:ListBucket on it"
+        )
+    if status(error) in (401, 403):
+        return f"forbidden: these credentials may not do {action} there; docs/cloud.md lists what they need"
+    return f"{action} was refused: {what}: {' '.join(re.sub(r'<[^>]*>', ' ', str(error)).split())}"

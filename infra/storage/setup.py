@@ -1,0 +1,105 @@
+"""A bucket in order: created if there is none, refused if it is somebody else's, each setting mended."""
+
+from dataclasses import dataclass
+
+from botocore.exceptions import NoCredentialsError
+
+from infra.storage.bucket import Bucket, NotImplementedThere, create, find
+from infra.storage.lifecycle import check_nothing_deletes_data, lifecycle
+from infra.storage.place import Place
+from infra.storage.server import Server
+from infra.storage.settings import (
+    OWN_TAG,
+    Encryption,
+    Ownership,
+    PublicAccess,
+    Row,
+    Setting,
+    Tags,
+    TlsOnly,
+    Versioning,
+    settle,
+)
+from llm4seg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller of `set_up` decides."""
+
+    region: str | None
+    run_days: int
+    version_days: int
+    upload_days: int
+    kms_key: str | None
+    adopt: bool
+    dry_run: bool
+
+
+def set_up(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Server:
+    """Put a row for each check into `rows` as it is done; the server, with the bucket's region.
+
+    Raises InputError for a bucket that is not ours, whose data are deleted by other rules, or that is not private.
+    """
+    bucket = _bucket(place, server, wishes, rows)
+    _settle(place, bucket, server, wishes, rows)
+    return bucket.server if bucket else server
+
+
+def _bucket(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Bucket | None:
+    """The bucket, created if need be; None in a dry run that would create it. Raises InputError if it is not ours."""
+    try:
+        bucket = find(place.bucket, server)
+    except NoCredentialsError:
+        if not wishes.dry_run:
+            raise
+        rows.append(Row("bucket", "unknown without credentials", "would be created, or checked"))
+        return None
+    if bucket is not None:
+        rows.append(_recognised(bucket, wishes))
+        check_nothing_deletes_data(place, bucket)
+    elif wishes.dry_run:
+        rows.append(Row("bucket", "none", "would be created"))
+    else:
+        bucket = create(place.bucket, server)
+        rows.append(Row("bucket", "none", f"created, in {bucket.server.region}"))
+    return bucket
+
+
+def _recognised(bucket: Bucket, wishes: Wishes) -> Row:
+    """Raises InputError for a bucket that this command did not make, and one in another region than named."""
+    region, (key, value) = bucket.server.region, OWN_TAG
+    if wishes.region not in (None, region):
+        raise InputError(f"s3://{bucket.name}: --region: found {wishes.region}, but the bucket is in {region}")
+    try:
+        ours, said = Tags().read(bucket).get(key) == value, f"has no tag {key}={value}"
+    except NotImplementedThere:
+        ours, said = False, "cannot be recognised, since the server keeps no tags"
+    if not (ours or wishes.adopt):
+        raise InputError(
+            f"s3://{bucket.name}: exists and {said}; if it is yours, --adopt sets it up and keeps all in it"
+        )
+    return Row("bucket", f"in {region}" if ours else f"in {region}, adopted")
+
+
+def _settle(place: Place, bucket: Bucket | None, server: Server, wishes: Wishes, rows: list[Row]) -> None:
+    """Bring all settings in order. Raises InputError if the bucket is not private then."""
+    rules = lifecycle(place, wishes.upload_days, wishes.run_days, wishes.version_days)
+    transport = [] if (server.endpoint or "").startswith("http://") else [TlsOnly()]
+    settings: list[Setting] = [Tags(), PublicAccess(), Ownership(), *transport]
+    settings += [Encryption(wishes.kms_key), Versioning(), *rules]
+    for setting in settings:
+        rows.append(settle(setting, bucket, wishes.dry_run))
+        if bucket and rows[-1].missing and isinstance(setting, PublicAccess):
+            rows.append(_refuses_anyone(bucket))
+    if not transport:
+        rows.append(Row("transport", f"{server.endpoint} does not encrypt", "missing there", missing=True))
+
+
+def _refuses_anyone(bucket: Bucket) -> Row:
+    """What stands in for a server's missing block on public access. Raises InputError."""
+    if bucket.is_open_to_anyone():
+        raise InputError(
+            f"s3://{bucket.name}: not private: {bucket.server.endpoint} answers requests that nobody signed"
+        )
+    return Row("unsigned requests", "refused")
