@@ -106,6 +106,6 @@ def price_notes(prices: Prices, lent: Fleet) -> Iterator[str]:
         return
     where = ", ".join(sorted(prices.regions[cloud] for cloud in clouds))
     yield f"Prices: infra/prices.yaml, list prices of {prices.date} in {where}; the file says how to check them."
-    yield "Not counted: the bucket, traffic, the head after the last run, and what is lost with spot nodes taken away."
+    yield "Not counted: bucket, traffic, public addresses, the head after the last run, lost work of spot nodes."
     if lent.head is None:
         yield "Not counted: the head's machine, which the file does not name, and the Kubernetes cluster's own fee."
