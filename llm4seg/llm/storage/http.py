@@ -29,9 +29,9 @@ class HTTPTransport:
     def __init__(self, folder: str, headers: Mapping[str, str]) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         self._folder = folder.rstrip("/")
-        self._files = HTTPFileSystem(
-            client_kwargs={"timeout": timeout, "trust_env": True}, skip_instance_cache=True
-        )  # trust_env: proxies and ~/.netrc
+        # trust_env: proxies and ~/.netrc; read_bufsize: what has come and is not read yet is lost with the connection
+        options = {"timeout": timeout, "trust_env": True, "read_bufsize": CHUNK}
+        self._files = HTTPFileSystem(client_kwargs=options, skip_instance_cache=True)
         self._headers = {**headers, "Accept-Encoding": "identity"}  # or lengths would be those of something packed
 
     def place(self, name: str = "") -> str:
