@@ -36,6 +36,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError, Left
 from llm4seg.files import sha256_file
+from llm4seg.provenance import code_digest
 from llm4seg.run import Row
 from llm4seg.sections import Cluster
 from llm4seg.train import Diverged, fit, measure
@@ -94,6 +95,7 @@ def run_name(config: Config) -> str:
     """A name that only equal computations share: a run interrupted under it can be gone on with, no other can."""
     llm = describe_llm(config)
     sources = [
+        code_digest(),
         Prepared(config.paths.prepared).sha256,
         config.paths.split.read_text(),
         llm and (llm["layers"], llm["norm_sha256"]),
