@@ -7,7 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-AFTERWARDS = ("report", "study", "cluster/search", "cluster/study.py", "cluster/progress.py")  # they compute no training
+AFTERWARDS = (
+    "report",
+    "study",
+    "cluster/search",
+    "cluster/study.py",
+    "cluster/progress.py",
+)  # of no training
 LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy", "llm4seg")
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -21,6 +21,7 @@ from llm4seg.data.loader import one_ahead, when_wanted
 from llm4seg.data.noise import fewer, noisy
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
+from llm4seg.device import with_room_for
 from llm4seg.engines import Engine, build_engine
 from llm4seg.errors import InputError, Left
 from llm4seg.llm.store import LayerStore
@@ -39,10 +40,10 @@ class Diverged(InputError):
     """The loss is no longer a number: to go on is of no use."""
 
 
-def assemble(config: Config, data: Prepared) -> Hybrid:
+def assemble(config: Config, data: Prepared, say: Callable[[str], None] | None = None) -> Hybrid:
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
-    With `training.init_from`, those of another model take their place where they fit.
+    With `training.init_from`, those of another model take their place where they fit; `say` is told which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
@@ -56,7 +57,9 @@ def assemble(config: Config, data: Prepared) -> Hybrid:
         size=data.size,
     )
     if config.training.init_from is not None:
-        begin_from(model, config.training.init_from)
+        taken = begin_from(model, config)
+        if say is not None:
+            say(taken)
     return model
 
 
@@ -74,7 +77,9 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
 def measure(config: Config, device: torch.device) -> Row:
     """What a model costs: its trained parameters, and the median of some forward passes of one image, in ms."""
     data = Prepared(config.paths.prepared)
-    model = assemble(config, data).to(device).eval()
+    model = assemble(config, data).eval()
+    device = with_room_for(model, device)
+    model.to(device)
     images = torch.zeros(1, data.channels, *data.size, device=device)
     seconds = []
     for _ in range(WARM + PASSES):
@@ -111,7 +116,7 @@ class Trainer:
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
         self.check_validation()
-        model, saved = assemble(config, self.data), newest(run)
+        model, saved = assemble(config, self.data, run.say), newest(run)
         if saved:
             model.load_weights(saved.model)
         elif initial:

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 def evaluate(config: Config) -> None:
     """Leave cases.csv, overlays and the metrics of the trained model."""
-    import torch
-
     from llm4seg.data.prepared import Prepared
+    from llm4seg.device import device_here, same_each_time, with_room_for
     from llm4seg.trained import check_data, load_trained
 
     check_data(config.paths.model, Prepared(config.paths.prepared))
-    device = "cuda" if config.cluster.device != "cpu" and torch.cuda.is_available() else "cpu"
-    leave_evaluation(config, load_trained(config.paths.model, config.paths.llm_used).to(device))
+    model = load_trained(config.paths.model, config.paths.llm_used)
+    device = with_room_for(model, device_here(config.cluster))
+    same_each_time(device)
+    leave_evaluation(config, model.to(device))
 
 
 def leave_evaluation(config: Config, model: "nn.Module") -> None:

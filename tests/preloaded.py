@@ -1,8 +1,9 @@
 """What every process of tests/group.py imports, once for all of them."""
 
+import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import llm4seg.train  # noqa: F401
-from llm4seg.engines.deepspeed import _import
+from llm4seg.engines.deepspeed import import_for
 
-_import()
+import_for(torch.device("cpu"))

@@ -11,7 +11,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.errors import InputError
 
-FULL = ("out of memory", "can't allocate memory", "not enough memory")  # how torch says it, on any device
+FULL = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")  # as torch says it, anywhere
 HOLDS = {  # which tensors a function makes, the innermost one counts
     "build_model": "weights",
     "build_engine": "weights and the optimizer's state",
@@ -42,15 +42,16 @@ class EndForGood(UserCallback):
             raise error
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in FULL)
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in FULL)
 
 
-def out_of_memory(error: RuntimeError) -> InputError:
+def out_of_memory(error: RuntimeError | MemoryError) -> InputError:
     """What filled the memory, and what to do about it."""
     frames = [frame.name for frame in reversed(traceback.extract_tb(error.__traceback__))]
     tensors = next((HOLDS[name] for name in frames if name in HOLDS), "tensors")
-    said = next(line for line in str(error).splitlines() if any(word in line for word in FULL))
+    lines = str(error).splitlines() or ["out of memory"]
+    said = next((line for line in lines if any(word in line for word in FULL)), lines[0])
     return InputError(
         f"the device's memory is full, while making {tensors} ({said}); lower training.batch_size or raise "
         "engine.accumulation, set model.llm.checkpointing: true or engine.precision: bf16 for fewer activations, or "

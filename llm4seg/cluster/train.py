@@ -66,7 +66,7 @@ def worker(order: dict[str, Any]) -> dict[str, Any]:
         return {"left": True}
     except Diverged as error:  # all workers see the same loss, and returning lets the last upload end
         return {"error": str(error)}
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(error) from None
         raise

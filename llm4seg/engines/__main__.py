@@ -10,8 +10,9 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.device import device_here
 from llm4seg.engines.offload import free_memory
-from llm4seg.engines.plan import Sizes, decided, device_here, images_a_worker, llm_config, measure, needs
+from llm4seg.engines.plan import Sizes, decided, images_a_worker, llm_config, measure, needs
 from llm4seg.errors import InputError
 from llm4seg.sections import Engine
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from llm4seg.device import same_each_time
 from llm4seg.engines.batchnorm import synchronise
 from llm4seg.models import Hybrid
 from llm4seg.sections import Engine
@@ -17,6 +18,7 @@ STEP = "step"
 
 def prepare(model: Hybrid, section: Engine, device: torch.device) -> None:
     """Give a model the layout, precision and BatchNorm that training on a device wants. It does not go there yet."""
+    same_each_time(device, tf32=section.precision == "tf32")
     synchronise(model, device)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:

@@ -34,7 +34,9 @@ from llm4seg.optim import build_optimizer, build_schedule
 from llm4seg.run import Run
 
 
-def deepspeed_config(config: Config, found: Sizes, place: Place, world_size: int) -> dict[str, Any]:
+def deepspeed_config(
+    config: Config, found: Sizes, place: Place, world_size: int, device: torch.device
+) -> dict[str, Any]:
     """The dict that DeepSpeed wants, derived from our sections and the model, and never written by hand."""
     engine, batch_size = config.engine, config.training.batch_size
     return {
@@ -42,7 +44,7 @@ def deepspeed_config(config: Config, found: Sizes, place: Place, world_size: int
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": config.optimizer.clip_norm or 0.0,
         "zero_optimization": zero_options(engine.zero, found)
-        | offload_options(found, place, config.cluster.nvme, world_size),
+        | offload_options(found, place, config.cluster.nvme, world_size, device),
         "aio": {"block_size": nvme_block(found, world_size)},
         "zero_allow_untested_optimizer": True,  # SGD
         "zero_force_ds_cpu_optimizer": False,  # the torch optimizer is the same on every device
@@ -64,10 +66,10 @@ def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
     return options
 
 
-def _import() -> Any:
+def import_for(device: torch.device) -> Any:
     """DeepSpeed without its shared-memory op: only `inference_all_reduce` uses it, and it costs a C++ compiler."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # its calls, not ours
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    os.environ["DS_ACCELERATOR"] = device.type  # left to itself, it takes a GPU wherever there is one
     import deepspeed
     import deepspeed.ops
 
@@ -81,7 +83,7 @@ class DeepSpeedEngine:
 
     def __init__(self, model: Hybrid, config: Config, steps: int, run: Run) -> None:
         os.environ.setdefault("LOCAL_RANK", str(run.local_rank))
-        self._deepspeed = _import()
+        self._deepspeed = import_for(run.device)
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
         self._model = model
         prepare(model, config.engine, run.device)
@@ -104,7 +106,7 @@ class DeepSpeedEngine:
         if run.rank == 0:
             for line in remarks(wanted, place, found, run.device, run.world_size):
                 run.say(line)
-        return deepspeed_config(config, found, place, run.world_size)
+        return deepspeed_config(config, found, place, run.world_size, run.device)
 
     def _share_out(self, options: dict[str, Any]) -> None:
         """Partition the parameters from where they are, one by one: the device never holds more than one whole.

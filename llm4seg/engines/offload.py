@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from llm4seg.collectives import agreed
+from llm4seg.device import free_bytes
 from llm4seg.errors import InputError
 from llm4seg.models import Hybrid
 from llm4seg.models.hybrid import LLM
@@ -106,11 +107,6 @@ def nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path | 
     return "nvme"
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; of the host, what can be had without swapping."""
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
-
-
 def free_memory(device: torch.device) -> str:
     """That in words: of a device, and of the host."""
     host = torch.device("cpu")
@@ -122,11 +118,13 @@ def _gb(amount: float) -> str:
     return f"{amount / 1e9:.2f} GB"
 
 
-def offload_options(found: Sizes, place: Place, nvme: Path | None, world_size: int) -> dict[str, Any]:
+def offload_options(
+    found: Sizes, place: Place, nvme: Path | None, world_size: int, device: torch.device
+) -> dict[str, Any]:
     """What DeepSpeed is told of the matrices that move; nothing when nothing moves."""
     if place == "none":
         return {}
-    options: dict[str, Any] = {"device": place, "pin_memory": torch.cuda.is_available()}
+    options: dict[str, Any] = {"device": place, "pin_memory": device.type == "cuda"}
     if place == "cpu":
         return {"offload_param": options}
     assert nvme is not None

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
+from llm4seg.device import device_here
 from llm4seg.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.errors import InputError
 from llm4seg.llm.architecture import final_norm, skeleton
@@ -22,7 +23,7 @@ from llm4seg.llm.sources import open_source
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.losses import build_loss, out_channels
 from llm4seg.models import Hybrid, build_model
-from llm4seg.sections import Cluster, Engine
+from llm4seg.sections import Engine
 
 SLOTS = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
 
@@ -206,11 +207,6 @@ def decided(config: Config, sizes: Sizes, workers: int) -> Engine:
         return config.engine
     place = nearest(sizes.frozen, workers, device_here(config.cluster), config.cluster.nvme)
     return config.engine.model_copy(update={"offload": place})
-
-
-def device_here(section: Cluster) -> torch.device:
-    """What a worker on this machine would train on."""
-    return torch.device("cuda" if torch.cuda.is_available() and section.device != "cpu" else "cpu")
 
 
 def images_a_worker(config: Config, workers: int) -> int | None:

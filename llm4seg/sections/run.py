@@ -85,7 +85,7 @@ class Engine(Section):
     zero: Literal[0, 1, 2, 3]
     offload: Literal["none", "cpu", "nvme", "auto"]
     accumulation: PositiveInt
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     channels_last: bool
     compile: bool
 

@@ -13,6 +13,7 @@ import torch
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
+from llm4seg.device import device_here
 from llm4seg.run import LocalRun, Row, group_of_one
 from llm4seg.sections import Spread
 from llm4seg.statistics import ENOUGH_GROUPS
@@ -107,7 +108,7 @@ class _Timed(LocalRun):
 
 def epoch_seconds(config: Config, arms: Iterable[str]) -> Iterator[tuple[str, float]]:
     """The seconds of each arm's epoch in this process: the second of two, since the first one warms up."""
-    device = torch.device("cuda" if config.cluster.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = device_here(config.cluster)
     with group_of_one(device):
         for arm in arms:
             with tempfile.TemporaryDirectory() as folder:

@@ -204,7 +204,7 @@ def test_the_frozen_llm_layer_is_in_no_checkpoint(config: Config, tmp_path: Path
 def test_deepspeeds_dict_follows_the_sections(config: Config) -> None:
     changes = {"training.batch_size": 16, "engine.accumulation": 2, "engine.zero": 3, "engine.offload": "cpu"}
     found = Sizes(threshold=100, matrices=(90, 200, 300), bytes=2360, together=3, trained=500)
-    derived = deepspeed_config(config.override(changes), found, "cpu", world_size=4)
+    derived = deepspeed_config(config.override(changes), found, "cpu", 4, torch.device("cpu"))
     assert derived["train_micro_batch_size_per_gpu"] == 2
     assert derived["gradient_accumulation_steps"] == 2
     zero = derived["zero_optimization"]

@@ -73,8 +73,15 @@ def test_a_tensor_that_stays_is_smaller_than_what_goes_to_nvme() -> None:
     found = Sizes(threshold=3 * 2**20, matrices=(2**24,), bytes=2**26, together=7, trained=1)
     for workers in (1, 2, 64):
         assert 4 * -(-found.threshold // workers) < nvme_block(found, workers)
-    options = offload_options(found, "nvme", Path("/nvme"), 2)["offload_param"]
+    options = offload_options(found, "nvme", Path("/nvme"), 2, CPU)["offload_param"]
     assert (options["buffer_size"], options["buffer_count"]) == (2**23, 7)
+
+
+def test_only_a_gpu_wants_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is in the machine: a worker may be told to leave its GPU alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pinned = [offload_options(LARGE, "cpu", None, 1, on)["offload_param"]["pin_memory"] for on in (CPU, CUDA)]
+    assert pinned == [False, True]
 
 
 def test_each_process_has_its_own_folder_on_nvme_and_those_of_dead_ones_go(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_a_full_device_is_the_same() -> None:
     assert "(CUDA out of memory. Tried to allocate 2.00 GiB.)" in str(out_of_memory(error))
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")]
+)
+def test_memory_that_others_than_torch_find_full(error: RuntimeError | MemoryError) -> None:
+    assert is_out_of_memory(error)
+    assert "lower training.batch_size" in str(out_of_memory(error))
+
+
 def test_other_errors_are_not_taken_for_it() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 

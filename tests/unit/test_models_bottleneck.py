@@ -14,7 +14,7 @@ from llm4seg.llm.architecture import rotary_embedding, skeleton
 from llm4seg.llm.fill import fill_store
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck import TokenBlock, build_bottleneck
-from llm4seg.models.bottleneck.position import rotation
+from llm4seg.models.bottleneck.position import attention_mask, rotation
 from tests.tiny_llm import model_section, save_llm, section, tiny_llm, tiny_store
 
 CHANNELS = 8
@@ -331,3 +331,12 @@ def test_bfloat16_layers_stay_near_float32(store: LayerStore) -> None:
     assert {p.dtype for p in half.core.parameters()} == {torch.bfloat16}
     assert half(x).dtype == torch.float32
     assert (half(x) - exact(x)).abs().max() < 0.05 * exact(x).abs().max()
+
+
+def test_the_mask_that_hides_nothing_is_of_the_kind_that_cudas_kernels_take() -> None:
+    """The memory-efficient kernel takes a mask only if its entries lie side by side; the others hold all scores."""
+    mask = attention_mask(64, "bidirectional", None, torch.zeros(1))
+    assert mask.shape == (1, 1, 64, 64)
+    assert mask.stride(-1) == 1
+    assert mask.untyped_storage().nbytes() == 64 * 4
+    assert not mask.any()

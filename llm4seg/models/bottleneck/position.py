@@ -18,7 +18,8 @@ def attention_mask(tokens: int, attention: str, window: int | None, like: Tensor
     Always given explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
     """
     if attention == "bidirectional":
-        return like.new_zeros(1, 1, 1, 1).expand(1, 1, tokens, tokens)  # one zero seen everywhere: takes no memory
+        # one row seen everywhere: takes next to no memory, and CUDA's kernels want entries that lie side by side in it
+        return like.new_zeros(1, 1, 1, tokens).expand(1, 1, tokens, tokens)
     return causal_mask(tokens, window, like)
 
 
