@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +37,8 @@ from llm4seg.sections import (
 
 INIT = "training.init_from"
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
+# of these, what no trial can tell: its length is search.epochs, its score is the best epoch's, best.json holds no paths
+UNSEARCHED = ("training.epochs", "training.select", INIT)
 SECTIONS_ALONE = "sections alone"  # to check each section, and not whether they agree
 # environment: what a job on a cluster sets of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
 # `dvc exp run` would take it for a part of the experiment
@@ -100,6 +103,21 @@ class Config(Section):
             raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
         if self.model.backbone in INSTANCE_NORMED and max(size) == stride:
             raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
+        if self.model.bottleneck != "identity":
+            self._check_tokens([side // stride for side in size])
+
+    def _check_tokens(self, grid: list[int]) -> None:
+        """What the block would otherwise say of the first batch, after all the work before that."""
+        pool, most = self.model.llm.pool, self.model.llm.max_tokens
+        if any(side % pool for side in grid):
+            where = f"the grid in the bottleneck, {grid} (data.size, model.backbone)"
+            raise ValueError(f"model.llm.pool: found {pool}, allowed: divisors of {where}")
+        if (tokens := prod(side // pool for side in grid)) > most:
+            shown = " x ".join(str(side // pool) for side in grid)
+            raise ValueError(
+                f"model.llm.max_tokens: found {most}, allowed: at least {tokens}, the {shown} tokens of data.size; "
+                f"or raise model.llm.pool (now {pool})"
+            )
 
     def _workers_can_share_a_batch(self) -> None:
         """A number of workers has equal shares; of a range some have unequal ones, which changes nothing but speed."""
@@ -206,10 +224,23 @@ class Config(Section):
             self.override(changes, SECTIONS_ALONE)  # the rest of the file may be meant for another preset
         for name in self.study.arms:
             self.override(self._arm_changes(name), None if self.study.repeats else SECTIONS_ALONE)
+        self._check_space()
+
+    def _check_space(self) -> None:
+        """Each value makes another training on the same data, whose score tells what the value is worth."""
         for dotted, one in self.search.space.items():
-            where = {parent: allowed[0] for parent, allowed in one.when.items()}
+            _find(self.plain(), dotted)
+            if dotted in UNSEARCHED or not dotted.startswith(tuple(f"{section}." for section in IN_ARMS)):
+                raise InputError(
+                    f"search.space: found {dotted}, allowed: parameters of {', '.join(IN_ARMS)}, but for "
+                    f"{', '.join(UNSEARCHED)}: a trial trains on the data as they are, for search.epochs"
+                )
+            where, made = {parent: allowed[0] for parent, allowed in one.when.items()}, []
             for value in one.extremes:
-                self.override(where | {dotted: value})
+                changed = self.override(where | {dotted: value})
+                if changed in made:
+                    raise InputError(f"search.space.{dotted}: found {value!r} twice, allowed: each value once")
+                made.append(changed)
 
 
 def _job_settings() -> Overrides:

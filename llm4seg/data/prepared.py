@@ -65,6 +65,8 @@ class Prepared:
         self.channels: int = manifest["channels"]
         self.classes: tuple[str, ...] = tuple(manifest["classes"])
         self.size: tuple[int, ...] = tuple(manifest["size"])
+        self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
+        self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
         self.sha256: str = manifest["sha256"]
         self._shard_of = {one["id"]: one.pop("shards") for one in manifest["cases"]}
         self.cases: dict[str, Case] = {one["id"]: Case.parse(one) for one in manifest["cases"]}

@@ -109,6 +109,7 @@ def _manifest(dataset: Dataset, section: Data, channels: int, cases: list[dict[s
         "classes": list(dataset.classes),
         "size": list(section.size),
         "intensity": section.intensity,
+        **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
         "cases": cases,
     }

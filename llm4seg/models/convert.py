@@ -139,8 +139,10 @@ def _filled(config: Config, state: Mapping[str, Tensor], shape: Shape, store: La
 def _described(config: Config, shape: Shape) -> dict[str, Any]:
     """model.json: as for any trained model, with null for what a checkpoint does not say."""
     classes = [None] * max(1, shape.out_channels - 1)
-    data = {"spatial_dims": 2, "channels": shape.in_channels, "classes": classes}
-    description = describe(config, {"name": None, "sha256": None, **data, "size": None})
+    # what the released code feeds its networks; it has pictures of three channels alone
+    intensity = "released" if shape.in_channels == 3 else None
+    data = {"spatial_dims": 2, "channels": shape.in_channels, "classes": classes, "size": None}
+    description = describe(config, {"name": None, "sha256": None, **data, "intensity": intensity, "window": None})
     for name in ("optimizer", "training", "engine"):
         description["config"][name] = dict.fromkeys(description["config"][name])
     # what its logits mean: one channel is a sigmoid's, more are classes with the background first

@@ -28,6 +28,10 @@ def parse_layers(value: Any) -> Any:
         if first > last:
             raise ValueError("must rise")
         return tuple(range(first, last + 1))
+    if isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(one, bool) for one in value)):
+        raise ValueError(
+            "must be a layer's number, a range such as 3-5, or a list of numbers"
+        )  # pydantic takes true for 1
     if isinstance(value, int | str):
         return (int(value) if str(value).isdigit() else value,)
     return value
@@ -72,6 +76,13 @@ class Block(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        twice = sorted({layer for layer in self.layer if self.layer.count(layer) > 1})
+        if twice and (self.weights, self.training) != ("pretrained", "frozen"):
+            # it would be one module in two places: trained as one, and drawn twice
+            raise ValueError(
+                f"layer: found {twice[0]} more than once, allowed: each once, since weights is {self.weights} and "
+                f"training is {self.training}"
+            )
         if self.dtype != "fp32" and self.training == "full":
             raise ValueError(f"dtype: found {self.dtype}, allowed: fp32, since training is full")
         if self.dtype in ("int8", "int4") and self.training != "frozen":

@@ -103,6 +103,8 @@ BAD_VALUES = [
     ("model.llm.attention", "sparse", "found 'sparse'", "'causal' or 'bidirectional'"),
     ("model.llm.layer", "5-3", "found '5-3'", "must rise"),
     ("model.llm.layer", [], "found []", "at least 1"),
+    ("model.llm.layer", True, "found True", "a layer's number, a range such as 3-5, or a list of numbers"),
+    ("model.llm.layer", [3, True], "found [3, True]", "a layer's number"),
     ("model.llm.training", "half", "found 'half'", "'frozen', 'full' or 'lora'"),
     ("model.llm.lora.rank", 0, "found 0", "greater than 0"),
     ("model.llm.adapter.kind", "conv", "found 'conv'", "'linear' or 'bottleneck'"),
@@ -162,6 +164,20 @@ BAD_VALUES = [
     ("model.swin_unetr.heads", [3, 6, 7, 24], "model.swin_unetr:", "heads: found 7, allowed: divisors of that stage"),
     ("model.llm", {**values()["model"]["llm"], "training": "full", "dtype": "bf16"}, "model.llm:", "allowed: fp32"),
     ("model.llm", {**values()["model"]["llm"], "training": "lora", "dtype": "int8"}, "model.llm:", "fp32 or bf16"),
+    ("model.llm", {**values()["model"]["llm"], "layer": [3, 3], "training": "lora"}, "3 more than once", "is lora"),
+    (
+        "model.llm",
+        {**values()["model"]["llm"], "layer": [3, 3], "weights": "random"},
+        "found 3 more than once",
+        "random",
+    ),
+    (
+        "model.llm.pool",
+        3,
+        "model.llm.pool: found 3, allowed: divisors of the grid in",
+        "[8, 8] (data.size, model.backbone)",
+    ),
+    ("model.llm.max_tokens", 63, "model.llm.max_tokens: found 63, allowed: at least 64", "8 x 8"),
     ("engine.offload", "cpu", "engine:", "offload: cpu needs name: deepspeed and zero: 3"),
     # what sections must agree on
     (
@@ -178,8 +194,22 @@ BAD_VALUES = [
     ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
     ("search.space", {"optimizer.lr": [0.1, -1]}, "optimizer.lr: found -1", "greater than 0"),
     ("search.space", {"optimizer.lr": {"uniform": [-1, 1]}}, "optimizer.lr: found -1", "greater than 0"),
-    ("search.space", {"training.epochs": {"uniform": [1, 9]}}, "training.epochs: found", "integer"),
+    ("search.space", {"training.batch_size": {"uniform": [1, 9]}}, "training.batch_size: found", "integer"),
     ("search.space", {"model.llm.layer": {"randint": [-1, 3]}}, "model.llm.layer", "greater than or equal to 0"),
+    ("search.space", {"data.intensity": ["zscore", "unit"]}, "search.space: found data.intensity", "model, optimizer"),
+    ("search.space", {"split.seed": {"randint": [0, 9]}}, "search.space: found split.seed", "training, engine"),
+    ("search.space", {"cluster.workers": [1, 2]}, "search.space: found cluster.workers", "parameters of model"),
+    ("search.space", {"search.epochs": [5, 9]}, "search.space: found search.epochs", "allowed: parameters of model"),
+    ("search.space", {"evaluation.nsd_tolerance": [1, 2]}, "found evaluation.nsd_tolerance", "parameters of model"),
+    ("search.space", {"training.epochs": [5, 20]}, "search.space: found training.epochs", "but for training.epochs"),
+    ("search.space", {"training.init_from": ["a", "b"]}, "search.space: found training.init_from", "parameters of"),
+    ("search.space", {"training": [{}]}, "search.space: found training,", "allowed: parameters of model"),
+    (
+        "search.space",
+        {"model.llm.layer": [7, 3, "7"]},
+        "search.space.model.llm.layer: found '7' twice",
+        "each value once",
+    ),
     ("presets", {"bad": {"engine.zeros": 1}}, "engine.zeros: no such parameter", "did you mean engine.zero"),
     ("presets", {"bad": {"engine.zero": 9}}, "engine.zero: found 9", "0, 1, 2 or 3"),
 ]
@@ -305,7 +335,8 @@ def test_layers_needed(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "layers"), [(7, (7,)), ("7", (7,)), ("3-5", (3, 4, 5)), ([3, 7], (3, 7)), ([9, 1], (9, 1))]
+    ("written", "layers"),
+    [(7, (7,)), ("7", (7,)), ("3-5", (3, 4, 5)), ([3, 7], (3, 7)), ([9, 1], (9, 1)), ([3, 3], (3, 3))],
 )
 def test_layers_are_one_or_a_range_or_a_list(config: Config, written: Any, layers: tuple[int, ...]) -> None:
     assert config.override({"model.llm.layer": written}).model.llm.layer == layers

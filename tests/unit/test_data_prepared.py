@@ -76,6 +76,14 @@ def test_equal_input_gives_equal_bytes_and_any_change_another_digest(tmp_path: P
     assert len({prepared.sha256 for prepared in (one, again, *changed)}) == 5
 
 
+def test_how_intensities_were_normalised_is_written(tmp_path: Path) -> None:
+    """The window where it counts, and only there: another one would change nothing elsewhere."""
+    for intensity, window in {"zscore": None, "window": (-160, 240)}.items():
+        section = SECTION.model_copy(update={"intensity": intensity, "window": (-160, 240)})
+        prepared = write_prepared(dataset([raw("a1"), raw("b1")]), section, tmp_path / intensity)
+        assert (prepared.intensity, prepared.window) == (intensity, window)
+
+
 def test_equal_images_have_equal_hashes(tmp_path: Path) -> None:
     cases = [raw("a1"), raw("a2", image=raw("a1").image), raw("b1", image=raw("a1").image.astype(np.int16))]
     described = write_prepared(dataset(cases), SECTION, tmp_path / "out").cases

@@ -176,12 +176,19 @@ def test_what_the_checkpoint_does_not_say_is_null(work: Workplace) -> None:
         "channels": 1,
         "classes": [None, None, None],
         "size": None,
+        "intensity": None,
+        "window": None,
     }
     training = described["config"]["training"]
     assert training.pop("loss") == "dice_ce"
     assert {*training.values(), *described["config"]["optimizer"].values()} == {None}
     assert described["llm"]["layers"] == [{"layer": LAYER, "sha256": work.store.sha256(LAYER)}]
     assert described["converted"]["from"] == "official.pth"
+
+
+def test_a_converted_network_wants_images_as_the_released_code_makes_them(work: Workplace) -> None:
+    work.convert(released_state(work.store.load(LAYER), channels=3))
+    assert read_json(work.model / "model.json")["data"]["intensity"] == "released"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A trained model on disk: it holds nothing of a frozen LLM, and takes back only the layer that it was trained with."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError
+from llm4seg.files import read_json, write_json
 from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.train import assemble
-from llm4seg.trained import load_trained, save_trained
+from llm4seg.trained import check_data, load_trained, save_trained
 
 
 @pytest.fixture
@@ -22,9 +24,14 @@ def trained(config: Config, tmp_path: Path) -> Config:
     """A config whose `paths.model` holds a model as `train` leaves it, and `paths.llm_used` a store of its own."""
     store = shutil.copytree(config.paths.llm_used, tmp_path / "llm_used")
     config = config.override({"model.llm.norm": True, "paths.llm_used": str(store)})
-    data = Prepared(config.paths.prepared)
-    save_file(assemble(config, data).weights(), tmp_path / "weights.safetensors")
-    save_trained(config.paths.model, tmp_path / "weights.safetensors", config, data)
+    return saved(config)
+
+
+def saved(config: Config) -> Config:
+    """Leave the untrained model of a config as `train` leaves a trained one."""
+    data, weights = Prepared(config.paths.prepared), config.paths.model.with_name("weights.safetensors")
+    save_file(assemble(config, data).weights(), weights)
+    save_trained(config.paths.model, weights, config, data)
     return config
 
 
@@ -98,3 +105,99 @@ def test_a_store_without_the_norm_is_refused_by_name(trained: Config) -> None:
     change_json(trained.paths.llm_used / "config.json", ["norm"], None)
     with pytest.raises(InputError, match=r"trained with the final norm of llama, sha256 \w+; .* has sha256 none"):
         load_trained(trained.paths.model, trained.paths.llm_used)
+
+
+FIRST = {"training.seed": 9}
+ALIKE: dict[str, Any] = {"training.seed": 5}
+DRAWN = {"model.llm.weights": "random"}
+TRAINED = {"model.llm.training": "full"}
+LORA = {"model.llm.training": "lora"}
+
+
+def begun(there: Config, changes: dict[str, Any]) -> tuple[set[str], str]:
+    """Which parts of a model that begins from another one come from there, and what is said of it."""
+    config, data = there.override(changes), Prepared(there.paths.prepared)
+    plain, lines = assemble(config, data).weights(), list[str]()
+    config = config.override({"training.init_from": str(there.paths.model)})
+    weights, theirs = (
+        assemble(config, data, lines.append).weights(),
+        load_file(there.paths.model / "weights.safetensors"),
+    )
+    taken = {name for name, tensor in weights.items() if not torch.equal(tensor, plain[name])}
+    assert all(torch.equal(weights[name], theirs[name]) for name in taken)
+    return {".".join(name.split(".")[:2]) for name in taken if name.startswith("bottleneck.")}, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "taken"),
+    [
+        ({}, ALIKE, {"bottleneck.adapter_in", "bottleneck.adapter_out"}),
+        (TRAINED | DRAWN, ALIKE, {"bottleneck.adapter_in", "bottleneck.adapter_out", "bottleneck.core"}),
+        (LORA, ALIKE, {"bottleneck.adapter_in", "bottleneck.adapter_out", "bottleneck.core"}),
+    ],
+)
+def test_the_same_bottleneck_is_begun_from(
+    config: Config, first: dict[str, Any], then: dict[str, Any], taken: set[str]
+) -> None:
+    parts, line = begun(saved(config.override(FIRST | first)), then)
+    assert parts == taken
+    assert line.endswith("new ones: none")
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "why"),
+    [
+        (TRAINED, ALIKE | {"model.llm.layer": 0}, r"model\.llm\.layer was \[1\]"),
+        (TRAINED, ALIKE | DRAWN, r"model\.llm\.weights was pretrained"),
+        (LORA, ALIKE | TRAINED, r"model\.llm\.training was lora"),
+        ({}, ALIKE | {"model.bottleneck": "mlp"}, r"model\.bottleneck was llm"),
+        (DRAWN, ALIKE, r"its LLM layers were others"),
+    ],
+)
+def test_of_another_bottleneck_nothing_is_taken(
+    config: Config, first: dict[str, Any], then: dict[str, Any], why: str
+) -> None:
+    """A control that begins from an LLM's trained layer would be none."""
+    parts, line = begun(saved(config.override(FIRST | first)), then)
+    assert parts == set()
+    assert re.search(rf"^training\.init_from: took \d+ tensors of .*; new ones: the bottleneck, since {why}", line)
+
+
+def test_of_another_llm_nothing_is_taken(config: Config) -> None:
+    there = saved(config.override(FIRST))
+    change_json(there.paths.model / "model.json", ["llm", "layers"], [{"layer": 1, "sha256": "0" * 64}])
+    assert begun(there, ALIKE)[0] == set()
+
+
+@pytest.mark.parametrize("changes", [DRAWN, {"model.llm.weights": "shuffled", "model.llm.norm": True}, DRAWN | LORA])
+def test_what_is_drawn_again_must_be_what_was_trained_with(config: Config, changes: dict[str, Any]) -> None:
+    """The weights do not hold it, and another transformers may draw other numbers from the same seed."""
+    trained = saved(config.override(changes))
+    assert load_trained(trained.paths.model, trained.paths.llm_used)
+    file = trained.paths.model / "model.json"
+    description = read_json(file)
+    assert list(description["drawn_sha256"]) == ["layer 1", "the final norm"][: 1 + trained.model.llm.norm]
+    change_json(file, ["drawn_sha256", "layer 1"], "0" * 64)
+    message = r"model\.json: trained with layer 1 drawn at random, sha256 0{12}; here the same seed .*transformers \d"
+    with pytest.raises(InputError, match=message):
+        load_trained(trained.paths.model, trained.paths.llm_used)
+    del description["drawn_sha256"]  # as earlier versions left it
+    write_json(file, description)
+    assert load_trained(trained.paths.model, trained.paths.llm_used)
+
+
+def test_images_normalised_otherwise_are_refused(trained: Config, tmp_path: Path) -> None:
+    data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
+    check_data(trained.paths.model, data)
+    change_json(file, ["data", "intensity"], "released")
+    with pytest.raises(InputError, match=r"data\.intensity: found zscore, allowed: released, as the model in "):
+        check_data(trained.paths.model, data)
+    data.intensity, data.window = "window", (-1000, 400)
+    change_json(file, ["data", "intensity"], "window")
+    change_json(file, ["data", "window"], [-160, 240])
+    with pytest.raises(InputError, match=r"data\.window: found \[-1000, 400\], allowed: \[-160, 240\]"):
+        check_data(trained.paths.model, data)
+    description = read_json(file)
+    del description["data"]["intensity"], description["data"]["window"]  # as earlier versions left it
+    write_json(file, description)
+    check_data(trained.paths.model, data)

@@ -9,7 +9,7 @@ from llm4seg.models.bottleneck.block import Activation, TokenBlock
 from llm4seg.models.bottleneck.layers import LLMLayers
 from llm4seg.sections import Model
 
-__all__ = ["TokenBlock", "build_bottleneck"]
+__all__ = ["LLMLayers", "TokenBlock", "build_bottleneck"]
 
 
 def build_bottleneck(section: Model, store: LayerStore | None, channels: int, seed: int) -> nn.Module:

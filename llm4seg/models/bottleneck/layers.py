@@ -19,7 +19,7 @@ from llm4seg.llm.architecture import (
     skeleton,
 )
 from llm4seg.llm.native import Kind
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.llm.supported import check_supported
 from llm4seg.models.bottleneck.lora import add_lora
 from llm4seg.models.bottleneck.position import attention_mask, rotation
@@ -43,11 +43,21 @@ class LLMLayers(nn.Module):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(_decoder_layer(llm, layer, section, store) for layer in section.layer)
             self.norm = _norm(llm, section, store) if section.norm else nn.Identity()
+        self.drawn = self._drawn()
         self.requires_grad_(section.training == "full")
         if section.training == "lora":
             add_lora(self.layers, section.lora)
         quantise(self, section.dtype)
         self.rotary = rotary_embedding(llm)
+
+    def _drawn(self) -> dict[str, str]:
+        """The sha256 of what no weights file holds and no store can give back: it is drawn again at every load."""
+        section = self._section
+        if section.weights == "pretrained" or section.training == "full":
+            return {}
+        named = {f"layer {n}": module for n, module in zip(section.layer, self.layers, strict=True)}
+        named |= {"the final norm": self.norm} if section.norm else {}
+        return {name: tensors_sha256(module.state_dict()) for name, module in named.items()}
 
     def train(self, mode: bool = True) -> "LLMLayers":
         return super().train(mode and self._section.training != "frozen")
