@@ -1,7 +1,7 @@
 """Bring a job's results home: dvc.lock, metrics and outputs, or the experiments of `dvc exp run`.
 
 Needs the bucket alone: the job may still run (then what is finished comes), or its cluster be gone. Nothing that was
-changed here since the job was sent is overwritten. Without a job: list those whose results are in the bucket.
+changed here since the job was sent is overwritten. Without a job: list those that have left something in the bucket.
 """
 
 import argparse
@@ -11,28 +11,46 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.jobs.home import Home
+from infra.jobs.order import NAME
 from infra.jobs.shelf import Shelf
+from llm4seg.errors import InputError
 
 EXAMPLE = "fetch llm4seg-20260131-120000-0a1b2c3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="[CLUSTER] JOB", help="the cluster is not asked, so it may be left out"
+        "words", nargs="*", metavar="[CLUSTER] JOB ...", help="the cluster is not asked, so it may be left out"
     )
 
 
 def run(options: argparse.Namespace) -> None:
     shelf = Shelf.of(Path.cwd())
-    if options.words:
-        Home(Path.cwd(), shelf).fetch(options.words[-1], options.dry_run)
-    else:
+    for job in _jobs(options.words):
+        Home(Path.cwd(), shelf).fetch(job, options.dry_run)
+    if not options.words:
         _list(shelf)
+
+
+def _jobs(words: list[str]) -> list[str]:
+    """All words but a cluster before them. Raises InputError for what else is no job, before any is fetched."""
+    cluster = len(words) > 1 and not NAME.fullmatch(words[0])
+    jobs = words[1:] if cluster else words
+    if others := [word for word in jobs if not NAME.fullmatch(word)]:
+        raise InputError(f"found {others[0]}, allowed: names of jobs; `python -m infra fetch` lists them")
+    return jobs
 
 
 def _list(shelf: Shelf) -> None:
     table = Table("job", "state", "at", "by", "command")
     for job in shelf.jobs():
-        result = shelf.result(job)
-        table.add_row(job, result["state"], result["at"], result["user"], " ".join(result["command"]))
+        table.add_row(job, *_about(shelf, job))
     Console().print(table)
+
+
+def _about(shelf: Shelf, job: str) -> tuple[str, ...]:
+    """The rest of its row; a job that was killed early has left no result, and no word of this."""
+    result = shelf.result_if_any(job)
+    if result is None:
+        return ("?",) * 4
+    return result["state"], result["at"], result["user"], " ".join(result["command"])

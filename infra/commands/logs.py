@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> None:
     cluster, job = options.cluster, options.job
     if job is None and NAME.fullmatch(cluster):
         cluster, job = remembered(Path.cwd(), options.cluster), options.cluster
+    if job is None and options.stop:
+        raise InputError("--stop: found no job, allowed: with the name of the job that is to stop")
     if job is None:
         launcher(cluster).logs(options.dry_run)
     elif options.dry_run:

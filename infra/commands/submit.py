@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from infra.jobs.client import jobs_of, send
+from infra.jobs.order import Order
 from infra.jobs.outbox import Outbox, parse_settings
 from infra.jobs.watch import remember, watch
 from infra.launchers import add_cluster, launcher
@@ -39,12 +40,19 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         call(push, dry_run=True)
         return
-    with outbox.packed(order) as folder, jobs_of(options.cluster) as client:
+    with outbox.packed(order) as folder:
         call(push)
-        send(client, order, folder)
-    launcher(options.cluster).submitted(order.job)
-    outbox.keep(order)
-    remember(outbox.folder, order.job, options.cluster)
-    print(f"sent as {order.job}", file=sys.stderr)
+        _send(outbox, order, folder, options.cluster)
     if not options.detach:
         watch(options.cluster, order.job)
+
+
+def _send(outbox: Outbox, order: Order, folder: Path, cluster: str) -> None:
+    """The job's name is shown and remembered first: from the first byte on it may run, whatever happens here."""
+    with jobs_of(cluster) as client:
+        print(f"job {order.job}", file=sys.stderr)
+        outbox.keep(order)
+        remember(outbox.folder, order.job, cluster)
+        send(client, order, folder)
+    print(f"sent as {order.job}", file=sys.stderr)
+    launcher(cluster).submitted(order.job)

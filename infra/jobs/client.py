@@ -9,16 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from infra.jobs.connection import connected
+from infra.jobs.connection import LOST, connected
 from infra.jobs.order import Order
 from infra.launchers import launcher
 from llm4seg.errors import InputError
 
 STOP_SECONDS = 600  # from SIGTERM to SIGKILL: to save a checkpoint and what is finished
 RETRIES, PAUSE = 10, 1.0  # seconds
-LOST = (InputError, RuntimeError, OSError, aiohttp.ClientError)
 
 
 @contextmanager
@@ -46,7 +43,9 @@ def find(client: Any, job: str) -> Any:
     """Ray's details of a job. Raises InputError naming those there are."""
     try:
         return client.get_job_info(job)
-    except RuntimeError:
+    except RuntimeError as error:
+        if "status code 404" not in str(error):
+            raise
         others = [one.submission_id for one in client.list_jobs() if one.submission_id]
         known = f"there are {', '.join(others[-3:])}" if others else "it has run none"
         raise InputError(f"{job}: no such job on this cluster; {known}") from None
@@ -58,25 +57,29 @@ class Follower:
     def __init__(self, cluster: str, job: str) -> None:
         self._cluster, self._job = cluster, job
         self._shown = 0  # characters
+        self._known = False  # whether the cluster has the job: from then on, all that fails is the connection
 
     def follow(self) -> Any:
         """From the log's beginning to its end, whenever that is; returns Ray's details of the job then."""
-        failures = 0
-        while True:
+        failures, why = 0, "it ends at once"
+        while failures <= RETRIES:
             before = self._shown
-            with contextlib.suppress(*LOST) if before else contextlib.nullcontext(), jobs_of(self._cluster) as client:
-                details = self._to_the_end(client)
+            try:
+                with jobs_of(self._cluster) as client:
+                    details = self._to_the_end(client)
                 if details.status.is_terminal():
                     return details
+            except (InputError, *LOST) as error:
+                if not self._known:
+                    raise
+                why = str(error)
             failures = 0 if self._shown > before else failures + 1
-            if failures > RETRIES:
-                raise InputError(
-                    f"{self._cluster}: the connection was lost and does not come back; {self._job} goes on"
-                )
             time.sleep(PAUSE)
+        raise InputError(f"{self._job} may go on, but the connection was lost and does not come back: {why}")
 
     def _to_the_end(self, client: Any) -> Any:
         find(client, self._job)
+        self._known = True
         with contextlib.suppress(*LOST):
             asyncio.run(self._print(client))
         return client.get_job_info(self._job)

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiohttp
+
 from llm4seg.errors import InputError
 
 TALKATIVE = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
 RAYS_OWN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray would take either for any address given
+LOST = (RuntimeError, OSError, aiohttp.ClientError)  # what Ray's client raises for refusals and broken connections
 
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Lend Ray's client. Raises InputError when nobody answers there, or the token is refused."""
+    """Lend Ray's client. Raises InputError when nobody answers there or any more, or a request is refused."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -27,6 +30,14 @@ def connected(address: str) -> Iterator[Any]:
             raise InputError(f"{address}: {' '.join(str(error).split())}") from None
         except ConnectionError:
             raise InputError(f"{address}: no Ray dashboard answers there") from None
+        except LOST as error:
+            raise InputError(f"{address}: Ray's dashboard: {_ends_of(str(error))}") from None
+
+
+def _ends_of(text: str) -> str:
+    """First and last line: a refusal may hold a traceback of the server's."""
+    first, *rest = text.strip().splitlines() or ["no answer"]
+    return f"{first} ... {rest[-1].strip()}" if rest else first
 
 
 @contextmanager

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from infra.jobs.git import git, git_bytes, lines
+from infra.jobs.order import EXPERIMENT
 from infra.jobs.outbox import KEPT
+from infra.jobs.refusals import explained
 from infra.jobs.save import EXPERIMENTS, RESULT_REF
 from infra.jobs.shelf import BUNDLE, RUNNING, Shelf
 from infra.jobs.tree import some
-from infra.jobs.workspace import workspace
+from infra.jobs.workspace import remote, workspace
 from infra.shell import call
 from llm4seg.errors import InputError
 from llm4seg.files import replacing
@@ -40,11 +42,7 @@ class Home:
             if experiments:
                 self._take_experiments(bundle, experiments, dry_run)
             else:
-                git(self._folder, "fetch", "--quiet", os.fspath(bundle), f"+{RESULT_REF}:{RESULT_REF}")
-                try:
-                    self._take_files(result["shipped"], dry_run)
-                finally:
-                    git(self._folder, "update-ref", "-d", RESULT_REF)
+                self._take_result(bundle, result, dry_run)
         if not dry_run and result["state"] != RUNNING:
             git(self._folder, "update-ref", "-d", f"{KEPT}/{job}")
 
@@ -63,9 +61,30 @@ class Home:
             print(f"would bring experiments: {names}")
             return
         git(self._folder, "fetch", "--quiet", os.fspath(bundle), *(f"{ref}:{ref}" for ref in refs))
-        with workspace(self._folder) as repository:
-            repository.fetch(revs=[git(self._folder, "rev-parse", ref) for ref in refs], workspace=False)
+        self._fill_cache(refs)
         print(f"experiments: {names}; `dvc exp show` lists them, `dvc exp apply NAME` brings one to the workspace")
+
+    def _take_result(self, bundle: Path, result: dict[str, Any], dry_run: bool) -> None:
+        """Files and outputs; of experiments, whose files are to stay apart from those here, outputs alone."""
+        git(self._folder, "fetch", "--quiet", os.fspath(bundle), f"+{RESULT_REF}:{RESULT_REF}")
+        try:
+            if result["command"][: len(EXPERIMENT)] == EXPERIMENT:
+                self._take_outputs(result["state"], dry_run)
+            else:
+                self._take_files(result["shipped"], dry_run)
+        finally:
+            git(self._folder, "update-ref", "-d", RESULT_REF)
+
+    def _take_outputs(self, state: str, dry_run: bool) -> None:
+        """Those of finished stages, into DVC's cache: an experiment is there only when all of them are."""
+        print(f"no experiment {'yet' if state == RUNNING else 'of it'}; files here stay as they are")
+        if not dry_run:
+            self._fill_cache([RESULT_REF])
+        print(f"outputs of finished stages {'would be' if dry_run else 'are'} in DVC's cache")
+
+    def _fill_cache(self, refs: list[str]) -> None:
+        with workspace(self._folder) as repository, explained(remote(repository)["url"].partition("://")[2]):
+            repository.fetch(revs=[git(self._folder, "rev-parse", ref) for ref in refs], workspace=False)
 
     def _take_files(self, shipped: str, dry_run: bool) -> None:
         """Every file that the job changed, unless it was changed here; then the outputs that dvc.lock names."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from llm4seg.config import JOB_SETTINGS
 
+EXPERIMENT = ["dvc", "exp", "run"]  # what comes home as an experiment, and changes no file here
 NAME = re.compile(r"[a-z0-9_.-]+-\d{8}-\d{6}-[0-9a-f]{7}")
 
 

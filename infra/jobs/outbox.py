@@ -20,6 +20,7 @@ import yaml
 from infra.jobs import enter
 from infra.jobs.git import git, lines
 from infra.jobs.order import Order
+from infra.jobs.refusals import explained_by_dvc
 from infra.jobs.tree import Tree, pack, some, tree, untracked
 from infra.jobs.workspace import read_but_not_sent, remote, uncached, workspace
 from llm4seg.config import Config
@@ -54,7 +55,7 @@ class Outbox:
     @classmethod
     def open(cls, folder: Path, include_changes: bool) -> "Outbox":
         """Raises InputError naming what a job would not get: changes, files that stages read, a remote."""
-        with workspace(folder) as repository:
+        with explained_by_dvc(), workspace(folder) as repository:
             sent, place = tree(folder, include_changes), remote(repository)
             outs = uncached(repository)
             missing = [name for name in untracked(folder) if name not in outs]

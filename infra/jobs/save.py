@@ -16,8 +16,10 @@ from typing import Any
 
 from infra.jobs.git import git, lines
 from infra.jobs.order import Order
+from infra.jobs.refusals import patient, refusals
 from infra.jobs.shelf import BUNDLE, LOG, RESULT, RUNNING, Shelf
 from infra.jobs.workspace import uncached, workspace
+from llm4seg.errors import InputError
 from llm4seg.files import sha256_file
 
 LOCK = "dvc.lock"
@@ -26,7 +28,7 @@ INTERNAL = ("exec", "stash", "celery")  # of DVC's refs below refs/exps, those t
 LOG_BYTES = 5_000_000
 SHELL = """#!/bin/sh
 # DVC runs each stage's command through this
-(cd {tree} && exec {python} -m infra.jobs.save {folder}) && SHELL=/bin/sh exec /bin/sh "$@"
+(cd {tree} && exec {python} -m infra.jobs.save {folder}); SHELL=/bin/sh exec /bin/sh "$@"
 """
 
 
@@ -105,12 +107,11 @@ class Job:
 
 def main() -> None:
     """Save before a stage begins. Where that fails, the stage runs all the same: its end will try again."""
-    from dvc.exceptions import DvcException
-
     job = Job(Path(sys.argv[1]))
+    expected: tuple[type[Exception], ...] = (InputError, *refusals())
     try:
-        job.save(RUNNING)
-    except (DvcException, OSError) as error:
+        patient(job.save)(RUNNING)
+    except expected as error:
         print(f"{job.order.job}: what is finished is not in the DVC remote yet: {error}", file=sys.stderr)
 
 

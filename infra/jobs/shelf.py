@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from infra.jobs.refusals import explained, explained_by_dvc
 from infra.jobs.workspace import workspace
 from llm4seg.errors import InputError
 
@@ -20,8 +21,8 @@ class Shelf:
 
     @classmethod
     def of(cls, folder: Path) -> "Shelf":
-        """That of a checkout."""
-        with workspace(folder) as repository:
+        """That of a checkout. Raises InputError, as reading from it does."""
+        with explained_by_dvc(), workspace(folder) as repository:
             return cls(repository.cloud.get_remote())
 
     def write(self, job: str, name: str, content: bytes) -> None:
@@ -29,10 +30,9 @@ class Shelf:
         self._files.pipe_file(f"{self._path}/{job}/{name}", content)
 
     def read(self, job: str, name: str) -> bytes:
-        try:
-            content: bytes = self._files.cat_file(f"{self._path}/{job}/{name}")
-        except FileNotFoundError:
-            raise InputError(f"{job}: {self._path} has no {name} of it; {self._known()}") from None
+        content = self._read(job, name)
+        if content is None:
+            raise InputError(f"{job}: {self._path} has no {name} of it; {self._known()}")
         return content
 
     def result(self, job: str) -> dict[str, Any]:
@@ -40,17 +40,31 @@ class Shelf:
         found: dict[str, Any] = json.loads(self.read(job, RESULT))
         return found
 
+    def result_if_any(self, job: str) -> dict[str, Any] | None:
+        """The same; None of a job that was killed before it could leave it."""
+        content = self._read(job, RESULT)
+        return None if content is None else json.loads(content)
+
     def has_ended(self, job: str) -> bool:
         """Whether a job has left its last word; one that was killed has not."""
-        known = self._files.exists(f"{self._path}/{job}/{RESULT}")
-        return known and self.result(job)["state"] != RUNNING
+        result = self.result_if_any(job)
+        return result is not None and result["state"] != RUNNING
+
+    def _read(self, job: str, name: str) -> bytes | None:
+        with explained(self._path):
+            try:
+                content: bytes = self._files.cat_file(f"{self._path}/{job}/{name}")
+            except FileNotFoundError:
+                return None
+        return content
 
     def jobs(self) -> list[str]:
         """All jobs, the newest last."""
-        try:
-            found = self._files.ls(self._path, detail=False, refresh=True)
-        except FileNotFoundError:
-            return []
+        with explained(self._path):
+            try:
+                found = self._files.ls(self._path, detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
         return sorted((path.rstrip("/").rpartition("/")[2] for path in found), key=lambda job: job.split("-")[-3:])
 
     def _known(self) -> str:

@@ -5,12 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import tenacity
-
+from infra.jobs.order import EXPERIMENT
+from infra.jobs.refusals import patient
 from infra.jobs.save import Job
 from infra.jobs.shelf import RUNNING
 from infra.jobs.workspace import in_remote, made_by_hand, read_in_part, unrecorded, workspace
@@ -18,8 +17,7 @@ from infra.jobs.workspace import in_remote, made_by_hand, read_in_part, unrecord
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]
 PULLING = ("--pull", "--allow-missing")  # what is up to date is not run, nor fetched unless a stage that runs reads it
-REPRO = (["dvc", "repro"], ["dvc", "exp", "run"])
-PATIENCE = 300  # seconds
+REPRO = (["dvc", "repro"], EXPERIMENT)
 
 
 class Work:
@@ -32,7 +30,7 @@ class Work:
         """The command's exit code, or that of what failed before it."""
         signal.signal(signal.SIGTERM, self._stop)
         self._configure()
-        self._job.save(RUNNING)
+        patient(self._job.save)(RUNNING)
         code = 1
         try:
             code = self._pull() or self._command()
@@ -108,18 +106,6 @@ def with_pull(command: list[str]) -> list[str]:
     missing = [option for option in PULLING if option not in command]
     words = 3 if command[1] == "exp" else 2
     return [*command[:words], *missing, *command[words:]]
-
-
-def patient(save: Callable[..., None]) -> Callable[..., None]:
-    """Try again while the network or the storage refuses; it would be a pity."""
-    from dvc.exceptions import DvcException
-
-    return tenacity.retry(
-        retry=tenacity.retry_if_exception_type((DvcException, OSError)),
-        wait=tenacity.wait_exponential(multiplier=0.5, max=15),
-        stop=tenacity.stop_after_delay(PATIENCE),
-        reraise=True,
-    )(save)
 
 
 def main() -> None:

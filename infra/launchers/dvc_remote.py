@@ -1,26 +1,25 @@
 """Where this checkout keeps its data: the bucket and the prefix of its DVC remote, which clusters may use."""
 
-import re
-import subprocess
-import sys
+from pathlib import Path
 
+from infra.jobs.refusals import explained_by_dvc
+from infra.jobs.workspace import remote, workspace
+from infra.storage.place import Place
 from llm4seg.errors import InputError
 
-URL = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[^/]+)/(?P<prefix>.+)/dvc/?")
+
+def bucket_and_prefix() -> tuple[str, str]:
+    """Of the remote's url, s3://BUCKET/PREFIX/dvc. Raises InputError."""
+    with explained_by_dvc(), workspace(Path.cwd()) as repository:
+        url = remote(repository)["url"].rstrip("/")
+    try:
+        place = Place.parse(url.removesuffix("/dvc"))
+    except InputError as error:
+        raise _not_ours(str(error)) from None
+    if not url.endswith("/dvc"):
+        raise _not_ours(f"found {url!r}, allowed: s3://BUCKET/PREFIX/dvc")
+    return place.bucket, place.prefix
 
 
-def bucket_and_prefix(scheme: str = "s3") -> tuple[str, str]:
-    """Of the remote's url, SCHEME://BUCKET/PREFIX/dvc. Raises InputError."""
-    name = _dvc_config("core.remote")
-    url = _dvc_config(f"remote.{name}.url") if name else ""
-    match = URL.fullmatch(url)
-    if match is None or match["scheme"] != scheme:
-        how = f"`python -m infra storage {scheme}://BUCKET/PREFIX` sets it"
-        raise InputError(f"the DVC remote: found {url or 'none'}, allowed: {scheme}://BUCKET/PREFIX/dvc; {how}")
-    return match["bucket"], match["prefix"]
-
-
-def _dvc_config(option: str) -> str:
-    """An option's value, empty where it is not set."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "config", option], capture_output=True, text=True)
-    return done.stdout.strip()
+def _not_ours(why: str) -> InputError:
+    return InputError(f"the DVC remote: {why}; `python -m infra storage s3://BUCKET/PREFIX` sets it")

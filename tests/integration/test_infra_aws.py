@@ -344,5 +344,6 @@ def test_without_a_remote_nothing_starts(laptop: Laptop) -> None:
     config.write_text("[core]\n    no_scm = True\n")
     told = laptop.infra("up", "infra/aws.yaml", "--ssh-from", HERE, code=1)
     config.write_text(before)
-    assert "the DVC remote: found none, allowed: s3://BUCKET/PREFIX/dvc" in told
+    assert "DVC has no default remote" in told
+    assert "`python -m infra storage s3://BUCKET/PREFIX`" in told
     assert not [node for node in laptop.instances() if tags(node).get("ray-cluster-name") == NAME], "something started"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from infra.jobs import home
 from infra.jobs.enter import unpack
 from infra.jobs.git import git, lines
 from infra.jobs.home import Home
@@ -172,6 +174,10 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     with pytest.raises(InputError, match=r"raw/1.png: read by a stage, and neither in git nor in DVC"):
         Outbox.open(checkout, include_changes=False)
     (checkout / "raw" / "1.png").unlink()
+    (checkout / "dvc.yaml").write_text("stages:\n  make: [\n")
+    with pytest.raises(InputError, match=r"^DVC: unable to read: '.*dvc.yaml', .*; `dvc status` shows where$"):
+        Outbox.open(checkout, include_changes=True)
+    git(checkout, "checkout", "--quiet", "dvc.yaml")
     outbox = Outbox.open(checkout, include_changes=False)
     assert outbox.remote["url"] == "s3://b/p/dvc"
     assert "secret_access_key" not in outbox.remote
@@ -202,7 +208,9 @@ def shelf(tmp_path: Path) -> Shelf:
     )
 
 
-def leave(checkout: Path, shelf: Shelf, tmp_path: Path, changes: dict[str, str | None]) -> str:
+def leave(
+    checkout: Path, shelf: Shelf, tmp_path: Path, changes: dict[str, str | None], command: str = "dvc repro"
+) -> str:
     """What a job leaves that changed some files of a checkout's commit."""
     sent = tree(checkout, include_changes=False)
     pack(checkout, sent, tmp_path / "tree.bundle")
@@ -215,7 +223,8 @@ def leave(checkout: Path, shelf: Shelf, tmp_path: Path, changes: dict[str, str |
     git(there, "update-ref", "refs/infra/result", commit)
     git(there, "bundle", "create", "--quiet", str(tmp_path / BUNDLE), "refs/infra/result", f"^{sent.head}")
     job = "p-20260101-000000-0123456"
-    about = {"state": "succeeded", "at": "now", "command": ["dvc", "repro"], "head": sent.head, "shipped": sent.shipped}
+    about = {"state": "succeeded", "at": "now", "command": command.split()}
+    about |= {"head": sent.head, "shipped": sent.shipped}
     shelf.write(job, RESULT, json.dumps(about).encode())
     shelf.write(job, BUNDLE, (tmp_path / BUNDLE).read_bytes())
     return job
@@ -238,6 +247,31 @@ def test_results_come_home(checkout: Path, shelf: Shelf, tmp_path: Path) -> None
     assert not (checkout / "b").exists()
     assert lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
     Home(checkout, shelf).fetch(job, dry_run=False)  # again: nothing to bring
+
+
+def test_an_experiment_that_did_not_end_changes_no_file(
+    checkout: Path,
+    shelf: Shelf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without an experiment, its bundle has every file that it changed, parameters too."""
+    job = leave(checkout, shelf, tmp_path, {"a": "theirs\n", "c": "new\n"}, "dvc exp run -S a=1")
+    fetched: list[str] = []
+
+    class Repository:
+        def fetch(self, revs: list[str], workspace: bool) -> None:
+            fetched.extend(git(checkout, "show", f"{rev}:a") for rev in revs)
+
+    monkeypatch.setattr(home, "workspace", lambda folder: nullcontext(Repository()))
+    monkeypatch.setattr(home, "remote", lambda repository: {"url": "s3://b/p/dvc"})
+    for dry_run in (True, False):
+        Home(checkout, shelf).fetch(job, dry_run)
+        assert "no experiment" in capsys.readouterr().out
+        assert git(checkout, "status", "--porcelain") == ""
+        assert fetched == ([] if dry_run else ["theirs"])
+    assert lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
 
 
 def test_what_was_changed_here_is_not_overwritten(checkout: Path, shelf: Shelf, tmp_path: Path) -> None:
