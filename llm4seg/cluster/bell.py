@@ -11,6 +11,8 @@ from typing import Any, Self
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from llm4seg.errors import Left
+
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
     """Where an actor lives no shorter than the one who started it."""
@@ -20,11 +22,15 @@ def on_this_node() -> NodeAffinitySchedulingStrategy:
 class _Tower:
     def __init__(self) -> None:
         self._rung: set[int] = set()
+        self._listened: set[int] = set()
 
-    def ring(self, number: int) -> None:
+    def ring(self, number: int) -> bool:
+        """Whether anybody has ever listened."""
         self._rung.add(number)
+        return number in self._listened
 
     def has_rung(self, number: int) -> bool:
+        self._listened.add(number)
         return number in self._rung
 
 
@@ -41,8 +47,9 @@ class Bell:
         other._number += 1
         return other
 
-    def ring(self) -> None:
-        ray.get(self._tower.ring.remote(self._number))
+    def ring(self) -> bool:
+        """Whether a worker may hear it: one has listened before."""
+        return bool(ray.get(self._tower.ring.remote(self._number)))
 
     def has_rung(self) -> bool:
         return bool(ray.get(self._tower.has_rung.remote(self._number)))
@@ -50,15 +57,26 @@ class Bell:
 
 @contextmanager
 def rung_by_sigterm(bell: Bell) -> Iterator[None]:
-    """Let SIGTERM ring the bell instead of ending this process. In another thread than the main one: do nothing."""
+    """Let SIGTERM ring the bell instead of ending this process. In another thread than the main one: do nothing.
+
+    Where nobody hears it, since no worker has begun yet, it raises Left; and so does a second SIGTERM.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    main, rung = threading.get_ident(), threading.Event()
 
-    def ring(signum: int, frame: FrameType | None) -> None:
-        threading.Thread(target=bell.ring, daemon=True).start()  # a handler must not wait for Ray
+    def ring() -> None:
+        if not bell.ring():
+            signal.pthread_kill(main, signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, ring)
+    def heed(signum: int, frame: FrameType | None) -> None:
+        if rung.is_set():
+            raise Left("it did not wait for its workers; run it again to go on from the last checkpoint")
+        rung.set()
+        threading.Thread(target=ring, daemon=True).start()  # a handler must not wait for Ray
+
+    before = signal.signal(signal.SIGTERM, heed)
     try:
         yield
     finally:

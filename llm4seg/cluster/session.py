@@ -1,7 +1,8 @@
 """A connection to Ray: this machine as a cluster of its own, or one that is running already."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,33 +40,75 @@ def ray_session(section: Cluster) -> Iterator[None]:
     except ConnectionError as error:
         raise InputError(f"cluster.address: found {section.address!r}, where no Ray cluster answers: {error}") from None
     try:
+        if section.address is not None:
+            print(where(section), file=sys.stderr, flush=True)
         yield
     finally:
         ray.shutdown()
         sweep()
 
 
-def uses_gpu(section: Cluster) -> bool:
-    """Whether workers train on GPUs: as told, or when the cluster has one for each of the fewest."""
-    import ray
+def where(section: Cluster) -> str:
+    """On what a cluster's workers will train, in words."""
+    there, needed = _gpus(section), section.fewest * section.gpus_per_worker
+    if not uses_gpu(section):
+        return f"cluster: workers train on CPUs; it has {there:g} GPUs, and cluster.device is {section.device}"
+    missing = f", {there:g} are there and nodes with more are waited for" if there < needed else ""
+    return f"cluster: workers train on GPUs; {needed:g} are asked for{missing}"
 
-    gpus = ray.cluster_resources().get("GPU", 0)
-    needed = section.fewest * section.gpus_per_worker
-    if section.device == "cuda" and gpus < needed:
+
+def uses_gpu(section: Cluster) -> bool:
+    """Whether workers train on GPUs: as told, or when there is one for each of the fewest.
+
+    A cluster that is told so is believed: nodes with GPUs may come only when somebody asks for them.
+    """
+    there, needed = _gpus(section), section.fewest * section.gpus_per_worker
+    if section.device == "cuda" and there < needed and section.address is None:
         raise InputError(
-            f"cluster.device: found cuda, but the cluster has {gpus:g} GPUs for cluster.workers = {section.fewest}"
+            f"cluster.device: found cuda, but this machine has {there:g} GPUs for cluster.workers = {section.fewest}"
         )
-    return section.device != "cpu" and gpus >= needed
+    return section.device == "cuda" or (section.device == "auto" and there >= needed)
+
+
+def _gpus(section: Cluster) -> float:
+    """How many GPUs there are; on this machine, only if torch can use them."""
+    import ray
+    import torch
+
+    usable = section.address is not None or torch.backends.cuda.is_built()
+    return float(ray.cluster_resources().get("GPU", 0)) if usable else 0
 
 
 def cpus_per_worker(section: Cluster) -> int:
-    """CPU cores that each worker asks for: as told, or the cluster's, shared out."""
+    """CPU cores that each worker asks for: as told, or its share of a node's.
+
+    Raises InputError where so many workers have no room and no more nodes are to be expected.
+    """
     import ray
 
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    share = section.cpus_per_worker or max(1, cores // section.most)
-    if share * section.fewest > cores:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = section.gpus_per_worker if uses_gpu(section) else 0.0
+    share = section.cpus_per_worker or fair_share(nodes, section.most, gpus)
+    to_come = section.address is not None and gpus > 0  # see `uses_gpu`
+    if not to_come and room(nodes, share, gpus) < section.fewest:
+        cores = int(sum(node.get("CPU", 0) for node in nodes))
         raise InputError(
             f"cluster.workers: found {section.fewest} x {share} CPU cores, allowed: the cluster's {cores} in all"
         )
     return share
+
+
+def fair_share(nodes: Sequence[Mapping[str, float]], workers: int, gpus: float) -> int:
+    """The most CPU cores for each of so many workers such that all have room; 1 where they have none at all."""
+    most = int(max((node.get("CPU", 0) for node in nodes), default=1))
+    return next((share for share in range(most, 1, -1) if room(nodes, share, gpus) >= workers), 1)
+
+
+def room(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: float) -> int:
+    """How many workers of so many CPU cores and GPUs there is room for: each is on one node."""
+
+    def on(node: Mapping[str, float]) -> int:
+        by_cpu = node.get("CPU", 0) // cpus
+        return int(min(by_cpu, node.get("GPU", 0) // gpus) if gpus else by_cpu)
+
+    return sum(map(on, nodes))

@@ -1,8 +1,10 @@
 """A Ray session on this machine lets in nobody but its owner, and listens for browsers on this machine alone."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -11,8 +13,10 @@ import psutil
 import pytest
 import ray
 
+from llm4seg.cluster.bell import Bell, rung_by_sigterm
 from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
+from llm4seg.errors import Left
 
 VISITOR = """
 import sys, ray
@@ -56,3 +60,23 @@ def test_the_dashboard_listens_on_this_machine_alone(session: None) -> None:
     assert host == "127.0.0.1"
     listening = [one.laddr for one in psutil.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert {address.ip for address in listening if address.port == int(port)} == {"127.0.0.1"}
+
+
+def ask_to_leave(seconds: float = 30) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(seconds)
+
+
+def test_sigterm_is_not_kept_waiting_by_workers_that_have_not_begun(session: None) -> None:
+    with rung_by_sigterm(Bell()), pytest.raises(Left, match="did not wait for its workers"):
+        ask_to_leave()
+
+
+def test_sigterm_waits_for_workers_that_listen_unless_it_comes_twice(session: None) -> None:
+    bell = Bell()
+    assert not bell.has_rung()
+    with rung_by_sigterm(bell):
+        ask_to_leave(3)
+        assert bell.has_rung()
+        with pytest.raises(Left):
+            ask_to_leave()
