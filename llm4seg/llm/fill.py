@@ -1,7 +1,9 @@
 """From an LLM's source to a filled layer store."""
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,28 +18,31 @@ from llm4seg.files import read_json, replacing, write_json
 from llm4seg.llm.architecture import check_finite, check_tensors, skeleton
 from llm4seg.llm.renamed import as_built
 from llm4seg.llm.sources import Source, check_layers, open_source
-from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, tensors_sha256
+from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, read_verified, tensors_sha256
 from llm4seg.llm.supported import check_supported
 from llm4seg.sections import LLM
 
+# what a file system that knows no links says of one; EPERM: exFAT, among others
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 IDENTITY = ("source", "revision", "licence", "architecture")  # what a layer's own file says, beside its sha256
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the store has already of the LLM that is wanted now."""
+    """What the store has already of the LLM that is wanted now, undamaged."""
 
     layers: dict[int, str] = field(default_factory=dict)  # layer: sha256 of its tensors
     norm: str | None = None
     certain: bool = False  # the source cannot have changed since
-    current: bool = False  # all that config.json says of the source is true still
+    current: bool = False  # all that config.json says of the source and of the files is true still
 
 
 def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -> LayerStore:
     """Make `folder` a layer store that holds `layers` of the LLM that `section` names, whole or not at all.
 
-    Layers already there stay if they are of the same source; another source replaces them all. Where it is not certain
-    that the source is still the same, because its place says nothing of that, those there are read again and compared.
+    Layers already there stay if they are undamaged and of the same source; another source replaces them all. Where it is
+    not certain that the source is still the same, because its place says nothing of that, those there are read again
+    and compared.
     Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256` says, and for
     tensors that the architecture lacks.
     """
@@ -58,10 +63,20 @@ def select_layers(store: LayerStore, layers: Sequence[int], folder: Path) -> Lay
     with replacing(folder) as partial:
         partial.mkdir()
         for path in [*(store.path(layer) for layer in layers), *([store.norm_path] if store.norm_sha256 else [])]:
-            os.link(path, partial / path.name)
+            _take(path, partial / path.name)
         described = read_json(store.folder / CONFIG)
         write_json(partial / CONFIG, described | _listed({n: store.sha256(n) for n in layers}, store.norm_sha256))
     return LayerStore(folder)
+
+
+def _take(path: Path, new: Path) -> None:
+    """The same file under another name; a copy where the file system has no links, or not from there to here."""
+    try:
+        os.link(path, new)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(path, new)
 
 
 def _listed(layers: Mapping[int, str], norm: str | None) -> dict[str, Any]:
@@ -82,16 +97,36 @@ def _describe(source: Source) -> dict[str, Any]:
 
 def _held(folder: Path, source: Source) -> Held:
     """What the store has, if what it says of its source is what is wanted now."""
-    present, described = (read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}), _describe(source)
+    present, described = _present(folder), _describe(source)
     if any(name not in present or present[name] != described[name] for name in IDENTITY):
         return Held()
-    layers = {int(layer): sha256 for layer, sha256 in present["layers"].items()}
+    listed = {int(layer): sha256 for layer, sha256 in present["layers"].items()}
+    layers = {layer: sha256 for layer, sha256 in listed.items() if _is_intact(folder / layer_file(layer), sha256)}
+    norm = present["norm"] if present["norm"] and _is_intact(folder / NORM_FILE, present["norm"]) else None
     return Held(
-        layers={layer: sha256 for layer, sha256 in layers.items() if (folder / layer_file(layer)).exists()},
-        norm=present["norm"] if (folder / NORM_FILE).exists() else None,
+        layers=layers,
+        norm=norm,
         certain=source.revision is not None or (source.sha256 is not None and source.sha256 == present["sha256"]),
-        current=all(present.get(name) == value for name, value in described.items()),
+        current=(layers, norm) == (listed, present["norm"])
+        and all(present.get(name) == value for name, value in described.items()),
     )
+
+
+def _present(folder: Path) -> dict[str, Any]:
+    """A store's config.json; empty where there is none, or what is there cannot be read: all of it is fetched again."""
+    try:
+        LayerStore(folder)
+    except InputError:
+        return {}
+    present: dict[str, Any] = read_json(folder / CONFIG)
+    return present
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    try:
+        return bool(read_verified(path, sha256))
+    except InputError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -137,7 +172,7 @@ def _fill(new: Path, old: Path, layers: Collection[int], held: Held, source: Sou
 
 
 def _link(new: Path, old: Path, part: Part) -> str | None:
-    os.link(old / part.file, new / part.file)
+    _take(old / part.file, new / part.file)
     return part.held
 
 

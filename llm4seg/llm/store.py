@@ -41,6 +41,12 @@ class LayerStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         described = read_json(folder / CONFIG)
+        try:
+            self._describe(described)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{folder / CONFIG}: not a layer store's ({error!r}); {REMEDY}") from None
+
+    def _describe(self, described: Any) -> None:
         self.config: dict[str, Any] = described["architecture"]
         self.source: str = described["source"]
         self.revision: str | None = described["revision"]
@@ -73,16 +79,17 @@ class LayerStore:
 
     def load(self, layer: int) -> dict[str, Tensor]:
         """A layer's tensors in the checkpoint's dtype, under the names of transformers' decoder layer; verified."""
-        return _verified(self.path(layer), self.sha256(layer))
+        return read_verified(self.path(layer), self.sha256(layer))
 
     def load_norm(self) -> dict[str, Tensor]:
         """The tensors of the LLM's final norm, likewise."""
         if self.norm_sha256 is None:
             raise InputError(f"model.llm.norm: found true, but {self.source} has no final norm that could be read")
-        return _verified(self.norm_path, self.norm_sha256)
+        return read_verified(self.norm_path, self.norm_sha256)
 
 
-def _verified(path: Path, sha256: str) -> dict[str, Tensor]:
+def read_verified(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a store's file. Raises InputError when it cannot be read or they have another sha256."""
     try:
         tensors = load_file(path)
     except (SafetensorError, FileNotFoundError) as error:

@@ -1,5 +1,6 @@
 """The layer store: from a checkpoint to one file a layer, verified at every step."""
 
+import errno
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from llm4seg.errors import InputError
-from llm4seg.llm.fill import fill_store
+from llm4seg.llm.fill import fill_store, select_layers
 from llm4seg.llm.store import LayerStore
 from tests.tiny_llm import save_llm, section, tiny_llm, write_gguf
 
@@ -126,6 +127,48 @@ def test_a_source_that_may_have_changed_is_compared_with_what_is_there(folder: P
 def test_a_layer_whose_file_is_gone_is_read_again(folder: Path, tmp_path: Path) -> None:
     fill(tmp_path, folder, [1, 2]).path(1).unlink()
     assert fill(tmp_path, folder, [1, 2]).load(1)
+
+
+@pytest.mark.parametrize("file", ["layer_1.safetensors", "norm.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_file_is_read_again(folder: Path, tmp_path: Path, file: str, damage: str) -> None:
+    """Also where the source is certain to be the same, so that nothing else is read."""
+    sha256 = folder_sha256(folder)
+    store = fill(tmp_path, folder, [1, 2], sha256)
+    kept = store.path(2).stat().st_ino
+    before = {name: tensor.clone() for name, tensor in (store.load(1) | store.load_norm()).items()}  # not the file's
+    if damage == "cut":
+        (store.folder / file).write_bytes((store.folder / file).read_bytes()[:-100])
+    else:
+        save_file({name: tensor + 1 for name, tensor in load_file(store.folder / file).items()}, store.folder / file)
+    again = fill(tmp_path, folder, [1, 2], sha256)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in (again.load(1) | again.load_norm()).items())
+    assert again.path(2).stat().st_ino == kept
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", "norm", "layers", "architecture"])
+def test_a_damaged_description_is_written_again(folder: Path, tmp_path: Path, damage: str) -> None:
+    store = fill(tmp_path, folder, [1])
+    path = store.folder / "config.json"
+    if damage.isalpha() and damage != "null":
+        said = json.loads(path.read_text())
+        del said[damage]
+        damage = json.dumps(said)
+    path.write_text(damage)
+    with pytest.raises(InputError, match=r"store/config\.json: not "):
+        LayerStore(store.folder)
+    assert fill(tmp_path, folder, [1]).load(1)
+
+
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_without_links(folder: Path, tmp_path: Path, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", refuse)
+    fill(tmp_path, folder, [1])
+    store = fill(tmp_path, folder, [2])
+    assert select_layers(store, [1], tmp_path / "used").load(1)
 
 
 def test_another_source_replaces_the_store(folder: Path, tmp_path: Path) -> None:
