@@ -22,7 +22,7 @@ def search(config: Config) -> None:
             folder.mkdir()
             write_json(folder / BEST, {})
         return
-    from llm4seg.cluster.search import run_search
+    from llm4seg.cluster.search import forget_search, run_search
     from llm4seg.cluster.session import ray_session
 
     with ray_session(config.cluster):
@@ -35,6 +35,7 @@ def search(config: Config) -> None:
         findings.trials.to_csv(folder / TRIALS, index=False)
         findings.epochs.to_csv(folder / EPOCHS, index=False)
         leave_plots(folder)
+    forget_search(config)
     Console().print(table(findings.trials, config))
     print(f"search: best of {len(findings.trials)} trials: {findings.best}")
 

@@ -1,5 +1,6 @@
 """What the report is made of: the outputs of the stages before it, read and checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def read_study(folder: Path) -> Study | None:
 
 def read_search(folder: Path) -> Searched:
     """Read what the stage `search` left of a search."""
-    trials = read_table(folder / "trials.csv", "number", "status", "epochs", "val_dice")
+    # an empty cell is a value that was not drawn, `null` is one that was
+    trials = read_table(folder / "trials.csv", "number", "status", "epochs", "val_dice", missing=("",))
     epochs = read_table(folder / "epochs.csv", "number", "epoch", "val_dice")
     section = Search.model_validate(read_json(folder / "space.json"))
     return Searched(section, trials, epochs, read_json(folder / "importance.json"))
@@ -110,17 +112,17 @@ def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any
     return {"data": data, "split": plain["split"], **trained, "evaluation": plain["evaluation"]}
 
 
-def read_table(path: Path, *columns: str) -> pd.DataFrame:
-    """Read a CSV file that must have these columns and a row."""
+def read_table(path: Path, *columns: str, missing: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a CSV file that must have these columns and a row. `missing`: cells without a value, if not pandas' own."""
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, na_values=missing, keep_default_na=missing is None)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the stage that makes it (`dvc repro`)") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV table: {error}") from None
-    missing = [column for column in columns if column not in table]
-    if missing or table.empty:
-        found = f"no column {missing[0]!r}" if missing else "no row"
+    absent = [column for column in columns if column not in table]
+    if absent or table.empty:
+        found = f"no column {absent[0]!r}" if absent else "no row"
         raise InputError(f"{path}: found {found}; the table must have {', '.join(columns)} and at least one row")
     return table
 

@@ -1,6 +1,7 @@
 """Sections on a search: where each parameter's values come from, what counts as better, and how much may be spent."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -32,7 +33,7 @@ class Conditional(Section):
         raise NotImplementedError
 
     @property
-    def values(self) -> tuple[Any, ...] | None:
+    def values(self) -> Sequence[Any] | None:
         """Every value, where they can be counted."""
         return None
 
@@ -51,7 +52,7 @@ class Choice(Conditional):
         return self.choice
 
     @property
-    def values(self) -> tuple[Any, ...]:
+    def values(self) -> Sequence[Any]:
         return self.choice
 
 
@@ -110,8 +111,8 @@ class RandInt(Conditional):
         return self.randint
 
     @property
-    def values(self) -> tuple[Any, ...]:
-        return tuple(range(self.randint[0], self.randint[1] + 1))
+    def values(self) -> Sequence[Any]:
+        return range(self.randint[0], self.randint[1] + 1)
 
 
 def _kind(value: Any) -> str | None:
@@ -175,6 +176,8 @@ class Search(Section):
         self._conditions_name_what_is_above()
         if self.algorithm == "grid" and (endless := [name for name, one in self.space.items() if one.values is None]):
             raise ValueError(f"algorithm: found grid, allowed: tpe or random, since {endless[0]} has no list of values")
+        if self.algorithm == "grid" and points(self.space) is None:
+            raise ValueError(f"algorithm: found grid, allowed: tpe or random above {MOST_POINTS} points of the space")
         if self.trials and not self.space:
             raise ValueError("space: found nothing to choose from, allowed: a dotted parameter with its values")
         return self
@@ -197,7 +200,7 @@ def points(space: Mapping[str, Conditional]) -> list[Overrides] | None:
     for name, one in space.items():
         if one.values is None:
             return None
-        found = list(_longer(found, name, one))
+        found = list(islice(_longer(found, name, one), MOST_POINTS + 1))
         if len(found) > MOST_POINTS:
             return None
     return found

@@ -37,10 +37,10 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
     trials, epochs = trials_of(config), pd.read_csv(config.paths.search / "epochs.csv")
     assert sorted(trials["status"]) == ["failed", "failed", "finished", "finished"]
     failed = trials[trials["status"] == "failed"]
-    assert failed["error"].str.contains("model.llm.pool: found 3, which does not divide").all()
+    assert failed["error"].str.contains("model.llm.pool: found 3").all()
     assert set(failed["model.llm.pool"]) == {3}
     best = read_json(config.paths.search / "best.json")
-    assert best in points(config.search.space)
+    assert best in (points(config.search.space) or [])
     assert trials["val_dice"][0] == trials["val_dice"].max()
     assert best["model.llm.layer"] == trials["model.llm.layer"][0]
     assert trials["parameters"].nunique() == 1
@@ -57,6 +57,25 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
     rows = epochs[epochs["number"] == trials["number"][0]]
     assert [row["val_dice"] for row in history] == list(rows["val_dice"])
     assert [row["train_loss"] for row in history] == list(rows["train_loss"])
+
+
+def test_trials_are_kept_until_their_results_are_written(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that is full while plots are drawn, say, costs no trial: a second start finds all of them."""
+    config = searching(config, trials=2, epochs=1, algorithm="random")
+    with monkeypatch.context() as broken:
+        broken.setattr("pipelines.search.leave_plots", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            search(config)
+    assert "search: 2/2" in capsys.readouterr().out
+    before = set(config.paths.runs.glob("search-*-train-*/checkpoint_*"))
+    assert len(before) == 2
+    monkeypatch.setattr("llm4seg.cluster.search.forget_search", lambda config: None)
+    search(config)
+    assert "search: 1/2" not in capsys.readouterr().out
+    assert list(trials_of(config)["status"]) == ["finished"] * 2
+    assert set(config.paths.runs.glob("search-*-train-*/checkpoint_*")) == before
 
 
 def test_trials_that_fall_behind_are_stopped_early(config: Config) -> None:

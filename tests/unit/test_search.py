@@ -1,22 +1,27 @@
 """A search without trainings: the space, which point comes next, and what is made of the trials."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from llm4seg.cluster.search.findings import importance, pareto
+import llm4seg.cluster.search as cluster_search
+from llm4seg.cluster.search.findings import EPOCH_COLUMNS, collect, importance, pareto
 from llm4seg.cluster.search.suggest import Suggester
 from llm4seg.config import Config
 from llm4seg.errors import InputError
-from llm4seg.report.inputs import Searched
+from llm4seg.files import write_json
+from llm4seg.report.inputs import Searched, read_search
 from llm4seg.report.search_charts import draw_search
 from llm4seg.sections import Search, points
 from tests.tiny import PARAMS
 
 KIND, WIDTH, LAYER, RATE = "model.llm.adapter.kind", "model.llm.adapter.width", "model.llm.layer", "optimizer.lr"
+BOTTLENECK, CLIP = "model.bottleneck", "optimizer.clip_norm"
 FINITE: dict[str, Any] = {
     LAYER: {"randint": [0, 9]},
     KIND: ["linear", "bottleneck"],
@@ -74,6 +79,58 @@ def test_a_finite_space_is_gone_through_without_repeats(algorithm: str, objectiv
     assert len({str(point) for point in seen}) == 30
 
 
+def conditional_rate() -> dict[str, Any]:
+    """A space of which one point, the CNN alone, has no number to tell it from itself."""
+    return {BOTTLENECK: ["identity", "llm"], RATE: {"loguniform": [0.001, 0.01], "when": {BOTTLENECK: "llm"}}}
+
+
+def tell_cnn_is_best(suggester: Suggester, trial_id: str, point: dict[str, Any]) -> None:
+    result: dict[str, Any] = {"epoch": 10, "best_dice": 0.9 if point[BOTTLENECK] == "identity" else 0.1}
+    suggester.on_trial_complete(trial_id, result)
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_space_with_bounds_repeats_no_point_either(algorithm: str, tmp_path: Path) -> None:
+    """Two at a time, and with the search saved and restored in the middle."""
+    suggester, seen = Suggester(section(space=conditional_rate(), algorithm=algorithm)), []
+    suggester.set_max_concurrency(2)
+    for number in range(0, 24, 2):
+        pair = [suggester.suggest(str(number + one))["overrides"] for one in (0, 1)]
+        seen += pair
+        if number == 12:
+            suggester.save(str(tmp_path / "state"))
+            suggester = Suggester(section(space=conditional_rate(), algorithm=algorithm))
+            suggester.set_max_concurrency(2)
+            suggester.restore(str(tmp_path / "state"))
+        for one, point in enumerate(pair):
+            tell_cnn_is_best(suggester, str(number + one), point)
+    assert len({str(point) for point in seen}) == len(seen) == 24
+
+
+def test_points_that_cannot_be_counted_end_the_search_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm4seg.sections.search.MOST_POINTS", 10)
+    assert points(section().space) is None
+    seen = run_through(Suggester(section()), 100)
+    assert len({str(point) for point in seen}) == len(seen) == 30
+
+
+def test_notes_and_tune_agree_where_points_cannot_be_counted() -> None:
+    suggester = Suggester(section(space=conditional_rate()))
+    suggester.reconcile({"noted": {BOTTLENECK: "identity"}})
+    drawn = []
+    for number in range(12):
+        drawn.append(suggester.suggest(str(number))["overrides"])
+        tell_cnn_is_best(suggester, str(number), drawn[-1])
+    assert {point[BOTTLENECK] for point in drawn} == {"llm"}
+
+
+def test_a_grid_of_too_many_points_is_refused() -> None:
+    space = {"training.seed": {"randint": [0, 2**31]}, LAYER: [1, 2]}
+    with pytest.raises(InputError, match="found grid, allowed: tpe or random above 10000 points"):
+        section(space=space, algorithm="grid")
+    assert len(run_through(Suggester(section(space={**space, **FINITE})), 5)) == 5
+
+
 def test_values_are_as_written_and_within_bounds() -> None:
     space = {**ENDLESS, LAYER: [3, "4-6", [7, 9]], "optimizer.weight_decay": {"uniform": [0.1, 0.2]}}
     suggester = Suggester(section(space=space, algorithm="random"))
@@ -115,7 +172,9 @@ def test_notes_cut_short_by_a_kill_lose_no_trial(tmp_path: Path) -> None:
 
 def test_trials_stopped_early_and_failed_ones_count_as_such() -> None:
     suggester = Suggester(section(space=ENDLESS))
-    for number, result in enumerate([{"epoch": 2, "best_dice": 0.1}, {"error": "no"}, {"epoch": 10, "best_dice": 0.9}]):
+    results: list[dict[str, Any]]
+    results = [{"epoch": 2, "best_dice": 0.1}, {"error": "no"}, {"epoch": 10, "best_dice": 0.9}]
+    for number, result in enumerate(results):
         suggester.suggest(str(number))
         suggester.on_trial_complete(str(number), result)
     assert [trial.state.name for trial in suggester._study.trials] == ["PRUNED", "FAIL", "COMPLETE"]
@@ -175,6 +234,50 @@ def test_what_matters_is_found() -> None:
     assert set(found) == {LAYER, KIND}
     assert found[LAYER] > 2 * found[KIND]
     assert importance(made_up(several).head(3), several) == {}
+
+
+def tunes_results(values: list[Any]) -> list[Any]:
+    """As Tune gives them: a trial a value of the parameter CLIP, all as good as they are late."""
+    results = []
+    for number, value in enumerate(values):
+        rows = pd.DataFrame([dict.fromkeys(EPOCH_COLUMNS, 0.1) | {"epoch": 1, "time_this_iter_s": 1.0}])
+        metrics = {"epoch": 1, "best_dice": 0.1 + number / 20}
+        config = {"overrides": {CLIP: value}}
+        table = rows.drop(columns="seconds")
+        results.append(SimpleNamespace(metrics=metrics, config=config, error=None, metrics_dataframe=table))
+    return results
+
+
+@pytest.mark.parametrize("values", [[None, 0.5, 1.0], [None, 1.0]])
+def test_a_null_that_was_chosen_is_a_value(values: list[Any], tmp_path: Path) -> None:
+    chosen = section(space={CLIP: values}, epochs=1)
+    found = collect(tunes_results((values * 4)[:8]), chosen)
+    assert set(found.importance) == {CLIP}
+    assert found.best == {CLIP: (values * 4)[7]}
+    write_json(tmp_path / "space.json", chosen.model_dump(mode="json"))
+    write_json(tmp_path / "importance.json", found.importance)
+    found.trials.to_csv(tmp_path / "trials.csv", index=False)
+    found.epochs.to_csv(tmp_path / "epochs.csv", index=False)
+    read = read_search(tmp_path)
+    assert set(read.trials[CLIP]) == {json.dumps(value) for value in values}
+    assert "null" in draw_search(read)["slices"]
+
+
+def test_a_name_is_shared_by_equal_searches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = {"layers": ["a"], "code": "1"}
+    monkeypatch.setattr(cluster_search, "run_name", lambda config: f"train-{config.training.epochs}")
+    monkeypatch.setattr(cluster_search, "layers_sha256", lambda config: store["layers"])
+    monkeypatch.setattr(cluster_search, "_own_code", lambda: store["code"])
+    config = Config.load(PARAMS)
+    longer, warm = config.override({"training.epochs": 72}), config.override({"search.warm_start": True})
+    name = cluster_search.search_name(config)
+    assert cluster_search.search_name(longer) == name  # a trial's length is search.epochs
+    names = {name, cluster_search.search_name(warm)}
+    names.add(cluster_search.search_name(warm.override({"training.epochs": 72})))  # of the CNN from which all start
+    for what, other in (("layers", ["b"]), ("code", "2")):
+        monkeypatch.setitem(store, what, other)
+        names.add(cluster_search.search_name(config))
+    assert len(names) == 5
 
 
 def test_every_chart_is_drawn() -> None:

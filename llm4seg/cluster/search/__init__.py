@@ -2,6 +2,8 @@
 
 import json
 import os
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,14 +16,14 @@ from llm4seg.cluster.progress import progress
 from llm4seg.cluster.search.findings import Findings, collect
 from llm4seg.cluster.search.show import ShowTrials
 from llm4seg.cluster.search.suggest import Suggester
-from llm4seg.cluster.search.trial import Trial, search_name
+from llm4seg.cluster.search.trial import Trial
 from llm4seg.cluster.storage import RunFolder
-from llm4seg.cluster.train import forget_run, storage, train_on_ray
+from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.sections import Search
 
-__all__ = ["Findings", "run_search"]
+__all__ = ["Findings", "forget_search", "run_search"]
 
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
@@ -30,26 +32,46 @@ os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed h
 def run_search(config: Config) -> Findings:
     """Try points of the space on the connected cluster, each for at most `search.epochs` epochs, and compare them.
 
-    Goes on where an equal search was interrupted. Raises InputError when a layer is not in the store, or when every
-    trial failed.
+    Goes on where an equal search was interrupted, or all of it is there: see `forget_search`. Raises InputError when a
+    layer is not in the store, or when every trial failed.
     """
-    check_layers(config)
-    searching = shared_out(config.override({"training.epochs": config.search.epochs, "cluster.keep": 1}))
-    name = search_name(searching)
+    name = search_name(config)
+    searching = shared_out(_of_trials(config))
     initial = train_baseline(config, f"{name}-baseline") if config.search.warm_start else None
     print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
-    findings = collect(_tuner(searching, name, initial).fit(), config.search)
-    for run in RunFolder.at(storage(config), name).neighbours():
+    return collect(_tuner(searching, name, initial).fit(), config.search)
+
+
+def forget_search(config: Config) -> None:
+    """Delete a search's trials, once what they found is written down."""
+    for run in RunFolder.at(storage(config), search_name(config)).neighbours():
         forget_run(config, run)
-    return findings
 
 
-def check_layers(config: Config) -> None:
-    """Raise InputError unless the store holds every layer that a trial may want."""
-    if config.model.bottleneck == "llm" or "model.bottleneck" in config.search.space:
-        store = LayerStore(config.paths.llm_used)
-        for layer in config.layers_used():
-            store.sha256(layer)
+def search_name(config: Config) -> str:
+    """A name that only equal searches share: one that was interrupted under it can be gone on with."""
+    parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), _own_code()]
+    if config.search.warm_start:
+        parts.append(config.training.epochs)  # of the CNN alone
+    return "search-" + config.digest("search", extra=str(parts))
+
+
+def _of_trials(config: Config) -> Config:
+    return config.override({"training.epochs": config.search.epochs, "cluster.keep": 1})
+
+
+def layers_sha256(config: Config) -> list[str | None]:
+    """Of every layer that a trial may want. Raises InputError when the store lacks one."""
+    if config.model.bottleneck != "llm" and "model.bottleneck" not in config.search.space:
+        return []
+    store = LayerStore(config.paths.llm_used)
+    return [store.norm_sha256, *(store.sha256(layer) for layer in config.layers_used())]
+
+
+@cache
+def _own_code() -> str:
+    """The search's own code, parts of which Tune has pickled; a training's name does not tell it."""
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def shared_out(config: Config) -> Config:
@@ -72,7 +94,7 @@ def train_baseline(config: Config, name: str) -> str:
 
 def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
     """Tune's driver, new or as it was when it was interrupted."""
-    trial = tune.with_parameters(Trial, params=config.plain(), data=node_data(config), initial=initial)
+    trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=node_data(config), initial=initial)
     # a trial's own process only waits for its workers; Tune wants to be asked for something
     trainable = tune.with_resources(trial, PlacementGroupFactory([{"memory": 1}]))
     folder = RunFolder.at(storage(config), name)
@@ -136,9 +158,8 @@ def _was_begun(folder: RunFolder) -> bool:
     for name in sorted((name for name in folder.files() if name.startswith("experiment_state")), reverse=True):
         try:
             return bool(json.loads(folder.read(name))["trial_data"])
-        except (
-            ValueError
-        ):  # cut short by a kill; the one before it counts, and then the checkpoints of the trials' runs
+        except ValueError:
+            # cut short by a kill; the one before it counts, and then the checkpoints of the trials' runs
             folder.delete_file(name)
     return False
 

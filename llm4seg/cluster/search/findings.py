@@ -12,7 +12,7 @@ from optuna.trial import create_trial
 
 from llm4seg.cluster.search.suggest import DIRECTIONS
 from llm4seg.errors import InputError
-from llm4seg.sections import Overrides, Search
+from llm4seg.sections import Choice, Conditional, Overrides, Search
 
 EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice", "seconds"]
 FEWEST = 5  # trials from which something is said about what matters
@@ -55,7 +55,8 @@ def _row(number: int, result: Any, section: Search) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    """A value in a table, where an empty cell means that none was drawn."""
+    return json.dumps(value) if value is None or isinstance(value, list | dict) else value
 
 
 def _line(error: Exception) -> str:
@@ -97,20 +98,19 @@ def importance(trials: pd.DataFrame, section: Search) -> dict[str, float]:
     if len(known) < FEWEST or not always or known["val_dice"].nunique() < 2:
         return {}
     study = optuna.create_study(direction="maximize")
+    distributions = {name: _distribution(known[name], section.space[name]) for name in always}
     for row in known.to_dict("records"):
-        params = {name: _as_number(row[name], known[name]) for name in always}
-        distributions = {name: _distribution(known[name]) for name in always}
+        params = {name: _as_drawn(row[name], section.space[name]) for name in always}
         study.add_trial(create_trial(params=params, distributions=distributions, value=row["val_dice"]))
     found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=always)
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def _distribution(column: pd.Series) -> optuna.distributions.BaseDistribution:
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return optuna.distributions.FloatDistribution(float(column.min()), float(column.max()))
-    return optuna.distributions.CategoricalDistribution(sorted(set(map(str, column))))
+def _distribution(column: pd.Series, one: Conditional) -> optuna.distributions.BaseDistribution:
+    if isinstance(one, Choice):
+        return optuna.distributions.CategoricalDistribution(sorted(set(map(str, column))))
+    return optuna.distributions.FloatDistribution(float(column.min()), float(column.max()))
 
 
-def _as_number(value: Any, column: pd.Series) -> Any:
-    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    return float(value) if numeric else str(value)
+def _as_drawn(value: Any, one: Conditional) -> str | float:
+    return str(value) if isinstance(one, Choice) else float(value)

@@ -23,6 +23,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # of what failed, nothing is learnt
 ATTEMPTS = 10  # to have a new point out of a sampler that likes an old one
+RANDOM_ATTEMPTS = 200  # after these, where points cannot be counted; then there seems to be none
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "val_dice": "maximize",
     "parameters": "minimize",
@@ -60,10 +61,15 @@ def _as_written(params: dict[str, Any], space: Mapping[str, Conditional]) -> Ove
     return {name: json.loads(value) if isinstance(space[name], Choice) else value for name, value in params.items()}
 
 
-def build_sampler(section: Search, asks: int) -> BaseSampler:
+def _key(point: Overrides) -> str:
+    """Names a point: equal names, equal points."""
+    return json.dumps(point, sort_keys=True)
+
+
+def build_sampler(algorithm: str, *seeds: int) -> BaseSampler:
     """The sampler for one question. A new one each time, so that a restored search asks as an undisturbed one does."""
-    seed = int(np.random.default_rng([section.seed, asks]).integers(2**31))
-    if section.algorithm == "tpe":
+    seed = int(np.random.default_rng(seeds).integers(2**31))
+    if algorithm == "tpe":
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             # trials under way count as poor, so that several at a time do not all try the same
             return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
@@ -80,9 +86,8 @@ class Suggester(Searcher):
         self._asks = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._epochs: dict[str, int] = {}
-        self._left = points(section.space)
-        if self._left is not None:
-            random.Random(section.seed).shuffle(self._left)
+        self._points = _shuffled(section)
+        self._tried: set[str] = set()
         self._seconds, self._since = 0.0, time.monotonic()
         self._at_a_time = 1
 
@@ -92,27 +97,37 @@ class Suggester(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         self._look_at_the_clock()
-        if self._left == [] or self._spent():
+        all_tried = self._points is not None and self._points.keys() <= self._tried
+        if all_tried or self._spent():
             return self.FINISHED
         if len(self._asked) >= self._at_a_time:
             return None
-        asked, point = self._new_point()
-        self._asked[trial_id] = asked
-        if self._left is not None:
-            self._left.remove(point)
+        if (found := self._new_point()) is None:
+            return self.FINISHED
+        self._asked[trial_id], point = found
+        self._tried.add(_key(point))
         return {"overrides": point}
 
-    def _new_point(self) -> tuple[optuna.Trial, Overrides]:
-        for _ in range(0 if self._section.algorithm == "grid" else ATTEMPTS):
+    def _new_point(self) -> tuple[optuna.Trial, Overrides] | None:
+        """A point that was not tried, with Optuna's trial of it; None where none turns up."""
+        algorithm = self._section.algorithm
+        if algorithm != "grid" and (found := self._drawn(algorithm, ATTEMPTS)):
+            return found
+        if self._points is None:
+            return self._drawn("random", RANDOM_ATTEMPTS)
+        point = next(point for key, point in self._points.items() if key not in self._tried)
+        return self._ask_for(point), point
+
+    def _drawn(self, algorithm: str, attempts: int) -> tuple[optuna.Trial, Overrides] | None:
+        for _ in range(attempts):
             self._asks += 1
-            self._study.sampler = build_sampler(self._section, self._asks)
+            self._study.sampler = build_sampler(algorithm, self._section.seed, self._asks)
             asked = self._study.ask()
             point = draw(asked, self._section.space)
-            if self._left is None or point in self._left:
+            if _key(point) not in self._tried:
                 return asked, point
             self._study.tell(asked, state=TrialState.FAIL)
-        assert self._left
-        return self._ask_for(self._left[0]), self._left[0]
+        return None
 
     def _ask_for(self, point: Overrides) -> optuna.Trial:
         """Optuna's trial of a point that is given."""
@@ -158,10 +173,8 @@ class Suggester(Searcher):
         for lost in self._asked.keys() - points_by_trial.keys():
             asked = self._asked.pop(lost)
             self._study.tell(asked, state=TrialState.FAIL)
-            if self._left is not None:
-                self._left.append(_as_written(asked.params, self._section.space))
-        if self._left is not None:
-            self._left = [point for point in self._left if point not in points_by_trial.values()]
+            self._tried.discard(_key(_as_written(asked.params, self._section.space)))
+        self._tried.update(map(_key, points_by_trial.values()))
 
     def save(self, checkpoint_path: str) -> None:
         self._look_at_the_clock()
@@ -170,7 +183,7 @@ class Suggester(Searcher):
             "asks": self._asks,
             "seconds": self._seconds,
             "epochs": self._epochs,
-            "left": self._left,
+            "tried": sorted(self._tried),
             "ended": [_noted(one) for one in trials if one.state in ENDED],
             "asked": {trial_id: _noted(trials[asked.number]) for trial_id, asked in self._asked.items()},
         }
@@ -184,13 +197,21 @@ class Suggester(Searcher):
             print("search: a kill cut the sampler's notes short; it learns anew, the trials are kept", file=sys.stderr)
             return
         self._asks, self._seconds, self._epochs = noted["asks"], noted["seconds"], noted["epochs"]
-        self._left = noted["left"]
+        self._tried = set(noted["tried"])
         for one in noted["ended"]:
             self._study.add_trial(_ended(one, self._section.space))
         for trial_id, one in noted["asked"].items():
             self._asked[trial_id] = self._ask_for(_as_written(one["params"], self._section.space))
             for epoch, dice in one["reported"].items():
                 self._asked[trial_id].report(dice, int(epoch))
+
+
+def _shuffled(section: Search) -> dict[str, Overrides] | None:
+    """Every point by its name, in random order; None where they cannot be counted."""
+    found = points(section.space)
+    if found is not None:
+        random.Random(section.seed).shuffle(found)
+    return None if found is None else {_key(point): point for point in found}
 
 
 def _noted(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A trial: the same training as `train`, with some parameters overridden, on a crew that stays for the next trial."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from llm4seg.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.cluster.crew import Crew
 from llm4seg.cluster.node_data import NodeData
 from llm4seg.cluster.storage import RunFolder
-from llm4seg.cluster.train import run_name, storage
+from llm4seg.cluster.train import storage
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 from llm4seg.run import Row
@@ -24,18 +25,16 @@ def trial_config(config: Config, overrides: Overrides) -> Config:
     return config.override({**(GATE if config.search.warm_start else {}), **overrides})
 
 
-def search_name(config: Config) -> str:
-    """A name that only equal searches share: one that was interrupted under it can be gone on with."""
-    return "search-" + config.digest("search", extra=run_name(config))
-
-
 class Trial(Trainable):
     """One trial after another: Tune resets it, its crew stays. A result is an epoch, or what made the trial fail."""
 
-    def setup(self, config: dict[str, Any], params: dict[str, Any], data: NodeData | None, initial: str | None) -> None:
+    def setup(
+        self, config: dict[str, Any], params: dict[str, Any], name: str, data: NodeData | None, initial: str | None
+    ) -> None:
+        """`name`: the search's, with which those of its runs begin; `initial`: the run whose weights come first."""
         base = Config.parse(params)
         self._base = base if data is None else data.on_this_node(base)
-        self._data, self._initial = data, initial
+        self._name, self._data, self._initial = name, data, initial
         self._crew: Crew | None = None
         self._results = self._all_results(config["overrides"])
 
@@ -53,15 +52,19 @@ class Trial(Trainable):
     def _all_results(self, overrides: Overrides) -> Iterator[dict[str, Any]]:
         best, epochs = -1.0, self._base.training.epochs
         try:
-            for row in self._rows(trial_config(self._base, overrides)):
+            for row in self._rows(trial_config(self._base, overrides), self._run_of(overrides)):
                 best = max(best, row["val_dice"])
                 yield {**row, "best_dice": best, "done": row["epoch"] >= epochs}
         except InputError as error:  # a point that cannot be trained, or a training that failed for good
             yield {"error": str(error), "done": True}
 
-    def _rows(self, config: Config) -> Iterator[Row]:
+    def _run_of(self, overrides: Overrides) -> str:
+        """The name of a point's run, which no other point of the search has."""
+        return f"{self._name}-train-{self._base.digest(extra=json.dumps(overrides, sort_keys=True))}"
+
+    def _rows(self, config: Config, name: str) -> Iterator[Row]:
         """Every epoch once: first those of before the search was interrupted, then new ones as they end."""
-        name, told = f"{search_name(self._base)}-{run_name(config)}", 0
+        told = 0
         measure = len(config.search.objectives) > 1
         for row in () if measure else reached(config, name):  # what is measured rides along with new ones
             told = int(row["epoch"])
@@ -88,7 +91,7 @@ class Trial(Trainable):
                 self._crew.leave()
                 return self._crew
             self._crew.close()
-        self._crew = Crew(config, f"{search_name(self._base)}-crew-{uuid.uuid4().hex[:8]}")
+        self._crew = Crew(config, f"{self._name}-crew-{uuid.uuid4().hex[:8]}")
         return self._crew
 
 
