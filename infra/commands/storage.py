@@ -7,13 +7,16 @@ machine's role.
 """
 
 import argparse
+import json
 from dataclasses import fields
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infra.launchers.policies import Account, storage_policy
 from infra.storage.place import Place
 from infra.storage.remote import set_remote
 from infra.storage.server import Server, explained
@@ -33,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-days", type=_days, default=30, help="keep checkpoints of runs so long (%(default)s)")
     parser.add_argument("--version-days", type=_days, default=7, help="and their old versions (%(default)s)")
     parser.add_argument("--upload-days", type=_days, default=7, help="and incomplete uploads (%(default)s)")
+    parser.add_argument(
+        "--print-policy", action="store_true", help="print the IAM policy that a cluster's nodes need, and do nothing"
+    )
 
 
 def _days(word: str) -> int:
@@ -43,6 +49,9 @@ def _days(word: str) -> int:
 
 def run(options: argparse.Namespace) -> None:
     place = Place.parse(options.url)
+    if options.print_policy:
+        print(json.dumps(_nodes_policy(place, options.region), indent=2))
+        return
     wishes = Wishes(**{field.name: getattr(options, field.name) for field in fields(Wishes)})
     rows: list[Row] = []
     try:
@@ -59,6 +68,13 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"cluster.storage in params.yaml, for runs on a cluster:\n{place.run_storage(server.endpoint, server.region)}"
     )
+
+
+def _nodes_policy(place: Place, region: str | None) -> dict[str, Any]:
+    """What `up` gives the nodes of a cluster on AWS; other clusters get it by hand."""
+    with explained(place.bucket):
+        partition = Server(None, region).client.meta.partition
+    return storage_policy(Account(partition, "", ""), place.bucket, place.prefix)
 
 
 def _show(place: Place, rows: list[Row]) -> None:

@@ -20,6 +20,7 @@ from infra.storage.settings import Row
 from infra.storage.setup import Wishes, set_up
 from llm4seg.errors import InputError
 from tests.code_map import ROOT
+from tests.policy import allows, wildcards
 
 BUCKET, REGION = "my-lab", "eu-central-1"
 PLACE = Place(BUCKET, "brain")
@@ -324,6 +325,25 @@ def test_a_lacking_permission_is_one_line(aws: Any, monkeypatch: pytest.MonkeyPa
     as_a_user(policy, monkeypatch)
     with enable_iam_authentication(), pytest.raises(InputError, match=r"^s3://my-lab: forbidden: "):
         set_up_bucket()
+
+
+@pytest.mark.parametrize(("region", "partition"), [([], "aws"), (["--region", "cn-north-1"], "aws-cn")])
+def test_the_nodes_policy_is_printed_ready_for_iam(
+    aws: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    region: list[str],
+    partition: str,
+) -> None:
+    without_credentials(monkeypatch)
+    main(["storage", "s3://my-lab/team/brain", "--print-policy", *region])
+    policy = json.loads(capsys.readouterr().out)
+    assert not wildcards(policy)
+    assert "${" not in json.dumps(policy)
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert allows([policy], action, f"arn:{partition}:s3:::my-lab/team/brain/dvc/files/md5/00/1")
+        assert not allows([policy], action, f"arn:{partition}:s3:::my-lab/team/other/1")
+    assert allows([policy], "s3:PutObject", f"arn:{partition}:s3:::my-lab/team/")  # Arrow marks it
 
 
 @pytest.mark.parametrize(
