@@ -22,7 +22,7 @@ def text_config(config: dict[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type", "")
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
     values = PreTrainedConfig._decode_special_floats(config)  # infinity, which JSON cannot say
     with _refusals(kind):
@@ -91,7 +91,9 @@ def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise InputError naming a tensor with infinite values or NaN. Once is enough: the store has the sha256."""
     for name, tensor in tensors.items():
-        if not torch.stack(tensor.aminmax()).isfinite().all():  # needs no memory; NaN comes through
+        if tensor.itemsize == 1 and tensor.is_floating_point():
+            tensor = tensor.float()  # torch compares no F8
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():  # needs no memory; NaN comes through
             raise InputError(f"{where}: {name} holds values that are not finite")
 
 

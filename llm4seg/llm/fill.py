@@ -40,8 +40,8 @@ class Held:
 def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -> LayerStore:
     """Make `folder` a layer store that holds `layers` of the LLM that `section` names, whole or not at all.
 
-    Layers already there stay if they are undamaged and of the same source; another source replaces them all. Where it is
-    not certain that the source is still the same, because its place says nothing of that, those there are read again
+    Layers already there stay if they are undamaged and of the same source; another source replaces them all. Where it
+    is not certain that the source is still the same, because its place says nothing of that, those there are read again
     and compared.
     Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256` says, and for
     tensors that the architecture lacks.

@@ -46,9 +46,9 @@ ROPE_FACTORS = "rope_freqs.weight"
 class GGUFLlama:
     """A checkpoint (see `sources.Checkpoint`) in one GGUF file."""
 
-    def __init__(self, storage: Storage, name: str, licence_file: LicenceFile | None = None) -> None:
+    def __init__(self, storage: Storage, name: str) -> None:
         self.files = [name]
-        self.licence_file = licence_file
+        self.licence_file: LicenceFile | None = None  # of one beside the file nothing is known here
         self._file = GGUFFile(storage, name)
         found = str(self._file.fields.get("general.architecture"))
         if found not in ARCHITECTURES:

@@ -60,12 +60,14 @@ class SafetensorsFolder:
 
     def _weight_map(self) -> dict[str, str]:
         """Which file holds which tensor; empty when there is no index, but one file."""
-        if (text := self._storage.text(INDEX)) is None:
+        if (text := self._storage.text(INDEX, optional=True)) is None:
             return {}
         shards = self._parsed(INDEX, text, "weight_map")["weight_map"]
         if not isinstance(shards, dict):
             raise InputError(f"{self._storage.place(INDEX)}: has no weight_map from tensors to files")
         for shard in shards.values():
+            if not isinstance(shard, str):
+                raise InputError(f"{self._storage.place(INDEX)}: weight_map: found {shard!r}, allowed: names of files")
             if PurePosixPath(shard).is_absolute() or ".." in PurePosixPath(shard).parts:
                 raise InputError(f"{self._storage.place(INDEX)}: names {shard}, which is outside the folder")
         return shards

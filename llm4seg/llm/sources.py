@@ -67,9 +67,10 @@ def open_source(section: LLM, cache: Path) -> Iterator[Source]:
 def _open_checkpoint(location: Location) -> Checkpoint:
     if location.file is None:
         return SafetensorsFolder(location.storage)
-    # beside a file here may lie the licence of anything
-    beside = None if isinstance(location.storage, LocalFolder) else find_licence_file(location.storage)
-    return GGUFLlama(location.storage, location.file, beside)
+    checkpoint = GGUFLlama(location.storage, location.file)
+    if not isinstance(location.storage, LocalFolder):  # beside a file here may lie the licence of anything
+        checkpoint.licence_file = find_licence_file(location.storage)
+    return checkpoint
 
 
 def _revision(storage: Storage, files: Sequence[str]) -> str | None:

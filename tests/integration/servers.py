@@ -164,7 +164,7 @@ class _RangedHandler(_PlainHandler):
         elif path.is_file():
             self._send(path, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")))
         else:
-            self.send_error(404)
+            self.send_error(self.server.absent)
 
     def _send(self, path: Path, wanted: re.Match[str] | None) -> None:
         size = path.stat().st_size
@@ -246,6 +246,7 @@ class WebServer(http.server.ThreadingHTTPServer):
         self.headers_seen: list[dict[str, str]] = []
         self.authorization: str | None = None
         self.etags = True
+        self.absent = 404  # what is said of files that are not there
         super().__init__(("127.0.0.1", 0), lambda *args: handler(*args, directory=os.fspath(folder)))
         self.port: int = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()

@@ -337,6 +337,26 @@ def test_not_allowed(served: Served, tmp_path: Path) -> None:
         fill(tmp_path, f"{served.base}/llm")
 
 
+@pytest.mark.parametrize("name", ["single", "gguf"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_servers_that_say_not_allowed_of_what_is_absent(
+    web: WebServer, folders: Path, tmp_path: Path, name: str, status: int
+) -> None:
+    """As S3 does to those who may not list, and CloudFront: an index, a README and a licence may be absent."""
+    shutil.copytree(folders / name, web.folder / "llm")
+    (web.folder / "llm" / "LICENSE.txt").unlink(missing_ok=True)
+    web.absent = status
+    source = f"http://127.0.0.1:{web.port}/llm" + ("/tiny.gguf" if name == "gguf" else "")
+    store = fill(tmp_path, source)
+    assert (store.load(LAYER).keys(), store.source) == (fill(tmp_path, source).load(LAYER).keys(), source)
+    for path in (web.folder / "llm").glob("[mt]*"):
+        path.unlink()
+    with pytest.raises(
+        InputError, match=rf"(model\.safetensors|tiny\.gguf): the server answered {status}, not allowed"
+    ):
+        fill(tmp_path, source)
+
+
 @pytest.mark.usefixtures("no_patience")
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")
@@ -480,6 +500,17 @@ def test_hub_token(hub: HubServer, llama: Any, tmp_path: Path, monkeypatch: pyte
     assert hub.headers_seen
     assert not any("Authorization" in headers for headers in hub.headers_seen)
     assert "secret" not in (store.folder / "config.json").read_text()
+
+
+def test_hub_token_beside_a_netrc(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is for other machines goes neither to the hub nor to where it redirects to."""
+    (tmp_path / "netrc").write_text("default login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert fill(tmp_path / "open", f"hf://{REPO}").load(LAYER)
+    hub.token = "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert fill(tmp_path / "private", f"hf://{REPO}").load(LAYER)
+    assert not any("Authorization" in headers for headers in hub.headers_seen)
 
 
 @pytest.mark.parametrize(

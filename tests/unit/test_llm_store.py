@@ -259,6 +259,8 @@ def test_index_that_promises_too_much(llama: Any, tmp_path: Path) -> None:
     for said in ({}, {"weight_map": []}):
         index.write_text(json.dumps(said))
         expect(r"index\.json: has no weight_map", tmp_path, sharded, [0])
+    index.write_text(json.dumps({"weight_map": {"layers.0.x": None}}))
+    expect(r"index\.json: weight_map: found None, allowed: names of files", tmp_path, sharded, [0])
     index.write_text(json.dumps({"weight_map": {"layers.0.x": "../../elsewhere.safetensors"}}))
     expect(r"index\.json: names \.\./\.\./elsewhere\.safetensors, which is outside", tmp_path, sharded, [0])
 
@@ -294,6 +296,7 @@ def test_tensors_that_make_no_layer(
     ("changes", "message"),
     [
         ({"model_type": "lama"}, "model_type: found 'lama', which transformers does not know"),
+        ({"model_type": ["llama"]}, r"model_type: found \['llama'\], which transformers does not know"),
         ({"model_type": "gpt2"}, "model_type: 'gpt2' is not supported: its model has no list"),
         ({"num_hidden_layers": 6}, r"tiny-llama: has no tensors layers\.5\.\*"),
     ],
@@ -302,6 +305,24 @@ def test_config_that_does_not_fit(folder: Path, tmp_path: Path, changes: dict[st
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
     expect(message, tmp_path, folder, [5] if "num_hidden_layers" in changes else [0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits(folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors, name = load_file(folder / "model.safetensors"), "layers.2.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, folder / "model.safetensors")
+    assert fill(tmp_path, folder, [2]).load(2)["mlp.up_proj.weight"].dtype == dtype
+    tensors[name].view(torch.uint8)[0] = 0x7F  # NaN in both
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"layer 2: mlp\.up_proj\.weight holds values that are not finite"):
+        fill(tmp_path, folder, [2])
+
+
+def test_a_licence_in_another_encoding(folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").unlink(missing_ok=True)
+    (folder / "LICENSE").write_bytes("Licence à soi\n".encode("latin-1"))
+    assert fill(tmp_path, folder, [0]).licence == "Licence \N{REPLACEMENT CHARACTER} soi"
 
 
 def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:

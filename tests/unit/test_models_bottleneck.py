@@ -181,6 +181,15 @@ def test_lora_begins_as_no_change_and_alone_learns(store: LayerStore) -> None:
     assert (pair.lora_A["default"].weight.shape[0], pair.scaling["default"]) == (2, 2.0)
 
 
+def test_lora_on_fused_experts_is_refused(tmp_path: Path) -> None:
+    """They are most of the layer, and no linear maps."""
+    experts = tiny_store(tmp_path, kind="mixtral", num_local_experts=3)
+    with pytest.raises(
+        InputError, match=r"training: found lora, allowed: frozen or full, since 0\.mlp\..* is no linear"
+    ):
+        block(experts, training="lora")
+
+
 def test_bottleneck_adapters_are_as_wide_as_told(store: LayerStore) -> None:
     kind = {"kind": "bottleneck", "width": 5, "activation": "silu", "norm": True}
     one = block(store, adapter=kind)

@@ -13,8 +13,12 @@ class Storage(Protocol):
     def place(self, name: str = "") -> str:
         """The path or address of a file, or of the folder, for messages: there is no password in it."""
 
-    def text(self, name: str) -> str | None:
-        """A small file, read whole; None where there is none."""
+    def text(self, name: str, optional: bool = False, errors: str = "strict") -> str | None:
+        """A small file, read whole; None where there is none. `errors`: of decoding, as in `bytes.decode`.
+
+        Some servers say of what is absent that it is not allowed: from one that has lent another file before, that
+        stands for an `optional` file's absence.
+        """
 
     def size(self, name: str) -> int | None:
         """A file's length in bytes; None where there is none."""

@@ -1,6 +1,6 @@
 """Files on a web server, through fsspec. Credentials, if any, come from ~/.netrc."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -26,11 +26,13 @@ class HTTPTransport:
 
     remedy = "user and password are taken from ~/.netrc"
 
-    def __init__(self, folder: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: str, headers: Mapping[str, str], middlewares: Sequence[aiohttp.ClientMiddlewareType] = ()
+    ) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         self._folder = folder.rstrip("/")
         # trust_env: proxies and ~/.netrc; read_bufsize: what has come and is not read yet is lost with the connection
-        options = {"timeout": timeout, "trust_env": True, "read_bufsize": CHUNK}
+        options = {"timeout": timeout, "trust_env": True, "read_bufsize": CHUNK, "middlewares": middlewares}
         self._files = HTTPFileSystem(client_kwargs=options, skip_instance_cache=True)
         self._headers = {**headers, "Accept-Encoding": "identity"}  # or lengths would be those of something packed
 

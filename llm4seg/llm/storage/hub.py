@@ -7,6 +7,7 @@ knows whole files and blocks held in memory only, so the bytes are read from the
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import aiohttp
 import httpx2
 from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import HfHubHTTPError
@@ -40,8 +41,10 @@ class HubTransport(HTTPTransport):
     remedy = REMEDY
 
     def __init__(self, repo: str, commit: str, folder: str) -> None:
-        super().__init__(f"hf://{repo}@{commit}/{folder}", build_hf_headers())
         self._hub = HfFileSystem()
+        headers = build_hf_headers()
+        token = headers.pop("authorization", None)
+        super().__init__(f"hf://{repo}@{commit}/{folder}", headers, [_own_token(self._hub.endpoint, token)])
 
     def address(self, name: str) -> str:
         """Raises FileNotFoundError when the repository has no such file."""
@@ -54,6 +57,21 @@ class HubTransport(HTTPTransport):
         with _explained(self.place(name)):
             large = self._hub.info(self.place(name))["lfs"]
             return None if large is None else str(large.sha256)
+
+
+def _own_token(endpoint: str, token: str | None) -> aiohttp.ClientMiddlewareType:
+    """Sends the token to the hub alone, and nothing out of ~/.netrc to anyone.
+
+    aiohttp reads that along with the environment's proxies, and refuses a header of our own beside it.
+    """
+
+    async def change(request: aiohttp.ClientRequest, go_on: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers.pop("Authorization", None)
+        if token is not None and str(request.url).startswith(f"{endpoint}/"):
+            request.headers["Authorization"] = token
+        return await go_on(request)
+
+    return change
 
 
 @contextmanager

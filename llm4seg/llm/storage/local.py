@@ -28,10 +28,10 @@ class LocalFolder:
     def place(self, name: str = "") -> str:
         return str(self._folder / name)
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, optional: bool = False, errors: str = "strict") -> str | None:
         path = self._folder / name
         try:
-            return path.read_text(encoding="utf-8") if path.is_file() else None
+            return path.read_text(encoding="utf-8", errors=errors) if path.is_file() else None
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not a text file: {error}") from None
 

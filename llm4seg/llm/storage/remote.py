@@ -16,7 +16,7 @@ from llm4seg.errors import InputError
 from llm4seg.files import remove, replacing, sha256_file
 from llm4seg.llm.storage.local import LocalFolder, mapped
 from llm4seg.llm.storage.retry import UnreachableError, persistently
-from llm4seg.llm.storage.transport import Answer, Transport, UnavailableError
+from llm4seg.llm.storage.transport import Answer, NotAllowedError, Transport, UnavailableError
 
 BLOCK = 1 << 15  # of a header that says nowhere how long it is
 
@@ -38,7 +38,7 @@ class RemoteFolder:
         self._cache = cache
         self._whole_files = whole_files
         self._states: dict[str, FileState] = {}
-        self._texts: dict[str, str] = {}
+        self._contents: dict[str, bytes] = {}
         self._parts: list[Path] = []
         self._downloaded: set[str] = set()
         self._bar: tqdm | None = None
@@ -46,20 +46,27 @@ class RemoteFolder:
     def place(self, name: str = "") -> str:
         return self._transport.place(name)
 
-    def text(self, name: str) -> str | None:
-        def ask() -> str:
+    def text(self, name: str, optional: bool = False, errors: str = "strict") -> str | None:
+        try:
+            return self._content(name).decode("utf-8", errors)
+        except FileNotFoundError:
+            return None
+        except NotAllowedError:
+            if optional and self._states:  # it lends other files: S3 to those who may not list, CloudFront and others
+                return None
+            raise
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.place(name)}: not a text file: {error}") from None
+
+    def _content(self, name: str) -> bytes:
+        def ask() -> bytes:
             with self._transport.open(name, 0, None) as answer:
                 self._states[name] = FileState(answer.size, answer.version, answer.ranged)
-                return b"".join(answer.chunks).decode("utf-8")
+                return b"".join(answer.chunks)
 
-        if name not in self._texts:
-            try:
-                self._texts[name] = persistently(self.place(name), ask)
-            except FileNotFoundError:
-                return None
-            except UnicodeDecodeError as error:
-                raise InputError(f"{self.place(name)}: not a text file: {error}") from None
-        return self._texts[name]
+        if name not in self._contents:
+            self._contents[name] = persistently(self.place(name), ask)
+        return self._contents[name]
 
     def size(self, name: str) -> int | None:
         try:
@@ -71,8 +78,8 @@ class RemoteFolder:
         return self._state(name).version
 
     def sha256(self, name: str) -> str | None:
-        if name in self._texts:
-            return hashlib.sha256(self._texts[name].encode()).hexdigest()
+        if name in self._contents:
+            return hashlib.sha256(self._contents[name]).hexdigest()
         if not self._state(name).ranged:
             return sha256_file(self._whole(name) / name)
         return persistently(self.place(name), lambda: self._transport.sha256(name))

@@ -16,6 +16,10 @@ class UnavailableError(Exception):
     """No answer, or half of one: the same request may succeed later."""
 
 
+class NotAllowedError(InputError):
+    """Reading a file is not allowed; or, from some servers, there is none."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """A file, or the part asked for: `size` and `version` are the whole file's, its bytes come as they arrive."""
@@ -54,7 +58,7 @@ def refusal(status: int, place: str, remedy: str) -> Exception:
     if status in (408, 429) or status >= 500:
         return UnavailableError(f"the server answered {status}")
     if status in (401, 403):
-        return InputError(f"{place}: the server answered {status}, not allowed; {remedy}")
+        return NotAllowedError(f"{place}: the server answered {status}, not allowed; {remedy}")
     return InputError(f"{place}: the server answered {status}")
 
 

@@ -2,16 +2,21 @@
 
 from torch import nn
 
+from llm4seg.errors import InputError
 from llm4seg.sections import LoRA
 
 
 def add_lora(layers: nn.ModuleList, section: LoRA) -> None:
     """Put LoRA on every linear map of frozen `layers`, in place; it begins as no change.
 
-    Draws from torch's generator.
+    Draws from torch's generator. Raises InputError for other matrices, such as the experts of a mixture, rather than
+    leave most of a layer as it is.
     """
     from peft import LoraConfig, inject_adapter_in_model  # here: the import takes seconds
 
     names = [name for name, module in layers.named_modules() if isinstance(module, nn.Linear)]
+    for name, parameter in layers.named_parameters():
+        if parameter.ndim > 1 and name.rpartition(".")[0] not in names:
+            raise InputError(f"model.llm.training: found lora, allowed: frozen or full, since {name} is no linear map")
     config = LoraConfig(r=section.rank, lora_alpha=section.alpha, lora_dropout=0.0, target_modules=names)
     inject_adapter_in_model(config, layers)
