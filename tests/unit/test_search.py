@@ -280,6 +280,19 @@ def test_a_name_is_shared_by_equal_searches_alone(monkeypatch: pytest.MonkeyPatc
     assert len(names) == 5
 
 
+def test_a_search_that_may_choose_the_llm_is_bound_to_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an interrupted one, no trial is mixed with trials on another LLM's layers."""
+    monkeypatch.setattr(
+        cluster_search,
+        "LayerStore",
+        lambda folder: SimpleNamespace(norm_sha256="norm", sha256=lambda layer: f"{layer}"),
+    )
+    alone = Config.load(PARAMS).override({BOTTLENECK: "identity", "search.trials": 1, "search.space": {RATE: [1, 2]}})
+    assert cluster_search.layers_sha256(alone) == []
+    either = alone.override({"search.space": {BOTTLENECK: ["identity", "llm"], LAYER: [3, 4]}})
+    assert cluster_search.layers_sha256(either) == ["norm", "3", "4", "14"]
+
+
 def test_every_chart_is_drawn() -> None:
     several = section(objectives=["val_dice", "parameters"])
     trials = made_up(several)
