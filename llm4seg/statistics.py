@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from llm4seg.metrics import METRICS, Row, overlap
 from llm4seg.sections import Evaluation
 
-ENOUGH_GROUPS = 5  # below this many patients, resampling patients says next to nothing
+ENOUGH_GROUPS = 5  # below this many patients (or cases), resampling them says next to nothing
 
 
 def case_means(rows: Sequence[Row], metric: str) -> dict[str, float]:
@@ -28,9 +28,9 @@ def summarise(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] =
     present in it, then over cases. `pooled_dice` counts the pixels of all cases together, so that small structures
     and slices weigh little; over classes it is the mean of those that occur.
 
-    The interval is the percentile bootstrap's (Efron 1979), seeded; it resamples whole groups (patients) when there
-    are at least five, else cases, and `unit` says which. None stands for a number that does not exist: no case, or a
-    spread of one.
+    The interval is the percentile bootstrap's (Efron 1979), seeded, and widened for few units; it resamples whole
+    groups (patients) when there are at least five, else cases, and `unit` says which. None stands for a number that
+    does not exist: no case, a spread of one, or an interval of fewer than five units.
     """
     groups = {row["case"]: row["group"] for row in rows}
     unit = "group" if len(set(groups.values())) >= ENOUGH_GROUPS else "case"
@@ -75,7 +75,7 @@ def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluati
     numbers = np.array(list(known.values()))
     names = {name: index for index, name in enumerate(dict.fromkeys(units[case] for case in known))}
     members = np.array([names[units[case]] for case in known], dtype=int)
-    low, high = bootstrap_interval(numbers, members, section) if len(names) > 1 else (None, None)
+    low, high = bootstrap_interval(numbers, members, section)
     return {
         "mean": _rounded(numbers.mean()) if known else None,
         "std": _rounded(numbers.std(ddof=1)) if len(known) > 1 else None,
@@ -85,24 +85,39 @@ def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluati
     }
 
 
-def bootstrap_interval(numbers: NDArray[Any], members: NDArray[Any], section: Evaluation) -> tuple[float, float]:
-    """Percentile bootstrap of the mean over cases; a unit brings all its cases along."""
+def bootstrap_interval(
+    numbers: NDArray[Any], members: NDArray[Any], section: Evaluation
+) -> tuple[float, float] | tuple[None, None]:
+    """Percentile bootstrap of the mean over cases; a unit brings all its cases along. None of fewer than five units."""
     from scipy.stats import bootstrap
 
     def mean(sums: NDArray[Any], counts: NDArray[Any], axis: int) -> Any:
         return sums.sum(axis) / counts.sum(axis)
 
+    sums, counts = np.bincount(members, numbers), np.bincount(members)
+    if len(counts) < ENOUGH_GROUPS:
+        return None, None
     result = bootstrap(
-        (np.bincount(members, numbers), np.bincount(members)),
+        (sums, counts),
         mean,
         paired=True,
         method="percentile",
         n_resamples=section.bootstrap,
-        confidence_level=section.confidence,
+        confidence_level=_widened(section, len(counts)),
         batch=100,  # bounds the memory; the numbers stay the same
         rng=np.random.default_rng(section.seed),
     )
     return _rounded(result.confidence_interval.low), _rounded(result.confidence_interval.high)
+
+
+def _widened(section: Evaluation, units: int) -> float:
+    """The level at which the percentile interval of normal numbers is as wide as Student's: of few units its own is too
+    short (Hesterberg, The American Statistician 69, 2015).
+    """
+    from scipy.stats import norm, t
+
+    wide = float(t.ppf((1 + section.confidence) / 2, units - 1)) * (units / (units - 1)) ** 0.5
+    return min(2 * float(norm.cdf(wide)) - 1, 1 - 1 / section.bootstrap)
 
 
 def _rounded(value: float) -> float:

@@ -67,6 +67,10 @@ def leave(config: Config, runs: "Runs") -> None:
             draw(said, tables, folder)
     for line in [*said["verdicts"], *said["cautions"], *said["failures"]]:
         print(f"study: {line}")
+    if said["failed"]:
+        print(
+            "study: `python -m pipelines.study` tries failed runs again, `dvc repro -f -s study` does, `dvc repro` not"
+        )
 
 
 def draw(said: dict[str, Any], tables: "dict[str, pd.DataFrame]", folder: Path) -> None:

@@ -18,10 +18,12 @@ def cells(
     unit: float,
     rest: float,
     folds: int = 1,
+    fold: float = 0,
 ) -> pd.DataFrame:
     """Differences as the mixed model has them: of each of `folds`, all `runs` with all `units`."""
     tables = (
         effect
+        + random.normal(0, fold, (folds, 1, 1))
         + random.normal(0, run, (folds, runs, 1))
         + random.normal(0, unit, (folds, 1, units))
         + random.normal(0, rest, (folds, runs, units))
@@ -31,7 +33,7 @@ def cells(
 
 def as_cells(tables_FRU: np.ndarray) -> pd.DataFrame:
     fold, run, unit = np.indices(tables_FRU.shape).reshape(3, -1)
-    names = {"run": [f"{r}/{f}" for r, f in zip(run, fold, strict=True)]}
+    names = {"fold": fold, "run": [f"{r}/{f}" for r, f in zip(run, fold, strict=True)]}
     names["unit"] = [f"{f} {u}" for f, u in zip(fold, unit, strict=True)]
     return pd.DataFrame({**names, "difference": tables_FRU.ravel()})
 

@@ -9,6 +9,7 @@ import ray
 from ray import tune
 from ray.train import Checkpoint
 from ray.tune import RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
 from safetensors.torch import load_file
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
@@ -17,7 +18,7 @@ from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.cluster.shelf import Shelf
 from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
-from llm4seg.data.prepared import Prepared
+from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
 from llm4seg.errors import InputError, Left
 from llm4seg.evaluate import measure_model
@@ -88,11 +89,17 @@ class _Told(tune.Callback, tune.Stopper):
         if (record := self._shelf.read(trial.config["name"])) is not None and finished(record):
             self._done += 1
             print(f"study: {self._done} of {self._runs} runs: {record['seconds']:.0f} s of training", flush=True)
-        self._left = self._left or self._bell.has_rung()
+        self._leave_after_the_last(trials, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._done += 1
         print(f"study: {self._done} of {self._runs} runs: failed", file=sys.stderr, flush=True)
+        self._leave_after_the_last(trials, trial)
+
+    def _leave_after_the_last(self, trials: list[Any], ended: Any) -> None:
+        """Leaving ends what runs at once: only when no other run may be saving a checkpoint."""
+        others = any(one.status == Trial.RUNNING for one in trials if one is not ended)
+        self._left = self._left or (not others and self._bell.has_rung())
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -146,11 +153,16 @@ def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | Non
         other = Prepared(config.study.other_data)
         parts.append((other, tuple(other.cases)))
     return [
-        {"data": prepared.name, **row}
+        {"data": prepared.name, **_place(prepared.cases[case]), **row}
         for prepared, cases in parts
         for case in cases
         for row in measure_model(model, prepared, case, config.evaluation.nsd_tolerance)
     ]
+
+
+def _place(case: Case) -> Row:
+    """Which slices are neighbors."""
+    return {"volume": case.volume, "position": case.position}
 
 
 def _record(config: Config, rows: list[Row]) -> Record:

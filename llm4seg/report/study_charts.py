@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from llm4seg.report.charts import BASELINE, INK, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
-from llm4seg.study.statistics import case_scores, pairs
+from llm4seg.study.pairs import class_scores, pairs
 from llm4seg.study.verdict import METRICS
 
 SIDE = 1.65  # inches of a panel
@@ -37,7 +37,7 @@ def forest(compared: pd.DataFrame, metric: str, alpha: float) -> str:
 
 def paired(table: pd.DataFrame, compared: pd.DataFrame, metric: str) -> str:
     """A panel an arm and reference: each case under both, its mean over runs; above the diagonal the arm is better."""
-    scores = case_scores(table, metric)
+    scores = class_scores(table, metric)
     own = scores[scores["data"] == scores["data"].iloc[0]]
     arms, references = compared["arm"].unique(), compared["reference"].unique()
     with mpl.rc_context(STYLE):

@@ -11,8 +11,9 @@ PRESET = "preset"  # in an arm, beside dotted parameters: the name of a preset, 
 
 
 class Spread(Section):
-    """Standard deviations of paired differences: between training runs, between cases or patients, and what is left."""
+    """Standard deviations of paired differences: between folds, training runs, cases (or patients), and the rest."""
 
+    fold: NonNegativeFloat
     run: NonNegativeFloat
     case: NonNegativeFloat
     rest: PositiveFloat

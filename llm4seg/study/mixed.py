@@ -1,30 +1,44 @@
 """A linear mixed model of paired differences: what would come of other seeds and other patients.
 
-difference = effect + run + unit + rest, the last three random (Laird & Ware 1982), by restricted maximum likelihood. A
-unit is a patient, or a case. statsmodels fits it; its own interval is a normal one, which is too short for the few runs
-of a study, so Student's t takes its place, with Satterthwaite's degrees of freedom.
+difference = effect + fold + run + unit + rest, all but the first random (Laird & Ware 1982), by restricted maximum
+likelihood. A unit is a patient, a block of slices, or a case. Of one split, intervals are Student's t with
+Satterthwaite's degrees of freedom. Of several folds, they are Student's t over the folds' means: runs of one fold share
+their training and test cases, so that more of them say no more of other folds.
 """
 
 import math
-import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-ENOUGH_RUNS, ENOUGH_UNITS, MOST_CELLS = 3, 5, 4000  # of more cells, the fit would take hours
+from llm4seg.study.reml import Fit, reml
+
+ENOUGH_RUNS, ENOUGH_UNITS = 3, 5
+TINY = 1e-24  # a variance that is one of rounding
+Reason = Literal["runs", "units", "equal"]  # too few runs, too few units, all differences equal
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """An effect with its standard error, degrees of freedom, and the variances that it comes from."""
+    """An effect with its standard error, degrees of freedom, and the variances that it comes from.
+
+    `fold` is None of one split, which says nothing of others.
+    """
 
     effect: float
     error: float
     df: float
+    fold: float | None
     run: float
     unit: float
     rest: float
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of one unit's difference in one run."""
+        return ((self.fold or 0.0) + self.run + self.unit + self.rest) ** 0.5
 
     def interval(self, confidence: float) -> tuple[float, float]:
         from scipy.stats import t
@@ -40,29 +54,47 @@ class Mixed:
         return float(2 * t.sf(abs(self.effect) / self.error, self.df))
 
 
-def fit_mixed(cells: pd.DataFrame) -> Mixed | None:
-    """Fit a table of `run`, `unit` and `difference`, a row a pair; None where they are too few or all equal."""
+def fit_mixed(cells: pd.DataFrame) -> Mixed | Reason:
+    """Fit a table of `fold`, `run`, `unit` and `difference`, a row a pair; or say why there is nothing to fit."""
     runs, units = cells["run"].nunique(), cells["unit"].nunique()
     scale = float(cells["difference"].std())
-    if runs < ENOUGH_RUNS or units < ENOUGH_UNITS or len(cells) > MOST_CELLS or not scale > 0:
-        return None
-    from statsmodels.regression.mixed_linear_model import MixedLM
+    if runs < ENOUGH_RUNS:
+        return "runs"
+    if units < ENOUGH_UNITS:
+        return "units"
+    if not scale**2 > TINY:
+        return "equal"
+    middle = float(cells["difference"].mean())
+    values = ((cells["difference"] - middle) / scale).to_numpy(dtype=float)
+    folds, *others = (pd.factorize(cells[name])[0] for name in ("fold", "run", "unit"))
+    one = _of_one_split if folds.max() == 0 else _of_folds
+    return _scaled(one(reml(values, folds, *others), runs, units, len(cells)), middle, scale)
 
-    with warnings.catch_warnings(action="ignore"):  # that a variance is zero, which is an answer
-        model = MixedLM.from_formula(
-            "scaled ~ 1",
-            cells.assign(scaled=cells["difference"] / scale),
-            groups=np.ones(len(cells)),
-            re_formula="0",
-            vc_formula={"run": "0 + C(run)", "unit": "0 + C(unit)"},
-        )
-        # not the default, by gradients, which gets lost where a variance is zero
-        fitted = model.fit(reml=True, method="powell")
-    run, unit = (float(fitted.vcomp[model.exog_vc.names.index(name)]) for name in ("run", "unit"))
-    rest = float(fitted.scale)
-    df = degrees_of_freedom(run / runs, unit / units, rest / len(cells), runs, units)
-    effect, error = scale * float(fitted.fe_params.iloc[0]), scale * float(fitted.bse_fe.iloc[0])
-    return Mixed(effect, error, df, *(scale**2 * variance for variance in (run, unit, rest)))
+
+def _scaled(fitted: Mixed, middle: float, scale: float) -> Mixed:
+    """In the unit of the differences."""
+    variances = (fitted.run, fitted.unit, fitted.rest)
+    fold = None if fitted.fold is None else scale**2 * fitted.fold
+    return Mixed(
+        middle + scale * fitted.effect,
+        scale * fitted.error,
+        fitted.df,
+        fold,
+        *(scale**2 * variance for variance in variances),
+    )
+
+
+def _of_one_split(fit: Fit, runs: int, units: int, pairs: int) -> Mixed:
+    df = degrees_of_freedom(fit.run / runs, fit.unit / units, fit.rest / pairs, runs, units)
+    return Mixed(float(fit.means[0]), float(fit.covariance[0, 0]) ** 0.5, df, None, fit.run, fit.unit, fit.rest)
+
+
+def _of_folds(fit: Fit, runs: int, units: int, pairs: int) -> Mixed:
+    """Folds count alike. Their own variance is what that of their means exceeds the rest of the model by."""
+    folds, variance = len(fit.means), float(fit.means.var(ddof=1))
+    fold = max(0.0, variance - float(np.diag(fit.covariance).mean()))
+    error = max(variance / folds, TINY) ** 0.5
+    return Mixed(float(fit.means.mean()), error, folds - 1.0, fold, fit.run, fit.unit, fit.rest)
 
 
 def degrees_of_freedom(run: float, unit: float, rest: float, runs: int, units: int) -> float:

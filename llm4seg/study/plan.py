@@ -11,23 +11,27 @@ import pandas as pd
 import torch
 
 from llm4seg.config import Config
-from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import read_split
+from llm4seg.data.prepared import Case, Prepared
+from llm4seg.data.split import make_split, read_split
 from llm4seg.device import device_here
 from llm4seg.run import LocalRun, Row, group_of_one
 from llm4seg.sections import Spread
-from llm4seg.statistics import ENOUGH_GROUPS
 from llm4seg.study.arms import Planned
-from llm4seg.study.power import MOST_REPEATS, detectable, repeats_needed, simulate
+from llm4seg.study.mixed import ENOUGH_RUNS, ENOUGH_UNITS
+from llm4seg.study.pairs import unit_of, with_blocks
+from llm4seg.study.power import MOST_REPEATS, can_test, detectable, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
+from llm4seg.study.statistics import VARIANCES
+from llm4seg.study.verdict import UNITS
 from llm4seg.train import fit
 
 
 @dataclass(frozen=True)
 class Design:
-    """What decides how much a study can find; `units` are patients or cases, in one fold's test part."""
+    """What decides how much a study can find; `units` are patients, blocks or cases, in one fold's test part."""
 
     spread: Spread
+    observed: bool  # by finished runs, not assumed
     repeats: int
     folds: int
     units: int
@@ -52,45 +56,70 @@ def power(config: Config, runs: Runs) -> Iterator[str]:
     findings, section = compared(config, case_table(runs)), config.study.plan
     of = design(config, findings)
     smallest, needed = found_by(config, of)
-    source = "assumed (study.plan.spread)" if observed_spread(findings) is None else "as finished runs have it"
+    source = "as finished runs have it" if of.observed else "assumed (study.plan.spread)"
+    between = f"{of.spread.fold:.3g} between folds, " if of.folds > 1 else ""
     yield (
-        f"paired differences vary, {source}, by a standard deviation of {of.spread.run:.3g} between runs, "
-        f"{of.spread.case:.3g} between {of.unit}s, and {of.spread.rest:.3g} besides"
+        f"paired differences vary, {source}, by a standard deviation of {between}{of.spread.run:.3g} between runs, "
+        f"{of.spread.case:.3g} between {UNITS[of.unit]}, and {of.spread.rest:.3g} besides"
     )
-    yield (
-        f"{of.repeats} x {of.folds} paired runs on {of.units} test {of.unit}s find a difference of {smallest:.3g} "
-        f"with a power of {section.power:.0%} (the first of {len(config.study.arms) - 1} arms in Holm's correction)"
+    finds = (
+        f"no difference, however large: the comparison needs {ENOUGH_RUNS} runs and {ENOUGH_UNITS} {UNITS[of.unit]}"
+        if smallest is None
+        else f"a difference of {smallest:.3g} with a power of {section.power:.0%} "
+        f"(the first of {len(config.study.arms) - 1} arms in Holm's correction)"
     )
-    takes = f"{needed} repeats" if needed else f"more than {MOST_REPEATS} repeats: it needs more cases, not more seeds"
+    yield f"{of.repeats} x {of.folds} paired runs on {of.units} test {UNITS[of.unit]} find {finds}"
+    more = "more folds or cases" if of.folds > 1 else "more cases"
+    takes = f"{needed} repeats" if needed else f"more than {MOST_REPEATS} repeats: it needs {more}, not more seeds"
     yield f"a difference of {section.effect:g} takes {takes}"
 
 
 def design(config: Config, compared: pd.DataFrame) -> Design:
-    """The config's, with the spread that finished runs have, where there are enough, or the assumed one."""
+    """The config's, with the spread that finished runs have on its own data, where there are enough, or the assumed."""
     section, data = config.study, Prepared(config.paths.prepared)
-    test = tuple(data.cases) if section.folds else read_split(config.paths.split).test
-    groups = {data.cases[case].group for case in test}
-    unit = "patient" if len(groups) >= ENOUGH_GROUPS else "case"
-    folds = max(1, len(section.folds))
-    parts = config.split.folds if section.folds else 1
-    units = max(2, (len(groups) if unit == "patient" else len(test)) // parts)
+    cases, folds = _tested(config, data), max(1, len(section.folds))
+    blocks = with_blocks(pd.DataFrame([case.plain() for case in cases]), config.split.block)
+    unit = unit_of(blocks["group"], blocks["block"])
+    units = max(1, blocks["id" if unit == "case" else unit].nunique() // folds)
     alpha = (1 - config.evaluation.confidence) / max(1, len(section.arms) - 1)
-    return Design(observed_spread(compared) or section.plan.spread, section.repeats, folds, units, unit, alpha)
+    observed = observed_spread(compared, section.plan.spread)
+    spread = observed or section.plan.spread
+    return Design(spread, observed is not None, section.repeats, folds, units, unit, alpha)
 
 
-def observed_spread(compared: pd.DataFrame) -> Spread | None:
-    """The root mean square of what comparisons have found; None where none could."""
-    if compared.empty or not len(known := compared.dropna(subset=["sd_run", "sd_unit", "sd_rest"])):
+def _tested(config: Config, data: Prepared) -> list[Case]:
+    """The cases of the test part, or of all folds that are the test part in turn."""
+    cases, folds = list(data.cases.values()), config.study.folds
+    if not folds:
+        return [data.cases[name] for name in read_split(config.paths.split).test]
+    split = make_split(cases, data.classes, config.split.model_copy(update={"fold": folds[0]}))
+    return [data.cases[name] for fold in folds for name in split.folds[fold]]
+
+
+def observed_spread(compared: pd.DataFrame, assumed: Spread) -> Spread | None:
+    """The root mean square of what comparisons on the study's own data have found; None where none could.
+
+    Of one split, the spread between folds remains assumed.
+    """
+    if compared.empty:
         return None
-    run, unit, rest = (float(np.sqrt((known[f"sd_{name}"] ** 2).mean())) for name in ("run", "unit", "rest"))
-    return Spread(run=run, case=unit, rest=max(rest, 1e-9))
+    own = compared[compared["data"] == compared["data"].iloc[0]]
+    if not len(known := own.dropna(subset=["sd_run", "sd_unit", "sd_rest"])):
+        return None
+    fold, run, unit, rest = (float(np.sqrt((known[f"sd_{name}"] ** 2).mean())) for name in VARIANCES)
+    return Spread(fold=assumed.fold if np.isnan(fold) else fold, run=run, case=unit, rest=max(rest, 1e-9))
 
 
-def found_by(config: Config, of: Design) -> tuple[float, int | None]:
-    """The smallest difference that is found with the wanted power, and the repeats that `plan.effect` takes."""
+def found_by(config: Config, of: Design) -> tuple[float | None, int | None]:
+    """The smallest difference that is found with the wanted power, and the repeats that `plan.effect` takes.
+
+    None where there is none: too few runs or units for any test, and more repeats than are looked at.
+    """
     plan, seed = config.study.plan, config.evaluation.seed
-    tables = simulate(of.spread, max(1, of.repeats), of.folds, of.units, plan.simulations, seed)
     needed = repeats_needed(of.spread, of.folds, of.units, plan.effect, plan.power, of.alpha, plan.simulations, seed)
+    if not can_test(of.repeats, of.folds, of.units):
+        return None, needed
+    tables = simulate(of.spread, of.repeats, of.folds, of.units, plan.simulations, seed)
     return detectable(tables, plan.power, of.alpha), needed
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4seg.sections import Spread
+from llm4seg.study.mixed import ENOUGH_RUNS, ENOUGH_UNITS
 
 Array = NDArray[np.float64]
 MOST_REPEATS = 64  # looked at when asked how many are needed
@@ -15,34 +16,31 @@ def simulate(spread: Spread, repeats: int, folds: int, units: int, tables: int, 
     """Tables of differences without an effect, (tables, folds, repeats, units of a fold)."""
     random = np.random.default_rng(seed)
     shape = (tables, folds, repeats, units)
+    of_folds = random.normal(0, spread.fold if folds > 1 else 0, (tables, folds, 1, 1))
     runs = random.normal(0, spread.run, (tables, folds, repeats, 1))
     cases = random.normal(0, spread.case, (tables, folds, 1, units))
-    return np.asarray(runs + cases + random.normal(0, spread.rest, shape))
+    return np.asarray(of_folds + runs + cases + random.normal(0, spread.rest, shape))
 
 
 def test(tables: Array) -> tuple[Array, Array, Array]:
-    """Mean, standard error and degrees of freedom of each table: an analysis of variance with random runs and units.
-
-    With one repeat a run cannot be told from its fold, so folds are what varies; with one fold too, units are.
+    """Mean, standard error and degrees of freedom of each table: of one fold, an analysis of variance with random runs
+    and units; of several, Student's t over the folds' means.
     """
     _, folds, repeats, units = tables.shape
     mean = tables.mean(axis=(1, 2, 3))
-    if repeats == 1:
-        singles = tables.mean(axis=3)[:, :, 0] if folds > 1 else tables[:, 0, 0]
-        count = singles.shape[1]
-        return mean, singles.std(axis=1, ddof=1) / count**0.5, np.full(len(mean), count - 1.0)
-    of_fold = tables.mean(axis=(2, 3), keepdims=True)
-    of_run, of_unit = tables.mean(axis=3, keepdims=True) - of_fold, tables.mean(axis=2, keepdims=True) - of_fold
-    dfs = folds * (repeats - 1), folds * (units - 1), folds * (repeats - 1) * (units - 1)
+    if folds > 1:
+        of_fold = tables.mean(axis=(2, 3))
+        return mean, of_fold.std(axis=1, ddof=1) / folds**0.5, np.full(len(mean), folds - 1.0)
+    table = tables[:, 0] - mean[:, None, None]
+    of_run, of_unit = table.mean(axis=2, keepdims=True), table.mean(axis=1, keepdims=True)
+    dfs = repeats - 1, units - 1, (repeats - 1) * (units - 1)
     run, unit, rest = (
-        (part**2).sum(axis=(1, 2, 3)) * times / df
-        for part, times, df in zip(
-            (of_run, of_unit, tables - of_fold - of_run - of_unit), (units, repeats, 1), dfs, strict=True
-        )
+        (part**2).sum(axis=(1, 2)) * times / df
+        for part, times, df in zip((of_run, of_unit, table - of_run - of_unit), (units, repeats, 1), dfs, strict=True)
     )
     square = np.maximum(run + unit - rest, np.maximum(run, unit))  # an estimated variance below zero is one of zero
     df = square**2 / (run**2 / dfs[0] + unit**2 / dfs[1] + rest**2 / dfs[2])
-    return mean, (square / (folds * repeats * units)) ** 0.5, df
+    return mean, (square / (repeats * units)) ** 0.5, df
 
 
 def power(tables: Array, effect: float, alpha: float) -> float:
@@ -67,17 +65,24 @@ def detectable(tables: Array, wanted: float, alpha: float) -> float:
 def repeats_needed(
     spread: Spread, folds: int, units: int, effect: float, wanted: float, alpha: float, tables: int, seed: int
 ) -> int | None:
-    """The fewest repeats that find an effect with the wanted power; None where more would not help, too few cases."""
+    """The fewest repeats that find an effect with the wanted power; None where more would not help."""
 
     def enough(repeats: int) -> bool:
         return power(simulate(spread, repeats, folds, units, tables, seed), effect, alpha) >= wanted
 
-    return next((repeats for repeats in _rising(MOST_REPEATS) if enough(repeats)), None)
+    if not can_test(MOST_REPEATS, folds, units):
+        return None
+    return next((repeats for repeats in _rising(-(-ENOUGH_RUNS // folds), MOST_REPEATS) if enough(repeats)), None)
 
 
-def _rising(most: int) -> Iterable[int]:
-    """From 2, in steps of a tenth."""
-    repeats = 2
+def can_test(repeats: int, folds: int, units: int) -> bool:
+    """Whether the mixed model has enough runs and units for any p."""
+    return repeats * folds >= ENOUGH_RUNS and units * folds >= ENOUGH_UNITS
+
+
+def _rising(least: int, most: int) -> Iterable[int]:
+    """In steps of a tenth."""
+    repeats = least
     while repeats <= most:
         yield repeats
         repeats += max(1, repeats // 10)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from llm4seg.config import Config
 from llm4seg.study.arms import Planned
+from llm4seg.study.pairs import with_blocks
 from llm4seg.study.statistics import compare_all
 from llm4seg.study.verdict import caution, verdict
 
@@ -83,4 +84,6 @@ def _once(lines: Iterable[str | None]) -> list[str]:
 
 def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     """Every arm against every reference, as far as both have finished runs."""
-    return compare_all(table, config.study, config.evaluation) if len(table) else pd.DataFrame()
+    if table.empty:
+        return pd.DataFrame()
+    return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)

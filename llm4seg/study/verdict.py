@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-UNITS = {"group": "patient", "case": "case"}
+UNITS = {"group": "patients", "block": "blocks of slices", "case": "cases"}
 METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "NSD"}
 
 
@@ -17,7 +17,7 @@ def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
     )
     return (
         f"{row['arm']}: {_points(row['difference'], '+')} {METRICS[metric]} points against {row['reference']}, "
-        f"{within.replace('%', ' %')}, {runs}: {judgement(row, confidence)}"
+        f"{within.replace('%', ' %')}, {runs}: {judgement(row, confidence)}{_scope(row)}"
     )
 
 
@@ -25,7 +25,7 @@ def judgement(row: Mapping[str, Any], confidence: float) -> str:
     """Better, worse, or not to be told apart."""
     reference = row["reference"]
     if not known(row["p"]):
-        return f"too few runs to say whether it differs from {reference}"
+        return _undecided(row)
     if row["p_holm"] < 1 - confidence:
         return f"{'better' if row['difference'] > 0 else 'worse'} than {reference}"
     if row["p"] < 1 - confidence:
@@ -33,18 +33,37 @@ def judgement(row: Mapping[str, Any], confidence: float) -> str:
     return f"not distinguishable from {reference}"
 
 
+def _undecided(row: Mapping[str, Any]) -> str:
+    """Why there is no p."""
+    if row["reason"] == "equal":
+        same = "no difference" if row["difference"] == 0 else "the same difference"
+        return f"{same} from {row['reference']} throughout, of which there is nothing to test"
+    few = "runs" if row["reason"] == "runs" else UNITS[row["unit"]]
+    return f"too few {few} to say whether it differs from {row['reference']}"
+
+
+def _scope(row: Mapping[str, Any]) -> str:
+    """What a sentence holds for, where it is not about patients."""
+    if row["unit"] == "group" or row["groups"] == row["cases"]:
+        return ""
+    whom = "this one patient" if row["groups"] == 1 else f"these {row['groups']} patients"
+    alike = "; cases of one patient resemble each other, so the interval is too narrow" if row["unit"] == "case" else ""
+    return f", of {whom}{alike}"
+
+
 def caution(row: Mapping[str, Any]) -> str | None:
     """What the intervals are not about; None where they are about patients."""
     if row["unit"] == "group" or row["groups"] == row["cases"]:
         return None
+    over = "blocks of neighboring slices" if row["unit"] == "block" else "cases"
     if row["groups"] == 1:
         return (
-            f"All {row['cases']} cases are of one patient or volume: the intervals are over its cases and over "
+            f"All {row['cases']} cases are of one patient or volume: the intervals are over its {over} and over "
             "training seeds, and say nothing of other patients."
         )
     return (
         f"The {row['cases']} cases are of {row['groups']} patients or volumes, too few to resample: the intervals are "
-        "over cases and training seeds, and too narrow for other patients."
+        f"over {over} and training seeds, and too narrow for other patients."
     )
 
 

@@ -1,0 +1,55 @@
+"""From every case of every run to pairs: what two arms make of the same cases under the same seed and fold."""
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from llm4seg.statistics import ENOUGH_GROUPS
+
+KEYS = ["data", "arm", "repeat", "fold", "case", "group"]  # of the study's table, a row a class
+
+
+def with_blocks(table: pd.DataFrame, size: int) -> pd.DataFrame:
+    """With the `block` of `size` neighboring slices that a case is in; none where it is no slice of a volume."""
+    if not {"volume", "position"} <= set(table):
+        return table.assign(block=None)
+    known = table["volume"].notna() & table["position"].notna()
+    places = (table["position"].where(known, 0).astype(int) // size).astype(str)
+    return table.assign(block=(table["volume"].astype(str) + " " + places).where(known, None))
+
+
+def class_scores(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """KEYS, `class`, `block` and `score`; the score is NaN where reference and prediction are both empty."""
+    rows = table.assign(fold=table["fold"].fillna(-1).astype(int), score=table[metric])
+    return rows.reindex(columns=[*KEYS, "class", "block", "score"])
+
+
+def pairs(scores: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
+    """The cases that both arms have under one seed and fold: `fold`, `run`, `case`, `group`, `unit`, both scores (means
+    over classes) and `difference`.
+
+    A class that neither arm has a score of counts for nothing. Where one arm rightly leaves empty what the other one
+    does not, it has 1, the best score, so that both means are over the same classes.
+    """
+    both = scores[scores["arm"] == arm].merge(
+        scores.loc[scores["arm"] == reference, ["repeat", "fold", "case", "class", "score"]],
+        on=["repeat", "fold", "case", "class"],
+        suffixes=("", "_reference"),
+    )
+    names = ["score", "score_reference"]
+    both = both.dropna(subset=names, how="all").fillna(dict.fromkeys(names, 1.0))
+    keys = ["repeat", "fold", "case", "group", "block"]
+    means = both.groupby(keys, sort=False, dropna=False)[names].mean().reset_index()
+    unit = unit_of(means["group"], means["block"])
+    run = means["repeat"].astype(str) + "/" + means["fold"].astype(str)
+    difference = means["score"] - means["score_reference"]
+    return means.assign(run=run, unit=means[unit], by=unit, difference=difference).drop(columns=["repeat", "block"])
+
+
+def unit_of(groups: Collection[str], blocks: Collection[str | None]) -> str:
+    """What is resampled and random, given that of each case: a patient (`group`) where there are at least five; else
+    a block of neighboring slices, which resemble each other, where all cases are slices; else a case.
+    """
+    if len(set(groups)) >= ENOUGH_GROUPS:
+        return "group"
+    return "case" if any(pd.isna(block) for block in blocks) else "block"
