@@ -86,9 +86,12 @@ def do_apply(state: Path, options: argparse.Namespace, words: list[str], given: 
     for part in _parts(options, given):
         if why := refused(part):
             sys.exit(f"Error from server (BadRequest): {why}")
+        before = objects(state).get(f"{plural(part['kind'])}/{part['metadata']['name']}", {})
         if part["kind"] == "RayCluster":
             start(state, part, part["spec"])
             part["status"] = {"state": "ready"}
+        elif part["kind"] == "RayJob" and "status" in before:  # what others have set stays
+            part = before | part | {"spec": before["spec"] | part["spec"]}
         elif part["kind"] == "RayJob" and not part["spec"].get("suspend"):
             start(state, part, part["spec"]["rayClusterSpec"])
             part["status"] = {"jobDeploymentStatus": "Waiting"}
@@ -135,13 +138,22 @@ def do_get(state: Path, options: argparse.Namespace, words: list[str], given: st
 
 def do_wait(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
     kind, _, name = words[0].partition("/")
-    print("condition met" if f"{plural(kind)}/{name}" in objects(state) else sys.exit("NotFound"))
+    there = objects(state).get(f"{plural(kind)}/{name}")
+    if there is None:
+        sys.exit("NotFound")
+    wanted = next(word.partition("=")[2] for word in words if word.startswith("--for="))
+    path, _, value = wanted.removeprefix("jsonpath={.status.").partition("}=")
+    if value and there.get("status", {}).get(path) != value:
+        sys.exit(f"error: timed out waiting for the condition on {kind}/{name}")
+    print("condition met")
 
 
 def do_patch(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
     kind, _, name = words[0].partition("/")
     thing = objects(state)[f"{plural(kind)}/{name}"]
     thing["spec"] |= json.loads(options.patch)["spec"]
+    if thing["spec"].get("jobId") and "status" in thing:
+        thing["status"]["jobDeploymentStatus"] = "Running"
     put(state, thing)
 
 

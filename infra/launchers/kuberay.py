@@ -20,7 +20,9 @@ DASHBOARD = 8265
 APPLY = ("apply", "--server-side", "--field-manager=llm4seg")  # server-side: no copy of the token in an annotation
 BILLABLE = "rayjobs.ray.io,rayclusters.ray.io,pods,jobs.batch,cronjobs.batch,persistentvolumeclaims"
 PATIENCE = 300.0  # seconds for pods to end once their cluster is deleted
-ENDED = ("Complete", "Failed")
+START = 1200.0  # seconds for a head to be ready
+# of a RayJob, as KubeRay says it: the cluster is ready, without its job or with it; it has ended
+READY, ENDED = ("Waiting", "Running"), ("Complete", "Failed", "ValidationFailed")
 
 
 class KubeRayCluster:
@@ -37,6 +39,7 @@ class KubeRayCluster:
                 raise InputError(mistake)
             print(f"to do first: {mistake}")
         call(["kubectl", "config", "current-context"], dry_run)
+        self._refuse_a_namesake(dry_run)
         namespaces = [part for part in self.file.parts if part["kind"] == "Namespace"]
         feed(
             APPLY,
@@ -52,9 +55,33 @@ class KubeRayCluster:
         if self.file.queue:
             print(f"queued in {self.file.queue}: `python -m infra status {self.file.path}` says when it has started")
             return
-        ready = "jsonpath={.status.jobDeploymentStatus}=Waiting" if self.file.is_job else "condition=HeadPodReady"
-        self._kubectl("wait", self.file.resource, f"--for={ready}", "--timeout=20m", dry_run=dry_run)
+        if not self.file.is_job:
+            ready = ("--for=condition=HeadPodReady", f"--timeout={START:g}s")
+            self._kubectl("wait", self.file.resource, *ready, dry_run=dry_run)
+        elif not dry_run and self._begun() == "Running":
+            print(f"{self.file.resource} has its job already, and ends with it")
+            return
         print(f"next: python -m infra submit {self.file.path} -- dvc repro")
+
+    def _begun(self) -> str:
+        """The state of a RayJob once its cluster is ready. kubectl waits for one state alone, and there are two."""
+        until = time.monotonic() + START
+        while (state := self._state()) not in READY:
+            if state in ENDED or time.monotonic() > until:
+                found = f"{self.file.resource} is {state.lower() or 'not there'}"
+                raise InputError(f"{self.file.path}: {found}, not {' or '.join(READY).lower()}")
+            time.sleep(2)
+        return state
+
+    def _refuse_a_namesake(self, dry_run: bool) -> None:
+        """Raise InputError if a cluster of the other kind has this name: it would have the same label and Secret."""
+        other = f"{'raycluster' if self.file.is_job else 'rayjob'}/{self.file.name}"
+        if dry_run or not answer("-n", self.file.namespace, "get", other, "--ignore-not-found", "-o", "name").strip():
+            return
+        raise InputError(
+            f"{self.file.path}: {self.file.ray['kind']} metadata.name: found {self.file.name}, which is {other}'s, "
+            "too; allowed: a name and label of its own"
+        )
 
     def submitted(self, job: str) -> None:
         """Tell KubeRay which of Ray's jobs this RayJob is for, so that the cluster ends when the job has ended."""
@@ -65,6 +92,7 @@ class KubeRayCluster:
 
     def down(self, dry_run: bool) -> None:
         """Delete what comes and goes with the cluster, and wait until none of it is left."""
+        self._refuse_a_namesake(dry_run)
         mine = [*self.file.own, self._secret("")]
         mine.sort(key=lambda part: part["kind"] != "CronJob")  # the clock first: it would end the same cluster
         feed(("delete", "--ignore-not-found", "--wait=true", "--timeout=10m"), mine, dry_run)

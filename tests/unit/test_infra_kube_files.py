@@ -83,7 +83,7 @@ def test_pods_are_held_to_the_restricted_standard(file: Path) -> None:
 def test_only_the_clusters_own_pods_reach_its_ports(file: Path) -> None:
     found = read(file)
     (policy,) = (part["spec"] for part in found if part["kind"] == "NetworkPolicy")
-    own = {"matchLabels": {LABEL: "llm4seg"}}
+    own = {"matchLabels": {LABEL: ray(found)["metadata"]["name"]}}
     assert policy["podSelector"] == own
     assert policy["policyTypes"] == ["Ingress"]
     assert policy["ingress"][0] == {"from": [{"podSelector": own}]}
@@ -91,7 +91,8 @@ def test_only_the_clusters_own_pods_reach_its_ports(file: Path) -> None:
     others = [(rule["ports"], rule["from"][0]["podSelector"]["matchLabels"]) for rule in policy["ingress"][1:]]
     operator = ([{"protocol": "TCP", "port": 8265}], {"app.kubernetes.io/name": "kuberay-operator"})
     assert others == ([operator] if ray(found)["kind"] == "RayJob" else [])
-    assert all(at(pod, f"metadata.labels.{LABEL}") == "llm4seg" for pod in pods(found))
+    own_pods = [pod["metadata"]["labels"] for pod in pods(found)]
+    assert all(labels.items() >= own["matchLabels"].items() for labels in own_pods)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -105,7 +106,22 @@ def test_gpu_workers_go_where_gpus_are_and_may_not_ask_kubernetes_anything(file:
 
 
 def test_a_job_and_a_cluster_are_the_same_cluster() -> None:
-    assert ray(parts("job.yaml"))["spec"]["rayClusterSpec"] == ray(parts("cluster.yaml"))["spec"]
+    """But for their names."""
+    job = json.dumps(ray(parts("job.yaml"))["spec"]["rayClusterSpec"]).replace("llm4seg-job", "llm4seg")
+    assert json.loads(job) == ray(parts("cluster.yaml"))["spec"]
+
+
+def test_our_files_share_nothing_but_the_namespace() -> None:
+    """Neither an object, which `down` of one file would take from another, nor the label by which pods are found."""
+    named = [{(part["kind"], part["metadata"]["name"]) for part in read(file)} for file in FILES]
+    assert set.intersection(*named) == {("Namespace", "llm4seg")}
+    assert sum(map(len, named)) == len(set.union(*named)) + len(FILES) - 1
+    labels = [{at(part, f"metadata.labels.{LABEL}") for part in read(file)} - {None} for file in FILES]
+    secrets = [cluster_spec(ray(read(file)))["authOptions"]["secretName"] for file in FILES]
+    assert len(set.union(*labels)) == len(set(secrets)) == len(FILES)
+    for file in FILES:
+        accounts = {part["metadata"]["name"] for part in read(file) if part["kind"] == "ServiceAccount"}
+        assert {pod["spec"]["serviceAccountName"] for pod in pods(read(file))} == accounts
 
 
 def test_the_clock_may_end_this_cluster_and_nothing_else() -> None:
@@ -156,7 +172,7 @@ def changed(file: str, dotted: str, value: Any) -> list[Part]:
 
 
 HEAD, WORKER = "spec.headGroupSpec.template", "spec.workerGroupSpecs.0.template"
-BAD = [
+BAD: list[tuple[str, str, Any, str]] = [
     ("cluster.yaml", "spec.authOptions.mode", "disabled", "found disabled, allowed: token"),
     ("cluster.yaml", "spec.authOptions.secretName", None, "found none, allowed: a name"),
     ("cluster.yaml", "spec.rayVersion", "2.9.0", f"found 2.9.0, allowed: {version('ray')}"),
