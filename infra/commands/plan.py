@@ -107,5 +107,7 @@ def price_notes(prices: Prices, lent: Fleet) -> Iterator[str]:
     where = ", ".join(sorted(prices.regions[cloud] for cloud in clouds))
     yield f"Prices: infra/prices.yaml, list prices of {prices.date} in {where}; the file says how to check them."
     yield "Not counted: bucket, traffic, public addresses, the head after the last run, lost work of spot nodes."
+    if not lent.knows_disks:
+        yield "Not counted: disks whose size the file leaves to their image (VolumeSize, diskSizeGb)."
     if lent.head is None:
         yield "Not counted: the head's machine, which the file does not name, and the Kubernetes cluster's own fee."

@@ -42,6 +42,7 @@ class Fleet:
     workers: tuple[Workers, ...]
     most: int  # nodes of all kinds together, besides the head
     idle_minutes: float  # before a worker without work ends
+    knows_disks: bool = True  # or else the file leaves the size of one to its image
 
     def machines(self) -> dict[MachineType | None, tuple[Workers, ...]]:
         """The workers with GPUs, if any have, by their type: those of one type differ in their market alone."""
@@ -69,25 +70,29 @@ def fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet:
 
 
 def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str | None) -> Fleet:
-    kinds, cloud = dict(file["available_node_types"]), file["provider"]["type"]
+    kinds, cloud, head = file["available_node_types"], file["provider"]["type"], file["head_node_type"]
     field = {"aws": "InstanceType", "gcp": "machineType"}[cloud]
 
     def machine(name: str, other: str | None = None) -> MachineType:
         where = "--instance-type" if other else f"{path}: available_node_types.{name}.node_config.{field}"
-        return prices.machine(other or str(file["available_node_types"][name]["node_config"].get(field)), where, cloud)
+        return prices.machine(other or str(kinds[name]["node_config"].get(field)), where, cloud)
 
-    head = file["head_node_type"]
-    at_head = kinds.pop(head)["node_config"]
     most = file.get("max_workers", 2)  # Ray's own
-    workers = []
-    for name, kind in kinds.items():
-        node, count, of_type = (
-            kind["node_config"],
-            min(most, kind.get("max_workers", most)),
-            machine(name, instance_type),
-        )
-        workers.append(Workers(name, of_type, count, count * of_type.gpus, _is_spot(node), _disk_gb(node)))
-    return Fleet(machine(head), _disk_gb(at_head), tuple(workers), most, file.get("idle_timeout_minutes", 5))
+    disks = {name: _disk_sizes(path, name, kind["node_config"]) for name, kind in kinds.items()}
+    known = all(size is not None for sizes in disks.values() for size in sizes)
+    workers = tuple(
+        _of_type(name, kinds[name], machine(name, instance_type), most, disks[name]) for name in kinds if name != head
+    )
+    return Fleet(machine(head), _sum(disks[head]), workers, most, file.get("idle_timeout_minutes", 5), known)
+
+
+def _of_type(name: str, kind: dict[str, Any], machine: MachineType, most: int, disks: list[float | None]) -> Workers:
+    count = min(most, kind.get("max_workers", most))
+    return Workers(name, machine, count, count * machine.gpus, _is_spot(kind["node_config"]), _sum(disks))
+
+
+def _sum(sizes: list[float | None]) -> float:
+    return sum(size or 0.0 for size in sizes)
 
 
 def _is_spot(node: dict[str, Any]) -> bool:
@@ -97,10 +102,23 @@ def _is_spot(node: dict[str, Any]) -> bool:
     )
 
 
-def _disk_gb(node: dict[str, Any]) -> float:
-    aws = [one["Ebs"]["VolumeSize"] for one in node.get("BlockDeviceMappings", []) if "Ebs" in one]
-    gcp = [one["initializeParams"]["diskSizeGb"] for one in node.get("disks", []) if "initializeParams" in one]
-    return float(sum(aws + gcp))
+def _disk_sizes(path: Path, name: str, node: dict[str, Any]) -> list[float | None]:
+    """GB of each new disk of a node; None where its image says. Raises InputError."""
+    places = {"BlockDeviceMappings": "Ebs.VolumeSize", "disks": "initializeParams.diskSizeGb"}
+    return [
+        _gb(at(disk, size), f"{path}: available_node_types.{name}.node_config.{disks}.{number}.{size}")
+        for disks, size in places.items()
+        for number, disk in enumerate(node.get(disks) or [])
+        if size.partition(".")[0] in disk
+    ]
+
+
+def _gb(size: Any, where: str) -> float | None:
+    """Google's API has numbers in strings, too."""
+    try:
+        return None if size is None else float(size)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: found {size!r}, allowed: GB, or nothing: then its image says") from None
 
 
 def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instance_type: str | None) -> Fleet:
@@ -135,7 +153,7 @@ def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: 
 def _pod_disk_gb(pod: dict[str, Any]) -> float:
     """What its containers may fill of their node's disk, if it is said in Gi."""
     asked = [str(at(one, "resources.limits.ephemeral-storage") or "") for one in pod["containers"]]
-    return float(sum(int(one.removesuffix("Gi")) for one in asked if one.endswith("Gi")))
+    return sum(float(one.removesuffix("Gi")) for one in asked if one.endswith("Gi"))
 
 
 def _of_ones_own(file: dict[str, Any], instance_type: str | None) -> Fleet:

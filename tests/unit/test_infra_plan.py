@@ -28,6 +28,13 @@ STUDY = {
 }
 
 
+class NoAliases(yaml.SafeDumper):
+    """Anchors make one object of several."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 @pytest.fixture
 def params() -> Config:
     return Config.load(ROOT / "params.yaml").override({"training.epochs": 30})
@@ -83,7 +90,7 @@ def test_an_epoch_is_guessed_from_the_images_and_their_size(config: Config) -> N
     images = len(read_split(config.paths.split).train)
     steps = -(-images // 4)
     assert guessed_epoch(config, PRICES, 2.0) == pytest.approx(steps * PRICES.shortest_step_ms / 1000)  # 32 x 32
-    large = config.override({"data.size": [1024, 512]})
+    large = config.override({"data.size": [1024, 512], "model.llm.max_tokens": 32768})
     assert guessed_epoch(large, PRICES, 2.0) == pytest.approx(images * 8 / (2 * PRICES.images_a_second))
     with pytest.raises(InputError, match="run `dvc repro split`, or give --epoch-seconds"):
         guessed_epoch(config.override({"paths.split": "/nowhere.json"}), PRICES, 1.0)
@@ -166,6 +173,39 @@ def test_workers_without_a_gpu_are_left_out(tmp_path: Path) -> None:
     lent = fleet(_written(tmp_path, yaml.safe_dump(file)), PRICES, None)
     assert [machine and machine.name for machine in lent.machines()] == ["g6.xlarge"]
     assert gpus(lent, next(iter(lent.machines().values()))) == 4  # 4 + 4, of which max_workers lets four be
+
+
+def _with_disk(folder: Path, file: str, place: str, size: Any) -> str:
+    """A copy of a cluster's file with another size for the head's disk; None leaves it to the image."""
+    config: dict[str, Any] = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    config = yaml.safe_load(yaml.dump(config, Dumper=NoAliases))
+    disks, number, part, name = place.split(".")
+    disk = config["available_node_types"]["head"]["node_config"][disks][int(number)][part]
+    disk[name] = size
+    if size is None:
+        del disk[name]
+    return _written(folder, yaml.safe_dump(config))
+
+
+VOLUME, DISK = "BlockDeviceMappings.0.Ebs.VolumeSize", "disks.0.initializeParams.diskSizeGb"
+
+
+@pytest.mark.parametrize(("file", "place"), [(AWS, VOLUME), (GCP, DISK)])
+def test_disks_whose_size_is_not_said_are_not_counted(
+    file: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = _with_disk(tmp_path, file, place, None)
+    lent = fleet(own, PRICES, None)
+    assert (lent.head_disk_gb, lent.workers[0].disk_gb) == (0, 100)
+    note = "Not counted: disks whose size the file leaves to their image"
+    assert note in plan(capsys, own, "--epoch-seconds", "100")
+    assert note not in plan(capsys, file, "--epoch-seconds", "100")
+
+
+def test_sizes_of_disks_may_be_strings_as_google_has_them(tmp_path: Path) -> None:
+    assert fleet(_with_disk(tmp_path, GCP, DISK, "200"), PRICES, None).head_disk_gb == 200
+    with pytest.raises(InputError, match=rf"types\.head\.node_config\.{DISK}: found '1TB', allowed: GB"):
+        fleet(_with_disk(tmp_path, GCP, DISK, "1TB"), PRICES, None)
 
 
 def test_the_memory_plan_names_an_engine_that_fits(config: Config) -> None:
