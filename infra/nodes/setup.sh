@@ -12,9 +12,9 @@ wanted=$(sha256sum requirements.lock)
 if [ "$(cat venv/installed 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 
 find_python() { command -v python3.12 || command -v python3.11; }
-if ! "$(find_python || echo false)" -c 'import ensurepip' 2>/dev/null || ! command -v git rsync >/dev/null; then
+if ! "$(find_python || echo false)" -c 'import ensurepip' 2>/dev/null || ! command -v git >/dev/null; then
   sudo apt-get -qq -o DPkg::Lock::Timeout=600 update
-  sudo apt-get -qq -o DPkg::Lock::Timeout=600 install -y python3-venv git rsync
+  sudo apt-get -qq -o DPkg::Lock::Timeout=600 install -y python3-venv git
 fi
 python=$(find_python) || { echo "neither Python 3.12 nor 3.11 is installed here" >&2; exit 1; }
 

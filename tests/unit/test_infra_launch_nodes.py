@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,24 @@ def test_a_node_that_is_set_up_is_left_as_it_is(tmp_path: Path) -> None:
         f"export RAY_AUTH_MODE=token PATH={folder}/venv/bin:$PATH",
     ]
     assert [file.name for file in (folder / "venv").iterdir()] == ["installed"]
+
+
+def test_what_is_missing_on_a_node_is_installed(tmp_path: Path) -> None:
+    """Python with venv and rsync are there, git is not."""
+    tools, folder = tmp_path / "tools", tmp_path / "home" / "llm4seg"
+    tools.mkdir()
+    folder.mkdir(parents=True)
+    for tool in ("bash", "dirname", "cat", "grep", "sha256sum"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    for tool, text in (("python3.12", ""), ("rsync", ""), ("sudo", f'echo "$@" >> {tmp_path}/log; exit 7')):
+        (tools / tool).write_text(f"#!{tools}/bash\n{text}\n")
+        (tools / tool).chmod(0o755)
+    (folder / "requirements.lock").write_text("ray==1\n")
+    (folder / "setup.sh").write_text((ROOT / "infra" / "nodes" / "setup.sh").read_text())
+    environment = {"HOME": str(tmp_path / "home"), "PATH": str(tools)}
+    done = subprocess.run([tools / "bash", folder / "setup.sh"], env=environment, timeout=30, capture_output=True)
+    assert done.returncode == 7, done.stderr
+    assert "apt-get" in (tmp_path / "log").read_text()
 
 
 def test_a_node_is_idle_once_nothing_was_needed_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
