@@ -45,6 +45,13 @@ class Fields:
         raise InputError(f"{self.path}: {name}: found {_yaml(found)}, allowed: {allowed}")
 
 
+def provider_of(config: dict[str, Any]) -> str:
+    """Where a cluster's nodes are found again: everything of its provider that another value would look past."""
+    provider = config["provider"]
+    where = {"aws": ("region",), "gcp": ("project_id", "availability_zone"), "local": ("head_ip",)}[provider["type"]]
+    return " ".join(str(provider[field]) for field in ("type", *where))
+
+
 def _yaml(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
@@ -138,6 +145,9 @@ def _check_ec2(node: Fields) -> None:
     for field in ("InstanceType", "ImageId"):
         if not isinstance(node.get(field), str):
             node.refuse(field, node.get(field), f"an EC2 {field}")
+    market = node.below("InstanceMarketOptions", "SpotOptions")
+    if (found := market.get("SpotInstanceType")) not in (None, "one-time"):
+        market.refuse("SpotInstanceType", found, "'one-time': EC2 would start the node anew whenever it ends")
     disks = node.below("BlockDeviceMappings")
     if not isinstance(disks.part, list) or not disks.part:
         disks.refuse("", disks.part, "the root disk, encrypted")

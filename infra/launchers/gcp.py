@@ -14,6 +14,9 @@ from llm4seg.errors import InputError
 LABEL = "ray-cluster-name"  # Ray's own
 SCOPES = ["https://www.googleapis.com/auth/compute"]
 ROLE = "roles/compute.instanceAdmin.v1"
+# Run at every boot. Neither Ray nor what watches for idleness is there after a reboot.
+END_AT_A_SECOND_BOOT = "#!/bin/sh\n[ ! -e /var/lib/booted-before ] || shutdown -h now\ntouch /var/lib/booted-before\n"
+METADATA = {"enable-oslogin": "FALSE", "startup-script": END_AT_A_SECOND_BOOT}  # Ray brings an SSH key of its own
 
 
 class GoogleCloud:
@@ -41,7 +44,7 @@ class GoogleCloud:
             node["networkInterfaces"] = [self._interface()]
             node["tags"] = {"items": [self.name]}
             node["scheduling"] = {**node["scheduling"], "maxRunDuration": {"seconds": seconds}}
-            node["metadata"] = {"items": [{"key": "enable-oslogin", "value": "FALSE"}]}  # Ray brings a key of its own
+            node["metadata"] = {"items": [{"key": key, "value": value} for key, value in METADATA.items()]}
         head_config(self.config)["serviceAccounts"] = [{"email": self.account, "scopes": SCOPES}]
         return self.config
 

@@ -44,15 +44,18 @@ def _items(item: Any, values: Values) -> list[Any]:
     return [_fill(item, values)] if listed is None or isinstance(listed, str) else list(listed)
 
 
-def storage_policy(account: Account, bucket: str, prefix: str) -> dict[str, Any]:
+def storage_policy(account: Account, bucket: str, prefix: str, key: str | None = None) -> dict[str, Any]:
     """Read and write one prefix of one bucket. Arrow also writes empty objects that mark the folders above it, and asks
     whether the bucket is there, which S3 takes for listing it: names of other keys can be seen, not their contents.
+
+    `key`: the ARN of the key of KMS with which the bucket is encrypted, if it is.
     """
     parts = prefix.split("/")
     above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
     folders = [f"arn:{account.partition}:s3:::{bucket}/{folder}/" for folder in above]
     values = {"partition": account.partition, "bucket": bucket, "prefix": prefix, "folders_above": folders}
-    return policy("storage", values)
+    keys = {"keys": [key] if key else [], "key_region": key.split(":")[3] if key else ""}
+    return policy("storage", values | keys)
 
 
 def scaling_policy(

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from infra.launchers.checks import check, ssh_range
+from infra.launchers.checks import check, provider_of, ssh_range
 from infra.launchers.cloud import Cloud, Config, node_configs
 from infra.launchers.table import nodes_table
 from infra.launchers.token import ON_NODES, make_token, token_file, token_in_use
@@ -44,6 +44,7 @@ class RayUpCluster:
         return FOLDER / self.config["cluster_name"] / "cluster.yaml"
 
     def up(self, dry_run: bool) -> None:
+        self._refuse_another_provider()
         if dry_run:
             self._say_what_up_would_do()
             return
@@ -54,6 +55,7 @@ class RayUpCluster:
         self._ray("up", "--yes", str(self.rendered), *(["--no-restart"] if running else []))
 
     def down(self, dry_run: bool) -> None:
+        self._refuse_another_provider()
         if dry_run:
             self._ray("down", "--yes", str(self.rendered), dry_run=True)
             print("then: whatever still has the cluster's tag ends; nothing billable may be left")
@@ -66,9 +68,10 @@ class RayUpCluster:
         if self.forget:
             self.cloud.forget()
         remove(self.rendered.parent)
-        print(f"{self.config['cluster_name']}: nothing billable is left")
+        print(f"{self.config['cluster_name']}: nothing billable is left in {provider_of(self.config)}")
 
     def status(self, dry_run: bool) -> None:
+        self._refuse_another_provider()
         if dry_run:
             print(f"would list the nodes of {self.config['cluster_name']}")
             return
@@ -104,7 +107,18 @@ class RayUpCluster:
         config: Config = yaml.safe_load(self.rendered.read_text(encoding="utf-8"))
         return config
 
+    def _refuse_another_provider(self) -> None:
+        """Raise InputError if the last `up` of this name was elsewhere: its nodes would run on, looked for in vain."""
+        here = provider_of(self.config)
+        if (before := self._before()) and (there := provider_of(before)) != here:
+            name = self.config["cluster_name"]
+            raise InputError(
+                f"{self.path}: provider: found {here}, but {self.rendered} is of a cluster {name} in {there}; "
+                "allowed: the same until `down` has ended that one, or another cluster_name"
+            )
+
     def _running_file(self, dry_run: bool) -> str:
+        self._refuse_another_provider()
         if not dry_run and not self.rendered.exists():
             raise InputError(f"{self.rendered}: no such file; `python -m infra up {self.path}` from here makes it")
         return str(self.rendered)

@@ -14,6 +14,7 @@ import boto3
 import pytest
 import yaml
 
+from infra.launchers.aws import life
 from tests.code_map import ROOT
 from tests.integration.servers import KEYS, free_port, wait_for
 from tests.policy import allows
@@ -21,6 +22,7 @@ from tests.policy import allows
 IMAGE = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"  # of those the server knows
 HERE = "198.51.100.7"
 NAME = "llm4seg"
+ROLE = f"{NAME}-us-east-1"
 
 
 @dataclass
@@ -157,7 +159,7 @@ def test_every_node_is_as_safe_as_the_file_says(laptop: Laptop, workers: list[di
         asked["Attribute"] = "userData"
         assert ec2.describe_instance_attribute(**asked)["UserData"]["Value"]
     types = laptop.rendered["available_node_types"].values()
-    assert all(node["node_config"]["UserData"] == "#!/bin/sh\nshutdown -h +1440\n" for node in types)
+    assert all(node["node_config"]["UserData"] == life(1440) for node in types)
 
 
 def test_every_disk_is_encrypted_and_tagged(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
@@ -187,15 +189,15 @@ def test_only_this_laptop_and_members_get_in(laptop: Laptop, workers: list[dict[
 def test_head_and_workers_have_roles_of_their_own(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
     profiles = {node["InstanceType"]: node["IamInstanceProfile"]["Arn"] for node in laptop.instances()}
     assert {kind: arn.rpartition("/")[2] for kind, arn in profiles.items()} == {
-        "m7i.xlarge": f"{NAME}-head",
-        "g6.xlarge": f"{NAME}-worker",
+        "m7i.xlarge": f"{ROLE}-head",
+        "g6.xlarge": f"{ROLE}-worker",
     }
     iam = laptop.client("iam")
     found = {}
     for kind in ("head", "worker"):
-        names = iam.list_role_policies(RoleName=f"{NAME}-{kind}")["PolicyNames"]
-        found[kind] = [iam.get_role_policy(RoleName=f"{NAME}-{kind}", PolicyName=n)["PolicyDocument"] for n in names]
-        assert not iam.list_attached_role_policies(RoleName=f"{NAME}-{kind}")["AttachedPolicies"]
+        names = iam.list_role_policies(RoleName=f"{ROLE}-{kind}")["PolicyNames"]
+        found[kind] = [iam.get_role_policy(RoleName=f"{ROLE}-{kind}", PolicyName=n)["PolicyDocument"] for n in names]
+        assert not iam.list_attached_role_policies(RoleName=f"{ROLE}-{kind}")["AttachedPolicies"]
     assert [len(found[kind]) for kind in ("head", "worker")] == [2, 1]
     for kind in found:
         assert allows(found[kind], "s3:GetObject", "arn:aws:s3:::data/team/project/dvc/x")
@@ -207,8 +209,8 @@ def test_head_and_workers_have_roles_of_their_own(laptop: Laptop, workers: list[
 def test_the_head_may_do_what_it_does(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
     """The calls that started the workers, against the policy of the role that will make them."""
     iam = laptop.client("iam")
-    document = iam.get_role_policy(RoleName=f"{NAME}-head", PolicyName="scaling")["PolicyDocument"]
-    account = iam.get_role(RoleName=f"{NAME}-head")["Role"]["Arn"].split(":")[4]
+    document = iam.get_role_policy(RoleName=f"{ROLE}-head", PolicyName="scaling")["PolicyDocument"]
+    account = iam.get_role(RoleName=f"{ROLE}-head")["Role"]["Arn"].split(":")[4]
     for node in workers:
         (group,) = node["SecurityGroups"]
         request = {
@@ -225,7 +227,7 @@ def test_the_head_may_do_what_it_does(laptop: Laptop, workers: list[dict[str, An
     assert allows(
         [document],
         "iam:PassRole",
-        f"arn:aws:iam::{account}:role/{NAME}-worker",
+        f"arn:aws:iam::{account}:role/{ROLE}-worker",
         iam__PassedToService="ec2.amazonaws.com",
     )
 
@@ -279,6 +281,16 @@ print(json.dumps(config["available_node_types"]["gpu-spot"]["node_config"]))
     assert [part["Groups"] for part in node["NetworkInterfaces"]] == [[ours["GroupId"]]]
 
 
+def test_down_in_another_region_is_refused(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
+    config = yaml.safe_load((laptop.folder / "infra" / "aws.yaml").read_text())
+    config["provider"]["region"] = "eu-west-1"
+    (laptop.folder / "moved.yaml").write_text(yaml.safe_dump(config))
+    told = laptop.infra("down", "moved.yaml", code=1)
+    assert f"found aws eu-west-1, but .infra/{NAME}/cluster.yaml is of a cluster {NAME} in aws us-east-1" in told
+    assert laptop.rendered
+    assert len(laptop.instances()) == 3
+
+
 def test_up_again_changes_the_door_and_nothing_else(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
     before = sorted(node["InstanceId"] for node in laptop.instances())
     images = laptop.rendered["metadata"]["images"]
@@ -304,7 +316,7 @@ def test_down_says_what_is_left(laptop: Laptop, workers: list[dict[str, Any]]) -
 def test_down_leaves_nothing_and_can_be_repeated(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
     other = laptop.client("ec2").run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)["Instances"][0]
     for _ in range(2):
-        assert f"{NAME}: nothing billable is left" in laptop.infra("down", "infra/aws.yaml")
+        assert f"{NAME}: nothing billable is left in aws us-east-1" in laptop.infra("down", "infra/aws.yaml")
     ec2 = laptop.client("ec2")
     assert [node["InstanceId"] for node in laptop.instances("pending", "running", "stopping", "stopped")] == [
         other["InstanceId"]
@@ -313,7 +325,7 @@ def test_down_leaves_nothing_and_can_be_repeated(laptop: Laptop, workers: list[d
     names = {group["GroupName"] for group in ec2.describe_security_groups()["SecurityGroups"]}
     assert f"{NAME}-nodes" not in names
     assert not (laptop.folder / ".infra" / NAME).exists()
-    assert laptop.client("iam").get_role(RoleName=f"{NAME}-head")["Role"]
+    assert laptop.client("iam").get_role(RoleName=f"{ROLE}-head")["Role"]
 
 
 def test_down_ends_nodes_that_this_laptop_knows_nothing_of(laptop: Laptop, workers: list[dict[str, Any]]) -> None:

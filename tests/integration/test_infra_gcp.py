@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from infra.launchers.cloud import Config
+from infra.launchers.gcp import END_AT_A_SECOND_BOOT
 from infra.launchers.ray_up import RayUpCluster
 from llm4seg.errors import InputError
 from tests.code_map import ROOT
@@ -107,17 +109,17 @@ def told(folder: Path) -> list[str]:
 def test_what_the_nodes_need_is_made_once(folder: Path) -> None:
     prepared()
     first = told(folder)
-    assert [line for line in first if "llm4seg-ssh" in line] == [
-        "compute firewall-rules create llm4seg-ssh --network=llm4seg --allow=tcp:22 "
-        f"--source-ranges={HERE}/32 --target-tags=llm4seg --project=your-project --quiet"
+    assert [line for line in first if "llm4seg-gcp-ssh" in line] == [
+        "compute firewall-rules create llm4seg-gcp-ssh --network=llm4seg-gcp --allow=tcp:22 "
+        f"--source-ranges={HERE}/32 --target-tags=llm4seg-gcp --project=your-project --quiet"
     ]
-    members = next(line for line in first if "llm4seg-members" in line)
-    assert "--source-tags=llm4seg" in members
-    assert "--target-tags=llm4seg" in members
+    members = next(line for line in first if "llm4seg-gcp-members" in line)
+    assert "--source-tags=llm4seg-gcp" in members
+    assert "--target-tags=llm4seg-gcp" in members
     assert not [line for line in first if "0.0.0.0/0" in line]
     prepared()
     assert [line.split(" --")[0] for line in told(folder)] == [
-        "compute firewall-rules update llm4seg-ssh",
+        "compute firewall-rules update llm4seg-gcp-ssh",
         "projects add-iam-policy-binding your-project",
     ]
 
@@ -137,28 +139,42 @@ def test_nodes_are_as_safe_as_the_file_says(folder: Path, monkeypatch: pytest.Mo
             **(config["head_node"] if kind == "head" else {}),
             **config["available_node_types"][name]["node_config"],
         }
-        marks = {"ray-node-type": kind, "ray-user-node-type": name, "ray-node-name": f"ray-llm4seg-{kind}"}
+        marks = {"ray-node-type": kind, "ray-user-node-type": name, "ray-node-name": f"ray-llm4seg-gcp-{kind}"}
         provider.create_node(node, marks, 1)
     assert [body["scheduling"].get("provisioningModel") for body in google.instances] == [None, "SPOT", None]
     for body in google.instances:
         assert set(body["shieldedInstanceConfig"].values()) == {True}
         assert body["scheduling"]["maxRunDuration"] == {"seconds": 24 * 3600}
         assert body["scheduling"]["instanceTerminationAction"] == "DELETE"
-        assert body["labels"]["ray-cluster-name"] == "llm4seg"
-        assert body["tags"] == {"items": ["llm4seg"]}
-        assert body["networkInterfaces"][0]["subnetwork"].endswith("/subnetworks/llm4seg")
-        assert body["name"].startswith("ray-llm4seg-")
+        assert body["labels"]["ray-cluster-name"] == "llm4seg-gcp"
+        assert body["tags"] == {"items": ["llm4seg-gcp"]}
+        assert body["networkInterfaces"][0]["subnetwork"].endswith("/subnetworks/llm4seg-gcp")
+        assert body["name"].startswith("ray-llm4seg-gcp-")
+        (script,) = [one["value"] for one in body["metadata"]["items"] if one["key"] == "startup-script"]
+        assert script == END_AT_A_SECOND_BOOT
     accounts = [[found["email"] for found in body.get("serviceAccounts", [])] for body in google.instances]
-    assert accounts == [["llm4seg-head@your-project.iam.gserviceaccount.com"], [], []]
+    assert accounts == [["llm4seg-gcp-head@your-project.iam.gserviceaccount.com"], [], []]
     assert google.instances[0]["serviceAccounts"][0]["scopes"] == ["https://www.googleapis.com/auth/compute"]
+
+
+def test_a_node_ends_at_a_second_boot(folder: Path) -> None:
+    """The script runs at every boot."""
+    tool = folder / "tools" / "shutdown"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {folder}/shutdown.log\n')
+    tool.chmod(0o755)
+    script = END_AT_A_SECOND_BOOT.replace("/var/lib/", f"{folder}/")
+    for boot in (1, 2):
+        subprocess.run(["sh", "-e", "-c", script], check=True, timeout=30)
+        assert (folder / "shutdown.log").exists() is (boot == 2)
+    assert (folder / "shutdown.log").read_text() == "-h now\n"
 
 
 def test_down_ends_what_is_left_and_closes_the_door(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepared()
     told(folder)
     node = {
-        "name": "ray-llm4seg-head-1",
-        "labels": {"ray-cluster-name": "llm4seg", "ray-node-type": "head", "ray-user-node-type": "head"},
+        "name": "ray-llm4seg-gcp-head-1",
+        "labels": {"ray-cluster-name": "llm4seg-gcp", "ray-node-type": "head", "ray-user-node-type": "head"},
         "machineType": "zones/us-central1-a/machineTypes/n2-standard-4",
         "status": "RUNNING",
         "scheduling": {},
@@ -168,17 +184,17 @@ def test_down_ends_what_is_left_and_closes_the_door(folder: Path, capsys: pytest
     (folder / "state" / "instances.json").write_text(json.dumps([node]))
     cluster().status(dry_run=False)
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("ray-llm4seg-head-1", "head (n2-standard-4)", "on demand", "203.0.113.5"))
+    assert all(word in shown for word in ("ray-llm4seg-gcp-head-1", "head (n2-standard-4)", "on demand", "203.0.113.5"))
     cluster().down(dry_run=False)
     ended = [line.split(" --")[0] for line in told(folder) if " delete " in line]
-    assert ended == ["compute instances delete ray-llm4seg-head-1", "compute firewall-rules delete llm4seg-ssh"]
+    assert ended == ["compute instances delete ray-llm4seg-gcp-head-1", "compute firewall-rules delete llm4seg-gcp-ssh"]
     cluster().down(dry_run=False)
     assert not [line for line in told(folder) if " delete " in line]
 
 
 def test_a_disk_that_is_left_is_named(folder: Path) -> None:
-    (folder / "state" / "disks.json").write_text(json.dumps([{"name": "ray-llm4seg-worker-2", "sizeGb": "100"}]))
-    with pytest.raises(InputError, match=r"llm4seg is not all gone: disk ray-llm4seg-worker-2 \(100 GB\)"):
+    (folder / "state" / "disks.json").write_text(json.dumps([{"name": "ray-llm4seg-gcp-worker-2", "sizeGb": "100"}]))
+    with pytest.raises(InputError, match=r"llm4seg-gcp is not all gone: disk ray-llm4seg-gcp-worker-2 \(100 GB\)"):
         cluster().down(dry_run=False)
 
 

@@ -81,6 +81,12 @@ def test_our_files_are_accepted(name: str) -> None:
         ("aws", f"{AWS_GPU}.BlockDeviceMappings.0.Ebs.Encrypted", 1, "Ebs.Encrypted: found 1, allowed: true"),
         ("aws", f"{AWS_GPU}.BlockDeviceMappings.0.Ebs.DeleteOnTermination", MISSING, "DeleteOnTermination: found null"),
         ("aws", f"{AWS_GPU}.InstanceInitiatedShutdownBehavior", "stop", "found 'stop', allowed: 'terminate'"),
+        (
+            "aws",
+            f"{AWS_GPU}.InstanceMarketOptions.SpotOptions.SpotInstanceType",
+            "persistent",
+            f"{AWS_GPU}.InstanceMarketOptions.SpotOptions.SpotInstanceType: found 'persistent', allowed: 'one-time'",
+        ),
         ("aws", f"{AWS_GPU}.ImageId", MISSING, f"{AWS_GPU}.ImageId: found null"),
         ("aws", "head_start_ray_commands", [], "head_start_ray_commands: found []"),
         ("aws", "head_start_ray_commands.1", "ray start --head", "head_start_ray_commands.1: found 'ray start --head'"),

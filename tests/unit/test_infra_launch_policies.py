@@ -21,7 +21,11 @@ LAUNCH = {
 }
 
 
-@pytest.mark.parametrize("document", [*HEAD, policy("trust", {})])
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
+ENCRYPTED = [storage_policy(ACCOUNT, "bucket", "team/project", KEY)]
+
+
+@pytest.mark.parametrize("document", [*HEAD, *ENCRYPTED, policy("trust", {})])
 def test_nothing_may_do_anything_to_anything(document: dict) -> None:
     assert not wildcards(document)
     assert "${" not in json.dumps(document)
@@ -64,6 +68,17 @@ def test_nodes_list_the_prefix_alone() -> None:
     assert not allows(WORKER, "s3:ListBucket", bucket, s3__prefix="")
     assert not allows(WORKER, "s3:ListBucket", "arn:aws:s3:::other", s3__prefix="team/project/runs/")
     assert allows(WORKER, "s3:ListBucket", bucket), "a look whether the bucket is there has no prefix"
+
+
+@pytest.mark.parametrize("action", ["kms:Decrypt", "kms:GenerateDataKey"])
+def test_nodes_use_the_buckets_key_through_s3_alone(action: str) -> None:
+    through_s3 = {"kms__ViaService": "s3.eu-west-1.amazonaws.com"}
+    assert allows(ENCRYPTED, action, KEY, **through_s3)
+    assert not allows(ENCRYPTED, action, KEY.replace("key/1", "key/2"), **through_s3)
+    assert not allows(ENCRYPTED, action, KEY, kms__ViaService="ec2.eu-west-1.amazonaws.com")
+    assert not allows(ENCRYPTED, action, KEY)
+    assert not allows(ENCRYPTED, "kms:ScheduleKeyDeletion", KEY, **through_s3)
+    assert not allows(HEAD, action, KEY, **through_s3), "this bucket has no key of its own"
 
 
 @pytest.mark.parametrize("action", ["s3:PutBucketPolicy", "s3:DeleteBucket", "s3:PutLifecycleConfiguration"])

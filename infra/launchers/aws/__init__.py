@@ -3,11 +3,26 @@
 import boto3
 
 from infra.launchers.address import own_address
-from infra.launchers.aws import group, images, remains, roles
+from infra.launchers.aws import group, images, key, remains, roles
 from infra.launchers.aws.client import Aws, explained
 from infra.launchers.cloud import Config, Node, node_configs
 from infra.launchers.dvc_remote import bucket_and_prefix
-from infra.launchers.policies import Account
+from infra.launchers.policies import Account, storage_policy
+
+PER_BOOT = "/var/lib/cloud/scripts/per-boot"  # cloud-init runs what is there at every boot
+
+
+def life(minutes: int) -> str:
+    """User data by which a node ends after so many minutes, or as soon as it boots again.
+
+    EC2 runs user data at the first boot alone, after the scripts for every boot. A planned shutdown does not outlive a
+    reboot, and neither do Ray and what watches for idleness: such a node is of no use, and nobody would end it.
+    """
+    again = f"{PER_BOOT}/end-at-a-second-boot"
+    return (
+        f"#!/bin/sh\nshutdown -h +{minutes}\nmkdir -p {PER_BOOT}\n"
+        f"printf '#!/bin/sh\\nshutdown -h now\\n' > {again}\nchmod 755 {again}\n"
+    )
 
 
 class AwsCloud:
@@ -22,19 +37,22 @@ class AwsCloud:
         return Aws(session, Account(partition, session.region_name, number), self.name)
 
     def wishes(self) -> list[str]:
+        head, worker = (roles.name(self.name, self.config["provider"]["region"], kind) for kind in roles.KINDS)
         return [
             f"security group {group.name(self.name)}: SSH from your address alone, anything between its members",
-            f"roles and instance profiles {self.name}-head, {self.name}-worker: the project's prefix in its bucket; "
-            "the head starts and ends workers of this cluster",
+            f"roles and instance profiles {head}, {worker}: the project's prefix in its bucket; the head starts and "
+            "ends workers of this cluster",
             "AWS's role for spot instances, if the account has none yet",
         ]
 
     def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
         with explained():
             aws = self._aws()
+            bucket, prefix = bucket_and_prefix()
+            roles.refuse_others(aws, self.config)
             config = images.resolved(aws, self.config, before)
             config = group.filled(aws, config, ssh_from or own_address())
-            config = roles.filled(aws, config, *bucket_and_prefix())
+            config = roles.filled(aws, config, storage_policy(aws.account, bucket, prefix, key.of(aws, bucket)))
             return self._with_tags_and_an_end(config)
 
     def _with_tags_and_an_end(self, config: Config) -> Config:
@@ -47,7 +65,7 @@ class AwsCloud:
                 *node.get("TagSpecifications", []),
                 *({"ResourceType": kind, "Tags": tags} for kind in billed),
             ]
-            node["UserData"] = f"#!/bin/sh\nshutdown -h +{minutes}\n" + node.get("UserData", "")
+            node["UserData"] = life(minutes) + node.get("UserData", "")
         config["provider"].setdefault("key_pair", {"key_name": f"{self.name}-{config['provider']['region']}"})
         return config
 

@@ -21,7 +21,7 @@ def _instances(aws: Aws) -> list[dict[str, Any]]:
 
 
 def _spot_requests(aws: Aws) -> list[str]:
-    """Those that may still start a node, or have one. EC2 tags them with what the head asks for; found by node, too."""
+    """Those that may still start a node, or have one: EC2 tags them as whoever asks for the node says."""
     by_tag = aws.ec2.describe_spot_instance_requests(Filters=_tagged(aws, state=["open", "active"]))
     return [found["SpotInstanceRequestId"] for found in by_tag["SpotInstanceRequests"]]
 
@@ -49,13 +49,18 @@ def _node(instance: dict[str, Any]) -> Node:
 
 def end(aws: Aws) -> None:
     """End whatever runs, the head first, which would start others; return when EC2 says that all have ended."""
-    while instances := [found["InstanceId"] for found in _instances(aws)]:
-        if requests := _spot_requests(aws):
-            aws.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=requests)
+    while instances := _instances_without_requests(aws):
         heads = [node.name for node in nodes(aws) if node.kind == "head"]
         ending = heads or instances
         aws.ec2.terminate_instances(InstanceIds=ending)
         aws.ec2.get_waiter("instance_terminated").wait(InstanceIds=ending)
+
+
+def _instances_without_requests(aws: Aws) -> list[str]:
+    """What runs, seen after no request is left that could start another."""
+    if requests := _spot_requests(aws):
+        aws.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=requests)
+    return [found["InstanceId"] for found in _instances(aws)]
 
 
 def left(aws: Aws) -> list[str]:

@@ -1,6 +1,10 @@
-"""Roles and instance profiles for the head and the workers, with exactly what infra/policies allows them."""
+"""Roles and instance profiles for the head and the workers, with exactly what infra/policies allows them.
+
+IAM knows no regions, so the names have the cluster's; a role or profile is the cluster's own if it has its tag.
+"""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import tenacity
@@ -8,28 +12,76 @@ from botocore.exceptions import ClientError
 
 from infra.launchers.aws.client import Aws, code
 from infra.launchers.aws.remains import TAG
-from infra.launchers.cloud import Config, head_config, worker_configs
-from infra.launchers.policies import policy, scaling_policy, storage_policy
+from infra.launchers.cloud import Config, head_config, node_configs, worker_configs
+from infra.launchers.policies import policy, scaling_policy
+from llm4seg.errors import InputError
 
+KINDS = ("head", "worker")
 SPOT = "spot.amazonaws.com"
 SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 NEWS_TRAVELS = 60  # seconds, at most, until EC2 knows a profile that IAM has just made
 
 
-def filled(aws: Aws, config: Config, bucket: str, prefix: str) -> Config:
-    """The configuration with an instance profile for every node type that names none; made, if need be."""
+def name(cluster: str, region: str, kind: str) -> str:
+    """Of a role and its profile: at most 62 characters, of the 64 that IAM takes."""
+    return f"{cluster}-{region}-{kind}"
+
+
+def _name(aws: Aws, kind: str) -> str:
+    return name(aws.cluster, aws.account.region, kind)
+
+
+def refuse_others(aws: Aws, config: Config) -> None:
+    """Raise InputError if a role or profile that `filled` would take is there and is not this cluster's."""
+    if all("IamInstanceProfile" in node for node in node_configs(config)):
+        return
+    for role in (_name(aws, kind) for kind in KINDS):
+        for what, found in (("role", _role(aws, role)), ("instance profile", _profile(aws, role))):
+            if found and not _is_ours(aws, found):
+                raise InputError(
+                    f"IAM {what} {role}: found one without the tag {TAG}={aws.cluster}, allowed: none, or this "
+                    "cluster's own; choose another cluster_name"
+                )
+
+
+def _role(aws: Aws, name: str) -> dict[str, Any] | None:
+    return _if_there(lambda: aws.iam.get_role(RoleName=name)["Role"])
+
+
+def _profile(aws: Aws, name: str) -> dict[str, Any] | None:
+    return _if_there(lambda: aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"])
+
+
+def _if_there(ask: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        return ask()
+    except ClientError as error:
+        if code(error) != "NoSuchEntity":
+            raise
+        return None
+
+
+def _is_ours(aws: Aws, found: dict[str, Any]) -> bool:
+    return {"Key": TAG, "Value": aws.cluster} in found.get("Tags", [])
+
+
+def filled(aws: Aws, config: Config, storage: dict[str, Any]) -> Config:
+    """The configuration with an instance profile for every node type that names none; made, if need be.
+
+    `storage`: the policy by which nodes reach their data.
+    """
+    refuse_others(aws, config)
     _allow_spot(aws, config)
-    storage = storage_policy(aws.account, bucket, prefix)
     workers = [node for node in worker_configs(config) if "IamInstanceProfile" not in node]
     head = [node for node in [head_config(config)] if "IamInstanceProfile" not in node]
     if workers or head:
-        worker_profile = _profile(aws, f"{aws.cluster}-worker", {"storage": storage})
+        worker_profile = _made(aws, _name(aws, "worker"), {"storage": storage})
         for node in workers:
             node["IamInstanceProfile"] = {"Arn": worker_profile}
     if head:
         scaling = _scaling(aws, config, worker_profile)
         head[0]["IamInstanceProfile"] = {
-            "Arn": _profile(aws, f"{aws.cluster}-head", {"storage": storage, "scaling": scaling})
+            "Arn": _made(aws, _name(aws, "head"), {"storage": storage, "scaling": scaling})
         }
     for node in [*workers, *head]:
         _wait_until_ec2_knows(aws, node)
@@ -42,32 +94,26 @@ def _scaling(aws: Aws, config: Config, profile: str) -> dict[str, Any]:
     interfaces = [part for node in nodes for part in node.get("NetworkInterfaces", [])]
     groups = {group for node in nodes for group in node.get("SecurityGroupIds", [])}
     groups |= {group for part in interfaces for group in part.get("Groups", [])}
-    role = aws.account.arn("iam", f"role/{aws.cluster}-worker")
+    role = aws.account.arn("iam", f"role/{_name(aws, 'worker')}")
     return scaling_policy(aws.account, aws.cluster, types, sorted(groups), role, profile)
 
 
-def _profile(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
+def _made(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
     """The ARN of the instance profile of that name, with a role of that name that has these policies and no others."""
     tags = [{"Key": TAG, "Value": aws.cluster}]
     trust = json.dumps(policy("trust", {}))
-    _unless_there(aws.iam.create_role, RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
+    if _role(aws, name) is None:
+        aws.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
     aws.iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
     for title, document in policies.items():
         aws.iam.put_role_policy(RoleName=name, PolicyName=title, PolicyDocument=json.dumps(document))
     _strip(aws, name, keep=set(policies))
-    _unless_there(aws.iam.create_instance_profile, InstanceProfileName=name, Tags=tags)
-    profile = aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    profile = _profile(aws, name)
+    if profile is None:
+        profile = aws.iam.create_instance_profile(InstanceProfileName=name, Tags=tags)["InstanceProfile"]
     if not profile["Roles"]:
         aws.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
     return str(profile["Arn"])
-
-
-def _unless_there(make: Any, **arguments: Any) -> None:
-    try:
-        make(**arguments)
-    except ClientError as error:
-        if code(error) != "EntityAlreadyExists" and "has been taken" not in str(error):
-            raise
 
 
 def _strip(aws: Aws, role: str, keep: set[str]) -> None:
@@ -80,13 +126,13 @@ def _strip(aws: Aws, role: str, keep: set[str]) -> None:
 
 def _allow_spot(aws: Aws, config: Config) -> None:
     """An account's first spot instance needs a role of AWS's own, which the head may not make."""
-    if any(node.get("InstanceMarketOptions") for node in worker_configs(config)):
-        try:
-            aws.iam.get_role(RoleName=SPOT_ROLE)
-        except ClientError as error:
-            if code(error) != "NoSuchEntity":
-                raise
-            _unless_there(aws.iam.create_service_linked_role, AWSServiceName=SPOT)
+    if not any(node.get("InstanceMarketOptions") for node in worker_configs(config)) or _role(aws, SPOT_ROLE):
+        return
+    try:
+        aws.iam.create_service_linked_role(AWSServiceName=SPOT)
+    except ClientError as error:
+        if code(error) != "EntityAlreadyExists" and "has been taken" not in str(error):  # somebody has just made it
+            raise
 
 
 def _wait_until_ec2_knows(aws: Aws, node: dict[str, Any]) -> None:
@@ -117,16 +163,13 @@ def _is_news(error: ClientError) -> bool:
 
 
 def remove(aws: Aws) -> None:
-    """Delete roles and profiles. They cost nothing, so `down` leaves them unless it is asked to."""
-    for name in (f"{aws.cluster}-head", f"{aws.cluster}-worker"):
-        try:
-            profile = aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-        except ClientError as error:
-            if code(error) == "NoSuchEntity":
-                continue
-            raise
-        for role in profile["Roles"]:
-            aws.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
-        aws.iam.delete_instance_profile(InstanceProfileName=name)
-        _strip(aws, name, keep=set())
-        aws.iam.delete_role(RoleName=name)
+    """Delete this cluster's roles and profiles. They cost nothing, so `down` leaves them unless it is asked to."""
+    for name in (_name(aws, kind) for kind in KINDS):
+        profile, role = _profile(aws, name), _role(aws, name)
+        if profile and _is_ours(aws, profile):
+            for held in profile["Roles"]:
+                aws.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=held["RoleName"])
+            aws.iam.delete_instance_profile(InstanceProfileName=name)
+        if role and _is_ours(aws, role):
+            _strip(aws, name, keep=set())
+            aws.iam.delete_role(RoleName=name)
