@@ -13,7 +13,8 @@ import torch.distributed as dist
 from llm4seg.files import remove, replacing
 
 Row = dict[str, float]
-GO_ON, SAVE, LEAVE = 0, 1, 2  # what a run may ask for between two steps; the largest that any worker says counts
+# what a run may ask for between two steps; the largest that any worker says counts
+GO_ON, TALK, SAVE, LEAVE = range(4)
 
 
 class Run(Protocol):
@@ -34,7 +35,13 @@ class Run(Protocol):
         """Let the one who started the run know."""
 
     def asks(self) -> int:
-        """Between two steps: GO_ON, SAVE a checkpoint now, or save one and LEAVE. Tells the launcher: still alive."""
+        """Between two steps: GO_ON, SAVE a checkpoint now, save one and LEAVE, or TALK: call `asks_together`.
+
+        Tells the launcher: still alive.
+        """
+
+    def asks_together(self) -> int:
+        """GO_ON or SAVE: what workers find out only together. Every worker calls it and gets the same."""
 
 
 @contextmanager
@@ -91,6 +98,9 @@ class LocalRun:
         print(line, file=sys.stderr)
 
     def asks(self) -> int:
+        return GO_ON
+
+    def asks_together(self) -> int:
         return GO_ON
 
     def finish(self) -> None:

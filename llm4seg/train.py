@@ -28,7 +28,7 @@ from llm4seg.llm.store import LayerStore
 from llm4seg.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.metrics import class_counts, dice_from_counts
 from llm4seg.models import Hybrid, build_model
-from llm4seg.run import LEAVE, SAVE, Row, Run
+from llm4seg.run import LEAVE, SAVE, TALK, Row, Run
 from llm4seg.trained import begin_from
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
@@ -150,9 +150,8 @@ class Trainer:
                 where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
                 self.check_finite(loss, "loss", where)
                 progress.loss, progress.step = progress.loss + loss, step + 1
-                self.heed(agreed(self.run.asks(), self.run.device))
-        mean, progress.loss, progress.step = progress.loss / self.steps, 0.0, 0
-        return mean
+                self.heed()
+        return progress.loss / self.steps
 
     def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
         """This worker's share of the global batches to come, each read while a GPU trains on the one before."""
@@ -202,8 +201,10 @@ class Trainer:
                 "optimizer.clip_norm"
             )
 
-    def heed(self, asked: int) -> None:
+    def heed(self) -> None:
         """Between two steps, do what the run asks for."""
+        if (asked := agreed(self.run.asks(), self.run.device)) == TALK:
+            asked = self.run.asks_together()
         if asked in (SAVE, LEAVE):
             self.save(None)
         if asked == LEAVE:
@@ -223,6 +224,7 @@ class Trainer:
             weight = 1 if cases else 0
             counts += weight * class_counts(labels_from_logits(logits), labels, classes)
             sums = sums + weight * self.loss.sums(logits, labels).double()
+            self.heed()  # what is saved here is at the epoch's last step: whoever goes on from it validates anew
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)
         dist.all_reduce(sums)
@@ -235,8 +237,9 @@ class Trainer:
         return (mine[start : start + size] for start in range(0, most, size))
 
     def record(self, row: Row) -> None:
-        """Note an epoch, and keep its weights if they are the ones to leave behind."""
+        """Note an epoch that is over, and keep its weights if they are the ones to leave behind."""
         self.progress.history.append(row)
+        self.progress.step, self.progress.loss = 0, 0.0
         if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
             self.progress.best, self.weights = row["val_dice"], self.engine.weights()
 

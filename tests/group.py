@@ -43,12 +43,12 @@ def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any],
 
 
 class GroupRun(LocalRun):
-    """One worker's run: rank 0 writes the checkpoints; all leave after so many optimizer steps of theirs, if told."""
+    """One worker's run: rank 0 writes the checkpoints; all leave after so many of their steps, if told."""
 
     def __init__(self, rank: int, workers: int, folder: Path, stop_after: int | None = None) -> None:
         super().__init__(folder)
         self.rank, self.local_rank, self.world_size = rank, rank, workers
-        self._steps, self._stop_after = 0, stop_after
+        self._asked, self._stop_after = 0, stop_after
 
     def report(self, row: Row | None, save: Any) -> None:
         if self.rank == 0:
@@ -56,14 +56,15 @@ class GroupRun(LocalRun):
         dist.barrier()
 
     def asks(self) -> int:
-        self._steps += 1
-        return LEAVE if self._steps == self._stop_after else GO_ON
+        self._asked += 1
+        return LEAVE if self._asked == self._stop_after else GO_ON
 
 
 def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = None) -> list[Row]:
     """Train `config` on some workers that share nothing but a gloo group; checkpoints go to `folder`.
 
-    `stop_after`: leave with a checkpoint after that many optimizer steps; what is returned is then empty.
+    `stop_after`: leave with a checkpoint after that many steps of training or validation; what is returned is then
+    empty.
     """
     params = config.override({"cluster.workers": [1, workers]}).plain()
     history: list[Row] = on_group(workers, _fit, workers, params, folder, stop_after)[0]

@@ -17,11 +17,11 @@ from ray.train.torch import get_device
 from llm4seg.cluster.bell import Bell
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, patient, sweep
 from llm4seg.cluster.watchdog import Watchdog
-from llm4seg.run import GO_ON, LEAVE, SAVE, Row
+from llm4seg.run import GO_ON, LEAVE, SAVE, TALK, Row
 from llm4seg.sections import Cluster
 
 LISTEN = 1.0  # seconds between two questions whether to leave
-PREEMPTION_STEPS = 20  # every worker asks Ray for a notice at every so many steps, since all must ask together
+TALKS = 10.0  # seconds between two questions to Ray whether a node will be taken away, which all workers ask together
 
 
 class RayRun:
@@ -41,8 +41,8 @@ class RayRun:
         self._storage = context.get_storage()  # Ray's own, for all that these workers do
         files, path = self._storage.storage_filesystem, self._storage.experiment_fs_path
         self._folder = RunFolder(files, path if name is None else f"{self._storage.storage_fs_path}/{name}")
-        self._saved = self._listened = time.monotonic()
-        self._steps, self._warned = 0, False
+        self._saved = self._listened = self._talked = time.monotonic()
+        self._warned = False
         self._reported = 0
         self._uploaded: list[str] = []  # names of checkpoints, by this worker
         self._said: list[str] = []  # goes home with the next report
@@ -80,26 +80,24 @@ class RayRun:
         self._said.append(line)
 
     def asks(self) -> int:
+        """Rank 0 listens for the bell, and knows what is due by the clock."""
         self._watchdog.alive()
-        self._steps += 1
-        return max(self._by_the_clock(), self._by_preemption())
-
-    def _by_the_clock(self) -> int:
-        """Rank 0 listens for the bell, and knows when the next checkpoint is due."""
+        if self.rank != 0:
+            return GO_ON
         now, minutes = time.monotonic(), self._section.checkpoint_minutes
-        if self.rank == 0 and now - self._listened > LISTEN:
+        if now - self._listened > LISTEN:
             self._listened = now
             if self._bell.has_rung():
                 return LEAVE
         # while one is on its way to the storage, another would only wait behind it
-        due = minutes and now - self._saved > 60 * minutes and self._reported == len(self._uploaded)
-        return SAVE if self.rank == 0 and due else GO_ON
+        if minutes and now - self._saved > 60 * minutes and self._reported == len(self._uploaded):
+            return SAVE
+        return GO_ON if self._warned or now - self._talked < TALKS else TALK
 
-    def _by_preemption(self) -> int:
+    def asks_together(self) -> int:
         """Save once when a node is about to be taken away; Ray then starts the workers again elsewhere."""
-        if self._warned or self._steps % PREEMPTION_STEPS:
-            return GO_ON
         self._warned = ray.train.get_preemption_info() is not None
+        self._talked = time.monotonic()
         return SAVE if self._warned else GO_ON
 
     def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Batches read one ahead: while a step runs, a thread reads the next batch and starts its way to the device.
+"""Batches read one ahead: while a step runs, a thread reads the next batch and orders its way to the device.
 
 The thread draws nothing at random and batches come in the order asked for, so it changes no result.
 """
@@ -36,7 +36,7 @@ def when_wanted(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Gen
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on its way to a device: from pinned memory, a GPU fetches it beside its other work."""
+    """A tensor on its way to a device: from pinned memory, so that nobody waits while a GPU fetches it."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -51,13 +51,15 @@ class Stopped(LocalRun):
 
 
 class Leaving(LocalRun):
-    """A run that is asked to leave within its second epoch."""
+    """A run that is asked to leave after a number of steps: an epoch has three, and one of validation."""
 
-    steps = 0
+    def __init__(self, folder: Path, after: int) -> None:
+        super().__init__(folder)
+        self._left = after
 
     def asks(self) -> int:
-        self.steps += 1
-        return LEAVE if self.steps == 5 else GO_ON
+        self._left -= 1
+        return LEAVE if self._left == 0 else GO_ON
 
 
 def assert_resumes(config: Config, folder: Path, interrupted: LocalRun | None = None) -> None:
@@ -99,7 +101,14 @@ def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
 def test_left_within_an_epoch_in_bf16_and_gone_on_with(config: Config, tmp_path: Path, name: str) -> None:
     """After the second of the second epoch's three steps; in fp32 and on two workers, see test_workers."""
-    assert_resumes(config.override(ENGINES[name] | {"engine.precision": "bf16"}), tmp_path, Leaving(tmp_path / "parts"))
+    config = config.override(ENGINES[name] | {"engine.precision": "bf16"})
+    assert_resumes(config, tmp_path, Leaving(tmp_path / "parts", 6))
+
+
+@pytest.mark.parametrize("after", range(1, 12))
+def test_left_at_any_moment_and_gone_on_with(config: Config, tmp_path: Path, after: int) -> None:
+    """Within each epoch's training and validation."""
+    assert_resumes(config.override(ENGINES["torch"]), tmp_path, Leaving(tmp_path / "parts", after))
 
 
 @pytest.mark.parametrize("offload", ["none", "cpu"])

@@ -42,7 +42,7 @@ def test_left_within_an_epoch_and_gone_on_with_is_equal_bit_for_bit(
 ) -> None:
     config = config.override(EIGHT | ENGINES[name])
     whole = fit_on(workers, config, tmp_path / "whole")
-    for stop_after in (1, 2, 1):  # within the first epoch, within the second, and after its last step
+    for stop_after in (1, 2, 3):  # within the first epoch, in its validation, and after the last step of the second
         assert fit_on(workers, config, tmp_path / "parts", stop_after) == []
     left = Checkpoint.read(tmp_path / "parts" / "checkpoint").progress
     assert (len(left.history), left.step) == (1, 2)
@@ -57,7 +57,7 @@ def test_gone_on_with_by_other_engines_on_other_numbers_of_workers(config: Confi
     config = config.override(EIGHT | OPTIMIZERS[name])
     whole = fit_on(1, config.override(ENGINES["torch"]), tmp_path / "whole")
     parts = tmp_path / "parts"
-    for workers, engine, stop_after in ((2, "zero 1", 1), (1, "zero 3", 2), (4, "zero 2", 1)):
+    for workers, engine, stop_after in ((2, "zero 1", 1), (1, "zero 3", 3), (4, "zero 2", 1)):
         assert fit_on(workers, config.override(ENGINES[engine]), parts, stop_after) == []
     assert_same(fit_on(2, config.override(ENGINES["torch"]), parts), whole)
 
