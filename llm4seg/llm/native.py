@@ -16,6 +16,7 @@ class Kind:
     handed: frozenset[str]  # of HANDED
     layer_type: str | None  # some LLMs rotate by another spectrum in some layers, and want to be told which
     window: int | None  # how many tokens a token sees, itself included, at most; None: all before it
+    rotates: bool = True  # some LLMs hand positions to all of their layers, and make no use of them in some
 
     @property
     def rotary_options(self) -> dict[str, str]:

@@ -5,12 +5,16 @@ No list of families: transformers' own forward pass of the whole model is asked,
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from llm4seg.llm.architecture import rotary_embedding, unsupported
 from llm4seg.llm.native import HANDED, Kind, causal_mask, kind_of
@@ -58,7 +62,8 @@ def _kinds(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
         handed = frozenset(name for name in HANDED if calls[layer].get(name) is not None)
         if reason := _difference(whole, layer, calls[layer], kind_of(whole.rotary_emb, whole.config, layer, handed)):
             raise unsupported(model.config, f"layer {layer} {reason}")
-        kinds[layer] = kind_of(whole.rotary_emb, model.config, layer, handed)
+        kind = kind_of(whole.rotary_emb, model.config, layer, handed)
+        kinds[layer] = replace(kind, rotates=_rotates(whole.layers[layer], calls[layer]))
     return kinds
 
 
@@ -153,3 +158,36 @@ def _other_rotation(rotary: nn.Module, call: Call, kind: Kind) -> str | None:
     ours = rotary(call["hidden_states"], index, **kind.rotary_options)
     same = all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
     return None if same else "is given other rotary positions than its model's rotary_emb makes of 0, 1, 2, ..."
+
+
+class _Uses(TorchFunctionMode):
+    """Notes whether torch is asked to compute anything with some tensors."""
+
+    def __init__(self, watched: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.seen = False
+        self._watched = {id(tensor) for tensor in watched}
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function.__name__ != "__get__":  # their dtype or shape, of which nothing is computed
+            self.seen = self.seen or any(id(one) in self._watched for one in tree_leaves((args, kwargs)))
+        return function(*args, **(kwargs or {}))
+
+
+def _rotates(layer: nn.Module, call: Call) -> bool:
+    """Whether a layer makes any use of the rotation that it is handed; its own code is asked, without values.
+
+    Experts of a mixture cannot be chosen among like that; attention, which rotates, comes before them.
+    """
+    handed = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), call)
+    reached_the_end = False
+    with torch.device("meta"), _Uses(handed["position_embeddings"]) as uses, suppress(Exception):
+        type(layer).forward(layer, **handed)
+        reached_the_end = True
+    return uses.seen or not reached_the_end  # not known: as nearly all do

@@ -166,6 +166,12 @@ Of every model type that transformers writes text with, a small random model was
 
 In brackets: the kinds of layers of which it is true, where it is not true of all.
 
+The small models hold their weights unquantised. A checkpoint whose config has a `quantization_config`, as gpt-oss
+(mxfp4), DeepSeek-V3 (fp8) and BitNet are published, is refused whatever its type; a copy saved in bf16 will do.
+
+Some types rotate nothing in some of their layers: cohere2, exaone4 and smollm3 in every fourth, flint in its first two.
+There `model.llm.position` can be `native` or `none`; `axial` and `paper` are refused, since they would change nothing.
+
 | result | number | model types |
 |---|---|---|
 """

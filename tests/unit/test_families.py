@@ -197,6 +197,37 @@ def test_the_part_that_reads_text_of_a_model_that_also_sees(make: Any, tmp_path:
     assert close(case.through([3], norm=True), case.last)
 
 
+NOWHERE_IN_LAYER_3 = {
+    "smollm3": {},
+    "cohere2": {"sliding_window": WINDOW},
+    "exaone4": {"sliding_window": WINDOW},
+}
+
+
+@pytest.mark.parametrize("kind", NOWHERE_IN_LAYER_3)
+def test_other_positions_are_refused_where_a_layer_uses_none(kind: str, tmp_path: Path) -> None:
+    """It is handed them all the same: another rotation would change nothing, silently."""
+    store = filled(tmp_path, save_llm(tmp_path / "source", tiny_llm(kind, **NOWHERE_IN_LAYER_3[kind])), range(LAYERS))
+    hidden = torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(0))
+    for layers in ([2], [3], [2, 3]):
+        made = [
+            LLMLayers(block_section(layer=layers, position=position), store, 0).eval()(hidden, (2, 3))
+            for position in ("native", "none")
+        ]
+        assert torch.equal(*made) == (layers == [3])
+    for position in ("axial", "paper"):
+        assert LLMLayers(block_section(layer=[2, 3], position=position), store, 0)
+        message = rf"position: found {position}, allowed: native or none, since a {kind} rotates nothing in layer 3 \("
+        with pytest.raises(InputError, match=message):
+            LLMLayers(block_section(layer=3, position=position), store, 0)
+
+
+def test_experts_do_not_keep_from_seeing_that_a_layer_rotates() -> None:
+    """They cannot be chosen among without values."""
+    values = tiny_llm("qwen3_moe", num_experts=3, num_experts_per_tok=2).config.to_dict()
+    assert all(kind.rotates for kind in check_supported(skeleton(values), range(LAYERS)).values())
+
+
 def test_a_checkpoint_with_the_same_layer_twice_is_refused(tmp_path: Path) -> None:
     """Two LLMs in one file, say: which one is meant must not be guessed."""
     source = save_llm(tmp_path / "source", tiny_llm())

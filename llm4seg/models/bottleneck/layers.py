@@ -39,6 +39,7 @@ class LLMLayers(nn.Module):
         self._section = section
         llm = skeleton(store.config)
         self._kinds = _kinds(llm, section.layer, store)
+        self._check_position(llm.config.model_type, store.source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(_decoder_layer(llm, layer, section, store) for layer in section.layer)
@@ -49,6 +50,15 @@ class LLMLayers(nn.Module):
             add_lora(self.layers, section.lora)
         quantise(self, section.dtype)
         self.rotary = rotary_embedding(llm)
+
+    def _check_position(self, model_type: str, source: str) -> None:
+        """Refuse other positions than the LLM's own where no layer makes use of any: they would change nothing."""
+        position, layers = self._section.position, ", ".join(map(str, self._section.layer))
+        if position in ("axial", "paper") and not any(kind.rotates for kind in self._kinds):
+            raise InputError(
+                f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates nothing "
+                f"in layer {layers} ({source})"
+            )
 
     def _drawn(self) -> dict[str, str]:
         """The sha256 of what no weights file holds and no store can give back: it is drawn again at every load."""
