@@ -21,7 +21,7 @@ from tests.integration.test_engines import ENGINES, assert_same
 # larger steps would blow up the rounding of gradients that are zero in theory, see test_engines
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer.name": "sgd", "optimizer.lr": 0.002},
-    "adamw": {"optimizer.name": "adamw", "optimizer.lr": 0.001},
+    "adamw": {"optimizer.name": "adamw", "optimizer.lr": 0.0002},
 }
 EIGHT = {"training.batch_size": 8, "training.epochs": 3}  # two steps an epoch
 
