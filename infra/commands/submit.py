@@ -17,6 +17,8 @@ from infra.jobs.order import Order
 from infra.jobs.outbox import Outbox, parse_settings
 from infra.jobs.watch import remember, watch
 from infra.launchers import add_cluster, launcher
+from infra.planning.fleet import brings_gpus
+from infra.planning.prices import read_prices
 from infra.shell import call
 
 EXAMPLE = "submit infra/aws.yaml --set cluster.workers=4 -- dvc repro"
@@ -34,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     outbox = Outbox.open(Path.cwd(), options.include_changes)
-    order = outbox.order(options.words, parse_settings(options.set))
+    gpus_come = brings_gpus(options.cluster, read_prices())
+    order = outbox.order(options.words, parse_settings(options.set), gpus_come)
     outbox.describe(order)
     push = [sys.executable, "-m", "dvc", "push"]
     if options.dry_run:

@@ -66,11 +66,17 @@ class Outbox:
             print(f"not sent, since git does not track it: {some(missing)}", file=sys.stderr)
         return cls(folder, sent, place)
 
-    def order(self, command: list[str], changes: Mapping[str, Any]) -> Order:
-        """The job's order. Raises InputError when its settings do not go with the parameters."""
+    def order(self, command: list[str], changes: Mapping[str, Any], gpus_come: bool = False) -> Order:
+        """The job's order. Raises InputError when its settings do not go with the parameters.
+
+        `gpus_come`: nodes with GPUs come only when somebody asks for them, which `cluster.device: auto` does not.
+        """
         config = Config.load(self.folder / "params.yaml")
         storage = config.cluster.storage or storage_beside(self.remote)
-        settings = {"cluster.address": "auto", "cluster.data": "pull", "cluster.storage": storage, **changes}
+        settings = {"cluster.address": "auto", "cluster.data": "pull", "cluster.storage": storage}
+        if gpus_come and config.cluster.device == "auto":
+            settings["cluster.device"] = "cuda"
+        settings |= changes
         config.override(settings)
         name = re.sub(r"[^a-z0-9_.-]+", "-", self.folder.name.lower()).strip("-.") or "job"
         job = f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{self.sent.head[:7]}"

@@ -69,6 +69,20 @@ def fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet:
     return _of_ray(path, parts[0], prices, instance_type)
 
 
+def brings_gpus(cluster: str, prices: Prices) -> bool:
+    """Whether nodes with GPUs come when somebody asks for them, as far as a cluster's file says so."""
+    if cluster.startswith(("http://", "https://")):
+        return False
+    parts = read(Path(cluster))
+    if any(part.get("kind") in KUBERAY_KINDS for part in parts):
+        groups = read_kuberay(Path(cluster), parts).cluster["workerGroupSpecs"]
+        return any(_gpus_of_pod(group["template"]["spec"]) for group in groups)
+    try:
+        return any(one.machine and one.gpus for one in fleet(cluster, prices, None).workers)
+    except InputError:  # a type that the table does not have
+        return False
+
+
 def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str | None) -> Fleet:
     kinds, cloud, head = file["available_node_types"], file["provider"]["type"], file["head_node_type"]
     field = {"aws": "InstanceType", "gcp": "machineType"}[cloud]
@@ -139,7 +153,7 @@ def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: 
     if instance_type is None and SELECTOR not in chosen:
         raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
     machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where, None)
-    gpus = sum(int((at(one, "resources.limits") or {}).get(GPU, 0)) for one in pod["containers"])  # of a pod
+    gpus = _gpus_of_pod(pod)
     if gpus > machine.gpus:
         raise InputError(
             f"{where}: found {machine.name} with {machine.gpus} GPUs, allowed: {gpus} or more, as pods ask"
@@ -148,6 +162,10 @@ def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: 
     spot = any(chosen.get(label) == value for label, value in SPOT_SELECTORS.items())
     count = math.ceil(pods / on_a_node)
     return Workers(group["groupName"], machine, count, pods * gpus, spot, _pod_disk_gb(pod) * min(pods, on_a_node))
+
+
+def _gpus_of_pod(pod: dict[str, Any]) -> int:
+    return sum(int((at(one, "resources.limits") or {}).get(GPU, 0)) for one in pod["containers"])
 
 
 def _pod_disk_gb(pod: dict[str, Any]) -> float:

@@ -187,6 +187,10 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     assert order.job.startswith("my-project-")
     assert order.job.endswith(order.head[:7])
     assert order.settings["cluster.storage"].startswith("s3://b/p/runs")
+    assert "cluster.device" not in order.settings
+    assert outbox.order(["dvc", "repro"], {}, gpus_come=True).settings["cluster.device"] == "cuda"
+    wished = outbox.order(["dvc", "repro"], {"cluster.device": "cpu"}, gpus_come=True)
+    assert wished.settings["cluster.device"] == "cpu"
     with pytest.raises(InputError, match="workers"):
         outbox.order(["dvc", "repro"], {"cluster.workers": 0})
 

@@ -26,7 +26,7 @@ class Outbox:
     def __init__(self, folder: Path, events: list[str]) -> None:
         self.folder, self._events = folder, events
 
-    def order(self, words: list[str], settings: dict[str, Any]) -> Any:
+    def order(self, words: list[str], settings: dict[str, Any], gpus_come: bool) -> Any:
         return SimpleNamespace(job=JOBS[0])
 
     def describe(self, order: Any) -> None:
@@ -55,6 +55,7 @@ def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     outbox = Outbox(tmp_path, seen)
     monkeypatch.setattr(submit, "Outbox", SimpleNamespace(open=lambda folder, changes: outbox))
     monkeypatch.setattr(submit, "call", lambda command, dry_run=False: seen.append(command[-1]))
+    monkeypatch.setattr(submit, "brings_gpus", lambda cluster, prices: True)
     monkeypatch.setattr(submit, "jobs_of", tunnel)
     monkeypatch.setattr(submit, "send", lambda *arguments: seen.append("send"))
     monkeypatch.setattr(submit, "launcher", lambda cluster: SimpleNamespace(submitted=patch))

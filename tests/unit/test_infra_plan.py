@@ -9,7 +9,7 @@ import yaml
 
 from infra.__main__ import main
 from infra.planning.bill import Line, cost, gpus, lines
-from infra.planning.fleet import SELECTOR, Fleet, Workers, fleet
+from infra.planning.fleet import SELECTOR, Fleet, Workers, brings_gpus, fleet
 from infra.planning.memory import fit, sizes_of
 from infra.planning.prices import MachineType, read_prices
 from infra.planning.quotas import Quota, quotas
@@ -286,3 +286,19 @@ def test_the_table_is_whole() -> None:
         assert one.cloud in PRICES.regions
         assert 0 < one.spot < one.on_demand
         assert bool(one.gpus) == bool(one.gpu) == (one.gpu_gib > 0)
+
+
+@pytest.mark.parametrize(
+    "file", ["aws.yaml", "gcp.yaml", "kuberay/cluster.yaml", "kuberay/job.yaml", "kuberay/kueue.yaml"]
+)
+def test_a_job_is_told_that_nodes_with_gpus_come_when_asked_for(file: str) -> None:
+    """Or it would train on the head, since there are no others before."""
+    assert brings_gpus(str(ROOT / "infra" / file), PRICES)
+
+
+def test_gpus_that_are_there_already_need_not_be_asked_for(tmp_path: Path) -> None:
+    assert not brings_gpus("http://127.0.0.1:8265", PRICES)
+    assert not brings_gpus(str(ROOT / "infra/onprem.yaml"), PRICES)
+    of_cpus = tmp_path / "aws.yaml"
+    of_cpus.write_text(Path(AWS).read_text().replace("g6.xlarge", "m7i.large"))
+    assert not brings_gpus(str(of_cpus), PRICES)
