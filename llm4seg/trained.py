@@ -12,7 +12,7 @@ from torch import Tensor
 from llm4seg.config import INIT, Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError
-from llm4seg.files import read_json, replacing, write_json
+from llm4seg.files import read_json, replacing, sha256_file, write_json
 from llm4seg.llm.store import LayerStore
 from llm4seg.losses import out_channels
 from llm4seg.models import Hybrid, build_model
@@ -132,8 +132,10 @@ def begin_from(model: Hybrid, config: Config) -> str:
 
     Returns a line that says what was taken. Raises InputError when the encoder is another one.
     """
-    folder = config.training.init_from
+    folder, expected = config.training.init_from, config.training.init_sha256
     assert folder is not None
+    if expected not in (None, there := sha256_file(folder / WEIGHTS)):
+        raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {there}")
     found, wanted, why = read_weights(folder), model.weights(), _other_bottleneck(config, folder)
     if why:
         found = {name: tensor for name, tensor in found.items() if not name.startswith(BOTTLENECK)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 from ray.train import Checkpoint
 from ray.tune import RunConfig, TuneConfig, Tuner
@@ -20,6 +21,7 @@ from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
+from llm4seg.device import same_each_time, with_room_for
 from llm4seg.errors import InputError, Left
 from llm4seg.evaluate import measure_model
 from llm4seg.metrics import Row
@@ -147,7 +149,9 @@ def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | Non
     model = assemble(config.override({"training.init_from": None}), own)
     with checkpoint.as_directory() as folder:
         model.load_weights(load_file(Path(folder) / WEIGHTS))
-    model.to("cuda" if uses_gpu(config.cluster) else "cpu")
+    device = with_room_for(model, torch.device("cuda" if uses_gpu(config.cluster) else "cpu"))
+    same_each_time(device)
+    model.to(device)
     parts = [(own, read_split(config.paths.split).test)]
     if config.study.other_data is not None:
         other = Prepared(config.study.other_data)
@@ -193,7 +197,7 @@ def _room(config: Config) -> int:
     """How many runs the cluster has room for at the same time."""
     section, there = config.cluster, ray.cluster_resources()
     if uses_gpu(section):
-        return max(1, int(there["GPU"]) // section.most)
+        return max(1, int(there.get("GPU", 0)) // section.most)
     return max(1, int(there.get("CPU", 1)) // (cpus_per_worker(section) * section.most))
 
 

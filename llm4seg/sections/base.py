@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 AtLeastTwo = Annotated[int, Field(ge=2)]
 Overrides = dict[str, Any]  # dotted parameter: value
 

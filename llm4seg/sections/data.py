@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from llm4seg.sections.base import AtLeastTwo, Fraction, Section
+from llm4seg.sections.base import SHA256, AtLeastTwo, Fraction, Section
 
 
 def _regular_expression(pattern: str) -> str:
@@ -20,7 +20,6 @@ def _regular_expression(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
-SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class LLM(Section):

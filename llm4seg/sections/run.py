@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from llm4seg.sections.base import Fraction, Probability, Section
+from llm4seg.sections.base import SHA256, Fraction, Probability, Section
 
 
 class Paths(Section):
@@ -76,6 +76,7 @@ class Training(Section):
     fraction: Annotated[float, Field(gt=0, le=1)]
     label_noise: LabelNoise
     init_from: Path | None
+    init_sha256: SHA256 | None
 
 
 class Engine(Section):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.errors import InputError
-from llm4seg.files import read_json, write_json
+from llm4seg.files import read_json, sha256_file, write_json
 from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.train import assemble
 from llm4seg.trained import check_data, load_trained, save_trained
@@ -201,3 +201,12 @@ def test_images_normalised_otherwise_are_refused(trained: Config, tmp_path: Path
     del description["data"]["intensity"], description["data"]["window"]  # as earlier versions left it
     write_json(file, description)
     check_data(trained.paths.model, data)
+
+
+def test_the_model_to_begin_from_is_the_one_that_was_meant(trained: Config) -> None:
+    """DVC does not look into that folder."""
+    data, begin = Prepared(trained.paths.prepared), {"training.init_from": str(trained.paths.model)}
+    there = sha256_file(trained.paths.model / "weights.safetensors")
+    assemble(trained.override(begin | {"training.init_sha256": there}), data)
+    with pytest.raises(InputError, match=rf"training\.init_sha256: found 0{{64}}, but that of .* is {there}"):
+        assemble(trained.override(begin | {"training.init_sha256": "0" * 64}), data)
