@@ -351,3 +351,19 @@ def test_shows_a_study_with_too_few_runs_for_any_p(copy: Config) -> None:
     text = words(page(copy))
     assert "1 paired run: too few runs to say whether it differs from cnn" in text
     assert "All 12 cases are of one patient or volume" in text
+
+
+def test_shows_a_study_of_several_datasets_and_of_a_single_unit(copy: Config) -> None:
+    effects = {"cnn": 0.0, "llm": 0.05}
+    section = {"study.repeats": 3, "study.arms": {name: {} for name in effects}, "study.references": ["cnn"]}
+    runs = studied(effects, 3, 1)
+    for _, record in runs:
+        assert record is not None
+        more = [{**row, "case": f"c{at}", "group": f"c{at}"} for row in record["rows"] for at in range(6)]
+        record["rows"] += [{**row, "data": "other"} for row in more]
+    leave(copy.override(section), runs)
+    text = words(page(copy))
+    assert "drawn llm cnn 3 1 1 cases" in text
+    assert "other llm cnn 3 6 6 patients" in text
+    assert "too few cases to say whether it differs from cnn" in text
+    assert not re.findall(r"\bNone\b|\bnan\b", text)

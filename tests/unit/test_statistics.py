@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from llm4seg.metrics import Row
 from llm4seg.sections import Evaluation
@@ -58,6 +59,22 @@ def test_the_interval_is_that_of_the_normal_theory_where_both_hold() -> None:
     found = summarise(rows_of({"a": values.tolist()}), SECTION, ["dice"])["dice"]
     half = 1.96 * values.std(ddof=1) / 20
     assert (found["low"], found["high"]) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.002)
+
+
+@pytest.mark.parametrize("units", [5, 8])
+def test_of_few_units_the_interval_is_widened_as_students_t_is(units: int) -> None:
+    values = np.random.default_rng(1).normal(0.7, 0.1, units)
+    many = SECTION.model_copy(update={"bootstrap": 20000})
+    found = summarise(rows_of({"a": values.tolist()}), many, ["dice"])["dice"]
+    known = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    normal = 2 * 1.96 * values.std(ddof=0) / units**0.5
+    assert 1.15 * normal < found["high"] - found["low"]
+    assert found["high"] - found["low"] == pytest.approx(known.high - known.low, rel=0.25)
+
+
+def test_fewer_than_five_units_have_no_interval() -> None:
+    found = summarise(rows_of({"a": [0.5, 0.6, 0.7, 0.8]}), SECTION, ["dice"])["dice"]
+    assert (found["mean"], found["low"], found["high"], found["n"]) == (0.65, None, None, 4)
 
 
 def test_whole_groups_are_resampled_when_there_are_five() -> None:
