@@ -186,6 +186,26 @@ def test_an_experiment_comes_home(site: Site) -> None:
     ]
 
 
+def test_an_experiment_that_fails_changes_no_file_here(site: Site) -> None:
+    """Though its parameters are not those here; what it finished is in DVC's cache."""
+    laptop = committed(site)
+    stages = laptop.folder / "dvc.yaml"
+    stages.write_text(stages.read_text().replace("cmd: python -m pipelines.train", "cmd: exit 3"))
+    laptop.commit("no training")
+    command = ("dvc", "exp", "run", "--name", "nothing", "-S", "split.seed=2", "train")
+    done = site.infra("submit", site.machines.dashboard, "--", *command)
+    assert done.returncode == 1
+    cache = laptop.folder / ".dvc" / "cache"
+    before = {file for file in cache.rglob("*") if file.is_file()}
+    fetched = site.infra("fetch", job_of(done.stderr))
+    print(done, fetched)
+    assert fetched.returncode == 0, fetched.stderr
+    assert "no experiment of it; files here stay as they are" in fetched.stdout
+    assert laptop.git("status", "--porcelain") == ""
+    assert {file for file in cache.rglob("*") if file.is_file()} > before
+    laptop.git("reset", "--quiet", "--hard", "HEAD^")
+
+
 def test_a_job_that_fails_leaves_what_is_finished(site: Site) -> None:
     laptop = committed(site)
     stages = laptop.folder / "dvc.yaml"
