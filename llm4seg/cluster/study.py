@@ -210,9 +210,11 @@ def _check_other_data(config: Config) -> None:
     if config.study.other_data is None:
         return
     own, other = Prepared(config.paths.prepared), Prepared(config.study.other_data)
-    for what in ("spatial_dims", "channels"):
-        if getattr(own, what) != getattr(other, what):
-            raise InputError(f"study.other_data: found {what} {getattr(other, what)}, allowed: {getattr(own, what)}")
+    for what in ("spatial_dims", "channels", "intensity", "window"):
+        mine, theirs = getattr(own, what), getattr(other, what)
+        said = None not in (mine, theirs) or what == "window"  # older datasets do not say their intensity
+        if mine != theirs and said:
+            raise InputError(f"study.other_data: found {what} {theirs}, allowed: {mine}")
     if len(own.classes) != len(other.classes) or own.name == other.name:
         raise InputError(
             f"study.other_data: found {other.name} with {len(other.classes)} classes, allowed: another dataset than "
