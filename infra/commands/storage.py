@@ -8,6 +8,7 @@ machine's role.
 
 import argparse
 import json
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -22,6 +23,7 @@ from infra.storage.remote import set_remote
 from infra.storage.server import Server, explained
 from infra.storage.settings import Row
 from infra.storage.setup import Wishes, set_up
+from llm4seg.errors import InputError
 
 EXAMPLE = "storage s3://my-lab-llm4seg/brain --region eu-central-1"
 
@@ -50,7 +52,7 @@ def _days(word: str) -> int:
 def run(options: argparse.Namespace) -> None:
     place = Place.parse(options.url)
     if options.print_policy:
-        print(json.dumps(_nodes_policy(place, options.region), indent=2))
+        print(json.dumps(_nodes_policy(place, options.region, options.kms_key), indent=2))
         return
     wishes = Wishes(**{field.name: getattr(options, field.name) for field in fields(Wishes)})
     rows: list[Row] = []
@@ -70,11 +72,13 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _nodes_policy(place: Place, region: str | None) -> dict[str, Any]:
-    """What `up` gives the nodes of a cluster on AWS; other clusters get it by hand."""
+def _nodes_policy(place: Place, region: str | None, key: str | None) -> dict[str, Any]:
+    """What `up` gives the nodes of a cluster on AWS; other clusters get it by hand. Raises InputError."""
+    if key and not re.fullmatch(r"arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+", key):
+        raise InputError(f"--kms-key: found {key}, allowed with --print-policy: arn:aws:kms:REGION:ACCOUNT:key/ID")
     with explained(place.bucket):
         partition = Server(None, region).client.meta.partition
-    return storage_policy(Account(partition, "", ""), place.bucket, place.prefix)
+    return storage_policy(Account(partition, "", ""), place.bucket, place.prefix, key)
 
 
 def _show(place: Place, rows: list[Row]) -> None:

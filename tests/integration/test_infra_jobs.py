@@ -158,7 +158,7 @@ def test_an_experiment_comes_home(site: Site) -> None:
     """With changes that are in no commit, as `dvc exp run` here would take them; the cluster is no part of it."""
     laptop = committed(site)
     laptop.change("training.epochs", 2)
-    command = ("dvc", "exp", "run", "--name", "first-layer", "-S", "model.llm.layer=0")
+    command: tuple[str, ...] = ("dvc", "exp", "run", "--name", "first-layer", "-S", "model.llm.layer=0")
     command += ("-S", "split.seed=1")  # `split` reads a part of what `prepare` left, `train` all of it
     done = site.infra("submit", site.machines.dashboard, "--include-changes", "--", *command)
     print(done.stdout, done.stderr)

@@ -346,6 +346,16 @@ def test_the_nodes_policy_is_printed_ready_for_iam(
     assert allows([policy], "s3:PutObject", f"arn:{partition}:s3:::my-lab/team/")  # Arrow marks it
 
 
+def test_the_nodes_policy_has_the_buckets_key(aws: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["storage", "s3://my-lab/brain", "--print-policy", "--kms-key"]
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    main([*command, key])
+    policy = json.loads(capsys.readouterr().out)
+    assert [part["Resource"] for part in policy["Statement"] if "kms:Decrypt" in part["Action"]] == [[key]]
+    with pytest.raises(SystemExit, match="--kms-key: found alias/mine, allowed with --print-policy: arn:aws:kms"):
+        main([*command, "alias/mine"])
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
