@@ -84,18 +84,37 @@ def cpus_per_worker(section: Cluster) -> int:
 
     Raises InputError where so many workers have no room and no more nodes are to be expected.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = section.gpus_per_worker if uses_gpu(section) else 0.0
+    nodes, gpus = _nodes(), gpus_per_worker(section)
     share = section.cpus_per_worker or fair_share(nodes, section.most, gpus)
-    to_come = section.address is not None and gpus > 0  # see `uses_gpu`
-    if not to_come and room(nodes, share, gpus) < section.fewest:
+    if not _more_may_come(section) and room(nodes, share, gpus) < section.fewest:
         cores = int(sum(node.get("CPU", 0) for node in nodes))
         raise InputError(
             f"cluster.workers: found {section.fewest} x {share} CPU cores, allowed: the cluster's {cores} in all"
         )
     return share
+
+
+def gpus_per_worker(section: Cluster) -> float:
+    """GPUs, or what part of one, each worker asks for; 0 where they train on CPUs."""
+    return section.gpus_per_worker if uses_gpu(section) else 0.0
+
+
+def runs_at_once(section: Cluster) -> int:
+    """How many trainings go on side by side: as many as have room, or `trials` where nodes for them may come."""
+    workers = room(_nodes(), cpus_per_worker(section), gpus_per_worker(section))
+    return max(workers // section.most, section.trials if _more_may_come(section) else 1)
+
+
+def _more_may_come(section: Cluster) -> bool:
+    """Whether nodes that are asked for may still come: see `uses_gpu`."""
+    return section.address is not None and uses_gpu(section)
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def fair_share(nodes: Sequence[Mapping[str, float]], workers: int, gpus: float) -> int:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from llm4seg.cluster.bell import Bell, rung_by_sigterm
 from llm4seg.cluster.node_data import NodeData, node_data
-from llm4seg.cluster.session import cpus_per_worker, uses_gpu
+from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker, runs_at_once, uses_gpu
 from llm4seg.cluster.shelf import Shelf
 from llm4seg.cluster.train import forget_run, run_name, storage, train_on_ray
 from llm4seg.config import Config
@@ -67,7 +67,7 @@ def run_missing(config: Config) -> None:
     tuner = Tuner(
         tune.with_resources(trial, BESIDE),
         param_space={"name": tune.grid_search(list(jobs))},
-        tune_config=TuneConfig(max_concurrent_trials=_room(config)),
+        tune_config=TuneConfig(max_concurrent_trials=runs_at_once(config.cluster)),
         run_config=RunConfig(name=experiment, storage_path=storage(config), verbose=0, callbacks=[told], stop=told),
     )
     with rung_by_sigterm(bell):
@@ -136,8 +136,8 @@ def _trial(
 
 def _as_a_worker(config: Config) -> Any:
     """`measure` with what a worker has had, instead of the little that a trial's own process has."""
-    on_gpu = int(uses_gpu(config.cluster))
-    return ray.remote(num_cpus=cpus_per_worker(config.cluster), num_gpus=on_gpu, scheduling_strategy="DEFAULT")(measure)
+    cpus, gpus = cpus_per_worker(config.cluster), gpus_per_worker(config.cluster)
+    return ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(measure)
 
 
 def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | None) -> list[Row]:
@@ -191,14 +191,6 @@ def _name(config: Config) -> str:
 
 def _checkpoints(name: str) -> str:
     return f"study-{name}"
-
-
-def _room(config: Config) -> int:
-    """How many runs the cluster has room for at the same time."""
-    section, there = config.cluster, ray.cluster_resources()
-    if uses_gpu(section):
-        return max(1, int(there.get("GPU", 0)) // section.most)
-    return max(1, int(there.get("CPU", 1)) // (cpus_per_worker(section) * section.most))
 
 
 def _line(error: BaseException) -> str:

@@ -72,10 +72,26 @@ def import_for(device: torch.device) -> Any:
     os.environ["DS_ACCELERATOR"] = device.type  # left to itself, it takes a GPU wherever there is one
     import deepspeed
     import deepspeed.ops
+    from deepspeed.accelerator import get_accelerator, set_accelerator
 
+    if (
+        get_accelerator().device_name() != device.type
+    ):  # something else imported it before, beside a GPU
+        set_accelerator(_accelerator(device))
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer but its own
     return deepspeed
+
+
+def _accelerator(device: torch.device) -> Any:
+    """DeepSpeed's own description of a device."""
+    if device.type == "cuda":
+        from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
+
+        return CUDA_Accelerator()
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    return CPU_Accelerator()
 
 
 class DeepSpeedEngine:

@@ -19,6 +19,7 @@ def as_it_was() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,7 @@ def test_float32_is_float32_on_a_gpu_and_the_same_each_time() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     same_each_time(CUDA)
     assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert not torch.backends.cudnn.allow_tf32
     same_each_time(CUDA, tf32=True)
     assert torch.backends.cudnn.allow_tf32

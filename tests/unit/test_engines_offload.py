@@ -10,6 +10,7 @@ import torch
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.engines import offload
+from llm4seg.engines.deepspeed import import_for
 from llm4seg.engines.offload import Place, Sizes, nvme_block, offload_options, place_for, remarks, sizes, swap_folder
 from llm4seg.errors import InputError
 from llm4seg.train import assemble
@@ -100,3 +101,17 @@ def test_each_process_has_its_own_folder_on_nvme_and_those_of_dead_ones_go(tmp_p
 def test_offload_needs_zero_3(config: Config, place: str) -> None:
     with pytest.raises(InputError, match="needs name: deepspeed and zero: 3"):
         config.override({"engine.offload": place, "engine.zero": 1, "cluster.nvme": "/nvme"})
+
+
+def test_deepspeed_is_told_the_device_whoever_imported_it_before() -> None:
+    """As where an imported library has let it choose the machine's GPU, and this training is on the CPU."""
+    from deepspeed.accelerator import get_accelerator, set_accelerator
+    from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
+
+    before = get_accelerator()
+    set_accelerator(CUDA_Accelerator())
+    try:
+        import_for(CPU)
+        assert get_accelerator().device_name() == "cpu"
+    finally:
+        set_accelerator(before)

@@ -6,7 +6,7 @@ import pytest
 import ray
 import torch
 
-from llm4seg.cluster.session import cpus_per_worker, fair_share, uses_gpu, where
+from llm4seg.cluster.session import cpus_per_worker, fair_share, runs_at_once, uses_gpu, where
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 from llm4seg.sections import Cluster
@@ -77,3 +77,21 @@ def test_this_machines_gpu_counts_if_torch_can_use_it(
     assert not uses_gpu(here)
     with pytest.raises(InputError, match=r"cluster\.device: found cuda, but this machine has 0 GPUs"):
         uses_gpu(section(config, address=None, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("there", "changes", "runs"),
+    [
+        ([{"CPU": 16.0, "GPU": 1.0}], {"gpus_per_worker": 0.25, "cpus_per_worker": 1}, 4),
+        ([{"CPU": 2.0, "GPU": 1.0}], {"gpus_per_worker": 0.25, "cpus_per_worker": 1}, 2),  # cores are short
+        ([GPU_NODE, GPU_NODE, GPU_NODE], {"workers": 2}, 1),
+        ([HEAD, HEAD], {"device": "cpu", "cpus_per_worker": 2}, 4),
+        ([HEAD], {"device": "cpu", "trials": 3}, 1),
+        ([HEAD], {"address": "auto", "device": "cuda", "trials": 3}, 3),  # nodes for them are asked for
+    ],
+)
+def test_as_many_runs_as_there_is_room_for(
+    config: Config, nodes: list[dict[str, float]], there: list[dict[str, float]], changes: dict[str, Any], runs: int
+) -> None:
+    nodes.extend(there)
+    assert runs_at_once(section(config, **changes)) == runs
