@@ -74,9 +74,7 @@ def import_for(device: torch.device) -> Any:
     import deepspeed.ops
     from deepspeed.accelerator import get_accelerator, set_accelerator
 
-    if (
-        get_accelerator().device_name() != device.type
-    ):  # something else imported it before, beside a GPU
+    if get_accelerator().device_name() != device.type:  # something else imported it before, beside a GPU
         set_accelerator(_accelerator(device))
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer but its own
