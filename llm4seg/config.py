@@ -1,11 +1,9 @@
 """The one config: all sections of params.yaml, read, checked and changed by checked copy. See `Config`."""
 
-import argparse
-import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +11,7 @@ from typing import Any, Self
 import yaml
 from pydantic import ValidationError, ValidationInfo, model_validator
 
+from llm4seg.dotted import explain, find
 from llm4seg.errors import InputError
 from llm4seg.sections import (
     INSTANCE_NORMED,
@@ -152,7 +151,7 @@ class Config(Section):
         try:
             return cls.model_validate(values, context=context)
         except ValidationError as error:
-            raise InputError("\n".join(_explain(where, one) for one in error.errors())) from None
+            raise InputError("\n".join(explain(where, one) for one in error.errors())) from None
 
     def plain(self) -> dict[str, Any]:
         """Plain values that `parse` takes back: what crosses a process border."""
@@ -162,7 +161,7 @@ class Config(Section):
         """A checked copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
         values = self.plain()
         for dotted, value in changes.items():
-            section, name = _find(values, dotted)
+            section, name = find(values, dotted)
             section[name] = value
         return self.parse(values, "override", context)
 
@@ -229,7 +228,7 @@ class Config(Section):
     def _check_space(self) -> None:
         """Each value makes another training on the same data, whose score tells what the value is worth."""
         for dotted, one in self.search.space.items():
-            _find(self.plain(), dotted)
+            find(self.plain(), dotted)
             if dotted in UNSEARCHED or not dotted.startswith(tuple(f"{section}." for section in IN_ARMS)):
                 raise InputError(
                     f"search.space: found {dotted}, allowed: parameters of {', '.join(IN_ARMS)}, but for "
@@ -251,63 +250,3 @@ def _job_settings() -> Overrides:
 
 def _below(root: Path, path: Path | str | None) -> str | None:
     return None if path is None else os.path.normpath(root / path)
-
-
-def _find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
-    """The mapping that holds a dotted parameter, and its last name."""
-    *parents, name = dotted.split(".")
-    section: Any = values
-    for parent in parents:
-        section = section.get(parent) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or name not in section:
-        known = list(_dotted_names(values))
-        close = difflib.get_close_matches(dotted, known, n=3, cutoff=0.5)
-        raise InputError(
-            f"{dotted}: no such parameter; " + (f"did you mean {' or '.join(close)}?" if close else "see params.yaml")
-        )
-    return section, name
-
-
-def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        yield prefix + name
-        if isinstance(value, Mapping):
-            yield from _dotted_names(value, f"{prefix}{name}.")
-
-
-def _explain(where: str, error: Any) -> str:
-    """One line for one mistake: the dotted name, what was found, what is allowed."""
-    dotted = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{where}: {dotted} is missing"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: {dotted}: unknown parameter"
-    if error["type"] == "value_error" and isinstance(error["input"], dict | Section):
-        return f"{where}: {dotted + ': ' if dotted else ''}{message}"
-    return f"{where}: {dotted}: found {error['input']!r}; {message[0].lower() + message[1:]}"
-
-
-def print_preset() -> None:
-    """Print a preset as options for `dvc exp run`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llm4seg.config",
-        description="Print a preset of params.yaml as options for `dvc exp run`.",
-        epilog="example: dvc exp run $(python -m llm4seg.config --preset paper-exact)",
-    )
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--preset", required=True, action="append", help="a name under `presets`; may be given again")
-    arguments = parser.parse_args()
-    config = Config.load(arguments.params)
-    for name in arguments.preset:
-        config.preset(name)
-        print(" ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in config.presets[name].items()))
-
-
-def _for_shell(value: Any) -> str:
-    """A value as one word that dvc reads back."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-if __name__ == "__main__":
-    print_preset()

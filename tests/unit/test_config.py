@@ -7,9 +7,10 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from llm4seg.config import Config, print_preset
+from llm4seg.config import Config
 from llm4seg.errors import InputError
 from llm4seg.sections import BackboneName
+from pipelines.preset import main as print_presets
 from tests.code_map import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -413,11 +414,20 @@ def test_a_preset_that_does_not_suit_the_images_matters_only_when_it_is_used(tmp
 def test_a_preset_is_printed_as_words_that_dvc_reads(
     name: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["config", "--params", str(PARAMS), "--preset", name])
-    print_preset()
+    monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), name])
+    print_presets()
     words = capsys.readouterr().out.split()
     assert set(words[::2]) == {"-S"}
     assert with_options(tmp_path, words[1::2]).plain()["model"] == config.preset(name).plain()["model"]
+
+
+def test_a_preset_that_there_is_not_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), "frozen", "forzen"])
+    with pytest.raises(SystemExit, match=r"^preset: presets: found 'forzen', allowed: "):
+        print_presets()
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("backbone", get_args(BackboneName))

@@ -12,6 +12,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # types and plumbing: no values, so a change in them is no reason to train again
 PLUMBING = {
     "llm4seg.config",
+    "llm4seg.dotted",
     *(name for name in module_files() if name.startswith("llm4seg.sections")),
     "llm4seg.errors",
     "llm4seg.files",
