@@ -20,6 +20,7 @@ HERE: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"
 CLUSTER: dict[str, Any] = {
     "runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}
 }  # the nodes run this code, not theirs
+NOT_STARTED = "timed out during startup"  # what Ray says then, in an exception of no class of its own
 
 
 @contextmanager
@@ -28,6 +29,19 @@ def ray_session(section: Cluster) -> Iterator[None]:
     import ray
 
     from llm4seg.cluster.storage import sweep
+
+    _connect(section)
+    try:
+        if section.address is not None:
+            print(where(section), file=sys.stderr, flush=True)
+        yield
+    finally:
+        ray.shutdown()
+        sweep()
+
+
+def _connect(section: Cluster) -> None:
+    import ray
 
     try:
         ray.init(
@@ -39,13 +53,10 @@ def ray_session(section: Cluster) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise InputError(f"cluster.address: found {section.address!r}, where no Ray cluster answers: {error}") from None
-    try:
-        if section.address is not None:
-            print(where(section), file=sys.stderr, flush=True)
-        yield
-    finally:
-        ray.shutdown()
-        sweep()
+    except Exception as error:
+        if NOT_STARTED not in str(error):
+            raise
+        raise InputError("Ray did not start on this machine in time, maybe since it is busy; run it again") from None
 
 
 def where(section: Cluster) -> str:

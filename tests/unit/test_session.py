@@ -6,7 +6,7 @@ import pytest
 import ray
 import torch
 
-from llm4seg.cluster.session import cpus_per_worker, fair_share, runs_at_once, uses_gpu, where
+from llm4seg.cluster.session import cpus_per_worker, fair_share, ray_session, runs_at_once, uses_gpu, where
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 from llm4seg.sections import Cluster
@@ -95,3 +95,12 @@ def test_as_many_runs_as_there_is_room_for(
 ) -> None:
     nodes.extend(there)
     assert runs_at_once(section(config, **changes)) == runs
+
+
+def test_a_machine_too_busy_for_ray_is_one_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=r"^Ray did not start on this machine in time"), ray_session(config.cluster):
+        pass
