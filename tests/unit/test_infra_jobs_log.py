@@ -94,7 +94,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[JobServer]:
     made.close()
 
 
-@pytest.mark.parametrize("server", [([],), ([4, 2, 7],)], indirect=True)
+@pytest.mark.parametrize(
+    "server",
+    [([],), ([4, 2, 7],), ([0, 4], "SUCCEEDED", range(2, 5))],
+    indirect=True,
+    ids=["whole", "lost in between", "lost before the first line"],
+)
 def test_every_line_is_shown_once(
     server: JobServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,15 +112,6 @@ def test_every_line_is_shown_once(
 def test_a_failure_is_one_line_with_the_exit_code(server: JobServer) -> None:
     with pytest.raises(InputError, match=f"^{JOB}: failed with exit code 3; what is finished"):
         watch(server.address, JOB)
-
-
-@pytest.mark.parametrize("server", [([0, 4], "SUCCEEDED", range(2, 5))], indirect=True)
-def test_a_connection_that_is_lost_before_the_first_line(
-    server: JobServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "PAUSE", 0.01)
-    assert Follower(server.address, JOB).follow().status == "SUCCEEDED"
-    assert capsys.readouterr().out == "".join(LINES)
 
 
 @pytest.mark.parametrize("server", [([0] * 99, "SUCCEEDED", range(2, 99))], indirect=True)
