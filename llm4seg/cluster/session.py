@@ -20,7 +20,6 @@ HERE: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"
 CLUSTER: dict[str, Any] = {
     "runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}
 }  # the nodes run this code, not theirs
-NOT_STARTED = "timed out during startup"  # what Ray says then, in an exception of no class of its own
 
 
 @contextmanager
@@ -54,9 +53,10 @@ def _connect(section: Cluster) -> None:
     except ConnectionError as error:
         raise InputError(f"cluster.address: found {section.address!r}, where no Ray cluster answers: {error}") from None
     except Exception as error:
-        if NOT_STARTED not in str(error):
+        if type(error) is not Exception:  # what Ray raises when one of its processes does not start
             raise
-        raise InputError("Ray did not start on this machine in time, maybe since it is busy; run it again") from None
+        said = next((line for line in str(error).splitlines() if line.strip()), "nothing")
+        raise InputError(f"Ray did not start on this machine; if it is busy, run it again. Ray says: {said}") from None
 
 
 def where(section: Cluster) -> str:
