@@ -10,7 +10,6 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.errors import InputError
 from llm4seg.sections import BackboneName
-from pipelines.preset import main as print_presets
 from tests.code_map import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -408,41 +407,6 @@ def test_a_preset_that_does_not_suit_the_images_matters_only_when_it_is_used(tmp
     loaded = Config.load(tmp_path / "params.yaml")
     with pytest.raises(InputError, match=r"data\.size: found 24, allowed: multiples of 16"):
         loaded.preset("cmunext-l")
-
-
-@pytest.mark.parametrize("name", values()["presets"])
-def test_a_preset_is_printed_as_words_that_dvc_reads(
-    name: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), name])
-    print_presets()
-    words = capsys.readouterr().out.split()
-    assert set(words[::2]) == {"-S"}
-    assert with_options(tmp_path, words[1::2]).plain()["model"] == config.preset(name).plain()["model"]
-
-
-def test_a_preset_that_there_is_not_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), "frozen", "forzen"])
-    with pytest.raises(SystemExit, match=r"^preset: presets: found 'forzen', allowed: "):
-        print_presets()
-    assert not capsys.readouterr().out
-
-
-@pytest.mark.parametrize("backbone", get_args(BackboneName))
-def test_dvc_takes_every_backbones_name(backbone: str, tmp_path: Path) -> None:
-    assert with_options(tmp_path, [f"model.backbone={backbone}"]).model.backbone == backbone
-
-
-def with_options(folder: Path, options: list[str]) -> Config:
-    """The project's params.yaml as `dvc exp run -S ...` would change it."""
-    from dvc.utils.hydra import apply_overrides
-
-    path = folder / "params.yaml"
-    path.write_text(PARAMS.read_text())
-    apply_overrides(path, options)
-    return Config.load(path)
 
 
 def test_workers_of_a_range_may_have_unequal_shares(config: Config) -> None:
