@@ -4,6 +4,6 @@ import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import llm4seg.train  # noqa: F401
-from llm4seg.engines.deepspeed import import_for
+from llm4seg.engines.accelerator import import_for
 
 import_for(torch.device("cpu"))

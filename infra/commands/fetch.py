@@ -42,10 +42,14 @@ def _jobs(words: list[str]) -> list[str]:
 
 
 def _list(shelf: Shelf) -> None:
+    """A line a job."""
     table = Table("job", "state", "at", "by", "command")
     for job in shelf.jobs():
         table.add_row(job, *_about(shelf, job))
-    Console().print(table)
+    if table.row_count:
+        Console().print(table)
+    else:
+        print("fetch: no job has left anything in the bucket yet")
 
 
 def _about(shelf: Shelf, job: str) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """DeepSpeed behind the Engine protocol: ZeRO 1 to 3, the frozen LLM layer offloaded under ZeRO 3."""
 
 import os
-import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llm4seg.config import Config
+from llm4seg.engines.accelerator import import_for
 from llm4seg.engines.common import (
     SLOT,
     STEP,
@@ -18,6 +19,7 @@ from llm4seg.engines.common import (
     slots,
     trained,
 )
+from llm4seg.engines.nvme import check as check_nvme
 from llm4seg.engines.offload import (
     Place,
     Sizes,
@@ -66,32 +68,6 @@ def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
     return options
 
 
-def import_for(device: torch.device) -> Any:
-    """DeepSpeed without its shared-memory op: only `inference_all_reduce` uses it, and it costs a C++ compiler."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # its calls, not ours
-    os.environ["DS_ACCELERATOR"] = device.type  # left to itself, it takes a GPU wherever there is one
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.accelerator import get_accelerator, set_accelerator
-
-    if get_accelerator().device_name() != device.type:  # something else imported it before, beside a GPU
-        set_accelerator(_accelerator(device))
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer but its own
-    return deepspeed
-
-
-def _accelerator(device: torch.device) -> Any:
-    """DeepSpeed's own description of a device."""
-    if device.type == "cuda":
-        from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
-
-        return CUDA_Accelerator()
-    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
-
-    return CPU_Accelerator()
-
-
 class DeepSpeedEngine:
     """A `deepspeed.initialize`d model. The process group must exist already."""
 
@@ -104,7 +80,7 @@ class DeepSpeedEngine:
         self._trained = trained(model)
         options = self._options(config, run)
         if config.engine.zero == 3:
-            self._share_out(options)
+            self._share_out(options, run.device)
         model.to(run.device)  # under ZeRO 3 only buffers are left to go
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model,
@@ -122,12 +98,16 @@ class DeepSpeedEngine:
                 run.say(line)
         return deepspeed_config(config, found, place, run.world_size, run.device)
 
-    def _share_out(self, options: dict[str, Any]) -> None:
+    def _share_out(self, options: dict[str, Any], device: torch.device) -> None:
         """Partition the parameters from where they are, one by one: the device never holds more than one whole.
 
         `initialize` alone would first move the whole model there.
         """
         dtype = dtype_of_matrices(self._model)  # of the buffers through which they go to NVMe
+        moved = options["zero_optimization"].get("offload_param", {})
+        if moved.get("device") == "nvme":
+            buffers = moved["buffer_size"] * moved["buffer_count"] * dtype.itemsize
+            check_nvme(Path(moved["nvme_path"]), buffers, device)
         # float32 is what DeepSpeed takes by itself; told so, it takes another type on the CPU
         told = None if dtype == torch.float32 else dtype
         self._deepspeed.zero.Init(module=self._model, config_dict_or_path=options, dtype=told)

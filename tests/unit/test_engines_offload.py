@@ -10,7 +10,7 @@ import torch
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.engines import offload
-from llm4seg.engines.deepspeed import import_for
+from llm4seg.engines.accelerator import import_for
 from llm4seg.engines.offload import Place, Sizes, nvme_block, offload_options, place_for, remarks, sizes, swap_folder
 from llm4seg.errors import InputError
 from llm4seg.train import assemble
@@ -115,3 +115,20 @@ def test_deepspeed_is_told_the_device_whoever_imported_it_before() -> None:
         assert get_accelerator().device_name() == "cpu"
     finally:
         set_accelerator(before)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "understood"), [("9.0a", "9.0+PTX"), ("8.0 9.0a 10.0f+PTX", "8.0;9.0;10.0+PTX"), ("8.6", "8.6+PTX")]
+)
+def test_architectures_with_a_letter_are_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, understood: str
+) -> None:
+    """DeepSpeed's builder reads numbers alone."""
+    from deepspeed.ops.op_builder.async_io import AsyncIOBuilder
+
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wanted)
+    import_for(CPU)
+    builder = AsyncIOBuilder()
+    builder.jit_mode = True
+    builder.compute_capability_args()
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == understood

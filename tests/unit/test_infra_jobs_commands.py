@@ -1,6 +1,7 @@
 """The commands around a job: nothing of it is lost on the way, and no option goes unheard."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -113,6 +114,12 @@ def test_a_job_without_a_result_is_listed(
     assert (incomplete.count("?"), complete.count("?")) == (4, 0)
     assert not shelf.has_ended(JOBS[0])
     assert shelf.has_ended(JOBS[1])
+
+
+def test_no_job_at_all_is_said(shelf: Shelf, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "bucket")
+    main(["fetch"])
+    assert capsys.readouterr().out == "fetch: no job has left anything in the bucket yet\n"
 
 
 def test_every_job_named_is_fetched(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""DeepSpeed, imported for one kind of device."""
+
+import os
+import re
+import warnings
+from typing import Any
+
+import torch
+
+
+def import_for(device: torch.device) -> Any:
+    """DeepSpeed without its shared-memory op: only `inference_all_reduce` uses it, and it costs a C++ compiler."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # its calls, not ours
+    os.environ["DS_ACCELERATOR"] = device.type  # left to itself, it takes a GPU wherever there is one
+    if wanted := os.environ.get("TORCH_CUDA_ARCH_LIST"):  # as images of NVIDIA set it, to 9.0a; its builder wants 9.0
+        os.environ["TORCH_CUDA_ARCH_LIST"] = re.sub(r"(\d)[a-z]", r"\1", wanted)
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.accelerator import get_accelerator, set_accelerator
+
+    if get_accelerator().device_name() != device.type:  # something else imported it before, beside a GPU
+        set_accelerator(_accelerator(device))
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer but its own
+    return deepspeed
+
+
+def _accelerator(device: torch.device) -> Any:
+    """DeepSpeed's own description of a device."""
+    if device.type == "cuda":
+        from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
+
+        return CUDA_Accelerator()
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    return CPU_Accelerator()
