@@ -5,9 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from llm4seg.config import Config
 from llm4seg.engines import nvme
+from llm4seg.errors import InputError
+from llm4seg.run import LocalRun
+from llm4seg.train import fit
+from tests.integration.test_engines import NVME
 from tests.nvme import needs_nvme
 
 TRY = """
@@ -48,3 +54,10 @@ def test_a_lock_left_by_a_killed_build_is_no_obstacle(tmp_path: Path) -> None:
         lock.touch()
     nvme.check(tmp_path / "second", 2**20, torch.device("cpu"))
     assert not any(lock.exists() for lock in locks)
+
+
+@pytest.mark.usefixtures("group")
+def test_a_training_begins_with_that_trial(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvme, "TRIAL", "raise SystemExit('no such disk')")
+    with pytest.raises(InputError, match=rf"nvme does not work in {tmp_path}/disk: .* no such disk; allowed: cpu, or"):
+        fit(config.override(NVME | {"cluster.nvme": str(tmp_path / "disk")}), LocalRun(tmp_path / "run"))
