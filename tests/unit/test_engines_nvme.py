@@ -38,7 +38,9 @@ def test_the_trial_is_told_what_to_try(tmp_path: Path, monkeypatch: pytest.Monke
     """It finds modules wherever the worker found them, and gets a folder that exists."""
     (tmp_path / "found_by_the_worker.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    told = "import sys, pathlib, found_by_the_worker; pathlib.Path(sys.argv[1], 'told').write_text(' '.join(sys.argv[2:]))"
+    told = (
+        "import sys, pathlib, found_by_the_worker; pathlib.Path(sys.argv[1], 'told').write_text(' '.join(sys.argv[2:]))"
+    )
     monkeypatch.setattr(nvme, "TRIAL", told)
     nvme.check(tmp_path / "mine", 7, CPU)
     assert (tmp_path / "mine" / "told").read_text() == "7 cpu"
