@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from llm4seg import sockets
+
 
 def workers() -> int:
     """How many workers train together."""
@@ -17,32 +19,48 @@ def workers() -> int:
 PATIENCE = 0.02  # seconds to look for an exchange's end before sleeping until it
 
 
-def finished(exchange: dist.Work, on: Tensor) -> None:
+def gathered(mine: Tensor) -> Tensor:
+    """All workers' tensors (W, *shape), in the order of their ranks, through which no gradients flow."""
+    everyones_WS = mine.new_empty(workers(), *mine.shape)
+    small = mine.is_cpu and mine.nbytes <= sockets.LARGEST
+    if small and (lines := sockets.between_workers()):
+        lines.gather(mine, everyones_WS)
+    else:
+        _finish(dist.all_gather(list(everyones_WS), mine.contiguous(), async_op=True), mine)
+    return everyones_WS
+
+
+def _finish(exchange: dist.Work, of: Tensor) -> None:
     """Wait for an exchange between workers.
 
     On a CPU a small one is done sooner than a sleeping core wakes up, several times, for the threads that bring it
     about; looking for its end, and giving way to them, keeps the core awake.
     """
     end = time.monotonic() + PATIENCE
-    while on.is_cpu and not exchange.is_completed() and time.monotonic() < end:
+    while of.is_cpu and not exchange.is_completed() and time.monotonic() < end:
         os.sched_yield()
     exchange.wait()
 
 
 def add_up(mine: Tensor) -> Tensor:
-    """Put the sum of all workers' tensors in the place of each."""
-    finished(dist.all_reduce(mine, async_op=True), mine)
-    return mine
+    """The sum of all workers' tensors; on a CPU in the order of their ranks, so the same bits wherever they are."""
+    return gathered(mine).sum(0) if mine.is_cpu else _reduced(mine, dist.ReduceOp.SUM)
+
+
+def _reduced(mine: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    everyones = mine.contiguous().clone()
+    dist.all_reduce(everyones, operation)
+    return everyones
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, mine: Tensor) -> Tensor:
-        return add_up(mine.contiguous().clone())
+        return add_up(mine)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        return add_up(gradients[0].contiguous().clone())
+        return add_up(gradients[0])
 
 
 def total(mine: Tensor) -> Tensor:
@@ -58,6 +76,5 @@ def agreed(mine: int, device: torch.device) -> int:
     """The largest of all workers' numbers."""
     if workers() == 1:
         return mine
-    largest = torch.tensor(mine, device=device)
-    finished(dist.all_reduce(largest, dist.ReduceOp.MAX, async_op=True), largest)
-    return int(largest)
+    number = torch.tensor(mine, device=device)
+    return int(gathered(number).max() if number.is_cpu else _reduced(number, dist.ReduceOp.MAX))

@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from llm4seg.collectives import add_up, finished, workers
+from llm4seg.collectives import add_up, gathered, workers
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -44,9 +43,7 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of each channel and the number of values of a channel, over all workers, in one exchange."""
     mean_C, variance_C = torch.batch_norm_update_stats(values, None, None, 0.0)  # many times faster than var_mean
     mine = torch.cat([mean_C, variance_C, values.new_tensor([values.numel() // values.shape[1]])])
-    all_WK = mine.new_empty(workers(), len(mine))
-    finished(dist.all_gather(list(all_WK), mine, async_op=True), mine)
-    means_WC, variances_WC, counts_W1 = all_WK.tensor_split([len(mean_C), 2 * len(mean_C)], dim=1)
+    means_WC, variances_WC, counts_W1 = gathered(mine).tensor_split([len(mean_C), 2 * len(mean_C)], dim=1)
     count = counts_W1.sum()  # workers may have unequal shares
     mean_C = (counts_W1 * means_WC).sum(0) / count
     variance_C = (counts_W1 * (variances_WC + (means_WC - mean_C).square())).sum(0) / count
