@@ -70,16 +70,16 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        values, weight_C, mean_C, variance_C, count = context.saved_tensors
-        statistics = (mean_C, variance_C)
-        # as if the statistics were constants; and what they add, which is linear in the normalised values
-        for_values, for_weight_C, for_bias_C = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], values, weight_C, *statistics, None, None, False, context.eps, [True, True, True]
+        (gradient,), (values, weight_C, mean_C, variance_C, count) = gradients, context.saved_tensors
+        _, for_weight_C, for_bias_C = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, weight_C, mean_C, variance_C, None, None, False, context.eps, [False, True, True]
         )
-        both_2C = add_up(torch.stack([for_weight_C, for_bias_C]))
-        both_2C *= -weight_C * torch.rsqrt(variance_C + context.eps) / count
-        weight_C, bias_C = both_2C
-        for_values += functional.batch_norm(values, mean_C, variance_C, weight_C, bias_C, eps=context.eps)
+        product_C, average_C = add_up(torch.stack([for_weight_C, for_bias_C])) / count
+        # weight / deviation x (gradient - average - normalised values x product), as BatchNorm and a line in the values
+        slope_C = weight_C * product_C / (variance_C + context.eps)
+        for_values = functional.batch_norm(
+            gradient, average_C, variance_C, weight_C, slope_C * mean_C, eps=context.eps
+        ).addcmul_(values, slope_C.view(-1, *[1] * (values.ndim - 2)), value=-1)
         return for_values, for_weight_C, for_bias_C, None, None, None, None
 
 

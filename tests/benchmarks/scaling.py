@@ -119,13 +119,15 @@ def fit_table(load: Load, here: Fabric, steps: dict[Layout, float], batch: int) 
 
 def bytes_table(load: Load, counted: dict[str | int, dict[str, list[int]]]) -> Table:
     """Of two workers, each sends half of what it sums, twice, and all that it has of what it gathers."""
-    table = Table(title="one step of two workers: exchanges, counted by torch's profiler, and what the model says")
-    for column in ("engine", "sums", "gatherings", "model: in all", "MB sent", "model: MB sent"):
+    table = Table(
+        title="one step of two workers: exchanges, by torch's profiler and our count, and what the model says"
+    )
+    for column in ("engine", "direct lines", "sums", "gatherings", "model: in all", "MB sent", "model: MB sent"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     for stage, kinds in counted.items():
-        sums, gathered = (kinds.get(kind, [0, 0]) for kind in ("all_reduce", "all_gather"))
-        sent, said = 4 * (sums[1] + gathered[1]) / 1e6, load.moved(stage, 2) / 1e6
-        cells = (sums[0], gathered[0], load.small(stage), f"{sent:.2f}", f"{said:.2f}")
+        how = [kinds.get(kind, [0, 0]) for kind in ("lines", "all_reduce", "all_gather")]
+        sent, said = 4 * sum(numbers for _, numbers in how) / 1e6, load.moved(stage, 2) / 1e6
+        cells = (*(times for times, _ in how), load.small(stage), f"{sent:.2f}", f"{said:.2f}")
         table.add_row(_name(stage), *map(str, cells))
     return table
 

@@ -62,7 +62,8 @@ class Load:
 
         A sum over workers moves twice (workers - 1) / workers of the bytes, a gathering and a scattered sum once. Under
         ZeRO 1 and 2 DeepSpeed sums gradients whole, and gathers the parameters after the optimizer; 2 and 3 add up
-        every micro-batch at once. ZeRO 3 scatters the sums, and gathers the LLM's matrices for each micro-batch.
+        every micro-batch at once. ZeRO 3 scatters the sums, and gathers the LLM's matrices for each micro-batch in
+        both passes, since they leave the device in between.
         """
         each = self.trained * (workers - 1) / workers
         match stage:
@@ -73,7 +74,7 @@ class Load:
             case 2:
                 return (2 * accumulation + 1) * each
             case _:
-                return (accumulation + 1) * each + accumulation * self.shared * (workers - 1) / workers
+                return (accumulation + 1) * each + 2 * accumulation * self.shared * (workers - 1) / workers
 
     def small(self, stage: str | int) -> int:
         """Small exchanges in a step."""

@@ -100,34 +100,54 @@ class Member:
         return statistics.median(took)
 
     def exchange(self, size: int) -> float:
-        """Median seconds of a sum over workers of so many bytes."""
+        """Median seconds of a sum over workers of so many bytes: a small one as training makes it, gloo's of others."""
         import torch
         import torch.distributed as dist
 
         from llm4seg.collectives import add_up
+        from llm4seg.sockets import LARGEST
 
         tensor, took = torch.zeros(size // 4), []
+        add: Callable[[Any], Any] = add_up if size <= LARGEST else dist.all_reduce
         for _ in range(max(7, min(200, 2**24 // size))):
             dist.barrier()
             began = time.perf_counter()
-            add_up(tensor)
+            add(tensor)
             took.append(time.perf_counter() - began)
         return statistics.median(took)
 
     def count(self, steps: int) -> dict[str, list[int]]:
-        """Exchanges of one optimizer step by kind: how many, and how many numbers went into them."""
+        """Exchanges of one optimizer step by kind: how many, and how many numbers each worker put into them."""
         from torch.profiler import ProfilerActivity, profile
 
         self.train(steps)
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler, _over_lines() as lines:
             self.train(1)
-        found: dict[str, list[int]] = {}
+        found = {"lines": lines}
         for event in profiler.events():
             if event.name.startswith("gloo:"):
                 counted = found.setdefault(event.name.removeprefix("gloo:"), [0, 0])
                 counted[0] += 1
                 counted[1] += math.prod(event.input_shapes[0])
         return found
+
+
+@contextmanager
+def _over_lines() -> Iterator[list[int]]:
+    """Counts what goes over the direct lines between workers, which torch's profiler does not see."""
+    from unittest.mock import patch
+
+    from llm4seg.sockets import Lines
+
+    counted, gather = [0, 0], Lines.gather
+
+    def counting(lines: Lines, mine: Any, everyones_WS: Any) -> None:
+        counted[0] += 1
+        counted[1] += mine.numel()
+        gather(lines, mine, everyones_WS)
+
+    with patch.object(Lines, "gather", counting):
+        yield counted
 
 
 @contextmanager
