@@ -64,8 +64,8 @@ def render(inputs: Inputs) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with this many decimals; a dash where there is none."""
-    return DASH if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    """A number with this many decimals, without a sign where they are all zero; a dash where there is none."""
+    return DASH if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
