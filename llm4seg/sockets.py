@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch.distributed.constants import default_pg_timeout
 
 LARGEST = 1 << 16  # bytes of a message
 BUFFER = 4 * LARGEST  # of a socket; no worker is more than two messages ahead of another, so that sending never waits
-LONGEST = 100  # bytes of a socket's path; the system allows a few more
+LONGEST = 108  # bytes of a socket's path, as the system has it
 PATIENCE = 0.02  # seconds to look for a message before sleeping until it is there
 LIMIT = default_pg_timeout.total_seconds()  # of that sleep, as of gloo's; `cluster.timeout` comes before it
 
@@ -96,19 +96,28 @@ _known: tuple[object, Lines | None] | None = None
 def connect() -> Lines | None:
     """Every worker listens, then calls those of lower rank; if one does not reach another, none uses lines."""
     rank, workers = dist.get_rank(), dist.get_world_size()
-    with tempfile.TemporaryDirectory(prefix="llm4seg-") as folder, socket.socket(socket.AF_UNIX) as mine:
-        path = Path(folder) / "line"  # in a folder that no other user may enter
-        if fits := len(bytes(path)) <= LONGEST:
-            mine.bind(str(path))
-            mine.listen(workers)
-        to = _call(_paths(path if fits else None)[:rank], rank)
-        reached = torch.tensor(fits and to is not None, dtype=torch.uint8)
+    with socket.socket(socket.AF_UNIX) as mine, ExitStack() as while_calling:
+        path = _listen(mine, workers, while_calling)
+        to = _call(_paths(path)[:rank], rank)
+        reached = torch.tensor(path is not None and to is not None, dtype=torch.uint8)
         dist.all_reduce(reached, dist.ReduceOp.MIN)
         if not reached:
             _close((to or {}).values())
             return None
         assert to is not None
         return Lines(dict(sorted((to | _answer(mine, workers - rank - 1)).items())), rank)
+
+
+def _listen(mine: socket.socket, calls: int, while_calling: ExitStack) -> Path | None:
+    """Where others may call; None if nowhere: a disk is full, a folder's name too long."""
+    try:
+        folder = while_calling.enter_context(tempfile.TemporaryDirectory(prefix="llm4seg-"))  # for no other user
+        path = Path(folder) / "line"
+        mine.bind(str(path))
+    except OSError:
+        return None
+    mine.listen(calls)
+    return path
 
 
 def _paths(mine: Path | None) -> list[str]:

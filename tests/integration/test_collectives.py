@@ -77,16 +77,17 @@ def fit_apart(rank: int, params: dict[str, Any], folder: Path) -> None:
     assert sockets.between_workers() is None
 
 
-def test_where_no_socket_can_be_made_gloo_serves_all(tmp_path: Path) -> None:
-    """One worker's folder for temporary files has a name longer than a socket's may be."""
-    assert on_group(2, with_a_long_name, str(tmp_path)) == [(True, [0, 1]), (True, [0, 1])]
+@pytest.mark.parametrize("name", ["long" * 30, "absent"])
+def test_where_no_socket_can_be_made_gloo_serves_all(tmp_path: Path, name: str) -> None:
+    """One worker's folder for temporary files has a name longer than a socket's may be, or takes no file."""
+    (tmp_path / ("long" * 30)).mkdir()
+    assert on_group(2, without_a_socket, str(tmp_path / name)) == [(True, [0, 1]), (True, [0, 1])]
+    assert not list(tmp_path.glob("*/*"))
 
 
-def with_a_long_name(rank: int, folder: str) -> tuple[bool, list[int]]:
+def without_a_socket(rank: int, folder: str) -> tuple[bool, list[int]]:
     if rank == 1:
-        long = Path(folder) / ("long" * 30)
-        long.mkdir()
-        tempfile.tempdir = str(long)
+        tempfile.tempdir = folder
     return sockets.between_workers() is None, gathered(torch.tensor(rank)).tolist()
 
 

@@ -17,7 +17,7 @@ from llm4seg.errors import InputError
 from llm4seg.files import read_json, remove, write_json, write_text
 from llm4seg.report.charts import PARTS, split_strips
 from llm4seg.report.inputs import read_inputs
-from llm4seg.report.page import architecture, caution, kept_epoch, number, parts, render, spelled
+from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
 from llm4seg.sections import BackboneName
 from pipelines.report import report
 from pipelines.study import leave
@@ -305,7 +305,7 @@ def test_summary_shows_the_classes_and_where_things_are(
     assert "outputs/evaluation/overlays" in out
 
 
-@pytest.mark.parametrize(("value", "shown"), [(-0.04, "0.0"), (-0.05001, "-0.1"), (0.04, "0.0"), (None, "–")])
+@pytest.mark.parametrize(("value", "shown"), [(-0.04, "0.0"), (-0.05001, "-0.1"), (0.04, "0.0"), (None, DASH)])
 def test_a_number_that_is_shown_as_zero_has_no_sign(value: float | None, shown: str) -> None:
     assert number(value, 1) == shown
 
