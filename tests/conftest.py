@@ -1,9 +1,11 @@
 """Shared by unit and integration tests."""
 
+import functools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
 import torch
 
@@ -14,6 +16,9 @@ from tests.tiny import prepare_workspace
 # a shell that starts pytest in the background lets it ignore Ctrl-C, and with it all that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # on tensors this small, threads wait for each other more than they work
+
+# all sessions share what is read once: to read a service's description again takes longer than most tests of it
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 @pytest.fixture(scope="session")
