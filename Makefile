@@ -36,7 +36,8 @@ repro: $(INSTALLED) no-scm  ## run the pipeline (whatever is not up to date), th
 	@$(BIN)/python -m pipelines.summary
 
 test: lint  ## lint, types, unit and integration tests
-	$(PYTEST) -m "not slow" tests/unit tests/integration tests/gpu
+	$(PYTEST) -m "not slow" -n auto --maxprocesses 8 tests/unit
+	$(PYTEST) -m "not slow" tests/integration tests/gpu
 
 test-slow: $(INSTALLED)  ## the tests that take minutes each
 	$(PYTEST) -m slow
