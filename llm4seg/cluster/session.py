@@ -16,11 +16,6 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's old output can be switched off, which `verbose=0` does
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
 
-HERE: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-CLUSTER: dict[str, Any] = {
-    "runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}
-}  # the nodes run this code, not theirs
-
 
 @contextmanager
 def ray_session(section: Cluster) -> Iterator[None]:
@@ -45,8 +40,7 @@ def _connect(section: Cluster) -> None:
     try:
         ray.init(
             address=section.address or "local",
-            # without its state API, Ray leaks the workers of stopped trials
-            **(HERE if section.address is None else CLUSTER),
+            **(_here() if section.address is None else _cluster()),
             log_to_driver=False,
             logging_level="WARNING",
         )
@@ -57,6 +51,16 @@ def _connect(section: Cluster) -> None:
             raise
         said = next((line for line in str(error).splitlines() if line.strip()), "nothing")
         raise InputError(f"Ray did not start on this machine; if it is busy, run it again. Ray says: {said}") from None
+
+
+def _here() -> dict[str, Any]:
+    """Options of Ray on this machine; without its state API, it leaks the workers of stopped trials."""
+    return {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+
+
+def _cluster() -> dict[str, Any]:
+    """Options for a cluster: its nodes run this code, not theirs. Made anew each time, since Ray writes into them."""
+    return {"runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}}
 
 
 def where(section: Cluster) -> str:
