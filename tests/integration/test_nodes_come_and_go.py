@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # tiny steps: over so many epochs, larger ones would blow up the rounding of sums in another order
 CHANGES = {"optimizer.name": "sgd", "optimizer.lr": 2e-5, "training.batch_size": 4, "cluster.resize_interval": 5}
 
+PIXEL = 1 / 173  # the most that one pixel may change the mean Dice: the smaller of two classes has 173 of them
+
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
@@ -74,7 +76,7 @@ def assert_equal(history: list[Row], undisturbed: list[Row]) -> None:
     assert [row["epoch"] for row in history] == [row["epoch"] for row in undisturbed]
     for row, twin in zip(history, undisturbed, strict=True):
         assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=1e-4)
-        assert row["val_dice"] == pytest.approx(twin["val_dice"], abs=1e-3)
+        assert row["val_dice"] == pytest.approx(twin["val_dice"], abs=PIXEL)
 
 
 @pytest.mark.parametrize(("workers", "epochs"), [(2, 40), ([1, 2], 150)], ids=["fixed", "elastic"])
