@@ -158,7 +158,7 @@ def table(tally: Tally, minutes: float, seed: int) -> Table:
     whole.add_row("all", str(tally.faults.total()), str(tally.recoveries.total()), style="bold", end_section=True)
     for name, value in (
         ("trainings finished", tally.trainings),
-        ("epochs finished", tally.epochs),
+        ("epochs whose end was told", tally.epochs),
         ("finished epochs lost", tally.lost),
         ("endings unlike the undisturbed one's, in history or a bit of the weights", tally.unequal),
         ("processes and temporary files left", tally.left),
