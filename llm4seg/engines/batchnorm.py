@@ -75,11 +75,11 @@ class _Normalise(torch.autograd.Function):
             gradient, values, weight_C, mean_C, variance_C, None, None, False, context.eps, [False, True, True]
         )
         product_C, average_C = add_up(torch.stack([for_weight_C, for_bias_C])) / count
-        # weight / deviation x (gradient - average - normalised values x product), as BatchNorm and a line in the values
-        slope_C = weight_C * product_C / (variance_C + context.eps)
+        # scale x (gradient - average - normalised values x product): BatchNorm of the values and a line in the gradient
+        scale_C = weight_C * torch.rsqrt(variance_C + context.eps)
         for_values = functional.batch_norm(
-            gradient, average_C, variance_C, weight_C, slope_C * mean_C, eps=context.eps
-        ).addcmul_(values, slope_C.view(-1, *[1] * (values.ndim - 2)), value=-1)
+            values, mean_C, variance_C, -scale_C * product_C, -scale_C * average_C, eps=context.eps
+        ).addcmul_(gradient, scale_C.view(-1, *[1] * (values.ndim - 2)))
         return for_values, for_weight_C, for_bias_C, None, None, None, None
 
 

@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # tiny steps: over so many epochs, larger ones would blow up the rounding of sums in another order
 CHANGES = {"optimizer.name": "sgd", "optimizer.lr": 2e-5, "training.batch_size": 4, "cluster.resize_interval": 5}
 
+# of losses: undisturbed, one worker and two come apart by 1e-4 in 150 epochs (by 2e-4 with another seed), sums being in
+# another order; one epoch more or less would be 4e-4, from then on
+DRIFT = 3e-4
 PIXEL = 1 / 173  # the most that one pixel may change the mean Dice: the smaller of two classes has 173 of them
 
 
@@ -75,7 +78,7 @@ def assert_equal(history: list[Row], undisturbed: list[Row]) -> None:
     """As a computation in another order of sums: over many epochs it adds up, and may move a pixel to another class."""
     assert [row["epoch"] for row in history] == [row["epoch"] for row in undisturbed]
     for row, twin in zip(history, undisturbed, strict=True):
-        assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=1e-4)
+        assert {**row, "val_dice": 0} == pytest.approx({**twin, "val_dice": 0}, rel=DRIFT)
         assert row["val_dice"] == pytest.approx(twin["val_dice"], abs=PIXEL)
 
 
