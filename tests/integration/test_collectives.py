@@ -1,5 +1,6 @@
 """What workers exchange: over direct lines on one machine, through gloo elsewhere, and the same bits from both."""
 
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -123,3 +124,14 @@ def waiting(rank: int) -> list[str]:
                 gathered(torch.tensor(rank))
             said.append(str(raised.value))
     return said
+
+
+def test_a_line_that_ends_is_no_message() -> None:
+    """Half a message and then the end, without an error of the system's."""
+    mine, others = socket.socketpair()
+    others.sendall(b"half")
+    others.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionError, match="Connection to worker 1: closed"):
+        sockets.Lines({1: mine}, 0).gather(torch.zeros(1, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+    mine.close()
+    others.close()
