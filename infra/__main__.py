@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 COMMANDS = ("storage", "plan", "up", "down", "status", "attach", "logs", "submit", "fetch")
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 def call(command: Sequence[str], dry_run: bool = False, environment: Mapping[str, str] | None = None) -> None:

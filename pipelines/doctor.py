@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from pipelines.stage import run_stage
 
 FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from llm4seg.config import Config
-from llm4seg.files import replacing, write_json
+from llm4seg.utils.files import replacing, write_json
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def evaluate(config: Config) -> None:
     """Leave cases.csv, overlays and the metrics of the trained model."""
     from llm4seg.data.prepared import Prepared
-    from llm4seg.device import device_here, same_each_time, with_room_for
-    from llm4seg.trained import check_data, load_trained
+    from llm4seg.runtime.device import device_here, same_each_time, with_room_for
+    from llm4seg.models.saved import check_data, load_trained
 
     check_data(config.paths.model, Prepared(config.paths.prepared))
     model = load_trained(config.paths.model, config.paths.llm_used)
@@ -25,7 +25,7 @@ def evaluate(config: Config) -> None:
 
 def leave_evaluation(config: Config, model: "nn.Module") -> None:
     """Measure any model on the test part and write the stage's outputs."""
-    from llm4seg import evaluate
+    from llm4seg.evaluation import evaluate
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
 

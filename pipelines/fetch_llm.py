@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.llm.fill import fill_store, select_layers
+from llm4seg.llm_sources.build_store import fill_store, select_layers
 from llm4seg.llm.store import LayerStore
 from pipelines.stage import run_stage
 

@@ -4,9 +4,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.data.datasets import open_dataset
+from llm4seg.datasets.registry import open_dataset
 from llm4seg.data.prepared import Prepared, duplicates
-from llm4seg.data.writer import write_prepared
+from llm4seg.datasets.writer import write_prepared
 from pipelines.stage import run_stage
 
 

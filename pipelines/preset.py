@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 def options(config: Config, name: str) -> str:

@@ -1,7 +1,7 @@
 """Stage `report`: one HTML page of what was run and how good it is."""
 
 from llm4seg.config import Config
-from llm4seg.files import write_text
+from llm4seg.utils.files import write_text
 from pipelines.stage import run_stage
 
 

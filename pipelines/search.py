@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.files import replacing, write_json
+from llm4seg.utils.files import replacing, write_json
 from pipelines.stage import run_stage
 
 BEST, TRIALS, EPOCHS, SPACE, IMPORTANCE = "best.json", "trials.csv", "epochs.csv", "space.json", "importance.json"
@@ -22,7 +22,7 @@ def search(config: Config) -> None:
             folder.mkdir()
             write_json(folder / BEST, {})
         return
-    from llm4seg.cluster.search import forget_search, run_search
+    from llm4seg.search.driver import forget_search, run_search
     from llm4seg.cluster.session import ray_session
 
     with ray_session(config.cluster):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError, Left
+from llm4seg.utils.errors import InputError, Left
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

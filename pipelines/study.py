@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError
-from llm4seg.files import read_json, replacing, write_json
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, replacing, write_json
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def study(config: Config) -> None:
         leave(config, [])
         return
     from llm4seg.cluster.session import ray_session
-    from llm4seg.cluster.study import records, run_missing
+    from llm4seg.study.runner import records, run_missing
     from llm4seg.study.results import finished
 
     if not all(finished(record) for _, record in records(config)):
@@ -33,7 +33,7 @@ def study(config: Config) -> None:
 
 def so_far(config: Config) -> None:
     """leave what the finished runs say, and run nothing"""
-    from llm4seg.cluster.study import records
+    from llm4seg.study.runner import records
 
     config = _as_found(config)
     leave(config, records(config))
@@ -43,7 +43,7 @@ def plan(config: Config) -> None:
     """print how many runs there are, how long they take and what they can find, and run none of them"""
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
-    from llm4seg.cluster.study import records
+    from llm4seg.study.runner import records
     from llm4seg.study.plan import cost, power
 
     config = _as_found(config)

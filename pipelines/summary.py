@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError
-from llm4seg.files import read_json
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json
 from pipelines.stage import run_stage
 
 

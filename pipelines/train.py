@@ -6,7 +6,7 @@ import pandas as pd
 import psutil
 
 from llm4seg.config import Config
-from llm4seg.files import read_json, replacing, write_json
+from llm4seg.utils.files import read_json, replacing, write_json
 from pipelines.stage import run_stage
 
 
@@ -14,9 +14,9 @@ def train(config: Config) -> None:
     """Train with the search's overrides applied."""
     from llm4seg.cluster.progress import progress
     from llm4seg.cluster.session import ray_session
-    from llm4seg.cluster.train import forget_run, train_on_ray
+    from llm4seg.cluster.launch import forget_run, train_on_ray
     from llm4seg.data.prepared import Prepared
-    from llm4seg.trained import save_trained
+    from llm4seg.models.saved import save_trained
 
     config = config.override(read_json(config.paths.search / "best.json"))
     with ray_session(config.cluster):

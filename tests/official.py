@@ -11,12 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llm4seg.llm.fill import fill_store
+from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm.store import LayerStore
-from llm4seg.losses import build_loss
+from llm4seg.objectives.losses import build_loss
 from llm4seg.models import Hybrid, build_model
-from llm4seg.models.official import from_official
-from llm4seg.sections import Model
+from llm4seg.released.architecture import from_official
+from llm4seg.config.schema import Model
 from tests.tiny_llm import block_section, model_section, section
 
 FIXTURE = Path(__file__).parent / "fixtures/official_llama.safetensors"

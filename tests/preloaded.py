@@ -1,9 +1,9 @@
-"""What every process of tests/group.py imports, once for all of them."""
+"""What every process of tests/worker_group.py imports, once for all of them."""
 
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import llm4seg.train  # noqa: F401
-from llm4seg.engines.accelerator import import_for
+import llm4seg.training.trainer  # noqa: F401
+from llm4seg.training.engines.accelerator import import_for
 
 import_for(torch.device("cpu"))

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.files import read_json
+from llm4seg.utils.files import read_json
 from tests.tiny import prepare_workspace
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.config import Config
-from llm4seg.llm.fill import fill_store
+from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm.store import LayerStore
-from llm4seg.sections import LLM, Block, Model
+from llm4seg.config.schema import LLM, Block, Model
 
 DEFAULTS = Config.load(Path(__file__).parent.parent / "params.yaml").model
 SHAPE = {

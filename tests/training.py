@@ -16,10 +16,10 @@ import pandas as pd
 import psutil
 import yaml
 
-from llm4seg.checkpoint import Checkpoint, DamagedCheckpoint
+from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.config import Config
-from llm4seg.files import sha256_file
-from tests.code_map import ROOT
+from llm4seg.utils.files import sha256_file
+from tests.import_graph import ROOT
 
 POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}  # seconds after which Ray takes in the next checkpoint
 MARK = "LLM4SEG_TEST_MARK"  # in the environment of all that a test starts

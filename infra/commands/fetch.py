@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from infra.jobs.home import Home
-from infra.jobs.order import NAME
-from infra.jobs.shelf import Shelf
-from llm4seg.errors import InputError
+from infra.jobs.fetch_results import Home
+from infra.jobs.job_spec import NAME
+from infra.jobs.results import Shelf
+from llm4seg.utils.errors import InputError
 
 EXAMPLE = "fetch llm4seg-20260131-120000-0a1b2c3"
 

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from infra.jobs.client import find, jobs_of
-from infra.jobs.order import NAME
-from infra.jobs.shelf import LOG, Shelf
+from infra.jobs.job_spec import NAME
+from infra.jobs.results import LOG, Shelf
 from infra.jobs.watch import remembered, watch
 from infra.launchers import launcher
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 EXAMPLE = "logs infra/aws.yaml llm4seg-20260131-120000-0a1b2c3"
 

@@ -21,7 +21,7 @@ from infra.planning.quotas import quotas
 from infra.planning.tables import cost_table, memory_table, quota_table, time_table
 from infra.planning.work import guessed_epoch
 from llm4seg.config import Config
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 EXAMPLE = "plan infra/aws.yaml --epoch-seconds 12"
 
@@ -75,7 +75,7 @@ def memory(console: Console, config: Config, lent: Fleet) -> Iterator[str]:
     """A table of what a worker needs on each kind of GPU, or a note why that is not known."""
     machines = {(one.gpu, one.gpu_gib): one for one in lent.machines() if one and one.gpus}
     if not machines:
-        yield "Memory: `python -m llm4seg.engines --plan` says what a worker needs; these machines' GPUs are not known."
+        yield "Memory: `python -m llm4seg.training.engines --plan` says what a worker needs; these machines' GPUs are not known."
         return
     from infra.planning.memory import fit, sizes_of
 

@@ -18,12 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from infra.launchers.policies import Account, storage_policy
-from infra.storage.place import Place
+from infra.storage.s3_location import Place
 from infra.storage.remote import set_remote
 from infra.storage.server import Server, explained
 from infra.storage.settings import Row
 from infra.storage.setup import Wishes, set_up
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 EXAMPLE = "storage s3://my-lab-llm4seg/brain --region eu-central-1"
 

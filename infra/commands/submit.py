@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from infra.jobs.client import jobs_of, send
-from infra.jobs.order import Order
-from infra.jobs.outbox import Outbox, parse_settings
+from infra.jobs.job_spec import Order
+from infra.jobs.submit import Outbox, parse_settings
 from infra.jobs.watch import remember, watch
 from infra.launchers import add_cluster, launcher
 from infra.planning.fleet import brings_gpus

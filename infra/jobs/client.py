@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.jobs.connection import LOST, connected
-from infra.jobs.order import Order
+from infra.jobs.job_spec import Order
 from infra.launchers import launcher
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 STOP_SECONDS = 600  # from SIGTERM to SIGKILL: to save a checkpoint and what is finished
 RETRIES, PAUSE = 10, 1.0  # seconds

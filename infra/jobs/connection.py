@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 TALKATIVE = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
 RAYS_OWN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray would take either for any address given

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 def git_bytes(folder: Path, *words: str, **environment: str) -> bytes:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from infra.jobs.git import git, lines
-from infra.jobs.order import Order
-from infra.jobs.refusals import patient, refusals
-from infra.jobs.shelf import BUNDLE, LOG, RESULT, RUNNING, Shelf
-from infra.jobs.workspace import uncached, workspace
-from llm4seg.errors import InputError
-from llm4seg.files import sha256_file
+from infra.jobs.job_spec import Order
+from infra.jobs.errors import patient, refusals
+from infra.jobs.results import BUNDLE, LOG, RESULT, RUNNING, Shelf
+from infra.jobs.dvc_repo import uncached, workspace
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import sha256_file
 
 LOCK = "dvc.lock"
 RESULT_REF, EXPERIMENTS = "refs/infra/result", "refs/exps"

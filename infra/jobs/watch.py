@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.jobs.client import Follower
-from llm4seg.errors import InputError
-from llm4seg.files import write_text
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import write_text
 
 
 def _note(folder: Path, job: str) -> Path:

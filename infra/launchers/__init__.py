@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 RAY_PROVIDERS = ("aws", "gcp", "local")
 KUBERAY_KINDS = ("RayCluster", "RayJob")

@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 
 from infra.launchers.checks import ssh_range
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 MIRROR = "https://checkip.amazonaws.com"
 

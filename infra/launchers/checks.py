@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")  # names of roles, networks and labels begin with it
 LOOPBACK = "--dashboard-host=127.0.0.1"

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from infra.jobs.refusals import explained_by_dvc
-from infra.jobs.workspace import remote, workspace
-from infra.storage.place import Place
-from llm4seg.errors import InputError
+from infra.jobs.errors import explained_by_dvc
+from infra.jobs.dvc_repo import remote, workspace
+from infra.storage.s3_location import Place
+from llm4seg.utils.errors import InputError
 
 
 def bucket_and_prefix() -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from infra.launchers.address import own_address
 from infra.launchers.cloud import Config, Node, head_config, node_configs
 from infra.shell import call
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 LABEL = "ray-cluster-name"  # Ray's own
 SCOPES = ["https://www.googleapis.com/auth/compute"]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from shutil import which
 from typing import Any
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 

@@ -14,7 +14,7 @@ from infra.launchers.kubectl import answer, feed, forwarded
 from infra.launchers.kuberay_file import LABEL, Part, at, read_kuberay
 from infra.launchers.token import make_token, token_in_use
 from infra.shell import call
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 DASHBOARD = 8265
 APPLY = ("apply", "--server-side", "--field-manager=llm4seg")  # server-side: no copy of the token in an annotation

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 LABEL = "app.kubernetes.io/instance"
 QUEUE = "kueue.x-k8s.io/queue-name"

@@ -20,8 +20,8 @@ from infra.launchers.table import nodes_table
 from infra.launchers.token import ON_NODES, make_token, token_file, token_in_use
 from infra.launchers.tunnel import free_port, tunnel
 from infra.shell import call
-from llm4seg.errors import InputError
-from llm4seg.files import remove, write_text
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import remove, write_text
 
 FOLDER = Path(".infra")  # git does not see it
 RAY = str(Path(sys.executable).with_name("ray"))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.table import Table
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 class RunningCluster:

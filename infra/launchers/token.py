@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 MODE, PATH, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"
 ON_NODES = "~/.ray/auth_token"  # where Ray looks for it

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 PATIENCE = 60  # seconds
 

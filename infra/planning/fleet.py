@@ -9,7 +9,7 @@ from infra.launchers import KUBERAY_KINDS, RAY_PROVIDERS, read
 from infra.launchers.checks import check
 from infra.launchers.kuberay_file import at, read_kuberay
 from infra.planning.prices import MachineType, Prices
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 SELECTOR = "node.kubernetes.io/instance-type"
 GPU = "nvidia.com/gpu"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from infra.planning.prices import MachineType
 from llm4seg.config import Config
-from llm4seg.engines.__main__ import engines, name
-from llm4seg.engines.plan import Needs, Sizes, images_a_worker, llm_config, measure, needs
+from llm4seg.tools.memory_estimate import engines, name
+from llm4seg.tools.memory_model import Needs, Sizes, images_a_worker, llm_config, measure, needs
 
 USABLE = 0.85  # of a GPU: CUDA itself, and memory that kernels borrow, take the rest
 

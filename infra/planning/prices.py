@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.launchers import read
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 FILE = Path(__file__).parents[1] / "prices.yaml"
 MONTH = 730.0  # hours

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from infra.planning.prices import Prices
 from llm4seg.config import Config
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 REFERENCE = 256 * 256  # pixels of the images that prices.yaml's images_a_second counts
 

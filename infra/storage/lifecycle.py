@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.storage.bucket import Bucket, NotImplementedThere
-from infra.storage.place import Place
-from llm4seg.errors import InputError
+from infra.storage.s3_location import Place
+from llm4seg.utils.errors import InputError
 
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # `dvc pull` cannot read from there
 

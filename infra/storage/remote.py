@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from infra.shell import call
 from infra.storage.settings import Row
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 NAME = "storage"
 SECRETS = ("access_key_id", "secret_access_key", "session_token", "password")

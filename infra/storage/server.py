@@ -13,10 +13,10 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
-from infra.storage.place import check_endpoint
-from llm4seg.errors import InputError
-from llm4seg.llm.storage.s3 import REMEDY
-from llm4seg.llm.storage.transport import without_secrets
+from infra.storage.s3_location import check_endpoint
+from llm4seg.utils.errors import InputError
+from llm4seg.llm_sources.storage.s3 import REMEDY
+from llm4seg.llm_sources.storage.transport import without_secrets
 
 PATIENT = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
 DEFAULT_REGION = "us-east-1"  # of S3 where nobody names one

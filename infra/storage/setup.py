@@ -6,7 +6,7 @@ from botocore.exceptions import NoCredentialsError
 
 from infra.storage.bucket import Bucket, NotImplementedThere, create, find
 from infra.storage.lifecycle import check_nothing_deletes_data, lifecycle
-from infra.storage.place import Place
+from infra.storage.s3_location import Place
 from infra.storage.server import Server
 from infra.storage.settings import (
     OWN_TAG,
@@ -20,7 +20,7 @@ from infra.storage.settings import (
     Versioning,
     settle,
 )
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)

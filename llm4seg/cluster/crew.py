@@ -11,13 +11,13 @@ from ray.exceptions import RayActorError
 from ray.train import Checkpoint, FailureConfig, RunConfig, TrainingFailedError, UserCallback, get_context
 from ray.train.collective import broadcast_from_rank_zero
 
-from llm4seg.cluster.bell import Bell, on_this_node
+from llm4seg.cluster.stop_signal import Bell, on_this_node
 from llm4seg.cluster.failures import TrainingFailed, cause, for_good, named
-from llm4seg.cluster.node_data import NodeData
+from llm4seg.cluster.data_sync import NodeData
 from llm4seg.cluster.storage import RunFolder
-from llm4seg.cluster.train import build_trainer, storage, worker
+from llm4seg.cluster.launch import build_trainer, storage, worker
 from llm4seg.config import Config
-from llm4seg.run import Row
+from llm4seg.training.run import Row
 
 Order = dict[str, Any]
 

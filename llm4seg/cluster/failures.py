@@ -9,7 +9,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, TrainingFailedError, UserCallback
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")  # as torch says it, anywhere
 HOLDS = {  # which tensors a function makes, the innermost one counts

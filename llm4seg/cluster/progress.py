@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
-from llm4seg.cluster.bell import on_this_node
+from llm4seg.cluster.stop_signal import on_this_node
 from llm4seg.cluster.failures import cause
 
 

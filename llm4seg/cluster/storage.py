@@ -13,7 +13,7 @@ import tenacity
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from ray.train.v2._internal.execution.storage import _upload_to_fs_path
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 PREFIX = "llm4seg-checkpoint-"  # of temporary folders; the process that made one follows
 

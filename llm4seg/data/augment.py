@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm4seg.sections import Augment
+from llm4seg.config.schema import Augment
 
 
 def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]) -> np.ndarray:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from llm4seg.errors import InputError
-from llm4seg.files import read_json
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json
 
 if TYPE_CHECKING:  # torch is only needed once an array is read; `split` reads none
     from torch import Tensor

@@ -9,9 +9,9 @@ import numpy as np
 
 from llm4seg import config
 from llm4seg.data.prepared import Case
-from llm4seg.data.strata import assign
-from llm4seg.errors import InputError
-from llm4seg.files import read_json, write_json
+from llm4seg.data.stratify import assign
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, write_json
 
 Ids = tuple[str, ...]
 Units = Sequence[Sequence[Case]]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 def text_config(config: dict[str, Any]) -> Any:

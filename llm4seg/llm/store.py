@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llm4seg.errors import InputError
-from llm4seg.files import read_json
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json
 
 CONFIG, NORM_FILE = "config.json", "norm.safetensors"
 REMEDY = "run `dvc repro fetch_llm`"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from llm4seg.models.bottleneck.quantised import quantised_entries
 
 BOTTLENECK = "bottleneck."

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llm4seg.data.split import Split
-from llm4seg.report.pictures import colours
+from llm4seg.evaluation.overlays import colours
 
 TRAIN, VALIDATION, BASELINE, INK = "#0072B2", "#D55E00", "#8A8F98", "#24292F"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC3311", "left_out": "#D9DCE1"}

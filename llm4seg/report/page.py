@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs, Study
-from llm4seg.report.pictures import colours
+from llm4seg.evaluation.overlays import colours
 from llm4seg.report.search_charts import draw_search
 
 DASH, TIMES = "\u2013", " \u00d7 "

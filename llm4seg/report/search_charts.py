@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from llm4seg.report.charts import BASELINE, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.report.inputs import Searched
-from llm4seg.report.pictures import colours
-from llm4seg.sections import LogUniform
+from llm4seg.evaluation.overlays import colours
+from llm4seg.config.schema import LogUniform
 
 LAYER = "model.llm.layer"
 MOST_LINES = 6  # variants in the chart of layers, each with a colour

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from llm4seg.statistics import ENOUGH_GROUPS
+from llm4seg.evaluation.summary import ENOUGH_GROUPS
 
 KEYS = ["data", "arm", "repeat", "fold", "case", "group"]  # of the study's table, a row a class
 

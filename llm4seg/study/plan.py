@@ -13,17 +13,17 @@ import torch
 from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import make_split, read_split
-from llm4seg.device import device_here
-from llm4seg.run import LocalRun, Row, group_of_one
-from llm4seg.sections import Spread
+from llm4seg.runtime.device import device_here
+from llm4seg.training.run import LocalRun, Row, group_of_one
+from llm4seg.config.schema import Spread
 from llm4seg.study.arms import Planned
-from llm4seg.study.mixed import ENOUGH_RUNS, ENOUGH_UNITS
+from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 from llm4seg.study.pairs import unit_of, with_blocks
 from llm4seg.study.power import MOST_REPEATS, can_test, detectable, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
-from llm4seg.study.statistics import VARIANCES
+from llm4seg.study.comparisons import VARIANCES
 from llm4seg.study.verdict import UNITS
-from llm4seg.train import fit
+from llm4seg.training.trainer import fit
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4seg.sections import Spread
-from llm4seg.study.mixed import ENOUGH_RUNS, ENOUGH_UNITS
+from llm4seg.config.schema import Spread
+from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 
 Array = NDArray[np.float64]
 MOST_REPEATS = 64  # looked at when asked how many are needed

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from llm4seg.config import Config
-from llm4seg.files import write_json
-from llm4seg.llm.fill import fill_store
+from llm4seg.utils.files import write_json
+from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.models.bottleneck.layers import LLMLayers
-from llm4seg.sections import Block
+from llm4seg.config.schema import Block
 
 BATCH = 4
 DTYPES = ("fp32", "bf16", "int8", "int4")

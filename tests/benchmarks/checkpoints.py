@@ -13,17 +13,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from llm4seg.checkpoint import Checkpoint, Progress
+from llm4seg.training.checkpoint import Checkpoint, Progress
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.engines import build_engine
-from llm4seg.files import write_json
+from llm4seg.training.engines import build_engine
+from llm4seg.utils.files import write_json
 from llm4seg.llm.store import CONFIG
 from llm4seg.models import Hybrid
 from llm4seg.models.hybrid import LLM
-from llm4seg.run import LocalRun, group_of_one
-from llm4seg.train import assemble
-from llm4seg.trained import WEIGHTS
+from llm4seg.training.run import LocalRun, group_of_one
+from llm4seg.training.trainer import assemble
+from llm4seg.models.saved import WEIGHTS
 from tests.benchmarks.block import LLAMA
 from tests.benchmarks.default import default_config, parser, run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm4seg.config import Config
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 NEEDED = ("prepared", "split", "llm_used")

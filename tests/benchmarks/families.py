@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from llm4seg.llm.architecture import skeleton
-from llm4seg.llm.fill import fill_store
+from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck.layers import LLMLayers
 from tests.tiny_families import LAYERS, kinds, small_config, text_part

@@ -68,7 +68,7 @@ def import_everything() -> None:
     import transformers.models.llama.modeling_llama  # noqa: F401
     from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401
 
-    import llm4seg.llm.fill
+    import llm4seg.llm_sources.build_store
     import llm4seg.models.bottleneck.layers  # noqa: F401
 
     torch.ones(2).sum()  # starts the threads
@@ -98,8 +98,8 @@ def whole_model_mapped(folder: Path) -> Any:
 
 def source_to_store(folder: Path) -> Any:
     """The stage fetch_llm: into a store that is not there yet. The layer is read, checked, hashed and written."""
-    from llm4seg.llm.fill import fill_store
-    from llm4seg.sections import LLM
+    from llm4seg.llm_sources.build_store import fill_store
+    from llm4seg.config.schema import LLM
 
     section = LLM(source=str(folder / "llama"), sha256=None, layer_sha256={}, layers=(), whole_files=False)
     return fill_store(folder / f"store-{os.getpid()}", section, [LAYER], folder / "cache")

@@ -18,9 +18,9 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.engines.common import trained
-from llm4seg.engines.plan import Sizes, llm_config, measure
-from llm4seg.train import assemble
+from llm4seg.training.engines.common import trained
+from llm4seg.tools.memory_model import Sizes, llm_config, measure
+from llm4seg.training.trainer import assemble
 from tests.benchmarks.block import LLAMA
 from tests.benchmarks.default import default_config, parser, run
 from tests.benchmarks.scaling_model import FABRICS, STAGES, Fabric, Load

@@ -8,7 +8,7 @@ Nothing overlaps, which is the worst case. `docs/scaling.md` says where each num
 import math
 from dataclasses import dataclass
 
-from llm4seg.engines.plan import Sizes
+from llm4seg.tools.memory_model import Sizes
 
 STAGES = ("torch", 0, 1, 2, 3)
 

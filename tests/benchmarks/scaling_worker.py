@@ -67,8 +67,8 @@ class Member:
     """What one process does when it is asked."""
 
     def __init__(self, order: dict[str, Any], folder: Path) -> None:
-        from llm4seg.run import LocalRun
-        from llm4seg.train import Trainer
+        from llm4seg.training.run import LocalRun
+        from llm4seg.training.trainer import Trainer
 
         class MemberRun(LocalRun):
             rank = local_rank = int(os.environ["RANK"])
@@ -88,7 +88,7 @@ class Member:
 
     def train(self, steps: int) -> float:
         """Median seconds of an optimizer step."""
-        from llm4seg.collectives import agreed
+        from llm4seg.runtime.collectives import agreed
 
         batches, took = self._batches(steps), []
         for _ in range(steps):
@@ -104,8 +104,8 @@ class Member:
         import torch
         import torch.distributed as dist
 
-        from llm4seg.collectives import add_up
-        from llm4seg.sockets import LARGEST
+        from llm4seg.runtime.collectives import add_up
+        from llm4seg.runtime.sockets import LARGEST
 
         tensor, took = torch.zeros(size // 4), []
         add: Callable[[Any], Any] = add_up if size <= LARGEST else dist.all_reduce
@@ -137,7 +137,7 @@ def _over_lines() -> Iterator[list[int]]:
     """Counts what goes over the direct lines between workers, which torch's profiler does not see."""
     from unittest.mock import patch
 
-    from llm4seg.sockets import Lines
+    from llm4seg.runtime.sockets import Lines
 
     counted, gather = [0, 0], Lines.gather
 

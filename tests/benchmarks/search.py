@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.sections import Overrides
+from llm4seg.config.schema import Overrides
 from tests.benchmarks.workspace import LAYERS, PAIRED, searched, workspace
 
 LAYER, KIND, WIDTH = "model.llm.layer", "model.llm.adapter.kind", "model.llm.adapter.width"
@@ -40,8 +40,8 @@ def key(point: Overrides) -> tuple[Any, ...]:
 
 def replay(config: Config, curves: dict[tuple[Any, ...], list[float]], seed: int, budget: int) -> tuple[float, int]:
     """The search with another seed, on recorded curves: the best Dice, and the epochs that it took."""
-    from llm4seg.cluster.search import build_scheduler
-    from llm4seg.cluster.search.suggest import Suggester
+    from llm4seg.search.driver import build_scheduler
+    from llm4seg.search.searcher import Suggester
 
     section = config.override({"search.seed": seed, "search.total_epochs": budget}).search
     suggester, scheduler = Suggester(section), build_scheduler(section)

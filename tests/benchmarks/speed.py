@@ -26,11 +26,11 @@ from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
-from llm4seg.llm.location import locate
-from llm4seg.losses import build_loss
-from llm4seg.optim import build_optimizer, build_schedule
-from llm4seg.run import LocalRun, group_of_one
-from llm4seg.train import Trainer, assemble
+from llm4seg.llm_sources.location import locate
+from llm4seg.objectives.losses import build_loss
+from llm4seg.training.optim import build_optimizer, build_schedule
+from llm4seg.training.run import LocalRun, group_of_one
+from llm4seg.training.trainer import Trainer, assemble
 from tests.benchmarks.default import default_config, parser, run
 
 NAIVE, PARTS = "naive loop", ("train", "validate", "checkpoint")

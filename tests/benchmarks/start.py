@@ -47,9 +47,9 @@ def marking(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def one_step(order: dict[str, Any]) -> dict[str, Any]:
     """What a Ray Train worker runs, up to its first optimizer step."""
     mark(STARTED)
-    from llm4seg import train
-    from llm4seg.cluster.train import worker
-    from llm4seg.errors import Left
+    from llm4seg.training import trainer as train
+    from llm4seg.cluster.launch import worker
+    from llm4seg.utils.errors import Left
 
     def leave(*arguments: Any) -> float:
         step(*arguments)
@@ -68,9 +68,9 @@ def once() -> None:
     """The stage `train` in this process, with marks on its way."""
     import psutil
 
-    from llm4seg.cluster import train
+    from llm4seg.cluster import launch as train
     from llm4seg.config import Config
-    from llm4seg.errors import Left
+    from llm4seg.utils.errors import Left
     from pipelines.train import train as stage
 
     Path(os.environ[MARKS]).write_text(f"{psutil.Process().create_time()} {BEGAN}\n")

@@ -36,8 +36,8 @@ def timed(function: Callable[..., Any], into: dict[str, float], part: str) -> Ca
 
 def watched_worker(order: dict[str, Any]) -> dict[str, Any]:
     """What a Ray Train worker runs, with its waits measured and written down epoch by epoch."""
-    from llm4seg.cluster.train import worker
-    from llm4seg.train import Trainer
+    from llm4seg.cluster.launch import worker
+    from llm4seg.training.trainer import Trainer
 
     took: dict[str, float] = {}
     batches, train_epoch, save = Trainer.micro_batches, Trainer.train_epoch, Trainer.save
@@ -71,7 +71,7 @@ def watched_worker(order: dict[str, Any]) -> dict[str, Any]:
 
 def train(epochs: int, folder: Path) -> list[dict[str, float]]:
     """Seconds of each part of each epoch."""
-    from llm4seg.cluster import train
+    from llm4seg.cluster import launch as train
     from llm4seg.cluster.session import ray_session
 
     changes = {"training.epochs": epochs, "cluster.workers": 1, "cluster.storage": None}

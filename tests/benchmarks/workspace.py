@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from llm4seg.config import Config
-from llm4seg.files import read_json, write_json
+from llm4seg.utils.files import read_json, write_json
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 LAYERS = 30  # of the default LLM

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from llm4seg.config import Config
-from llm4seg.run import Row
-from tests.code_map import ROOT
+from llm4seg.training.run import Row
+from tests.import_graph import ROOT
 
 
 def fit_on_gpu(config: Config, folder: Path) -> tuple[list[Row], int]:
@@ -24,8 +24,8 @@ def main() -> None:
     """Trains as ordered; prints history and peak as the last line."""
     import torch
 
-    from llm4seg.run import LocalRun, group_of_one
-    from llm4seg.train import fit
+    from llm4seg.training.run import LocalRun, group_of_one
+    from llm4seg.training.trainer import fit
 
     folder, device = Path(sys.argv[1]), torch.device("cuda", 0)
     config = Config.parse(json.loads((folder / "params.json").read_text()))

@@ -7,9 +7,9 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.engines.offload import sizes
-from llm4seg.run import Row
-from llm4seg.train import assemble
+from llm4seg.training.engines.offload import sizes
+from llm4seg.training.run import Row
+from llm4seg.training.trainer import assemble
 from tests.gpu.peak import fit_on_gpu
 from tests.nvme import needs_nvme
 from tests.tiny_llm import tiny_store

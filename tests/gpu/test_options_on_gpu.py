@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from llm4seg.cluster.session import ray_session
-from llm4seg.cluster.train import train_on_ray
+from llm4seg.cluster.launch import train_on_ray
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck.layers import LLMLayers
 from llm4seg.models.bottleneck.quantised import QuantisedLinear
-from llm4seg.run import LocalRun
-from llm4seg.train import fit
+from llm4seg.training.run import LocalRun
+from llm4seg.training.trainer import fit
 from tests.gpu.test_train_on_gpu import SGD
 from tests.tiny_llm import block_section, tiny_store
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from llm4seg import sockets
-from llm4seg.checkpoint import Checkpoint
-from llm4seg.collectives import add_up, agreed, gathered
+from llm4seg.runtime import sockets
+from llm4seg.training.checkpoint import Checkpoint
+from llm4seg.runtime.collectives import add_up, agreed, gathered
 from llm4seg.config import Config
-from llm4seg.train import fit
-from tests.group import GroupRun, fit_on, on_group
+from llm4seg.training.trainer import fit
+from tests.worker_group import GroupRun, fit_on, on_group
 
 CPU = torch.device("cpu")
 RESET = ("[Errno 104] Connection reset by peer", "[Errno 32] Broken pipe")  # as fast as the other closes

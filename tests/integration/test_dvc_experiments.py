@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.integration.project import Project
+from tests.project import Project
 
 
 @pytest.fixture(scope="module")

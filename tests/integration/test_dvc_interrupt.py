@@ -11,7 +11,7 @@ import uuid
 import psutil
 import pytest
 
-from tests.integration.project import Project
+from tests.project import Project
 
 MARK = "LLM4SEG_TEST_MARK"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.integration.project import Project
-from tests.integration.servers import BUCKET, S3
+from tests.project import Project
+from tests.servers import BUCKET, S3
 
 
 def contents(folder: Path) -> dict[str, bytes]:

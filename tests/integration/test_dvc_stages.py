@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm4seg.config import Config
-from tests.integration.project import Project
+from tests.project import Project
 
 # A parameter, another value, and the stages that read it. What they write decides whether others follow. The report
 # reads what it shows: data, split, evaluation.
@@ -54,10 +54,10 @@ def test_code_and_raw_files_count_as_inputs(project: Project) -> None:
     (project.folder / "data" / "raw" / "new.txt").write_text("a new file")
     assert project.stale() == {
         "prepare": ["data/raw"],
-        "search": ["llm4seg/losses.py"],
-        "train": ["llm4seg/losses.py"],
-        "evaluate": ["llm4seg/losses.py"],
-        "study": ["llm4seg/losses.py"],
+        "search": ["llm4seg/objectives/losses.py"],
+        "train": ["llm4seg/objectives/losses.py"],
+        "evaluate": ["llm4seg/objectives/losses.py"],
+        "study": ["llm4seg/objectives/losses.py"],
     }
 
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from llm4seg.config import Config
-from llm4seg.engines.deepspeed import deepspeed_config
-from llm4seg.engines.offload import Sizes
-from llm4seg.errors import Left
+from llm4seg.training.engines.deepspeed import deepspeed_config
+from llm4seg.training.engines.offload import Sizes
+from llm4seg.utils.errors import Left
 from llm4seg.models import Hybrid
-from llm4seg.run import GO_ON, LEAVE, LocalRun, Row
-from llm4seg.train import Trainer, fit
-from llm4seg.trained import WEIGHTS
+from llm4seg.training.run import GO_ON, LEAVE, LocalRun, Row
+from llm4seg.training.trainer import Trainer, fit
+from llm4seg.models.saved import WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("group")
 ENGINES: dict[str, dict[str, Any]] = {

@@ -12,13 +12,13 @@ import boto3
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.files import sha256_file
-from llm4seg.run import LocalRun, Row
-from llm4seg.train import fit
-from llm4seg.trained import WEIGHTS
-from tests.door import Door
-from tests.group import fit_on
-from tests.integration.servers import BUCKET, S3, free_port
+from llm4seg.utils.files import sha256_file
+from llm4seg.training.run import LocalRun, Row
+from llm4seg.training.trainer import fit
+from llm4seg.models.saved import WEIGHTS
+from tests.tcp_proxy import Door
+from tests.worker_group import fit_on
+from tests.servers import BUCKET, S3, free_port
 from tests.integration.test_engines import assert_same
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.fetch import package_file
-from llm4seg.llm.gguf_llama import GGUFLlama
-from llm4seg.llm.storage.local import LocalFolder
+from llm4seg.utils.pypi import package_file
+from llm4seg.llm_sources.gguf_llama import GGUFLlama
+from llm4seg.llm_sources.storage.local import LocalFolder
 from llm4seg.llm.store import LayerStore
 from tests.tiny_llm import tiny_llm, write_gguf
 

@@ -18,16 +18,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from llm4seg.config import Config
-from llm4seg.data.lung import FOLDER, PACKAGE
-from llm4seg.files import write_json
-from llm4seg.trained import describe, describe_data
+from llm4seg.datasets.lung import FOLDER, PACKAGE
+from llm4seg.utils.files import write_json
+from llm4seg.models.saved import describe, describe_data
 from pipelines.evaluate import leave_evaluation
 from pipelines.prepare import prepare
 from pipelines.report import report
 from pipelines.search import search
 from pipelines.split import split
 from pipelines.study import study
-from tests.finished import ByIntensity, config_at, write_history
+from tests.finished_run import ByIntensity, config_at, write_history
 
 PATIENTS = ("pat_1", "pat_2", "pat_3", "pat_4")  # the names of folders, of which the dataset's package is made
 SMALL = {"data.size": [16, 16], "model.bottleneck": "identity", "evaluation.bootstrap": 100, "split.val": 0.25}

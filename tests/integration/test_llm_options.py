@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.engines.offload import sizes
-from llm4seg.run import LocalRun
-from llm4seg.train import Trainer, assemble, fit
+from llm4seg.training.engines.offload import sizes
+from llm4seg.training.run import LocalRun
+from llm4seg.training.trainer import Trainer, assemble, fit
 from tests.integration.test_engines import ENGINES, NVME, SGD, assert_resumes, assert_same
 from tests.nvme import needs_nvme
 from tests.tiny_llm import tiny_store

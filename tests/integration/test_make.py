@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.project import Project
+from tests.project import Project
 
 
 def stand_in_venv(folder: Path) -> None:

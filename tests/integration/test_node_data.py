@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from llm4seg.cluster.node_data import FetchFailed, NodeData, node_data
+from llm4seg.cluster.data_sync import FetchFailed, NodeData, node_data
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore
-from tests.integration.project import Project
-from tests.integration.servers import BUCKET, S3
+from tests.project import Project
+from tests.servers import BUCKET, S3
 
 
 @pytest.fixture

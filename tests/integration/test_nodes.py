@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from llm4seg.config import Config
-from llm4seg.run import LocalRun
-from llm4seg.train import fit
-from llm4seg.trained import WEIGHTS
+from llm4seg.training.run import LocalRun
+from llm4seg.training.trainer import fit
+from llm4seg.models.saved import WEIGHTS
 from tests.cluster import Nodes, nodes
-from tests.code_map import ROOT
-from tests.integration.project import Project
-from tests.integration.servers import BUCKET, S3
+from tests.import_graph import ROOT
+from tests.project import Project
+from tests.servers import BUCKET, S3
 from tests.integration.test_engines import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -9,11 +9,11 @@ import pytest
 from ray.util.state import list_actors
 
 from llm4seg.cluster.session import ray_session
-from llm4seg.cluster.train import train_on_ray
+from llm4seg.cluster.launch import train_on_ray
 from llm4seg.config import Config
-from llm4seg.run import Row
+from llm4seg.training.run import Row
 from tests.cluster import nodes
-from tests.group import fit_on
+from tests.worker_group import fit_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from llm4seg.config import Config
-from llm4seg.engines import nvme
-from llm4seg.errors import InputError
-from llm4seg.run import LocalRun
-from llm4seg.train import fit
+from llm4seg.training.engines import nvme
+from llm4seg.utils.errors import InputError
+from llm4seg.training.run import LocalRun
+from llm4seg.training.trainer import fit
 from tests.integration.test_engines import NVME
 from tests.nvme import needs_nvme
 
 TRY = """
 import resource, sys, pathlib, torch
-from llm4seg.engines import nvme
+from llm4seg.training.engines import nvme
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (2**16, 2**16))
 nvme.check(pathlib.Path(sys.argv[1]), 12_000_000, torch.device("cpu"))
 """

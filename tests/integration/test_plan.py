@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.engines.plan import images_a_worker, llm_config, measure, needs
-from tests.held import held_on
+from llm4seg.tools.memory_model import images_a_worker, llm_config, measure, needs
+from tests.memory_probe import held_on
 
 ENGINES: list[dict[str, Any]] = [
     {"engine.name": "torch"},

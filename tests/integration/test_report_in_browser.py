@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llm4seg.files import read_json, write_json
+from llm4seg.utils.files import read_json, write_json
 from pipelines.report import report
-from tests.finished import LLM, finished_run
+from tests.finished_run import LLM, finished_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (

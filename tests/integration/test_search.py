@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from llm4seg.cluster.session import ray_session
-from llm4seg.cluster.train import train_on_ray
+from llm4seg.cluster.launch import train_on_ray
 from llm4seg.config import Config
-from llm4seg.files import read_json
-from llm4seg.sections import points
+from llm4seg.utils.files import read_json
+from llm4seg.config.schema import points
 from pipelines.search import search
 from tests.training import Stage, wait_until
 
@@ -71,7 +71,7 @@ def test_trials_are_kept_until_their_results_are_written(
     assert "search: 2/2" in capsys.readouterr().out
     before = set(config.paths.runs.glob("search-*-train-*/checkpoint_*"))
     assert len(before) == 2
-    monkeypatch.setattr("llm4seg.cluster.search.forget_search", lambda config: None)
+    monkeypatch.setattr("llm4seg.search.driver.forget_search", lambda config: None)
     search(config)
     assert "search: 1/2" not in capsys.readouterr().out
     assert list(trials_of(config)["status"]) == ["finished"] * 2

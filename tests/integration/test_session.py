@@ -13,10 +13,10 @@ import psutil
 import pytest
 import ray
 
-from llm4seg.cluster.bell import Bell, rung_by_sigterm
+from llm4seg.cluster.stop_signal import Bell, rung_by_sigterm
 from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
-from llm4seg.errors import Left
+from llm4seg.utils.errors import Left
 
 VISITOR = """
 import sys, ray

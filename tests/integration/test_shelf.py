@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llm4seg.cluster.shelf import Shelf
+from llm4seg.study.run_store import Shelf
 from llm4seg.config import Config
-from tests.integration.servers import BUCKET, S3
+from tests.servers import BUCKET, S3
 from tests.tiny import tiny_config
 
 

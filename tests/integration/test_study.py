@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.files import read_json
+from llm4seg.utils.files import read_json
 from pipelines.study import so_far, study
-from tests.code_map import ROOT
+from tests.import_graph import ROOT
 from tests.training import OFTEN, Training, wait_until
 
 ARMS = {"cnn": {"preset": "none"}, "llm": {"preset": "frozen"}}

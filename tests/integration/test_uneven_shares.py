@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm4seg.config import Config
-from tests.group import fit_on
+from tests.worker_group import fit_on
 from tests.integration.test_engines import assert_same
 
 # steps small enough for rounding to stay rounding: ZeRO and more workers sum in another order

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from llm4seg.checkpoint import Checkpoint
-from llm4seg.collectives import total
+from llm4seg.training.checkpoint import Checkpoint
+from llm4seg.runtime.collectives import total
 from llm4seg.config import Config
-from llm4seg.engines.batchnorm import GlobalBatchNorm
-from llm4seg.files import sha256_file
-from llm4seg.run import LocalRun, Row
-from llm4seg.train import Diverged, fit
-from llm4seg.trained import WEIGHTS
-from tests.group import fit_on, on_group
+from llm4seg.runtime.batchnorm import GlobalBatchNorm
+from llm4seg.utils.files import sha256_file
+from llm4seg.training.run import LocalRun, Row
+from llm4seg.training.trainer import Diverged, fit
+from llm4seg.models.saved import WEIGHTS
+from tests.worker_group import fit_on, on_group
 from tests.integration.test_engines import ENGINES, assert_same
 
 # larger steps would blow up the rounding of gradients that are zero in theory, see test_engines

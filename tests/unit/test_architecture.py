@@ -4,7 +4,7 @@ import graphlib
 
 import pytest
 
-from tests.code_map import ROOT, imported_names, imports, module_files
+from tests.import_graph import ROOT, imported_names, imports, module_files
 
 LAYERS = (
     {"sections", "config", "dotted", "run", "errors", "files", "fetch", "provenance"}
@@ -19,9 +19,9 @@ ABOVE = len(LAYERS)  # pipelines and infra
 
 HOME_OF = {
     "ray": ("llm4seg.cluster", "infra"),
-    "deepspeed": ("llm4seg.engines",),
-    "dvc": ("llm4seg.cluster.node_data", "infra.jobs"),
-    "dvc_data": ("llm4seg.cluster.node_data",),
+    "deepspeed": ("llm4seg.training.engines",),
+    "dvc": ("llm4seg.cluster.data_sync", "infra.jobs"),
+    "dvc_data": ("llm4seg.cluster.data_sync",),
     "transformers": ("llm4seg.llm", "llm4seg.models"),
     "yaml": ("llm4seg.config", "infra"),
 }

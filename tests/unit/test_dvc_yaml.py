@@ -6,16 +6,16 @@ import pytest
 import yaml
 
 from llm4seg.config import Config
-from tests.code_map import ROOT, closure, module_files
+from tests.import_graph import ROOT, closure, module_files
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # types and plumbing: no values, so a change in them is no reason to train again
 PLUMBING = {
     "llm4seg.config",
-    "llm4seg.dotted",
-    *(name for name in module_files() if name.startswith("llm4seg.sections")),
-    "llm4seg.errors",
-    "llm4seg.files",
+    "llm4seg.config.overrides",
+    *(name for name in module_files() if name.startswith("llm4seg.config.schema")),
+    "llm4seg.utils.errors",
+    "llm4seg.utils.files",
     "pipelines",
     "pipelines.stage",
 }

@@ -5,7 +5,7 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.code_map import PACKAGES, ROOT, imported_names, module_files
+from tests.import_graph import PACKAGES, ROOT, imported_names, module_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]

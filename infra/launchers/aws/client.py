@@ -9,7 +9,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from infra.launchers.policies import Account
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import tenacity
 from botocore.exceptions import ClientError
 
 from infra.launchers.aws.client import Aws, code
-from infra.launchers.aws.remains import TAG
+from infra.launchers.aws.leftovers import TAG
 from infra.launchers.cloud import Config, head_config, node_configs, worker_configs
 from infra.launchers.policies import policy, scaling_policy
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 KINDS = ("head", "worker")
 SPOT = "spot.amazonaws.com"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.models.backbones.parts import Backbone, Decoder
-from llm4seg.sections import CMUNeXt
+from llm4seg.config.schema import CMUNeXt
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from llm4seg.models.backbones.parts import (
     NestedDecoder,
     NestedLevel,
 )
-from llm4seg.sections import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
+from llm4seg.config.schema import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
 
 
 def unet(section: UNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:

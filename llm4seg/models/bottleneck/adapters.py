@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from llm4seg.sections import Adapter
+from llm4seg.config.schema import Adapter
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 

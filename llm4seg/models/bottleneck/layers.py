@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from llm4seg.llm.architecture import (
     check_tensors,
     final_norm,
@@ -18,13 +18,13 @@ from llm4seg.llm.architecture import (
     shuffled,
     skeleton,
 )
-from llm4seg.llm.native import Kind
+from llm4seg.llm.layer_inputs import Kind
 from llm4seg.llm.store import LayerStore, tensors_sha256
-from llm4seg.llm.supported import check_supported
+from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models.bottleneck.lora import add_lora
 from llm4seg.models.bottleneck.position import attention_mask, rotation
 from llm4seg.models.bottleneck.quantised import quantise
-from llm4seg.sections import Block
+from llm4seg.config.schema import Block
 
 
 class LLMLayers(nn.Module):

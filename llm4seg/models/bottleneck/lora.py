@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from llm4seg.errors import InputError
-from llm4seg.sections import LoRA
+from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import LoRA
 
 
 def add_lora(layers: nn.ModuleList, section: LoRA) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from llm4seg.llm.native import causal_mask
+from llm4seg.llm.layer_inputs import causal_mask
 
 Rotation = tuple[Tensor, Tensor]  # the cosines and sines that rotate queries and keys, each (1, T, rotated)
 RotaryAt = Callable[[Tensor], Rotation]  # the LLM's rotation of positions (1, T)

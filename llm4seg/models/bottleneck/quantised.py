@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 
 GROUP = 32  # neighbours in a row that share a scale: as in GGUF, so that weights out of such a file stay what they are
 SMALLEST = torch.finfo(torch.float32).tiny  # stands in for a scale of zero

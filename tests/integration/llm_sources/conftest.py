@@ -9,9 +9,9 @@ import pytest
 import tenacity
 from gguf import GGMLQuantizationType as Kind
 
-from llm4seg.llm.storage import retry
+from llm4seg.llm_sources.storage import retry
 from tests.integration.llm_sources.served import Served, copy
-from tests.integration.servers import BUCKET, S3, CountingProxy, WebServer
+from tests.servers import BUCKET, S3, CountingProxy, WebServer
 from tests.tiny_llm import save_llm, tiny_llm, write_gguf
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import yaml
 
-from llm4seg.llm.fill import fill_store
-from llm4seg.llm.storage.transport import CHUNK
+from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.llm_sources.storage.transport import CHUNK
 from llm4seg.llm.store import LayerStore
-from tests.code_map import ROOT
-from tests.integration.servers import CountingProxy
+from tests.import_graph import ROOT
+from tests.servers import CountingProxy
 from tests.tiny_llm import section, tiny_llm
 
 LAYER = 2

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore
-from tests.code_map import ROOT
+from tests.import_graph import ROOT
 from tests.integration.llm_sources.served import LAYER, MB, assert_is_layer, fill, module_bytes, write_params
-from tests.integration.servers import CountingProxy, HubServer
+from tests.servers import CountingProxy, HubServer
 
 REPO = "acme/tiny"
 

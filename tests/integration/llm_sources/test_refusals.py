@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from llm4seg.errors import InputError
+from llm4seg.utils.errors import InputError
 from tests.integration.llm_sources.served import LAYER, MB, Served, assert_is_layer, fill, parts
-from tests.integration.servers import BUCKET, S3, WebServer
+from tests.servers import BUCKET, S3, WebServer
 
 
 def test_wrong_sha256_of_a_layer(served: Served, folders: Path, llama: Any, tmp_path: Path) -> None:

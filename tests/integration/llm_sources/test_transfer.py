@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 
-from llm4seg.errors import InputError
-from llm4seg.llm.sources import open_source
+from llm4seg.utils.errors import InputError
+from llm4seg.llm_sources.sources import open_source
 from llm4seg.llm.store import LayerStore
-from tests.code_map import ROOT
+from tests.import_graph import ROOT
 from tests.integration.llm_sources.served import (
     BROKEN,
     LAYER,
@@ -37,7 +37,7 @@ from tests.integration.llm_sources.served import (
     tiny_like,
     write_params,
 )
-from tests.integration.servers import CountingProxy, WebServer
+from tests.servers import CountingProxy, WebServer
 from tests.tiny_llm import save_llm, section
 
 

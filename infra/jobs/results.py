@@ -1,0 +1,72 @@
+"""What jobs leave for `fetch`: a folder for each, beside the DVC remote and reached as DVC reaches that."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from infra.jobs.errors import explained, explained_by_dvc
+from infra.jobs.dvc_repo import workspace
+from llm4seg.utils.errors import InputError
+
+RESULT, BUNDLE, LOG = "result.json", "result.bundle", "log.txt"
+RUNNING = "running"
+
+
+class Shelf:
+    """The folder `jobs` beside the DVC remote's."""
+
+    def __init__(self, remote: Any) -> None:
+        self._files = remote.fs.fs
+        self._path = f"{remote.path.rstrip('/').rpartition('/')[0]}/jobs"
+
+    @classmethod
+    def of(cls, folder: Path) -> "Shelf":
+        """That of a checkout. Raises InputError, as reading from it does."""
+        with explained_by_dvc(), workspace(folder) as repository:
+            return cls(repository.cloud.get_remote())
+
+    def write(self, job: str, name: str, content: bytes) -> None:
+        """A file appears whole or not at all, and replaces the one before."""
+        self._files.pipe_file(f"{self._path}/{job}/{name}", content)
+
+    def read(self, job: str, name: str) -> bytes:
+        content = self._read(job, name)
+        if content is None:
+            raise InputError(f"{job}: {self._path} has no {name} of it; {self._known()}")
+        return content
+
+    def result(self, job: str) -> dict[str, Any]:
+        """What is known of a job: state, exit code, command, commits, who, when."""
+        found: dict[str, Any] = json.loads(self.read(job, RESULT))
+        return found
+
+    def result_if_any(self, job: str) -> dict[str, Any] | None:
+        """The same; None of a job that was killed before it could leave it."""
+        content = self._read(job, RESULT)
+        return None if content is None else json.loads(content)
+
+    def has_ended(self, job: str) -> bool:
+        """Whether a job has left its last word; one that was killed has not."""
+        result = self.result_if_any(job)
+        return result is not None and result["state"] != RUNNING
+
+    def _read(self, job: str, name: str) -> bytes | None:
+        with explained(self._path):
+            try:
+                content: bytes = self._files.cat_file(f"{self._path}/{job}/{name}")
+            except FileNotFoundError:
+                return None
+        return content
+
+    def jobs(self) -> list[str]:
+        """All jobs, the newest last."""
+        with explained(self._path):
+            try:
+                found = self._files.ls(self._path, detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
+        return sorted((path.rstrip("/").rpartition("/")[2] for path in found), key=lambda job: job.split("-")[-3:])
+
+    def _known(self) -> str:
+        jobs = self.jobs()
+        return f"there are {', '.join(jobs[-3:])}" if jobs else "no job has left anything there"

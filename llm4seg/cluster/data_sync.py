@@ -1,0 +1,189 @@
+"""A run's data and LLM layers on a node that shares no file system: fetched by content with DVC, once a node."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from llm4seg.config import Config
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import remove
+
+PARTS = ("prepared", "split", "llm_used")  # of `paths`: all that a training reads
+# of a remote's settings, those that say where it is; credentials come from each node's own AWS chain
+PLACE = ("url", "endpointurl", "region", "use_ssl", "ssl_verify", "connect_timeout", "read_timeout")
+
+
+class FetchFailed(RuntimeError):
+    """A node did not get its data; trying again may help."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """An output of a DVC stage by what is in it: DVC's hash, which names it in every cache and remote, and bytes."""
+
+    md5: str
+    size: int
+
+    def path(self, cache: Path) -> Path:
+        return cache / self.md5
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """What the nodes of a run need, and the DVC remote that has it. Can be pickled; knows no credentials."""
+
+    parts: dict[str, Content]
+    remote: dict[str, Any]
+
+    def on_this_node(self, config: Config) -> Config:
+        """A copy of `config` that reads this node's cache, into which whatever is missing or damaged is fetched.
+
+        Raises InputError when the disk is too small, FetchFailed when the remote does not give the data.
+        """
+        cache = config.cluster.node_cache.expanduser()
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / "lock"):  # the first worker of a node fetches, the others wait and find all there
+            _fetch([part for part in self.parts.values() if not _sound(part, cache)], cache, self.remote)
+        return config.override({f"paths.{name}": str(part.path(cache)) for name, part in self.parts.items()})
+
+
+def node_data(config: Config) -> NodeData | None:
+    """What the nodes are to fetch, as dvc.lock has it; None where they share the project's folder.
+
+    Raises InputError when a part is no DVC output, was changed since, or is not in the remote.
+    """
+    if config.cluster.data == "shared":
+        return None
+    with _repository(config.paths.prepared.parent) as repository:
+        outs = {name: _out(repository, getattr(config.paths, name)) for name in PARTS}
+        _check_pushed(repository, outs)
+        remote = repository.config["remote"][repository.config["core"]["remote"]]
+        parts = {name: Content(out.hash_info.value, out.meta.size) for name, out in outs.items()}
+        return NodeData(parts, {name: value for name, value in remote.items() if name in PLACE})
+
+
+@contextmanager
+def _repository(folder: Path) -> Iterator[Any]:
+    """The DVC workspace that a folder is in."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repository = Repo(Repo.find_root(folder))
+    except NotDvcRepoError:
+        raise InputError(
+            f"cluster.data: found pull, but {folder} is in no DVC workspace, and nodes fetch what dvc.lock names; "
+            "allowed: shared"
+        ) from None
+    with repository:
+        if not repository.config["core"].get("remote"):
+            raise InputError("cluster.data: found pull, but DVC has no default remote: run `dvc remote add -d`")
+        yield repository
+
+
+def _out(repository: Any, path: Path) -> Any:
+    """A path as DVC's output, which has not changed since its stage ran."""
+    from dvc.exceptions import OutputNotFoundError
+
+    try:
+        (out,) = repository.find_outs_by_path(str(path))
+    except OutputNotFoundError:
+        raise InputError(f"cluster.data: found pull, but {path} is no output in dvc.yaml; allowed: shared") from None
+    if not out.hash_info:
+        raise InputError(f"{path}: not in dvc.lock, which says what nodes fetch: run `dvc repro`")
+    if out.exists and out.changed():
+        raise InputError(f"{path}: not what dvc.lock says, so nodes would fetch something else: run `dvc repro`")
+    return out
+
+
+def _check_pushed(repository: Any, outs: Mapping[str, Any]) -> None:
+    """Raise InputError naming the outputs that the remote does not have whole."""
+    missing = []
+    for name, out in outs.items():
+        for objects in out.get_used_objs().values():
+            status = repository.cloud.status(objects)
+            if status.new or status.missing:
+                missing.append(f"paths.{name} ({out})")
+    if missing:
+        raise InputError(f"the DVC remote lacks {', '.join(missing)}: run `dvc push` first")
+
+
+def _sound(part: Content, cache: Path) -> bool:
+    """Whether a part is in the cache, by DVC's hash of its bytes; says if it is damaged."""
+    path = part.path(cache)
+    if not path.exists():
+        return False
+    sound = _md5(path, cache) == part.md5
+    if not sound:
+        print(f"node {socket.gethostname()}: {path} was changed; fetching it again", file=sys.stderr)
+    return sound
+
+
+def _md5(path: Path, cache: Path) -> str:
+    """DVC's hash of a file or folder. Bytes are read once: DVC remembers files by inode, size and time of change."""
+    from dvc.fs import LocalFileSystem
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import get_odb
+    from dvc_data.hashfile.state import State
+
+    files, state = LocalFileSystem(), State(root_dir=str(cache), tmp_dir=str(cache / "state"))
+    try:
+        store = get_odb(files, str(cache / "state" / "objects"), state=state, hash_name="md5")
+        _, _, found = build(store, str(path), files, "md5", dry_run=True)
+    finally:
+        state.close()
+    return str(found.hash_info.value)
+
+
+def _fetch(parts: list[Content], cache: Path, remote: dict[str, Any]) -> None:
+    """Bring parts into the cache, each whole or not at all; what was there under their names is replaced."""
+    if not parts:
+        return
+    for part in parts:
+        remove(part.path(cache))
+    _check_disk(sum(part.size for part in parts), cache)
+    workspace = cache / "fetching"
+    remove(workspace)  # of a worker that was killed
+    try:
+        _pull(parts, workspace, remote)
+        for part in parts:
+            if _md5(workspace / part.md5, cache) != part.md5:
+                raise FetchFailed(f"{remote['url']}: what it gave for {part.md5} has another hash")
+            (workspace / part.md5).rename(part.path(cache))
+    finally:
+        remove(workspace)
+
+
+def _check_disk(needed: int, cache: Path) -> None:
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise InputError(
+            f"node {socket.gethostname()}: {free / 1e9:.1f} GB are free in {cache} and the run's data needs "
+            f"{needed / 1e9:.1f} GB: make room, or move cluster.node_cache"
+        )
+
+
+def _pull(parts: list[Content], workspace: Path, remote: dict[str, Any]) -> None:
+    """`dvc pull` in a workspace that consists of these parts; its cache and the files are the same bytes on disk."""
+    (workspace / ".dvc").mkdir(parents=True)
+    settings = "".join(f"    {name} = {value}\n" for name, value in {**remote, "verify": "true"}.items())
+    (workspace / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n    remote = storage\n"
+        f"[cache]\n    type = hardlink,copy\n['remote \"storage\"']\n{settings}"
+    )
+    outs = [{"md5": part.md5, "size": part.size, "hash": "md5", "path": part.md5} for part in parts]
+    (workspace / "parts.dvc").write_text(json.dumps({"outs": outs}))
+    command = [sys.executable, "-m", "dvc", "pull"]
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise FetchFailed(f"node {socket.gethostname()}: `dvc pull` from {remote['url']}: {' '.join(said)}")

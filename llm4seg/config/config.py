@@ -1,0 +1,252 @@
+"""The one config: all sections of params.yaml, read, checked and changed by checked copy. See `Config`."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import ValidationError, ValidationInfo, model_validator
+
+from llm4seg.config.overrides import explain, find
+from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import (
+    INSTANCE_NORMED,
+    LLM,
+    PRESET,
+    Cluster,
+    Data,
+    Engine,
+    Evaluation,
+    Model,
+    Optimizer,
+    Overrides,
+    Paths,
+    Report,
+    Search,
+    Section,
+    Split,
+    Study,
+    Training,
+    parse_layers,
+)
+
+INIT = "training.init_from"
+IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
+# of these, what no trial can tell: its length is search.epochs, its score is the best epoch's, best.json holds no paths
+UNSEARCHED = ("training.epochs", "training.select", INIT)
+SECTIONS_ALONE = "sections alone"  # to check each section, and not whether they agree
+# environment: what a job on a cluster sets of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
+# `dvc exp run` would take it for a part of the experiment
+JOB_SETTINGS = "LLM4SEG_CLUSTER"
+
+
+class Config(Section):
+    """All of params.yaml, checked. `Config.load(path)` reads it, `override` makes a checked copy.
+
+    Raises InputError naming the dotted parameter, what was found and what is allowed.
+    """
+
+    paths: Paths
+    llm: LLM
+    data: Data
+    split: Split
+    model: Model
+    optimizer: Optimizer
+    training: Training
+    engine: Engine
+    cluster: Cluster
+    search: Search
+    study: Study
+    evaluation: Evaluation
+    report: Report
+    presets: dict[str, Overrides]
+
+    @model_validator(mode="after")
+    def _sections_agree(self, info: ValidationInfo) -> Self:
+        if info.context == SECTIONS_ALONE:
+            return self
+        self._check_backbone()
+        self._workers_can_share_a_batch()
+        if self.engine.offload == "nvme" and self.cluster.nvme is None:
+            raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
+        self._what_is_local_is_not_pulled()
+        if self.study.folds and max(self.study.folds) >= self.split.folds:
+            raise ValueError(f"study.folds: found {max(self.study.folds)}, allowed: 0 to {self.split.folds - 1}")
+        wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
+        if wrong_axes:
+            raise ValueError(
+                f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
+            )
+        return self
+
+    def _what_is_local_is_not_pulled(self) -> None:
+        """Nodes that share nothing get what dvc.lock names, and these files are not in it."""
+        local = {
+            "training.init_from": self.training.init_from,
+            "study.folds": [*self.study.folds] if self.study.repeats else [],
+            "study.other_data": self.study.other_data if self.study.repeats else None,
+        }
+        for dotted, value in local.items():
+            if value and self.cluster.data == "pull":
+                raise ValueError(f"{dotted}: found {value}, allowed with cluster.data: pull: none")
+
+    def _check_backbone(self) -> None:
+        size, stride = self.data.size, self.model.stride
+        if self.model.backbone == "smp" and self.data.spatial_dims != 2:
+            raise ValueError("model.backbone: found smp, allowed: any other, since data.spatial_dims is 3")
+        if uneven := [side for side in size if side % stride]:
+            raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
+        if self.model.backbone in INSTANCE_NORMED and max(size) == stride:
+            raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
+        if self.model.bottleneck != "identity":
+            self._check_tokens([side // stride for side in size])
+
+    def _check_tokens(self, grid: list[int]) -> None:
+        """What the block would otherwise say of the first batch, after all the work before that."""
+        pool, most = self.model.llm.pool, self.model.llm.max_tokens
+        if any(side % pool for side in grid):
+            where = f"the grid in the bottleneck, {grid} (data.size, model.backbone)"
+            raise ValueError(f"model.llm.pool: found {pool}, allowed: divisors of {where}")
+        if (tokens := prod(side // pool for side in grid)) > most:
+            shown = " x ".join(str(side // pool) for side in grid)
+            raise ValueError(
+                f"model.llm.max_tokens: found {most}, allowed: at least {tokens}, the {shown} tokens of data.size; "
+                f"or raise model.llm.pool (now {pool})"
+            )
+
+    def _workers_can_share_a_batch(self) -> None:
+        """A number of workers has equal shares; of a range some have unequal ones, which changes nothing but speed."""
+        batch_size, cluster, accumulation = self.training.batch_size, self.cluster, self.engine.accumulation
+        elastic, shares = cluster.fewest < cluster.most, cluster.most * accumulation
+        if batch_size < shares or (batch_size % shares and not elastic):
+            raise ValueError(
+                f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
+                f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read params.yaml; relative paths are taken from its folder, since Ray's workers change theirs."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: not valid YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(
+                f"{path}: found {type(values).__name__}, allowed: the sections {', '.join(cls.model_fields)}"
+            )
+        config = cls.parse(values, str(path)).override(_job_settings()).resolved(path.absolute().parent)
+        config._check_named_overrides()
+        return config
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "params", context: str | None = None) -> Self:
+        """Check plain values, as read from YAML or sent to a worker."""
+        try:
+            return cls.model_validate(values, context=context)
+        except ValidationError as error:
+            raise InputError("\n".join(explain(where, one) for one in error.errors())) from None
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values that `parse` takes back: what crosses a process border."""
+        return self.model_dump(mode="json")
+
+    def override(self, changes: Mapping[str, Any], context: str | None = None) -> Self:
+        """A checked copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
+        values = self.plain()
+        for dotted, value in changes.items():
+            section, name = find(values, dotted)
+            section[name] = value
+        return self.parse(values, "override", context)
+
+    def preset(self, name: str) -> Self:
+        """A checked copy with a named set of overrides from `presets` applied."""
+        if name not in self.presets:
+            raise InputError(f"presets: found {name!r}, allowed: {', '.join(self.presets)}")
+        return self.override(self.presets[name])
+
+    def arm(self, name: str) -> Self:
+        """A checked copy with the overrides of one of `study.arms` applied."""
+        return self.override(self._arm_changes(name))
+
+    def _arm_changes(self, name: str) -> Overrides:
+        changes = dict(self.study.arms[name])
+        preset = changes.pop(PRESET, None)
+        if preset is not None and preset not in self.presets:
+            raise InputError(f"study.arms.{name}.preset: found {preset!r}, allowed: {', '.join(self.presets)}")
+        changes = {**self.presets.get(preset, {}), **changes}
+        if outside := [dotted for dotted in changes if dotted.split(".")[0] not in IN_ARMS]:
+            raise InputError(f"study.arms.{name}: found {outside[0]}, allowed: parameters of {', '.join(IN_ARMS)}")
+        return changes
+
+    def resolved(self, root: Path) -> Self:
+        """A copy whose paths are absolute, taken from `root`."""
+        changes: Overrides = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
+        changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
+        changes[INIT] = _below(root, self.training.init_from)
+        changes["study.other_data"] = _below(root, self.study.other_data)
+        changes["study.arms"] = {
+            name: {dotted: _below(root, one) if dotted == INIT else one for dotted, one in arm.items()}
+            for name, arm in self.study.arms.items()
+        }
+        if "://" not in self.llm.source:
+            changes["llm.source"] = os.path.normpath(root / self.llm.source)
+        return self.override(changes)
+
+    def digest(self, *sections: str, extra: str = "") -> str:
+        """Twelve hex digits that name the values of some sections (and `extra`): equal digest, equal computation."""
+        values = self.plain()
+        text = json.dumps([{name: values[name] for name in sections}, extra], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def layers_needed(self) -> list[int]:
+        """Every LLM layer that the store is to hold, ascending."""
+        return sorted({*self.layers_used(), *self.llm.layers})
+
+    def layers_used(self) -> list[int]:
+        """The LLM layers that the model, a trial of its search or an arm of the study is built from, ascending."""
+        searched = self.search.space.get("model.llm.layer") if self.search.trials else None
+        values = (searched.values or ()) if searched else ()
+        arms = [self._arm_changes(name) for name in self.study.arms] if self.study.repeats else []
+        studied = [changes["model.llm.layer"] for changes in arms if "model.llm.layer" in changes]
+        others = (layer for value in [*values, *studied] for layer in parse_layers(value))
+        return sorted({*self.model.llm.layer, *others})
+
+    def _check_named_overrides(self) -> None:
+        for changes in self.presets.values():
+            self.override(changes, SECTIONS_ALONE)  # the rest of the file may be meant for another preset
+        for name in self.study.arms:
+            self.override(self._arm_changes(name), None if self.study.repeats else SECTIONS_ALONE)
+        self._check_space()
+
+    def _check_space(self) -> None:
+        """Each value makes another training on the same data, whose score tells what the value is worth."""
+        for dotted, one in self.search.space.items():
+            find(self.plain(), dotted)
+            if dotted in UNSEARCHED or not dotted.startswith(tuple(f"{section}." for section in IN_ARMS)):
+                raise InputError(
+                    f"search.space: found {dotted}, allowed: parameters of {', '.join(IN_ARMS)}, but for "
+                    f"{', '.join(UNSEARCHED)}: a trial trains on the data as they are, for search.epochs"
+                )
+            where, made = {parent: allowed[0] for parent, allowed in one.when.items()}, []
+            for value in one.extremes:
+                changed = self.override(where | {dotted: value})
+                if changed in made:
+                    raise InputError(f"search.space.{dotted}: found {value!r} twice, allowed: each value once")
+                made.append(changed)
+
+
+def _job_settings() -> Overrides:
+    changes: Overrides = json.loads(os.environ.get(JOB_SETTINGS, "{}"))
+    assert all(dotted.startswith("cluster.") for dotted in changes), "a job says where it runs, never what it computes"
+    return changes
+
+
+def _below(root: Path, path: Path | str | None) -> str | None:
+    return None if path is None else os.path.normpath(root / path)

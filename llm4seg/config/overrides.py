@@ -1,0 +1,43 @@
+"""Dotted names of parameters: where one is in nested values, and what a mistake in one is called."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import Section
+
+
+def find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a dotted parameter, and its last name."""
+    *parents, name = dotted.split(".")
+    section: Any = values
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or name not in section:
+        known = list(_dotted_names(values))
+        close = difflib.get_close_matches(dotted, known, n=3, cutoff=0.5)
+        raise InputError(
+            f"{dotted}: no such parameter; " + (f"did you mean {' or '.join(close)}?" if close else "see params.yaml")
+        )
+    return section, name
+
+
+def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, Mapping):
+            yield from _dotted_names(value, f"{prefix}{name}.")
+
+
+def explain(where: str, error: Any) -> str:
+    """One line for one mistake: the dotted name, what was found, what is allowed."""
+    dotted = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: {dotted} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {dotted}: unknown parameter"
+    if error["type"] == "value_error" and isinstance(error["input"], dict | Section):
+        return f"{where}: {dotted + ': ' if dotted else ''}{message}"
+    return f"{where}: {dotted}: found {error['input']!r}; {message[0].lower() + message[1:]}"

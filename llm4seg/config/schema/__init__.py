@@ -1,0 +1,77 @@
+"""The types and limits of every section of params.yaml; the values are in params.yaml alone."""
+
+from llm4seg.config.schema.backbones import (
+    INSTANCE_NORMED,
+    SMP,
+    UNETR,
+    AttentionUNet,
+    BackboneName,
+    CMUNeXt,
+    DynUNet,
+    SegResNet,
+    SwinUNETR,
+    UNet,
+    UNetPlusPlus,
+)
+from llm4seg.config.schema.base import Overrides, Section
+from llm4seg.config.schema.data import LLM, Data, FolderData, PhantomData, Split
+from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
+from llm4seg.config.schema.run import (
+    Augment,
+    Cluster,
+    Engine,
+    Evaluation,
+    LabelNoise,
+    Optimizer,
+    Paths,
+    Report,
+    Training,
+)
+from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
+from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
+
+__all__ = [
+    "PRESET",
+    "Adapter",
+    "AttentionUNet",
+    "Augment",
+    "BackboneName",
+    "Block",
+    "CMUNeXt",
+    "Choice",
+    "Cluster",
+    "Conditional",
+    "Data",
+    "DynUNet",
+    "Engine",
+    "Evaluation",
+    "FolderData",
+    "INSTANCE_NORMED",
+    "LLM",
+    "LabelNoise",
+    "LoRA",
+    "LogUniform",
+    "Model",
+    "Optimizer",
+    "Overrides",
+    "Paths",
+    "PhantomData",
+    "Plan",
+    "RandInt",
+    "Report",
+    "SMP",
+    "Search",
+    "Section",
+    "SegResNet",
+    "Split",
+    "Spread",
+    "Study",
+    "SwinUNETR",
+    "Training",
+    "UNETR",
+    "UNet",
+    "UNetPlusPlus",
+    "Uniform",
+    "parse_layers",
+    "points",
+]

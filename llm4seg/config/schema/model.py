@@ -1,0 +1,126 @@
+"""Sections on the network: a backbone, and what sits in its bottleneck."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from llm4seg.config.schema.backbones import (
+    SMP,
+    UNETR,
+    AttentionUNet,
+    BackboneName,
+    BackboneSection,
+    CMUNeXt,
+    DynUNet,
+    SegResNet,
+    SwinUNETR,
+    UNet,
+    UNetPlusPlus,
+)
+from llm4seg.config.schema.base import Section
+
+
+def parse_layers(value: Any) -> Any:
+    """One layer (14), a contiguous range with both ends ("3-5") or a list ([3, 7]) as a tuple of layer numbers."""
+    if isinstance(value, str) and (ends := re.fullmatch(r"(\d+)-(\d+)", value)):
+        first, last = int(ends[1]), int(ends[2])
+        if first > last:
+            raise ValueError("must rise")
+        return tuple(range(first, last + 1))
+    if isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(one, bool) for one in value)):
+        raise ValueError(
+            "must be a layer's number, a range such as 3-5, or a list of numbers"
+        )  # pydantic takes true for 1
+    if isinstance(value, int | str):
+        return (int(value) if str(value).isdigit() else value,)
+    return value
+
+
+Layers = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(parse_layers), Field(min_length=1)]
+
+
+class Adapter(Section):
+    """What brings tokens from the CNN's width to the LLM's, and back."""
+
+    kind: Literal["linear", "bottleneck"]
+    width: PositiveInt
+    activation: Literal["gelu", "relu", "silu"]
+    norm: bool
+
+
+class LoRA(Section):
+    """Low-rank changes to every matrix of the LLM layers, scaled by alpha / rank."""
+
+    rank: PositiveInt
+    alpha: PositiveInt
+
+
+class Block(Section):
+    """The LLM block in the bottleneck."""
+
+    layer: Layers
+    norm: bool
+    weights: Literal["pretrained", "random", "shuffled"]
+    training: Literal["frozen", "full", "lora"]
+    lora: LoRA
+    adapter: Adapter
+    residual: Literal["none", "plain", "gate"]
+    position: Literal["native", "axial", "paper", "none"]
+    attention: Literal["causal", "bidirectional"]
+    pool: PositiveInt
+    max_tokens: PositiveInt
+    dtype: Literal["fp32", "bf16", "int8", "int4"]
+    checkpointing: bool
+    train_only: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        twice = sorted({layer for layer in self.layer if self.layer.count(layer) > 1})
+        if twice and (self.weights, self.training) != ("pretrained", "frozen"):
+            # it would be one module in two places: trained as one, and drawn twice
+            raise ValueError(
+                f"layer: found {twice[0]} more than once, allowed: each once, since weights is {self.weights} and "
+                f"training is {self.training}"
+            )
+        if self.dtype != "fp32" and self.training == "full":
+            raise ValueError(f"dtype: found {self.dtype}, allowed: fp32, since training is full")
+        if self.dtype in ("int8", "int4") and self.training != "frozen":
+            raise ValueError(f"dtype: found {self.dtype}, allowed: fp32 or bf16, since training is {self.training}")
+        return self
+
+
+class Model(Section):
+    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck.
+
+    Of the backbones' sections, only the one that `backbone` names is used.
+    """
+
+    backbone: BackboneName
+    cmunext: CMUNeXt
+    unet: UNet
+    attention_unet: AttentionUNet
+    unet_plus_plus: UNetPlusPlus
+    segresnet: SegResNet
+    dynunet: DynUNet
+    unetr: UNETR
+    swin_unetr: SwinUNETR
+    smp: SMP
+    bottleneck: Literal["identity", "llm", "mlp"]
+    llm: Block
+
+    @property
+    def stride(self) -> int:
+        """How many input pixels one bottleneck token stands for, along each axis."""
+        sections: dict[BackboneName, BackboneSection] = {
+            "cmunext": self.cmunext,
+            "unet": self.unet,
+            "attention-unet": self.attention_unet,
+            "unet++": self.unet_plus_plus,
+            "segresnet": self.segresnet,
+            "dynunet": self.dynunet,
+            "unetr": self.unetr,
+            "swin-unetr": self.swin_unetr,
+            "smp": self.smp,
+        }
+        return sections[self.backbone].stride

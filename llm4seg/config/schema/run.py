@@ -1,0 +1,175 @@
+"""Sections on how a model is trained, measured and shown, and where all of it happens."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section
+
+
+class Paths(Section):
+    """Where the stages read and write; absolute once loaded."""
+
+    llm: Path
+    llm_used: Path
+    prepared: Path
+    split: Path
+    search: Path
+    study: Path
+    study_runs: Path
+    model: Path
+    history: Path
+    evaluation: Path
+    metrics: Path
+    report: Path
+    cache: Path
+    runs: Path
+
+
+class Optimizer(Section):
+    """The optimizer, its schedule and gradient clipping."""
+
+    name: Literal["adamw", "sgd"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    momentum: Fraction
+    schedule: Literal["onecycle", "poly", "constant"]
+    clip_norm: PositiveFloat | None
+
+
+class Augment(Section):
+    """Random changes to each training image; seeded by (seed, epoch, sample)."""
+
+    flip: tuple[NonNegativeInt, ...]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    scale: Fraction
+    shift: Fraction
+    intensity: NonNegativeFloat
+
+
+class LabelNoise(Section):
+    """Errors put into the masks to train on; drawn by (seed, case)."""
+
+    boundary: NonNegativeInt
+    drop: Probability
+    flip: Probability
+
+
+class Training(Section):
+    """What `fit` does."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    loss: Literal["dice_ce", "paper"]
+    select: Literal["best", "last"]
+    seed: NonNegativeInt
+    augment: Augment
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    label_noise: LabelNoise
+    init_from: Path | None
+    init_sha256: SHA256 | None
+
+
+class Engine(Section):
+    """Who runs the optimizer step."""
+
+    name: Literal["torch", "deepspeed"]
+    zero: Literal[0, 1, 2, 3]
+    offload: Literal["none", "cpu", "nvme", "auto"]
+    accumulation: PositiveInt
+    precision: Literal["fp32", "tf32", "bf16"]
+    channels_last: bool
+    compile: bool
+
+    @model_validator(mode="after")
+    def _offload_needs_zero_3(self) -> Self:
+        if self.offload != "none" and (self.name, self.zero) != ("deepspeed", 3):
+            raise ValueError(f"offload: {self.offload} needs name: deepspeed and zero: 3")
+        return self
+
+
+def _both_ends(value: Any) -> Any:
+    """A number of workers as the range that it is."""
+    return (value, value) if isinstance(value, int) else value
+
+
+class Cluster(Section):
+    """Where a run happens, never what it computes."""
+
+    address: str | None
+    workers: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_ends)]  # fewest and most
+    resize_interval: PositiveFloat
+    device: Literal["auto", "cpu", "cuda"]
+    cpus_per_worker: PositiveInt | None
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)]
+    trials: PositiveInt
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+    storage: str | None
+    data: Literal["shared", "pull"]
+    node_cache: Path
+    nvme: Path | None
+    checkpoint_minutes: PositiveFloat | None
+    keep: PositiveInt
+    storage_patience: NonNegativeFloat
+    timeout: PositiveFloat | None
+    max_failures: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        if self.storage and "@" in self.storage.partition("://")[2].partition("/")[0]:
+            raise ValueError("storage: found credentials, allowed: s3://bucket/prefix; set AWS_ACCESS_KEY_ID instead")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_of_one_run_share_no_gpu(self) -> Self:
+        if self.gpus_per_worker < 1 and self.most > 1:
+            raise ValueError(f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed: 1, since workers are several")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        if self.fewest > self.most:
+            raise ValueError(f"workers must rise, found {list(self.workers)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_that_pull_share_nothing(self) -> Self:
+        if self.data == "pull" and self.storage is None:
+            raise ValueError("storage: found null, allowed: s3://bucket/prefix, since data is pull")
+        if self.data == "pull" and not self.node_cache.expanduser().is_absolute():
+            raise ValueError(f"node_cache: found {self.node_cache}, allowed: an absolute path, or one from ~")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which a run does not start."""
+        return self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that a run has where the cluster has room for them."""
+        return self.workers[1]
+
+
+class Evaluation(Section):
+    """How the test part is measured."""
+
+    nsd_tolerance: PositiveFloat
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: NonNegativeInt
+
+
+class Report(Section):
+    """The HTML page."""
+
+    title: str

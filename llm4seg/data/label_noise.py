@@ -1,0 +1,80 @@
+"""Less and worse training data, to see what that costs: errors in the masks, and a part of the training part.
+
+All is drawn by (seed, case), never from a worker's random state, so it is the same whoever trains, in every epoch.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llm4seg.data.prepared import Prepared
+from llm4seg.config.schema import LabelNoise
+
+Labels = NDArray[np.uint8]
+
+
+def fewer(cases: Sequence[str], data: Prepared, fraction: float, seed: int) -> tuple[str, ...]:
+    """So large a part of `cases`, at least one, in their order: patient after patient, or case after case of one.
+
+    A smaller fraction is part of every larger one under the same seed.
+    """
+    groups = {case: data.cases[case].group for case in cases}
+    units = groups if len(set(groups.values())) > 1 else {case: case for case in cases}
+    drawn = sorted(cases, key=lambda case: (_random(seed, units[case]).random(), units[case], case))
+    kept = set(drawn[: max(1, math.ceil(fraction * len(cases) - 1e-9))])
+    return tuple(case for case in cases if case in kept)
+
+
+def noisy(labels_S: Tensor, case: str, classes: int, section: LabelNoise, seed: int) -> Tensor:
+    """A case's labels with the errors that `section` asks for; a copy."""
+    if not (section.boundary or section.drop or section.flip):
+        return labels_S
+    random, labels = _random(seed, case), labels_S.numpy().copy()
+    if section.boundary:
+        labels = _moved(labels, classes, section.boundary, random)
+    if section.drop:
+        labels = _dropped(labels, classes, section.drop, random)
+    if section.flip:
+        labels = _flipped(labels, classes, section.flip, random)
+    return torch.from_numpy(labels)
+
+
+def _random(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
+
+
+def _moved(labels: Labels, classes: int, most: int, random: np.random.Generator) -> Labels:
+    """Each class grown into the background or shrunk, by 0 to `most` pixels."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    moved = labels.copy()
+    for label in range(1, classes + 1):
+        mask, by = labels == label, int(random.integers(-most, most + 1))
+        if by > 0:
+            moved[binary_dilation(mask, iterations=by) & (moved == 0)] = label
+        elif by < 0:
+            moved[mask & ~binary_erosion(mask, iterations=-by)] = 0
+    return moved
+
+
+def _dropped(labels: Labels, classes: int, chance: float, random: np.random.Generator) -> Labels:
+    """Connected pieces of a class made background."""
+    from scipy.ndimage import label as pieces_of
+
+    for label in range(1, classes + 1):
+        pieces, count = pieces_of(labels == label)
+        gone = 1 + np.flatnonzero(random.random(count) < chance)
+        labels[np.isin(pieces, gone)] = 0
+    return labels
+
+
+def _flipped(labels: Labels, classes: int, chance: float, random: np.random.Generator) -> Labels:
+    """Pixels with another label, each other one as likely."""
+    by = random.integers(1, classes + 1, labels.shape)
+    wrong = ((labels + by) % (classes + 1)).astype(labels.dtype)
+    return np.where(random.random(labels.shape) < chance, wrong, labels)

@@ -1,0 +1,63 @@
+"""What every dataset must satisfy before it is worth training on; each mistake is one clear InputError."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from llm4seg.datasets.cases import RawCase
+from llm4seg.utils.errors import InputError
+
+
+class Audit:
+    """Looks at the cases one by one, and at the end at what they amount to."""
+
+    def __init__(self, dataset: str, classes: Sequence[str], spatial_dims: int) -> None:
+        self.pixels: Counter[str] = Counter()
+        self._dataset, self._classes, self._spatial_dims = dataset, classes, spatial_dims
+        self._source_of: dict[str, str] = {}
+        self._first: RawCase | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of every image; there has been one."""
+        assert self._first is not None
+        return len(self._first.image)
+
+    def case(self, case: RawCase) -> dict[str, int]:
+        """Check one case; its pixels of each class."""
+        self._unique(case)
+        self._sound(case)
+        self._first = self._first or case
+        if len(case.image) != len(self._first.image):
+            raise InputError(
+                f"{case.source}: found {len(case.image)} channels, but {self._first.source} has "
+                f"{len(self._first.image)}; all images must have equally many"
+            )
+        counts = np.bincount(case.labels.ravel(), minlength=len(self._classes) + 1)
+        pixels = {name: int(count) for name, count in zip(self._classes, counts[1:], strict=True)}
+        self.pixels.update(pixels)
+        return pixels
+
+    def _unique(self, case: RawCase) -> None:
+        if case.id in self._source_of:
+            raise InputError(f"{case.source}: duplicate case id {case.id!r}, also {self._source_of[case.id]}")
+        self._source_of[case.id] = case.source
+
+    def _sound(self, case: RawCase) -> None:
+        if case.image.shape[1:] != case.labels.shape:
+            sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
+            raise InputError(f"{case.source}: {sizes}")
+        assert case.labels.ndim == len(case.spacing) == self._spatial_dims
+        if not np.isfinite(case.image).all():
+            raise InputError(f"{case.source}: the image of case {case.id!r} has NaN or infinite values")
+
+    def end(self) -> None:
+        """Check the whole: some cases, and every class somewhere."""
+        if not self._source_of:
+            raise InputError(f"{self._dataset}: no images found")
+        never = [name for name in self._classes if not self.pixels[name]]
+        if len(never) == len(self._classes):
+            raise InputError(f"{self._dataset}: nothing but background in the masks of {len(self._source_of)} cases")
+        if never:
+            raise InputError(f"{self._dataset}: class {never[0]!r} occurs in none of the {len(self._source_of)} cases")

@@ -1,0 +1,65 @@
+"""From raw intensities at any size to what the network sees: normalised, on a grid of one size.
+
+Resizing is plain: each axis by its own factor, as in the paper, so the aspect ratio is not kept.
+"""
+
+import numpy as np
+
+from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import Data
+
+# ImageNet's mean and standard deviation of red, green and blue
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalise(image_CS: np.ndarray, section: Data) -> np.ndarray:
+    """Intensities as float32.
+
+    zscore: mean 0 and standard deviation 1 of each channel of the case (a constant channel becomes 0).
+    window: data.window becomes 0 to 1, what is outside is clipped.
+    unit: 0 to 1; 8-bit images by their range of 255, others by the case's minimum and maximum.
+    released: what LLM4Seg's released code makes of an 8-bit colour picture, for the networks trained with it: channels
+    in the order BGR, normalised by ImageNet's statistics in the order RGB, then divided by 255 once more.
+    """
+    image = image_CS.astype(np.float64)
+    match section.intensity:
+        case "zscore":
+            axes = tuple(range(1, image.ndim))
+            image = image - image.mean(axes, keepdims=True)
+            spread = image.std(axes, keepdims=True)
+            image = image / np.where(spread > 0, spread, 1)
+        case "window":
+            low, high = section.window
+            image = np.clip((image - low) / (high - low), 0, 1)
+        case "unit":
+            low, high = (0.0, 255.0) if image_CS.dtype == np.uint8 else (image.min(), image.max())
+            image = (image - low) / max(high - low, 1e-12)
+        case "released":
+            image = _as_released(image_CS)
+    return image.astype(np.float32)
+
+
+def _as_released(image_CS: np.ndarray) -> np.ndarray:
+    if image_CS.dtype != np.uint8 or len(image_CS) != len(MEAN):
+        found = f"{len(image_CS)} channels of {image_CS.dtype}"
+        raise InputError(f"data.intensity: found released, but the images have {found}, allowed: 3 of uint8")
+    mean, spread = (np.reshape(values, (-1, *[1] * (image_CS.ndim - 1))) for values in (MEAN, SPREAD))
+    return (image_CS[::-1] / 255 - mean) / spread / 255
+
+
+def resize_image(image_CS: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(C, *shape) to (C, *size), linear; smoothed first along axes that shrink, so that nothing aliases."""
+    from scipy import ndimage
+
+    shrink = np.array(image_CS.shape[1:]) / size
+    sigma = np.maximum(0, (shrink - 1) / 2)
+    channels = [ndimage.gaussian_filter(channel, sigma, mode="nearest") for channel in image_CS]
+    return np.stack([ndimage.zoom(one, 1 / shrink, order=1, mode="nearest", grid_mode=True) for one in channels])
+
+
+def resize_labels(labels_S: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(*shape) to (*size), nearest."""
+    from scipy import ndimage
+
+    factors = np.array(size) / labels_S.shape
+    return ndimage.zoom(labels_S, factors, order=0, mode="nearest", grid_mode=True)

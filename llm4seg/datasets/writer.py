@@ -1,0 +1,118 @@
+"""Writes a dataset as few large files: safetensors shards with the arrays, and manifest.json."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from llm4seg.datasets.audit import Audit
+from llm4seg.datasets.cases import Dataset, RawCase
+from llm4seg.datasets.resample import normalise, resize_image, resize_labels
+from llm4seg.data.prepared import MANIFEST, Case, Prepared
+from llm4seg.utils.files import replacing, sha256_file, write_json
+from llm4seg.config.schema import Data
+
+SHARD_BYTES = 256 * 2**20
+
+
+class ShardWriter:
+    """Collects the arrays of one kind ("grid", "native") and writes them in shards of at most `limit` bytes.
+
+    No more than one shard is in memory. A case larger than the limit gets a shard of its own.
+    """
+
+    def __init__(self, folder: Path, kind: str, limit: int = SHARD_BYTES) -> None:
+        self.names: list[str] = []
+        self._folder, self._kind, self._limit = folder, kind, limit
+        self._arrays: dict[str, np.ndarray] = {}
+        self._bytes = 0
+
+    def add(self, case_id: str, image: np.ndarray, labels: np.ndarray) -> str:
+        """Take a case's arrays; the name of the shard that will hold them."""
+        if self._arrays and self._bytes + image.nbytes + labels.nbytes > self._limit:
+            self.flush()
+        self._arrays[f"{case_id}/image"] = np.ascontiguousarray(image)
+        self._arrays[f"{case_id}/labels"] = np.ascontiguousarray(labels)
+        self._bytes += image.nbytes + labels.nbytes
+        return self._name()
+
+    def flush(self) -> None:
+        """Write what has been collected. Raises OSError naming the shard when the disk is full."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        try:
+            save_file(self._arrays, self._folder / self._name())
+        except SafetensorError as error:  # it hides the operating system's
+            raise OSError(f"{self._name()}: {error}") from None
+        self.names.append(self._name())
+        self._arrays, self._bytes = {}, 0
+
+    def _name(self) -> str:
+        return f"{self._kind}-{len(self.names):03d}.safetensors"
+
+
+def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
+    """Audit a dataset and write it to the folder `target`, whole or not at all; equal input gives equal bytes.
+
+    "grid" arrays are normalised and resized to `section.size`, "native" ones are the owner's. Raises InputError for
+    what the audit finds (see `Audit`) and for files that cannot be read.
+    """
+    with replacing(target) as folder:
+        folder.mkdir()
+        grid, native = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
+        audit = Audit(dataset.name, dataset.classes, section.spatial_dims)
+        cases = []
+        for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
+            described = _describe(case, audit.case(case))
+            image = resize_image(normalise(case.image, section), section.size)
+            shards = {
+                "grid": grid.add(case.id, image, resize_labels(case.labels, section.size)),
+                "native": native.add(case.id, case.image, case.labels),
+            }
+            cases.append({**described.plain(), "shards": shards})
+        audit.end()
+        grid.flush()
+        native.flush()
+        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, cases, folder))
+    return Prepared(target)
+
+
+def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
+    return Case(
+        id=case.id,
+        group=case.group,
+        source=case.source,
+        volume=case.volume,
+        position=case.position,
+        shape=case.labels.shape,
+        spacing=case.spacing,
+        pixels=pixels,
+        sha256=_sha256_array(case.image),
+    )
+
+
+def _sha256_array(array: np.ndarray) -> str:
+    """Of the dtype, the shape and the values."""
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _manifest(dataset: Dataset, section: Data, channels: int, cases: list[dict[str, Any]], folder: Path) -> Any:
+    content = {
+        "spatial_dims": section.spatial_dims,
+        "channels": channels,
+        "classes": list(dataset.classes),
+        "size": list(section.size),
+        "intensity": section.intensity,
+        **({"window": list(section.window)} if section.intensity == "window" else {}),
+        "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
+        "cases": cases,
+    }
+    about = {"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation, "note": dataset.note}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {**about, "sha256": digest, **content}

@@ -1,0 +1,124 @@
+"""From metrics of cases to means with bootstrap intervals, for each class and over classes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4seg.objectives.metrics import METRICS, Row, overlap
+from llm4seg.config.schema import Evaluation
+
+ENOUGH_GROUPS = 5  # below this many patients (or cases), resampling them says next to nothing
+
+
+def case_means(rows: Sequence[Row], metric: str) -> dict[str, float]:
+    """Each case's mean of a metric over the classes that are present (reference or prediction); NaN when none is."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["case"], []).extend([] if math.isnan(row[metric]) else [row[metric]])
+    return {case: sum(several) / len(several) if several else math.nan for case, several in values.items()}
+
+
+def summarise(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] = METRICS) -> dict[str, Any]:
+    """Mean, standard deviation and bootstrap interval of each metric over cases, for each class and over classes.
+
+    `rows` are `case_metrics`'s with `case` and `group` added. "Over classes" is each case's mean over the classes
+    present in it, then over cases. `pooled_dice` counts the pixels of all cases together, so that small structures
+    and slices weigh little; over classes it is the mean of those that occur.
+
+    The interval is the percentile bootstrap's (Efron 1979), seeded, and widened for few units; it resamples whole
+    groups (patients) when there are at least five, else cases, and `unit` says which. None stands for a number that
+    does not exist: no case, a spread of one, or an interval of fewer than five units.
+    """
+    groups = {row["case"]: row["group"] for row in rows}
+    unit = "group" if len(set(groups.values())) >= ENOUGH_GROUPS else "case"
+    units = groups if unit == "group" else {case: case for case in groups}
+
+    def estimates(some: Sequence[Row]) -> dict[str, Any]:
+        return {metric: _estimate(case_means(some, metric), units, section) for metric in metrics}
+
+    by_class: dict[str, list[Row]] = {}
+    for row in rows:
+        by_class.setdefault(row["class"], []).append(row)
+    classes = {name: {**estimates(some), **_pooled(some), **_presence(some)} for name, some in by_class.items()}
+    pooled = [facts["pooled_dice"] for facts in classes.values() if facts["pooled_dice"] is not None]
+    return {
+        **estimates(rows),
+        "pooled_dice": _rounded(sum(pooled) / len(pooled)) if pooled else None,
+        "classes": classes,
+        "unit": unit,
+        "cases": len(groups),
+        "groups": len(set(groups.values())),
+        "confidence": section.confidence,
+        "resamples": section.bootstrap,
+    }
+
+
+def _pooled(rows: Sequence[Row]) -> Row:
+    """Dice of one class over all pixels of all cases together; None when it occurs in none."""
+    dice = overlap(*(sum(row[count] for row in rows) for count in ("tp", "fp", "fn")))["dice"]
+    return {"pooled_dice": None if math.isnan(dice) else _rounded(dice)}
+
+
+def _presence(rows: Sequence[Row]) -> Row:
+    """In how many cases a class is rightly absent, missed altogether, or found where there is none."""
+    there_found = [(row["tp"] + row["fn"] > 0, row["tp"] + row["fp"] > 0) for row in rows]
+    kinds = {"absent": (False, False), "missed": (True, False), "false": (False, True)}
+    return {kind: there_found.count(which) for kind, which in kinds.items()}
+
+
+def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluation) -> Row:
+    """Mean, sample standard deviation and interval of the cases that have a value."""
+    known = {case: value for case, value in values.items() if not math.isnan(value)}
+    numbers = np.array(list(known.values()))
+    names = {name: index for index, name in enumerate(dict.fromkeys(units[case] for case in known))}
+    members = np.array([names[units[case]] for case in known], dtype=int)
+    low, high = bootstrap_interval(numbers, members, section)
+    return {
+        "mean": _rounded(numbers.mean()) if known else None,
+        "std": _rounded(numbers.std(ddof=1)) if len(known) > 1 else None,
+        "low": low,
+        "high": high,
+        "n": len(known),
+    }
+
+
+def bootstrap_interval(
+    numbers: NDArray[Any], members: NDArray[Any], section: Evaluation
+) -> tuple[float, float] | tuple[None, None]:
+    """Percentile bootstrap of the mean over cases; a unit brings all its cases along. None of fewer than five units."""
+    from scipy.stats import bootstrap
+
+    def mean(sums: NDArray[Any], counts: NDArray[Any], axis: int) -> Any:
+        return sums.sum(axis) / counts.sum(axis)
+
+    sums, counts = np.bincount(members, numbers), np.bincount(members)
+    if len(counts) < ENOUGH_GROUPS:
+        return None, None
+    result = bootstrap(
+        (sums, counts),
+        mean,
+        paired=True,
+        method="percentile",
+        n_resamples=section.bootstrap,
+        confidence_level=_widened(section, len(counts)),
+        batch=100,  # bounds the memory; the numbers stay the same
+        rng=np.random.default_rng(section.seed),
+    )
+    return _rounded(result.confidence_interval.low), _rounded(result.confidence_interval.high)
+
+
+def _widened(section: Evaluation, units: int) -> float:
+    """The level at which the percentile interval of normal numbers is as wide as Student's: of few units its own is too
+    short (Hesterberg, The American Statistician 69, 2015).
+    """
+    from scipy.stats import norm, t
+
+    wide = float(t.ppf((1 + section.confidence) / 2, units - 1)) * (units / (units - 1)) ** 0.5
+    return min(2 * float(norm.cdf(wide)) - 1, 1 - 1 / section.bootstrap)
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,29 @@
+"""From an image on the grid to labels at the image's own resolution."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llm4seg.objectives.losses import labels_from_logits
+
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def resample(values_NCS: Tensor, shape: Sequence[int]) -> Tensor:
+    """Linear interpolation to another spatial shape; pixels are areas, so corners do not align."""
+    return functional.interpolate(values_NCS, tuple(shape), mode=LINEAR[len(shape)], align_corners=False)
+
+
+@torch.inference_mode()
+def predict_case(model: nn.Module, image_CS: Tensor, shape: Sequence[int]) -> Tensor:
+    """Labels uint8 (*shape) of one normalised image (C, *size), on the CPU.
+
+    Logits are computed on the grid and resampled to `shape` before they become labels: borders come out smoother
+    than those of resampled labels. The model is put in evaluation mode and runs where its weights are.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    logits_NKS = model(image_CS[None].to(device))
+    return labels_from_logits(resample(logits_NKS.float(), shape))[0].cpu()

@@ -1,0 +1,152 @@
+"""A GGUF file of the LLaMA family as transformers has it: its config, its decoder layers, its names."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llm4seg.utils.errors import InputError
+from llm4seg.llm_sources.gguf_file import Field, GGUFFile
+from llm4seg.llm_sources.license import LicenceFile
+from llm4seg.llm_sources.storage import Storage
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What tells a GGUF architecture from its relatives; transformers knows it by the same name."""
+
+    rope_pairs: bool  # the rows of q and k that rotate together lie side by side, not half a head apart
+    biases: Mapping[str, str]  # entries of transformers' config that say whether there is a bias, and where to see it
+
+
+ARCHITECTURES = {
+    "llama": Architecture(rope_pairs=True, biases={"attention_bias": "attn_q", "mlp_bias": "ffn_up"}),
+    "qwen2": Architecture(rope_pairs=False, biases={}),  # q, k and v always have one
+}
+NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+FINAL_NORM = "output_norm.weight"
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+class GGUFLlama:
+    """A checkpoint (see `sources.Checkpoint`) in one GGUF file."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.files = [name]
+        self.licence_file: LicenceFile | None = None  # of one beside the file nothing is known here
+        self._file = GGUFFile(storage, name)
+        found = str(self._file.fields.get("general.architecture"))
+        if found not in ARCHITECTURES:
+            allowed = " or ".join(map(repr, ARCHITECTURES))
+            raise InputError(f"{self._file.place}: general.architecture: found {found!r}, allowed: {allowed}")
+        self._name, self._architecture = found, ARCHITECTURES[found]
+        self.config = self._read_config()
+        licence = self._file.fields.get("general.license")
+        self.licence = None if licence is None else str(licence)
+
+    def nbytes(self, path: str, keys: Collection[str]) -> int:
+        """How many bytes `tensors` reads."""
+        return sum(self._file.tensors[name].nbytes for name in self._names(path).values() if name in self._file.tensors)
+
+    def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
+        """The tensors of one module in float32, under transformers' names."""
+        names = self._names(path)
+        values = self._file.read(names.values())
+        return {ours: torch.from_numpy(self._in_our_order(name, values.pop(name))) for ours, name in names.items()}
+
+    def _names(self, path: str) -> dict[str, str]:
+        """A module's tensors: transformers' names, and the file's. All that a layer must have is there."""
+        if path == "norm":
+            return {"weight": FINAL_NORM} if FINAL_NORM in self._file.tensors else {}
+        prefix = f"blk.{path.removeprefix('layers.')}."
+        present = {name.removeprefix(prefix) for name in self._file.tensors if name.startswith(prefix)}
+        return {self._renamed(name): prefix + name for name in sorted(present | {f"{short}.weight" for short in NAMES})}
+
+    def _renamed(self, name: str) -> str:
+        short, _, kind = name.partition(".")
+        if short not in NAMES:
+            raise InputError(f"{self._file.place}: a tensor {name} has no place in a {self._name} layer")
+        return f"{NAMES[short]}.{kind}"
+
+    def _in_our_order(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        heads = HEADS.get(name.split(".")[-2])
+        if heads is None or not self._architecture.rope_pairs:
+            return values
+        if len(values) != (allowed := self.config[heads] * self.config["head_dim"]):
+            raise InputError(f"{self._file.place}: {name}: found {len(values)} rows, allowed: {allowed}")
+        return rope_halves(values, self.config[heads])
+
+    def _field(self, name: str, default: Field | None = None) -> Any:
+        value = self._file.fields.get(f"{self._name}.{name}", default)
+        if value is None:
+            raise InputError(f"{self._file.place}: the field {self._name}.{name} is missing or a list")
+        return value
+
+    def _read_config(self) -> dict[str, Any]:
+        heads, hidden = self._field("attention.head_count"), self._field("embedding_length")
+        if heads < 1:
+            raise InputError(
+                f"{self._file.place}: {self._name}.attention.head_count: found {heads}, allowed: 1 or more"
+            )
+        head_dim = self._field("attention.key_length", hidden // heads)
+        for name, allowed in {"expert_count": 0, "rope.dimension_count": head_dim, "rope.scaling.type": "none"}.items():
+            if (found := self._field(name, allowed)) != allowed:
+                raise InputError(f"{self._file.place}: {self._name}.{name}: found {found}, allowed: {allowed}")
+        return {
+            "model_type": self._name,
+            "hidden_size": hidden,
+            "intermediate_size": self._field("feed_forward_length"),
+            "num_hidden_layers": self._field("block_count"),
+            "num_attention_heads": heads,
+            "num_key_value_heads": self._field("attention.head_count_kv", heads),
+            "head_dim": head_dim,
+            "max_position_embeddings": self._field("context_length"),
+            "rms_norm_eps": _shortest(self._field("attention.layer_norm_rms_epsilon")),
+            "rope_parameters": self._rope(),
+            **{name: f"blk.0.{short}.bias" in self._file.tensors for name, short in self._architecture.biases.items()},
+            "vocab_size": self._field("vocab_size", 32000),
+        }
+
+    def _rope(self) -> dict[str, Any]:
+        """LLaMA 3's stretched frequencies are a list of divisors here, which transformers calls longrope."""
+        rope = {"rope_type": "default", "rope_theta": _shortest(self._field("rope.freq_base", 10000.0))}
+        if ROPE_FACTORS not in self._file.tensors:
+            return rope
+        factors = [_shortest(value) for value in self._file.read([ROPE_FACTORS])[ROPE_FACTORS]]
+        lengths = {"factor": 1.0, "original_max_position_embeddings": self._field("context_length")}
+        return (
+            rope
+            | lengths
+            | {
+                "rope_type": "longrope",
+                "attention_factor": 1.0,
+                "short_factor": factors,
+                "long_factor": factors,
+            }
+        )
+
+
+def rope_halves(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Undo GGUF's order of a head's rows: pairs that rotate together lie side by side there, half a head apart here."""
+    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal that a float32 field stands for: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))

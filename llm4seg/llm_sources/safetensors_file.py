@@ -1,0 +1,100 @@
+"""The safetensors file format: the header's length, the header as JSON, then the tensors' bytes.
+
+Like the safetensors package reads it, but from any storage. Format: https://huggingface.co/docs/safetensors
+"""
+
+import json
+import math
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm4seg.utils.errors import InputError
+from llm4seg.llm_sources.storage import Storage, read_spans
+
+LENGTH = struct.Struct("<Q")
+LONGEST_HEADER = 100_000_000  # the package's own limit
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies in the file, and how it is written."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class SafetensorsFile:
+    """An opened file: `tensors` says where each lies. Raises InputError naming it when it is none, or damaged."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self._storage, self._name = storage, name
+        self.place = storage.place(name)
+        size = storage.size(name)
+        if size is None:
+            raise InputError(f"{self.place}: no such file")
+        try:
+            self.tensors = self._parse_header(size)
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            if isinstance(error, InputError):
+                raise
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise InputError(f"{self.place}: not a readable safetensors file: {reason}") from None
+
+    def _parse_header(self, size: int) -> dict[str, Entry]:
+        (length,) = LENGTH.unpack(self._storage.read(self._name, 0, min(LENGTH.size, size)))
+        start = LENGTH.size + length
+        if length > LONGEST_HEADER or start > size:
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        header = json.loads(bytes(self._storage.read(self._name, LENGTH.size, start)))
+        return {name: _entry(said, start, size) for name, said in header.items() if name != "__metadata__"}
+
+    def nbytes(self, names: Collection[str]) -> int:
+        """How many bytes these tensors take."""
+        return sum(self.tensors[name].stop - self.tensors[name].start for name in names)
+
+    def read(self, names: Collection[str]) -> dict[str, Tensor]:
+        """These tensors, in the file's own dtypes; no other byte of the data is read."""
+        parts = read_spans(
+            self._storage, self._name, {name: (self.tensors[name].start, self.tensors[name].stop) for name in names}
+        )
+        return {name: self._tensor(name, parts[name]) for name in names}
+
+    def _tensor(self, name: str, data: memoryview) -> Tensor:
+        entry = self.tensors[name]
+        if entry.dtype not in DTYPES:
+            raise InputError(f"{self.place}: {name}: found dtype {entry.dtype}, allowed: {', '.join(DTYPES)}")
+        if not data:  # torch makes no tensor of an empty buffer
+            return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        return torch.frombuffer(data, dtype=DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _entry(said: Any, data: int, size: int) -> Entry:
+    """A tensor's line of the header, checked against the file's size."""
+    start, stop = (data + offset for offset in said["data_offsets"])
+    entry = Entry(said["dtype"], tuple(said["shape"]), start, stop)
+    if not data <= start <= stop <= size:
+        raise ValueError(f"a tensor from byte {start} to {stop} in a file of {size}; is it truncated?")
+    if entry.dtype in DTYPES and math.prod(entry.shape) * DTYPES[entry.dtype].itemsize != stop - start:
+        raise ValueError(f"{stop - start} bytes for shape {list(entry.shape)} of {entry.dtype}")
+    return entry

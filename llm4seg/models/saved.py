@@ -1,0 +1,232 @@
+"""A trained model on disk: weights.safetensors without the LLM, and model.json that says what they belong to."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from llm4seg.config import Config
+from llm4seg.config.config import INIT
+from llm4seg.data.prepared import Prepared
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, replacing, sha256_file, write_json
+from llm4seg.llm.store import LayerStore
+from llm4seg.objectives.losses import out_channels
+from llm4seg.models import Hybrid, build_model
+from llm4seg.models.bottleneck import LLMLayers
+from llm4seg.models.hybrid import BOTTLENECK
+from llm4seg.utils.provenance import git_commit, versions
+from llm4seg.config.schema import Model
+
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "model.json"
+SECTIONS = ("model", "optimizer", "training", "engine")  # what decides the weights, beside data and LLM layer
+
+
+def describe(config: Config, data: dict[str, Any]) -> dict[str, Any]:
+    """What a person or a program needs to know of a model: how it was made and what it needs to run.
+
+    `data`: see `describe_data`.
+    """
+    plain = config.plain()
+    return {
+        "config": {name: plain[name] for name in SECTIONS},
+        "llm": describe_llm(config),
+        "drawn_sha256": _describe_drawn(config),
+        "data": data,
+        "versions": versions(),
+        "git_commit": git_commit(Path(__file__).parent),
+    }
+
+
+def describe_data(data: Prepared) -> dict[str, Any]:
+    """The data that a model was trained on."""
+    return {
+        "name": data.name,
+        "sha256": data.sha256,
+        "spatial_dims": data.spatial_dims,
+        "channels": data.channels,
+        "classes": list(data.classes),
+        "size": list(data.size),
+        "intensity": data.intensity,
+        "window": None if data.window is None else list(data.window),
+    }
+
+
+def describe_llm(config: Config) -> dict[str, Any] | None:
+    """The LLM in use, each of its layers bound by its sha256; None where there is none."""
+    if config.model.bottleneck != "llm":
+        return None
+    store, block = LayerStore(config.paths.llm_used), config.model.llm
+    return {
+        "source": store.source,
+        "revision": store.revision,
+        "source_sha256": store.source_sha256,
+        "licence": store.licence,
+        "layers": [{"layer": layer, "sha256": store.sha256(layer)} for layer in block.layer],
+        "norm_sha256": store.norm_sha256 if block.norm else None,
+    }
+
+
+def _describe_drawn(config: Config) -> dict[str, str]:
+    """The sha256 of LLM layers that `training.seed` draws, and that no weights file holds."""
+    block = config.model.llm
+    if config.model.bottleneck != "llm" or block.weights == "pretrained" or block.training == "full":
+        return {}
+    return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).drawn
+
+
+def save_trained(folder: Path, weights: Path, config: Config, data: Prepared) -> None:
+    """Write a trained model's folder, whole or not at all."""
+    with replacing(folder) as partial:
+        partial.mkdir()
+        shutil.copyfile(weights, partial / WEIGHTS)
+        write_json(partial / DESCRIPTION, describe(config, describe_data(data)))
+
+
+def read_description(folder: Path) -> tuple[dict[str, Any], Model]:
+    """What model.json says, and its `model` section. Raises InputError when it is no description of a model."""
+    description = read_json(folder / DESCRIPTION)
+    try:
+        return description, Model.model_validate(description["config"]["model"])
+    except (KeyError, TypeError, ValidationError) as error:
+        reason = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else error
+        raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: {reason}") from None
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a trained model by name. Raises InputError when the file is missing or broken."""
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
+
+
+def load_trained(folder: Path, store_folder: Path) -> Hybrid:
+    """Rebuild a trained model in evaluation mode. Raises InputError when an LLM layer is not the one it had."""
+    description, section = read_description(folder)
+    training, data = description["config"]["training"], description["data"]
+    store = None if section.bottleneck == "identity" else LayerStore(store_folder)
+    if store and description["llm"] is not None:
+        _check_llm(store, description["llm"], folder)
+    model = build_model(
+        _without_pretrained(section),
+        store,
+        spatial_dims=data["spatial_dims"],
+        in_channels=data["channels"],
+        out_channels=out_channels(training["loss"], len(data["classes"])),
+        seed=training["seed"] or 0,  # null: not known, and no weight of a converted model is drawn
+        size=data["size"],
+    )
+    _check_drawn(model, description, folder)
+    model.load_weights(read_weights(folder))
+    return model.eval()
+
+
+def begin_from(model: Hybrid, config: Config) -> str:
+    """Give an untrained model weights of the one in `training.init_from`: all of its encoder, what of its decoder has
+    the same names and shapes, and its bottleneck where that is the same one, around the same LLM layers.
+
+    Returns a line that says what was taken. Raises InputError when the encoder is another one.
+    """
+    folder, expected = config.training.init_from, config.training.init_sha256
+    assert folder is not None
+    if expected not in (None, there := sha256_file(folder / WEIGHTS)):
+        raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {there}")
+    found, wanted, why = read_weights(folder), model.weights(), _other_bottleneck(config, folder)
+    if why:
+        found = {name: tensor for name, tensor in found.items() if not name.startswith(BOTTLENECK)}
+    taken = {name: found[name] for name in wanted if name in found and found[name].shape == wanted[name].shape}
+    left = sorted(name for name in wanted.keys() - taken.keys() if not (why and name.startswith(BOTTLENECK)))
+    if missing := [name for name in left if name.startswith("encoder.")]:
+        raise InputError(f"{INIT}: found {folder}, whose model has no {missing[0]} like this one's")
+    model.load_weights({**wanted, **taken})
+    not_taken = [f"the bottleneck, since {why}"] * bool(why) + left
+    return f"{INIT}: took {len(taken)} tensors of {folder}; new ones: {', '.join(not_taken) or 'none'}"
+
+
+def _other_bottleneck(config: Config, folder: Path) -> str | None:
+    """Why a trained model's bottleneck is of no use for this one, whatever its tensors are called; None: it is of use.
+
+    Names count LLM layers from the first in the block, so those of another layer would fit; and adapters are good for
+    the layers that they were trained with.
+    """
+    description, trained = read_description(folder)
+    if trained.bottleneck != config.model.bottleneck:
+        return f"model.bottleneck was {trained.bottleneck}"
+    if trained.bottleneck == "identity":
+        return None
+    for name, value in config.model.llm:
+        if (was := getattr(trained.llm, name)) != value:
+            return f"model.llm.{name} was {_short(was)}"
+    there, here = description["llm"] or {}, describe_llm(config) or {}
+    same = all(there.get(name) == here.get(name) for name in ("layers", "norm_sha256"))
+    same = same and description.get("drawn_sha256", {}) == _describe_drawn(config)
+    return None if same else "its LLM layers were others"
+
+
+def _short(value: Any) -> str:
+    return str([*value] if isinstance(value, tuple) else value)
+
+
+def _without_pretrained(section: Model) -> Model:
+    """The section without pre-trained weights for the encoder: they need not be fetched to be replaced."""
+    return section.model_copy(update={"smp": section.smp.model_copy(update={"weights": None})})
+
+
+def check_data(folder: Path, data: Prepared) -> None:
+    """Raise InputError unless a trained model takes images like these and tells as many classes apart."""
+    trained = read_description(folder)[0]["data"]
+    for what, found, allowed in (
+        ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
+        ("channels", data.channels, trained["channels"]),
+        ("classes", len(data.classes), len(trained["classes"])),
+    ):
+        if found != allowed:
+            raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
+    _check_intensities(folder, trained, data)
+
+
+def _check_intensities(folder: Path, trained: dict[str, Any], data: Prepared) -> None:
+    """Raise InputError unless images were normalised as the model knows them, as far as both sides say how."""
+    window = None if data.window is None else list(data.window)
+    for what, found, allowed in (
+        ("data.intensity", data.intensity, trained.get("intensity")),
+        ("data.window", window, trained.get("window")),
+    ):
+        if None not in (found, allowed) and found != allowed:
+            raise InputError(
+                f"{data.folder}: {what}: found {found}, allowed: {allowed}, as the model in {folder} was trained; "
+                "set it and run `dvc repro prepare`"
+            )
+
+
+def _check_drawn(model: Hybrid, description: dict[str, Any], folder: Path) -> None:
+    """Raise InputError naming the first LLM layer that was drawn at random and comes out otherwise here."""
+    core = getattr(model.bottleneck, "core", None)
+    found = core.drawn if isinstance(core, LLMLayers) else {}
+    for name, sha256 in description.get("drawn_sha256", {}).items():  # older models do not say
+        if found[name] != sha256:
+            made_by = " and ".join(f"{one} {description['versions'][one]}" for one in ("torch", "transformers"))
+            raise InputError(
+                f"{folder / DESCRIPTION}: trained with {name} drawn at random, sha256 {sha256[:12]}; here the same "
+                f"seed draws {found[name][:12]}; allowed: {made_by}, which drew it"
+            )
+
+
+def _check_llm(store: LayerStore, trained_with: dict[str, Any], folder: Path) -> None:
+    """Raise InputError naming the first layer that is not the one that the model was trained with."""
+    wanted = {f"layer {one['layer']}": one["sha256"] for one in trained_with["layers"]}
+    found = {f"layer {one['layer']}": store.sha256(one["layer"]) for one in trained_with["layers"]}
+    if trained_with["norm_sha256"] is not None:
+        wanted["the final norm"], found["the final norm"] = trained_with["norm_sha256"], store.norm_sha256 or "none"
+    for name, sha256 in wanted.items():
+        if found[name] != sha256:
+            raise InputError(
+                f"{folder / DESCRIPTION}: trained with {name} of {trained_with['source']}, sha256 {sha256[:12]}; "
+                f"the layer store has sha256 {found[name][:12]} (from {store.source})"
+            )

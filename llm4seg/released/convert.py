@@ -1,0 +1,230 @@
+"""Checkpoints of the released LLM4Seg code to trained models of this project, and back: a command."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+from safetensors.torch import save
+from torch import Tensor
+
+from llm4seg.config import Config
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import replacing, sha256_file, write_json
+from llm4seg.llm.store import LayerStore
+from llm4seg.models import Hybrid, build_model
+from llm4seg.models.hybrid import LLM
+from llm4seg.released.architecture import (
+    FAMILIES,
+    LLM_PREFIX,
+    RELEASED,
+    Shape,
+    check_expressible,
+    check_official,
+    from_official,
+    official_shape,
+    to_official,
+)
+from llm4seg.released.checkpoint_file import read_official, write_official
+from llm4seg.released.llm_layer import Verdict, dropped, kept, llm_tensors, verified
+from llm4seg.models.saved import DESCRIPTION, WEIGHTS, describe, load_trained, read_description, read_weights
+
+Rows = dict[str, str]  # of the table at the end
+
+EXAMPLES = """examples:
+  python -m llm4seg.released.convert official.pth --out outputs/model-official
+  python -m llm4seg.released.convert finetuned.pth --keep-llm pretrained --layer 14
+  python -m llm4seg.released.convert --back outputs/model-official --out again.pth"""
+INPUT = "It expects images as the released code makes them (BGR, normalised twice): set data.intensity to released."
+
+
+def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None, drop: bool = False) -> Rows:
+    """Write the trained model that a released checkpoint holds; the LLM's layers are in `paths.llm_used`.
+
+    keep: its LLM layer is one of its own, which began as this (`model.llm.weights`). drop: do not verify it.
+    Raises InputError naming the checkpoint and what in it is not as it must be.
+    """
+    state = read_official(checkpoint)
+    has_block = any(name.startswith("llm4seg.") for name in state)
+    store = LayerStore(config.paths.llm_used) if has_block else None
+    with _naming(checkpoint):
+        shape = official_shape(state)
+        verdict = _judged(llm_tensors(state), store, config.model.llm.layer, keep, drop) if store else None
+        config = _configured(config, shape, verdict)
+        model = _filled(config, state, shape, store)
+    described = _described(config, shape) | {"converted": {"from": checkpoint.name, "sha256": sha256_file(checkpoint)}}
+    with replacing(out) as partial:
+        partial.mkdir()
+        (partial / WEIGHTS).write_bytes(save(model.weights()))
+        write_json(partial / DESCRIPTION, described)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in model.parameter_counts().items())
+    read = f"{checkpoint}, {len(state)} tensors"
+    words = verdict.words if verdict else "none: the CNN alone"
+    return {"read": read, **_network(shape), "LLM layer": words, "parameters": counts, "written": str(out)}
+
+
+def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Rows:
+    """Write a trained model as a checkpoint of the released code; `drop` leaves the LLM layer out.
+
+    Raises InputError naming the first parameter that the released code cannot express.
+    """
+    description, section = read_description(folder)
+    with _naming(folder):
+        check_expressible(section, description["data"]["spatial_dims"])
+    if section.bottleneck == "identity":
+        state, words = read_weights(folder), "none: the CNN alone"
+    elif drop:
+        state = {name: tensor for name, tensor in read_weights(folder).items() if not name.startswith(LLM)}
+        words = "left out"
+    else:
+        _check_family(LayerStore(store))
+        state = dict(load_trained(folder, store).state_dict())
+        words = f"put in: layer {section.llm.layer[0]} of {description['llm']['source']}, {section.llm.training}"
+    released = to_official(state)
+    write_official(out, released)
+    network = _network(official_shape(released))
+    return {"read": str(folder), **network, "LLM layer": words, "written": f"{out}, {len(released)} tensors"}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file in front of what an InputError says of its content."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _judged(
+    tensors: dict[str, Tensor], store: LayerStore, layers: Sequence[int], keep: str | None, drop: bool
+) -> Verdict:
+    if drop:
+        return dropped(store, layers)
+    return kept(tensors, store, layers, keep) if keep else verified(tensors, store)
+
+
+def _configured(config: Config, shape: Shape, verdict: Verdict | None) -> Config:
+    """The config whose model is the checkpoint's network; without a verdict on an LLM layer, the CNN alone."""
+    if verdict:
+        block = {f"model.llm.{name}": getattr(verdict, name) for name in ("layer", "weights", "training")}
+        config = config.override(RELEASED | block)
+    network = {"backbone": "cmunext", "cmunext": shape.cmunext, "bottleneck": "llm" if verdict else "identity"}
+    # a copy that is not checked: params.yaml may name images whose size this network would refuse
+    return config.model_copy(update={"model": config.model.model_copy(update=network)})
+
+
+def _filled(config: Config, state: Mapping[str, Tensor], shape: Shape, store: LayerStore | None) -> Hybrid:
+    """The model with the checkpoint's weights; a frozen LLM layer's are the store's."""
+    model = build_model(
+        config.model,
+        store,
+        spatial_dims=2,
+        in_channels=shape.in_channels,
+        out_channels=shape.out_channels,
+        seed=config.training.seed,
+    )
+    with_llm = config.model.llm.training == "full"
+    taken = {name: tensor for name, tensor in state.items() if with_llm or not name.startswith(LLM_PREFIX)}
+    check_official(taken, to_official(model.weights()))
+    model.load_weights(from_official(taken))
+    return model
+
+
+def _described(config: Config, shape: Shape) -> dict[str, Any]:
+    """model.json: as for any trained model, with null for what a checkpoint does not say."""
+    classes = [None] * max(1, shape.out_channels - 1)
+    # what the released code feeds its networks; it has pictures of three channels alone
+    intensity = "released" if shape.in_channels == 3 else None
+    data = {"spatial_dims": 2, "channels": shape.in_channels, "classes": classes, "size": None}
+    description = describe(config, {"name": None, "sha256": None, **data, "intensity": intensity, "window": None})
+    for name in ("optimizer", "training", "engine"):
+        description["config"][name] = dict.fromkeys(description["config"][name])
+    # what its logits mean: one channel is a sigmoid's, more are classes with the background first
+    description["config"]["training"]["loss"] = "paper" if shape.out_channels == 1 else "dice_ce"
+    return description
+
+
+def _check_family(store: LayerStore) -> None:
+    if (family := store.config.get("model_type")) not in FAMILIES:
+        raise InputError(
+            f"{store.folder}: model_type: found {family}, allowed: {' or '.join(FAMILIES)} (released code)"
+        )
+
+
+def _network(shape: Shape) -> Rows:
+    cnn = shape.cmunext
+    parts = [f"{name} {'-'.join(map(str, getattr(cnn, name)))}" for name in ("dims", "depths", "kernels")]
+    return {"network": f"CMUNeXt, {', '.join(parts)}", "channels": f"{shape.in_channels} in, {shape.out_channels} out"}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command. Exits with 1 and one line when the input is at fault."""
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.back and arguments.keep_llm:
+        parser.error("--keep-llm does not go with --back")
+    if arguments.layer is not None and (arguments.back or not (arguments.keep_llm or arguments.drop_llm)):
+        parser.error("--layer goes with --keep-llm or --drop-llm of a checkpoint")
+    try:
+        rows = _converted(arguments)
+    except (InputError, OSError) as error:
+        sys.exit(f"convert: {error}")
+    table = Table("", Column(overflow="fold"), show_header=False, box=box.SIMPLE)
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console = Console(highlight=False)
+    console.print(table)
+    if not arguments.back:
+        console.print(f"[dim]{INPUT}[/]")
+
+
+def _converted(arguments: argparse.Namespace) -> Rows:
+    source: Path = arguments.source
+    out = arguments.out or (source.with_name(source.name + ".pth") if arguments.back else source.with_suffix(""))
+    if out.exists():
+        raise InputError(f"--out: {out} is there already, and is not overwritten")
+    config = Config.load(arguments.params)
+    if arguments.layer is not None:
+        config = config.override({"model.llm.layer": arguments.layer})
+    if arguments.store is not None:
+        config = config.override({"paths.llm_used": str(arguments.store)})
+    if arguments.back:
+        return convert_back(source, out, config.paths.llm_used, arguments.drop_llm)
+    return convert(source, out, config, arguments.keep_llm, arguments.drop_llm)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llm4seg.released.convert",
+        description="Turn a checkpoint of the released LLM4Seg code into a trained model of this project, or back.\n"
+        "Its LLM layer is compared with every layer of the store, and left out when it is one of them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", type=Path, help="the checkpoint; with --back, the folder of a trained model")
+    add("--back", action="store_true", help="from this project to the released code")
+    add("--out", type=Path, help="what to write; default: beside the source, under its name")
+    add("--store", type=Path, help="the layer store; default: paths.llm_used")
+    add("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    add("--layer", type=int, help="for the two below: which layer it is, or began as; default: model.llm.layer")
+    llm = parser.add_mutually_exclusive_group()
+    llm.add_argument(
+        "--keep-llm",
+        choices=("pretrained", "random"),
+        help="the LLM layer was trained, or is a random control: keep it as trained weights that began as this",
+    )
+    llm.add_argument(
+        "--drop-llm", action="store_true", help="do not verify the LLM layer; with --back, do not write it"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The device at hand: which one it is, how much of its memory is free, and that it computes the same each time."""
+
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from llm4seg.config.schema import Cluster
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts, or cuBLAS may differ between two runs
+
+CGROUP = Path("/sys/fs/cgroup")  # where a container finds its limits
+ROOM = 0.8  # of a device's free memory may go to a model's tensors where it is only used, not trained
+
+
+def device_here(section: Cluster) -> torch.device:
+    """Where a process computes that Ray has given nothing."""
+    return torch.device("cuda" if section.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def same_each_time(device: torch.device, tf32: bool = False) -> None:
+    """Let this process compute the same on a GPU each time, and in whole float32 unless told that TF32 will do.
+
+    By default cuDNN rounds float32 to TF32's 10 bits, tries which algorithm is faster, and takes some that add up in
+    whatever order threads end. Where there is no other algorithm, torch warns.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.enable_cudnn_sdp(False)  # its attention adds up in any order; the others do not
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+
+
+def with_room_for(model: nn.Module, wanted: torch.device) -> torch.device:
+    """The device, or the CPU where the model's tensors leave it no room, as a large LLM's may; says so on stderr."""
+    needed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    if wanted.type == "cpu" or needed <= ROOM * free_bytes(wanted):
+        return wanted
+    free = f"{free_bytes(wanted) / 1e9:.2f} GB are free on {wanted}"
+    print(f"on the CPU: the model takes {needed / 1e9:.2f} GB, and {free}", file=sys.stderr, flush=True)
+    return torch.device("cpu")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; of the host, what this container can have without swapping."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min([int(psutil.virtual_memory().available), *_free_in_container()])
+
+
+def _free_in_container() -> list[int]:
+    """What a container's own limit leaves, if it has one; the cache of files that were read counts as free."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text())  # "max" where there is none
+        used = int((CGROUP / "memory.current").read_text())
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return []
+    return [max(0, limit - used + int(counts.get("inactive_file", 0)))]

@@ -1,0 +1,170 @@
+"""Search on Ray Tune: each trial is the same training as `train`, with some parameters overridden."""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from llm4seg.cluster.data_sync import node_data
+from llm4seg.cluster.progress import progress
+from llm4seg.search.results import Findings, collect
+from llm4seg.search.progress import ShowTrials
+from llm4seg.search.searcher import Suggester
+from llm4seg.search.trial import Trial
+from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.launch import forget_run, run_name, storage, train_on_ray
+from llm4seg.config import Config
+from llm4seg.llm.store import LayerStore
+from llm4seg.config.schema import Search
+
+__all__ = ["Findings", "forget_search", "run_search"]
+
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
+os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
+
+
+def run_search(config: Config) -> Findings:
+    """Try points of the space on the connected cluster, each for at most `search.epochs` epochs, and compare them.
+
+    Goes on where an equal search was interrupted, or all of it is there: see `forget_search`. Raises InputError when a
+    layer is not in the store, or when every trial failed.
+    """
+    name = search_name(config)
+    searching = shared_out(_of_trials(config))
+    initial = train_baseline(config, f"{name}-baseline") if config.search.warm_start else None
+    print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
+    return collect(_tuner(searching, name, initial).fit(), config.search)
+
+
+def forget_search(config: Config) -> None:
+    """Delete a search's trials, once what they found is written down."""
+    for run in RunFolder.at(storage(config), search_name(config)).neighbours():
+        forget_run(config, run)
+
+
+def search_name(config: Config) -> str:
+    """A name that only equal searches share: one that was interrupted under it can be gone on with."""
+    parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), _own_code()]
+    if config.search.warm_start:
+        parts.append(config.training.epochs)  # of the CNN alone
+    return "search-" + config.digest("search", extra=str(parts))
+
+
+def _of_trials(config: Config) -> Config:
+    return config.override({"training.epochs": config.search.epochs, "cluster.keep": 1})
+
+
+def layers_sha256(config: Config) -> list[str | None]:
+    """Of every layer that a trial may want. Raises InputError when the store lacks one."""
+    if config.model.bottleneck != "llm" and "model.bottleneck" not in config.search.space:
+        return []
+    store = LayerStore(config.paths.llm_used)
+    return [store.norm_sha256, *(store.sha256(layer) for layer in config.layers_used())]
+
+
+@cache
+def _own_code() -> str:
+    """The search's own code, parts of which Tune has pickled; a training's name does not tell it."""
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
+
+
+def shared_out(config: Config) -> Config:
+    """A copy in which all trials at a time fit on the cluster's cores."""
+    if config.cluster.cpus_per_worker is not None:
+        return config
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    share = max(1, cores // (config.cluster.most * config.cluster.trials))
+    return config.override({"cluster.cpus_per_worker": share})
+
+
+def train_baseline(config: Config, name: str) -> str:
+    """Train the CNN alone as the config says; returns its run's name. Goes on, or is done, if it was begun before."""
+    baseline = config.override({"model.bottleneck": "identity"})
+    print("search: the CNN alone, from which every trial starts", flush=True)
+    with progress(baseline.training.epochs) as callback:
+        train_on_ray(baseline, [callback], name=name)
+    return name
+
+
+def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
+    """Tune's driver, new or as it was when it was interrupted."""
+    trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=node_data(config), initial=initial)
+    # a trial's own process only waits for its workers; Tune wants to be asked for something
+    trainable = tune.with_resources(trial, PlacementGroupFactory([{"memory": 1}]))
+    folder = RunFolder.at(storage(config), name)
+    if _was_begun(folder):
+        return Tuner.restore(_under(storage(config), name), trainable, resume_unfinished=True)
+    folder.forget()
+    scheduler, suggester = build_scheduler(config.search), Suggester(config.search)
+    return Tuner(
+        trainable,
+        tune_config=TuneConfig(
+            search_alg=suggester,
+            scheduler=scheduler,
+            num_samples=config.search.trials,
+            max_concurrent_trials=config.cluster.trials,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage(config),
+            verbose=0,
+            callbacks=[ShowTrials(config.search), KeepState(scheduler, suggester)],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
+        ),
+    )
+
+
+def build_scheduler(section: Search) -> TrialScheduler:
+    if section.asha is None or section.asha.grace >= section.epochs:
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric="best_dice",
+        mode="max",
+        max_t=section.epochs,
+        grace_period=section.asha.grace,
+        reduction_factor=section.asha.reduction,
+        stop_last_trials=False,
+    )
+
+
+class KeepState(Callback):
+    """Saves with the search what ASHA knows of earlier trials, which Tune forgets, and sees that notes agree."""
+
+    def __init__(self, scheduler: TrialScheduler, suggester: Suggester) -> None:
+        self._scheduler, self._suggester, self._agreed = scheduler, suggester, False
+
+    def get_state(self) -> dict[str, Any]:
+        return dict(self._scheduler.__dict__)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._scheduler.__dict__.update(state)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if not self._agreed:
+            self._suggester.reconcile({trial.trial_id: trial.config["overrides"] for trial in trials})
+            self._agreed = True
+
+
+def _was_begun(folder: RunFolder) -> bool:
+    """Whether Tune has written down a trial, without which it cannot restore anything."""
+    for name in sorted((name for name in folder.files() if name.startswith("experiment_state")), reverse=True):
+        try:
+            return bool(json.loads(folder.read(name))["trial_data"])
+        except ValueError:
+            # cut short by a kill; the one before it counts, and then the checkpoints of the trials' runs
+            folder.delete_file(name)
+    return False
+
+
+def _under(address: str, name: str) -> str:
+    """A folder's address in the storage, whose own may end in a query."""
+    place, mark, query = address.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{query}"

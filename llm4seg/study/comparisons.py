@@ -1,0 +1,99 @@
+"""From pairs to comparisons of arms: how large a difference is, and how sure."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llm4seg.config.schema import Evaluation, Study
+from llm4seg.evaluation.summary import bootstrap_interval
+from llm4seg.study.mixed_model import Mixed, fit_mixed
+from llm4seg.study.pairs import class_scores, pairs
+
+ENOUGH_FOR_WILCOXON = 6  # of five differences not even five equal signs are rarer than one time in twenty
+VARIANCES = ("fold", "run", "unit", "rest")
+
+
+def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
+    """What pairs say of the difference between two arms.
+
+    `low`, `high` and `p` are the mixed model's, over other seeds and units; where it has too few runs or units, the
+    bootstrap's over units (no p, and `reason` says why), for which these trained networks are fixed. `bootstrap_low`
+    and `bootstrap_high` are the latter in any case. Wilcoxon's signed-rank test goes over units (their mean over runs),
+    and over runs (their mean over cases), or folds where there are several. The effect size is for one unit in one run,
+    and `superiority` the share of these in which the arm is better, ties counted half: neither grows with repeats.
+    """
+    cells = paired.groupby(["fold", "run", "unit"], sort=False)["difference"].mean().reset_index()
+    single, folds = cells["difference"].to_numpy(), paired["fold"].nunique()
+    of_units = cells.groupby("unit", sort=False)["difference"].mean().to_numpy()
+    of_runs = paired.groupby("fold" if folds > 1 else "run", sort=False)["difference"].mean().to_numpy()
+    found = fit_mixed(cells)
+    fitted = found if isinstance(found, Mixed) else None
+    ends = bootstrap_interval(of_units, np.arange(len(of_units)), section)
+    low, high = fitted.interval(section.confidence) if fitted else ends
+    effect = fitted.effect if fitted else float(single.mean())
+    spread = fitted.spread if fitted else float(single.std(ddof=1)) if len(single) > 1 else 0.0
+    return {
+        "difference": effect,
+        "low": low,
+        "high": high,
+        "p": fitted.p if fitted else None,
+        "method": "mixed model" if fitted else "bootstrap",
+        "reason": None if fitted else found,
+        "bootstrap_low": ends[0],
+        "bootstrap_high": ends[1],
+        "wilcoxon_units_p": wilcoxon_p(of_units),
+        "wilcoxon_runs_p": wilcoxon_p(of_runs),
+        "effect_size": effect / spread if spread > 0 else None,
+        "superiority": float(((single > 0) + 0.5 * (single == 0)).mean()),
+        **_counts(paired),
+        **{f"sd_{name}": _root(getattr(fitted, name, None)) for name in VARIANCES},
+    }
+
+
+def _counts(paired: pd.DataFrame) -> dict[str, Any]:
+    """Of how many runs, folds, units, cases and groups; and what a unit is."""
+    several = {f"{name}s": paired[name].nunique() for name in ("run", "fold", "unit", "case", "group")}
+    return {"unit": paired["by"].iloc[0], **several}
+
+
+def _root(variance: float | None) -> float | None:
+    return None if variance is None else variance**0.5
+
+
+def wilcoxon_p(differences: np.ndarray) -> float | None:
+    """Of Wilcoxon's signed-rank test; None where there are too few differences for it to say anything."""
+    from scipy.stats import wilcoxon
+
+    if np.count_nonzero(differences) < ENOUGH_FOR_WILCOXON:
+        return None
+    return float(wilcoxon(differences).pvalue)
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    """Corrected for as many comparisons as have a p."""
+    from statsmodels.stats.multitest import multipletests
+
+    known = p_values.dropna().astype(float)
+    corrected = multipletests(known, method="holm")[1] if len(known) else []
+    return pd.Series(corrected, index=known.index, dtype=float).reindex(p_values.index)
+
+
+def compare_all(table: pd.DataFrame, study: Study, section: Evaluation) -> pd.DataFrame:
+    """Every arm against every reference on each dataset, with p corrected over the arms by Holm's procedure."""
+    scores, rows = class_scores(table, study.metric), []
+    for (data, on_it), reference in (
+        (one, name) for one in scores.groupby("data", sort=False) for name in study.references
+    ):
+        for arm in study.arms:
+            paired = pairs(on_it, arm, reference)
+            if arm != reference and len(paired):
+                rows.append({"data": data, "reference": reference, "arm": arm, **compare(paired, section)})
+    compared = pd.DataFrame(rows)
+    if compared.empty:
+        return compared
+    for name in ("p", "wilcoxon_units_p", "wilcoxon_runs_p"):
+        corrected = [holm(family[name]) for _, family in compared.groupby(["data", "reference"], sort=False)]
+        compared[f"{name}_holm"] = pd.concat(corrected)
+    ends = dict.fromkeys(("low", "high", "bootstrap_low", "bootstrap_high"), float)
+    return compared.astype(ends)  # NaN where there is no interval, also where there is none at all

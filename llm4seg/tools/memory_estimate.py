@@ -1,0 +1,106 @@
+"""Print what a training needs on each device for 1 to 64 workers, before anything is started."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.runtime.device import device_here
+from llm4seg.training.engines.offload import free_memory
+from llm4seg.tools.memory_model import Sizes, decided, images_a_worker, llm_config, measure, needs
+from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import Engine
+
+WORKERS = (1, 2, 4, 8, 16, 32, 64)
+COLUMNS = ("parameters", "gradients", "optimizer", "activations", "device", "host", "nvme")
+NOTE = """MB a worker. Activations: what the forward pass keeps, an estimate; memory that kernels borrow comes on top.
+(n): training.batch_size cannot be shared out over so many workers; one image each is counted."""
+
+
+def engines(engine: Engine) -> Iterator[Engine]:
+    """Every engine there is."""
+    yield engine.model_copy(update={"name": "torch", "offload": "none"})
+    for zero, offload in ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (3, "cpu"), (3, "nvme")):
+        yield engine.model_copy(update={"name": "deepspeed", "zero": zero, "offload": offload})
+
+
+def name(engine: Engine) -> str:
+    """An engine's name for people."""
+    if engine.name == "torch":
+        return "torch"
+    return f"ZeRO {engine.zero}" + (f", offload {engine.offload}" if engine.offload != "none" else "")
+
+
+def add(table: Table, config: Config, sizes: Sizes, engine: Engine, workers: int) -> None:
+    """A row of a table."""
+    images = images_a_worker(config, workers)
+    found = needs(sizes, engine, workers, images or 1)
+    count = str(workers) if images else f"({workers})"
+    table.add_row(name(engine), count, *(f"{getattr(found, column) / 1e6:,.1f}" for column in COLUMNS))
+
+
+def table(title: str) -> Table:
+    made = Table(title=title)
+    made.add_column("engine")
+    for column in ("workers", *COLUMNS):
+        made.add_column(column, justify="right")
+    return made
+
+
+def plan(config: Config) -> Iterator[Table]:
+    """The config's own engine, then every engine; each on 1 to 64 workers."""
+    data = Prepared(config.paths.prepared)
+    sizes = measure(config, llm_config(config), data.channels, len(data.classes))
+    auto = f"; auto goes by what is free here, {free_memory(device_here(config.cluster))}"
+    own = table(f"this config ({name(config.engine)}{auto if config.engine.offload == 'auto' else ''})")
+    for workers in WORKERS:
+        add(own, config, sizes, decided(config, sizes, workers), workers)
+    yield own
+    every = table("every engine")
+    for engine in engines(config.engine):
+        for workers in WORKERS:
+            add(every, config, sizes, engine, workers)
+        every.add_section()
+    yield every
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m llm4seg.training.engines",
+        description=__doc__,
+        epilog="example: python -m llm4seg.training.engines --plan --set engine.zero=3 --set engine.offload=cpu",
+    )
+    parser.add_argument("--plan", action="store_true", required=True, help="print the tables")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
+    arguments = parser.parse_args()
+    try:
+        config = Config.load(arguments.params).override(_changes(arguments.set))
+        for made in plan(config):
+            Console().print(made)
+    except InputError as error:
+        raise SystemExit(f"plan: {error}") from None
+    Console().print(NOTE)
+
+
+def _changes(pairs: list[str]) -> dict[str, object]:
+    """Dotted parameters as a command line gives them, each value read as JSON or as a word."""
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set: found {pair!r}, allowed: NAME=VALUE")
+        try:
+            changes[name] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[name] = value  # a word
+    return changes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""How many bytes a training takes on each device, in the host's memory and on NVMe, before anything is started.
+
+The model is built and run with tensors that have a shape and no memory, so a layer of any size costs nothing here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from llm4seg.config import Config
+from llm4seg.runtime.device import device_here
+from llm4seg.training.engines.offload import NVME_BLOCK, movable, nearest, together
+from llm4seg.utils.errors import InputError
+from llm4seg.llm.architecture import final_norm, skeleton
+from llm4seg.llm_sources.sources import open_source
+from llm4seg.llm.store import CONFIG, LayerStore
+from llm4seg.objectives.losses import build_loss, out_channels
+from llm4seg.models import Hybrid, build_model
+from llm4seg.config.schema import Engine
+
+SLOTS = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a model's tensors, and of what one worker's forward pass keeps for the backward pass."""
+
+    trained: int
+    matrices: tuple[int, ...]  # each frozen LLM matrix
+    together: int  # of these, how many are used at a time
+    rest: int  # frozen vectors and buffers
+    slots: int  # of the optimizer, as multiples of `trained`
+    threshold: int  # the largest tensor that stays on the device
+    activations: int  # whatever the images are
+    activations_an_image: int
+
+    @property
+    def frozen(self) -> int:
+        return sum(self.matrices)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes on each device by what they are for, and what each worker has elsewhere."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    host: int = 0
+    nvme: int = 0
+
+    @property
+    def device(self) -> int:
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Stands in for a layer store where no weights are needed: its tensors have shapes and no values."""
+
+    config: dict[str, Any]
+    source: str = "llm.source"
+
+    def load(self, layer: int) -> dict[str, Tensor]:
+        return dict(skeleton(self.config).layers[layer].state_dict())
+
+    def load_norm(self) -> dict[str, Tensor]:
+        return dict(final_norm(skeleton(self.config))[1].state_dict())
+
+    def path(self, layer: int) -> str:
+        return self.source
+
+    norm_path = source
+
+
+def measure(config: Config, llm: dict[str, Any] | None, channels: int, classes: int) -> Sizes:
+    """The sizes of a config's model on images of some channels and classes; `llm`: transformers' config."""
+    model = _model(config, llm, channels, out_channels(config.training.loss, classes))
+    # of one image alone, BatchNorm would refuse a grid of one token
+    two, three = (_kept(model, config, channels, images) for images in (2, 3))
+    named = list(model.named_parameters())
+    matrices = tuple(_bytes(one) for name, one in named if movable(name, one))
+    trained = sum(_bytes(one) for _, one in named if one.requires_grad)
+    whole = sum(map(_bytes, [*model.parameters(), *model.buffers()]))
+    return Sizes(
+        trained=trained,
+        matrices=matrices,
+        together=together(name for name, one in named if movable(name, one)),
+        rest=whole - trained - sum(matrices),
+        slots=SLOTS[config.optimizer.name],
+        threshold=max(_bytes(one) for name, one in named if not movable(name, one)),
+        activations=max(0, 3 * two - 2 * three),
+        activations_an_image=three - two,
+    )
+
+
+def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: int) -> Hybrid:
+    """The config's model; where its LLM weights and positions come from changes no size."""
+    section = config.override({"model.llm.weights": "pretrained", "model.llm.position": "native"}).model
+    store = cast(LayerStore, Architecture(llm)) if llm else None
+    with torch.device("meta"):
+        model = build_model(
+            section,
+            store,
+            spatial_dims=config.data.spatial_dims,
+            in_channels=channels,
+            out_channels=outputs,
+            seed=0,
+            size=config.data.size,
+        )
+    model.mixed_precision = config.engine.precision == "bf16"
+    return model.train()
+
+
+def _kept(model: Hybrid, config: Config, channels: int, images: int) -> int:
+    """Bytes that a forward pass and its loss keep for the backward pass, parameters left out."""
+    with FakeTensorMode():  # tensors that behave as on the CPU, unlike those of the meta device
+        tensors = {
+            name: torch.empty(one.shape, dtype=one.dtype, requires_grad=one.requires_grad)
+            for name, one in [*model.named_parameters(), *model.named_buffers()]
+        }
+        labels_NS = torch.zeros(images, *config.data.size, dtype=torch.int64)
+        with saved_bytes(tensors.values()) as saved:
+            logits_NKS = functional_call(model, tensors, torch.zeros(images, channels, *config.data.size))
+            build_loss(config.training.loss)(logits_NKS, labels_NS)
+        return saved()
+
+
+@contextmanager
+def saved_bytes(known: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
+    """Lends a function that tells how many bytes autograd has kept since, beside tensors that are known."""
+    storages = {tensor.untyped_storage()._cdata for tensor in known}
+    kept: dict[int, Tensor] = {}  # holds on to the tensors, so that no storage's place is taken by another
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage()._cdata not in storages:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def needs(sizes: Sizes, engine: Engine, workers: int, images: int) -> Needs:
+    """What each of some workers needs for micro-batches of `images`, at most at any one moment of a step."""
+    activations = sizes.activations + images * sizes.activations_an_image
+    match engine.name, engine.zero:
+        case "torch", _:  # DistributedDataParallel sends gradients through buckets
+            return Needs(_whole(sizes), 2 * sizes.trained, sizes.slots * sizes.trained, activations)
+        case _, 0:
+            return Needs(_whole(sizes), 2 * sizes.trained, sizes.slots * sizes.trained, activations)
+        case _, 1 | 2:  # a copy of its share, on which the optimizer works; a bucket, and its share of the mean
+            share = -(-sizes.trained // workers)
+            return Needs(_whole(sizes) + share, sizes.trained + share, sizes.slots * share, activations)
+        case _:
+            return _zero_3(sizes, engine, workers, activations)
+
+
+def _whole(sizes: Sizes) -> int:
+    return sizes.trained + sizes.frozen + sizes.rest
+
+
+def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Needs:
+    """Small tensors are whole on each device, beside its shares; of the LLM's matrices, the one in use."""
+    share = -(-sizes.trained // workers)
+    shared = [-(-matrix // workers) for matrix in sizes.matrices if matrix > sizes.threshold]
+    stays = sum(matrix for matrix in sizes.matrices if matrix <= sizes.threshold)
+    in_use = max((matrix for matrix in sizes.matrices if matrix > sizes.threshold), default=0)
+    if workers == 1 and engine.offload == "none":
+        in_use = 0  # a share is the whole, so nothing is copied to gather it
+    assert engine.offload != "auto", "which `decided` replaces"
+    gathered = sizes.trained if workers > 1 else 0
+    here = gathered + 2 * share + sizes.rest + stays + in_use
+    # a bucket and its share of the mean; while the optimizer steps, a copy of that takes the place of gathered weights
+    gradients = sizes.trained + share + max(0, share - gathered)
+    optimizer = sizes.slots * share
+    match engine.offload:
+        case "cpu":
+            return Needs(here, gradients, optimizer, activations, host=sum(shared))
+        case "nvme":
+            moved = [one for one in shared if one >= NVME_BLOCK]
+            buffers = sizes.together * max(shared, default=0)
+            host = sum(shared) - sum(moved) + buffers
+            return Needs(here, gradients, optimizer, activations, host=host, nvme=sum(moved))
+        case _:
+            return Needs(here + sum(shared), gradients, optimizer, activations)
+
+
+def decided(config: Config, sizes: Sizes, workers: int) -> Engine:
+    """The engine section, with what the engine would make of `offload: auto` for some workers on a machine like this.
+
+    Raises InputError where it would.
+    """
+    if config.engine.offload != "auto":
+        return config.engine
+    place = nearest(sizes.frozen, workers, device_here(config.cluster), config.cluster.nvme)
+    return config.engine.model_copy(update={"offload": place})
+
+
+def images_a_worker(config: Config, workers: int) -> int | None:
+    """The micro-batch of one worker; None where the global batch cannot be shared out so."""
+    share, rest = divmod(config.training.batch_size, workers * config.engine.accumulation)
+    return None if rest else share
+
+
+def llm_config(config: Config) -> dict[str, Any] | None:
+    """The LLM's config: from the layer store if it is filled, else from `llm.source` if that is on this machine."""
+    if config.model.bottleneck == "identity":
+        return None
+    for folder in (config.paths.llm_used, config.paths.llm):
+        if (folder / CONFIG).exists():
+            return LayerStore(folder).config
+    if Path(config.llm.source).exists():
+        with open_source(config.llm.model_copy(update={"sha256": None}), config.paths.cache) as source:
+            return source.checkpoint.config
+    raise InputError(f"{config.paths.llm}: no layer store, so the LLM's shape is not known; run `dvc repro fetch_llm`")

@@ -1,0 +1,107 @@
+"""Print how large every backbone is, alone and with the LLM block in its bottleneck."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llm4seg.config import Config
+from llm4seg.utils.errors import InputError
+from llm4seg.llm.store import CONFIG, REMEDY, LayerStore
+from llm4seg.tools.profile_model import Cost, Description, describe
+from llm4seg.config.schema import BackboneName
+
+COLUMNS = ("stride", "channels", "tokens", "trained", "frozen", "GFLOPs")
+
+
+def resized(config: Config, size: Sequence[int] | None, spatial_dims: int | None) -> dict[str, Any]:
+    """The changes that give a config images of these sides; one side stands for all, no size for the config's own."""
+    sides = list(size or config.data.size)
+    dims = spatial_dims or (len(sides) if len(sides) > 1 else config.data.spatial_dims)
+    if len(sides) == 1 or (size is None and len(sides) != dims):
+        sides = sides[:1] * dims
+    return {"data.spatial_dims": dims, "data.size": sides, "training.augment.flip": []}
+
+
+def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """What changes the config to each backbone, by name: those of `model.backbone`, and presets that choose one."""
+    backbones = {name: {"model.backbone": name} for name in get_args(BackboneName)}
+    presets = {name: changes for name, changes in config.presets.items() if "model.backbone" in changes}
+    if wrong := set(chosen or ()) - {*backbones, *presets}:
+        raise InputError(f"--backbone: found {wrong.pop()}, allowed: {', '.join({**backbones, **presets})}")
+    named = backbones | {f"preset {name}": changes for name, changes in presets.items()}
+    return {name: changes for name, changes in named.items() if not chosen or name.removeprefix("preset ") in chosen}
+
+
+def add_rows(table: Table, name: str, config: Config, store: LayerStore | None, channels: tuple[int, int]) -> None:
+    """A row for the backbone alone, and one with the LLM block if there is a layer store."""
+    bottleneck = "llm" if store else "identity"
+    found = describe(config.override({"model.bottleneck": bottleneck}), store, *channels)
+    table.add_row(escape(name), *cells(found, found.network))
+    if store:
+        table.add_row("  + LLM block", *cells(found, found.network + found.bottleneck), end_section=True)
+
+
+def cells(found: Description, cost: Cost) -> list[str]:
+    numbers = (found.stride, found.channels, found.tokens, cost.trained, cost.frozen)
+    return [*(f"{number:,}" for number in numbers), f"{cost.flops / 1e9:,.2f}"]
+
+
+def empty_table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("backbone", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def show(config: Config, chosen: Sequence[str] | None, size: dict[str, Any], channels: tuple[int, int]) -> None:
+    """Print the table, and below it what could not be described and why."""
+    sides = " x ".join(map(str, size["data.size"]))
+    table = empty_table(f"{sides} images, {channels[0]} in, {channels[1]} out")
+    folder, notes = config.paths.llm_used, []
+    store = LayerStore(folder) if (folder / CONFIG).exists() else None
+    for name, changes in candidates(config, chosen).items():
+        try:
+            add_rows(table, name, config.override(changes | size), store, channels)
+        except InputError as error:
+            notes.append(f"{name}: {error}")
+    notes.append("GFLOPs: a forward pass of one image; a multiply-add counts as two (papers often count one)")
+    if store is None:
+        notes.append(f"without the LLM block: no layer store in {folder}; {REMEDY}")
+    console = Console(highlight=False)
+    console.print(table, "")
+    for note in notes:
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m llm4seg.models",
+        description=__doc__,
+        epilog="example: python -m llm4seg.models --describe --size 96 96 96 --backbone cmunext-l --backbone unet",
+    )
+    parser.add_argument("--describe", action="store_true", required=True, help="print the table")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    parser.add_argument("--backbone", action="append", help="a backbone, or a preset that chooses one; default: all")
+    parser.add_argument("--size", type=int, nargs="+", help="sides of an image, or one for all; default: data.size")
+    parser.add_argument("--spatial-dims", type=int, choices=(2, 3), help="default: as --size has, or data.spatial_dims")
+    parser.add_argument("--channels", type=int, default=1, help="of an image; default: %(default)s")
+    parser.add_argument("--outputs", type=int, default=2, help="maps of logits; default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        config = Config.load(arguments.params)
+        size = resized(config, arguments.size, arguments.spatial_dims)
+        show(config, arguments.backbone, size, (arguments.channels, arguments.outputs))
+    except InputError as error:
+        sys.exit(f"models: {error}")
+
+
+if __name__ == "__main__":
+    main()

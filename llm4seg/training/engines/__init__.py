@@ -1,0 +1,58 @@
+"""Who runs the optimizer step. One Protocol with DeepSpeed's verbs; plain torch and DeepSpeed behind it."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from llm4seg.config import Config
+from llm4seg.models import Hybrid
+from llm4seg.training.run import Run
+
+
+class Engine(Protocol):
+    """Forward, backward, step, and a state to go on from. Each is called by every worker.
+
+    A state is whole, on the CPU, and the same whichever engine and however many workers made it, so that any other
+    engine on any number of workers goes on from it.
+    """
+
+    @property
+    def lr(self) -> float:
+        """The current learning rate."""
+
+    def __call__(self, images_NCS: Tensor) -> Tensor:
+        """Logits (N, K, *size)."""
+
+    def train(self, mode: bool) -> None:
+        """Switch between training and evaluation."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a micro-batch's gradients; `loss` is its mean."""
+
+    def step(self) -> None:
+        """After each micro-batch; the optimizer moves on each `engine.accumulation`-th call."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of what a weights file holds, on the CPU: of LLM layers only what is trained."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimizer's slots by `slot/parameter` with the number of steps, and the schedule's numbers.
+
+        To be asked for between optimizer steps.
+        """
+
+    def resume(self, slots: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        """Take a state back; the model was built with the weights that belong to it."""
+
+
+def build_engine(model: Hybrid, config: Config, steps: int, run: Run) -> Engine:
+    """The engine of the `engine` section for a run of `steps` optimizer steps."""
+    match config.engine.name:
+        case "torch":
+            from llm4seg.training.engines.plain import TorchEngine
+
+            return TorchEngine(model, config.optimizer, config.engine, steps, run.device)
+        case "deepspeed":
+            from llm4seg.training.engines.deepspeed import DeepSpeedEngine
+
+            return DeepSpeedEngine(model, config, steps, run)

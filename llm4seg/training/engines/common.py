@@ -1,0 +1,62 @@
+"""What both engines do alike."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from llm4seg.runtime.device import same_each_time
+from llm4seg.runtime.batchnorm import synchronise
+from llm4seg.models import Hybrid
+from llm4seg.config.schema import Engine
+
+SLOT = "{slot}/{name}"  # how a state names a slot of the optimizer for a parameter
+STEP = "step"
+
+
+def prepare(model: Hybrid, section: Engine, device: torch.device) -> None:
+    """Give a model the layout, precision and BatchNorm that training on a device wants. It does not go there yet."""
+    same_each_time(device, tf32=section.precision == "tf32")
+    synchronise(model, device)
+    model.mixed_precision = section.precision == "bf16"
+    if section.channels_last:
+        # the images bring it along. The weights keep their own layout, since DeepSpeed wants them contiguous
+        model.encoder.register_forward_pre_hook(_channels_last)
+    if section.compile:
+        model.compile()
+
+
+def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    (images,) = inputs
+    # a copy, since images of one channel count as being in either layout and `contiguous` would leave them alone
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images) if images.ndim == 4 else images
+
+
+def trained(model: Hybrid) -> dict[str, nn.Parameter]:
+    """The parameters that the optimizer moves, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous and no longer shared with the model."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def slots(state: dict[str, Tensor]) -> list[str]:
+    """The names of an optimizer's slots in a state: `exp_avg` and `exp_avg_sq` of Adam, for example."""
+    return sorted({name.split("/")[0] for name in state} - {STEP})
+
+
+def resume_schedule(schedule: LRScheduler, groups: Iterable[dict[str, Any]], values: dict[str, Any]) -> None:
+    """Take a schedule's state back, and give the optimizer the learning rate that it stood at."""
+    schedule.load_state_dict(values)
+    for group, lr in zip(groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = lr
+
+
+def schedule_state(schedule: LRScheduler) -> dict[str, Any]:
+    """A schedule's numbers, fit for JSON."""
+    plain = int | float | str | list | bool | None
+    return {name: value for name, value in schedule.state_dict().items() if isinstance(value, plain)}

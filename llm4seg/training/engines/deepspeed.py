@@ -1,0 +1,152 @@
+"""DeepSpeed behind the Engine protocol: ZeRO 1 to 3, the frozen LLM layer offloaded under ZeRO 3."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm4seg.config import Config
+from llm4seg.training.engines.accelerator import import_for
+from llm4seg.training.engines.common import (
+    SLOT,
+    STEP,
+    copied,
+    prepare,
+    resume_schedule,
+    schedule_state,
+    slots,
+    trained,
+)
+from llm4seg.training.engines.nvme import check as check_nvme
+from llm4seg.training.engines.offload import (
+    Place,
+    Sizes,
+    dtype_of_matrices,
+    nvme_block,
+    offload_options,
+    place_for,
+    remarks,
+    sizes,
+)
+from llm4seg.training.engines.zero import gathered, scatter, slots_of
+from llm4seg.models import Hybrid
+from llm4seg.training.optim import build_optimizer, build_schedule
+from llm4seg.training.run import Run
+
+
+def deepspeed_config(
+    config: Config, found: Sizes, place: Place, world_size: int, device: torch.device
+) -> dict[str, Any]:
+    """The dict that DeepSpeed wants, derived from our sections and the model, and never written by hand."""
+    engine, batch_size = config.engine, config.training.batch_size
+    return {
+        "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),  # where shares are equal
+        "gradient_accumulation_steps": engine.accumulation,
+        "gradient_clipping": config.optimizer.clip_norm or 0.0,
+        "zero_optimization": zero_options(engine.zero, found)
+        | offload_options(found, place, config.cluster.nvme, world_size, device),
+        "aio": {"block_size": nvme_block(found, world_size)},
+        "zero_allow_untested_optimizer": True,  # SGD
+        "zero_force_ds_cpu_optimizer": False,  # the torch optimizer is the same on every device
+        "steps_per_print": 10**9,
+    }
+
+
+def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
+    """How ZeRO shares tensors out. By default its buffers alone would take 2 GB of each device."""
+    options = {"stage": stage, "reduce_bucket_size": found.trained}
+    if stage == 3:
+        options |= {
+            "stage3_param_persistence_threshold": found.threshold,
+            # an LLM matrix leaves the device after its use, or nothing would be saved; if DeepSpeed had read it ahead,
+            # it would stay there from the forward pass to the backward pass
+            "stage3_max_reuse_distance": 0,
+            "stage3_prefetch_bucket_size": 0,
+        }
+    return options
+
+
+class DeepSpeedEngine:
+    """A `deepspeed.initialize`d model. The process group must exist already."""
+
+    def __init__(self, model: Hybrid, config: Config, steps: int, run: Run) -> None:
+        os.environ.setdefault("LOCAL_RANK", str(run.local_rank))
+        self._deepspeed = import_for(run.device)
+        self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
+        self._model = model
+        prepare(model, config.engine, run.device)
+        self._trained = trained(model)
+        options = self._options(config, run)
+        if config.engine.zero == 3:
+            self._share_out(options, run.device)
+        model.to(run.device)  # under ZeRO 3 only buffers are left to go
+        self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
+            model=model,
+            optimizer=build_optimizer(self._trained.values(), config.optimizer),
+            lr_scheduler=lambda optimizer: build_schedule(optimizer, config.optimizer, steps),
+            config=options,
+        )
+
+    def _options(self, config: Config, run: Run) -> dict[str, Any]:
+        """DeepSpeed's dict for this model, while it is whole; says where its LLM matrices go."""
+        found, wanted = sizes(self._model), config.engine.offload
+        place = place_for(wanted, found, run.device, config.cluster.nvme, run.world_size)
+        if run.rank == 0:
+            for line in remarks(wanted, place, found, run.device, run.world_size):
+                run.say(line)
+        return deepspeed_config(config, found, place, run.world_size, run.device)
+
+    def _share_out(self, options: dict[str, Any], device: torch.device) -> None:
+        """Partition the parameters from where they are, one by one: the device never holds more than one whole.
+
+        `initialize` alone would first move the whole model there.
+        """
+        dtype = dtype_of_matrices(self._model)  # of the buffers through which they go to NVMe
+        moved = options["zero_optimization"].get("offload_param", {})
+        if moved.get("device") == "nvme":
+            buffers = moved["buffer_size"] * moved["buffer_count"] * dtype.itemsize
+            check_nvme(Path(moved["nvme_path"]), buffers, device)
+        # float32 is what DeepSpeed takes by itself; told so, it takes another type on the CPU
+        told = None if dtype == torch.float32 else dtype
+        self._deepspeed.zero.Init(module=self._model, config_dict_or_path=options, dtype=told)
+
+    @property
+    def lr(self) -> float:
+        return float(self._engine.get_lr()[0])
+
+    def __call__(self, images_NCS: Tensor) -> Tensor:
+        logits: Tensor = self._engine(images_NCS)
+        return logits
+
+    def train(self, mode: bool) -> None:
+        self._engine.train(mode)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        self._engine.step()
+
+    def weights(self) -> dict[str, Tensor]:
+        names = self._model.weights().keys()
+        kept = [parameter for name, parameter in self._model.named_parameters() if name in names]
+        with self._deepspeed.zero.GatheredParameters(kept):  # ZeRO 3 keeps a part on each worker
+            return copied(self._model.weights())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        state = {STEP: torch.tensor(self._engine.global_steps)}
+        for slot in slots_of(self._optimizer):
+            wholes = gathered(self._optimizer, list(self._trained.values()), slot)
+            state |= {SLOT.format(slot=slot, name=name): one for name, one in zip(self._trained, wholes, strict=True)}
+        return copied(state), schedule_state(self._engine.lr_scheduler)
+
+    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        whole = {
+            parameter: {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
+            for name, parameter in self._trained.items()
+        }
+        scatter(self._optimizer, whole, state[STEP].float())
+        self._engine.global_steps = int(state[STEP])
+        resume_schedule(self._engine.lr_scheduler, self._optimizer.param_groups, schedule)

@@ -1,0 +1,90 @@
+"""Plain torch behind the Engine protocol: DistributedDataParallel in any process group, one worker or many."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from llm4seg.training.engines.common import (
+    SLOT,
+    STEP,
+    copied,
+    prepare,
+    resume_schedule,
+    schedule_state,
+    slots,
+    trained,
+)
+from llm4seg.models import Hybrid
+from llm4seg.training.optim import build_optimizer, build_schedule
+from llm4seg.config.schema import Engine as Section
+from llm4seg.config.schema import Optimizer
+
+
+class TorchEngine:
+    """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs."""
+
+    def __init__(self, model: Hybrid, optimizer: Optimizer, section: Section, steps: int, device: torch.device) -> None:
+        self._model = model
+        self._accumulation = section.accumulation
+        self._clip_norm = optimizer.clip_norm
+        prepare(model, section, device)
+        model.to(device)
+        # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
+        self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
+        self._trained = trained(model)
+        self._optimizer = build_optimizer(self._trained.values(), optimizer)
+        self._schedule = build_schedule(self._optimizer, optimizer, steps)
+        self._micro_batches = 0
+
+    @property
+    def lr(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def _at_boundary(self) -> bool:
+        return (self._micro_batches + 1) % self._accumulation == 0
+
+    def __call__(self, images_NCS: Tensor) -> Tensor:
+        # what DistributedDataParallel.no_sync sets: workers exchange gradients once an optimizer step
+        self._parallel.require_backward_grad_sync = self._at_boundary
+        logits: Tensor = self._parallel(images_NCS)
+        return logits
+
+    def train(self, mode: bool) -> None:
+        self._parallel.train(mode)
+
+    def backward(self, loss: Tensor) -> None:
+        (loss / self._accumulation).backward()
+
+    def step(self) -> None:
+        if self._at_boundary:
+            if self._clip_norm is not None:
+                clip_grad_norm_(self._trained.values(), self._clip_norm)
+            self._optimizer.step()
+            self._schedule.step()
+            self._optimizer.zero_grad()
+        self._micro_batches += 1
+
+    def weights(self) -> dict[str, Tensor]:
+        return copied(self._model.weights())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        state = {STEP: torch.tensor(self._micro_batches // self._accumulation)}
+        for name, parameter in self._trained.items():
+            for slot, value in self._optimizer.state[parameter].items():
+                if slot != STEP:
+                    state[SLOT.format(slot=slot, name=name)] = value
+        return copied(state), schedule_state(self._schedule)
+
+    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        for name, parameter in self._trained.items():
+            mine = {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
+            self._optimizer.state[parameter] = {
+                STEP: state[STEP].float(),
+                **{slot: value.to(parameter.device, copy=True) for slot, value in mine.items()},
+            }
+        self._micro_batches = int(state[STEP]) * self._accumulation
+        resume_schedule(self._schedule, self._optimizer.param_groups, schedule)

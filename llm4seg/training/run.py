@@ -1,0 +1,108 @@
+"""What a training process needs to know of where it runs, and the simplest answer: alone, in this process."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from llm4seg.utils.files import remove, replacing
+
+Row = dict[str, float]
+# what a run may ask for between two steps; the largest that any worker says counts
+GO_ON, TALK, SAVE, LEAVE = range(4)
+
+
+class Run(Protocol):
+    """Lent to `fit` by whoever launches it. `fit` never asks whether it is distributed."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        """The folders of the checkpoints to go on from, the newest first; each is lent when it is asked for."""
+
+    def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
+        """Tell the launcher how an epoch went, or None within one; `save`, called on rank 0, writes the checkpoint."""
+
+    def say(self, line: str) -> None:
+        """Let the one who started the run know."""
+
+    def asks(self) -> int:
+        """Between two steps: GO_ON, SAVE a checkpoint now, save one and LEAVE, or TALK: call `asks_together`.
+
+        Tells the launcher: still alive.
+        """
+
+    def asks_together(self) -> int:
+        """GO_ON or SAVE: what workers find out only together. Every worker calls it and gets the same."""
+
+
+@contextmanager
+def group_of_one(device: torch.device) -> Iterator[None]:
+    """A process group with this process alone in it, as DeepSpeed and DDP want one."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class LocalRun:
+    """A run in this process. Keeps its last two checkpoints in `folder`, and goes on from what is found there."""
+
+    rank = 0
+    local_rank = 0
+    world_size = 1
+
+    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
+        self.rows: list[dict[str, Any]] = []
+        self._folder = folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self._folder / "checkpoint"
+
+    @contextmanager
+    def _lend(self, folder: Path) -> Iterator[Path]:
+        yield folder
+
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        # whoever was killed between the renames below left a whole new one
+        for folder in (self._folder / "checkpoint-new", self.checkpoint, self._folder / "checkpoint-before"):
+            if folder.exists():
+                yield self._lend(folder)
+
+    def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
+        if row is not None:
+            self.rows.append(row)
+        with replacing(self._folder / "checkpoint-new") as folder:
+            folder.mkdir(parents=True)
+            save(folder)
+        remove(self._folder / "checkpoint-before")
+        if self.checkpoint.exists():
+            self.checkpoint.rename(self._folder / "checkpoint-before")
+        (self._folder / "checkpoint-new").rename(self.checkpoint)
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr)
+
+    def asks(self) -> int:
+        return GO_ON
+
+    def asks_together(self) -> int:
+        return GO_ON
+
+    def finish(self) -> None:
+        """Forget the checkpoints: the run ended well."""
+        remove(self._folder)

@@ -1,0 +1,256 @@
+"""`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress, seed_step
+from llm4seg.runtime.collectives import agreed
+from llm4seg.config import Config
+from llm4seg.data.augment import augment
+from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
+from llm4seg.data.loader import one_ahead, when_wanted
+from llm4seg.data.label_noise import fewer, noisy
+from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import read_split
+from llm4seg.runtime.device import with_room_for
+from llm4seg.training.engines import Engine, build_engine
+from llm4seg.utils.errors import InputError, Left
+from llm4seg.llm.store import LayerStore
+from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
+from llm4seg.objectives.metrics import class_counts, dice_from_counts
+from llm4seg.models import Hybrid, build_model
+from llm4seg.training.run import LEAVE, SAVE, TALK, Row, Run
+from llm4seg.models.saved import begin_from
+
+MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
+
+WARM, PASSES = 3, 9  # forward passes that do not count, and that do
+
+
+class Diverged(InputError):
+    """The loss is no longer a number: to go on is of no use."""
+
+
+def assemble(config: Config, data: Prepared, say: Callable[[str], None] | None = None) -> Hybrid:
+    """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
+
+    With `training.init_from`, those of another model take their place where they fit; `say` is told which.
+    """
+    torch.manual_seed(config.training.seed)
+    store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
+    model = build_model(
+        config.model,
+        store,
+        spatial_dims=data.spatial_dims,
+        in_channels=data.channels,
+        out_channels=out_channels(config.training.loss, len(data.classes)),
+        seed=config.training.seed,
+        size=data.size,
+    )
+    if config.training.init_from is not None:
+        taken = begin_from(model, config)
+        if say is not None:
+            say(taken)
+    return model
+
+
+def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> list[Row]:
+    """Train, validate and checkpoint every epoch, and when `run` asks; go on from a checkpoint if the run has one.
+
+    `initial`: weights of a trained CNN to begin with, instead of random ones.
+
+    Returns a row an epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
+    that `run` was given holds the weights to leave behind as `weights.safetensors`. Raises Left when asked to leave.
+    """
+    return Trainer(config, run, initial).train()
+
+
+def measure(config: Config, device: torch.device) -> Row:
+    """What a model costs: its trained parameters, and the median of some forward passes of one image, in ms."""
+    data = Prepared(config.paths.prepared)
+    model = assemble(config, data).eval()
+    device = with_room_for(model, device)
+    model.to(device)
+    images = torch.zeros(1, data.channels, *data.size, device=device)
+    seconds = []
+    for _ in range(WARM + PASSES):
+        began = time.perf_counter()
+        with torch.inference_mode():
+            model(images).sum().item()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    trained = model.parameter_counts()["trained"]
+    return {"parameters": trained, "latency": round(1000 * float(np.median(seconds[WARM:])), 3)}
+
+
+def newest(run: Run) -> Checkpoint | None:
+    """The newest checkpoint that every worker can read; says which ones are damaged."""
+    for lent in run.checkpoints():
+        damage, checkpoint = "", None
+        with lent as folder:
+            try:
+                checkpoint = Checkpoint.read(folder)
+            except DamagedCheckpoint as error:
+                damage = str(error)
+        if not agreed(bool(damage), run.device):
+            return checkpoint
+        run.say(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
+    return None
+
+
+class Trainer:
+    """A training under way: built anew or from a checkpoint, then `train`."""
+
+    def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
+        self.config, self.run = config, run
+        self.data, split, section = Prepared(config.paths.prepared), read_split(config.paths.split), config.training
+        self.split = replace(split, train=fewer(split.train, self.data, section.fraction, section.seed))
+        self.loss = build_loss(config.training.loss)
+        self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
+        self.check_validation()
+        model, saved = assemble(config, self.data, run.say), newest(run)
+        if saved:
+            model.load_weights(saved.model)
+        elif initial:
+            model.load_cnn(initial)
+        self.engine: Engine = build_engine(model, config, self.steps * config.training.epochs, run)
+        self.progress = saved.progress if saved else Progress()
+        self.weights = saved.weights if saved else {}
+        if saved:
+            self.engine.resume(saved.optimizer, saved.progress.schedule)
+
+    def train(self) -> list[Row]:
+        history = self.progress.history
+        if len(history) == self.config.training.epochs:
+            self.save(None)  # finished, but whoever started it has not heard of it
+        for epoch in range(len(history), self.config.training.epochs):
+            row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch), **self.validate(), "lr": self.engine.lr}
+            self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
+            self.record(row)
+            self.save(row)
+        return history
+
+    def train_epoch(self, epoch: int) -> float:
+        """The rest of a pass over the training part; returns the mean loss of the whole pass."""
+        section, progress = self.config.training, self.progress
+        order = epoch_order(len(self.split.train), section.batch_size, section.seed, epoch)
+        self.engine.train(True)
+        with closing(self.micro_batches(order[progress.step :])) as batches:
+            for step in range(progress.step, self.steps):
+                loss = self.train_step(batches, epoch, step)
+                cases = ", ".join(self.split.train[sample] for sample in order[step])
+                where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
+                self.check_finite(loss, "loss", where)
+                progress.loss, progress.step = progress.loss + loss, step + 1
+                self.heed()
+        return progress.loss / self.steps
+
+    def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
+        """This worker's share of the global batches to come, each read while a GPU trains on the one before."""
+        accumulation, run = self.config.engine.accumulation, self.run
+        shares = (my_share(batch, run.rank, run.world_size, accumulation) for batch in order)
+        read = one_ahead if run.device.type == "cuda" else when_wanted
+        return read(self.read, (samples.tolist() for share in shares for samples in share))
+
+    def read(self, samples: list[int]) -> MicroBatch:
+        cases = [self.split.train[sample] for sample in samples]
+        return samples, *load_batch(self.data, cases, self.run.device, self.as_annotated)
+
+    def as_annotated(self, labels_S: Tensor, case: str) -> Tensor:
+        """The mask to train on, with the errors that `training.label_noise` asks for."""
+        section = self.config.training
+        return noisy(labels_S, case, len(self.data.classes), section.label_noise, section.seed)
+
+    def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
+        """One optimizer step; returns the loss over the global batch."""
+        section, accumulation = self.config.training, self.config.engine.accumulation
+        seed_step(section.seed, epoch, step)
+        losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
+        for samples, images, labels in islice(batches, accumulation):
+            images, labels = augment(images, labels, samples, section.augment, section.seed, epoch)
+            loss = self.loss(self.engine(images), labels)
+            self.engine.backward(loss)
+            self.engine.step()
+            losses += loss.detach()
+        return float(losses) / accumulation
+
+    def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return load_batch(self.data, cases, self.run.device)
+
+    def check_validation(self) -> None:
+        """Refuse a validation part in which no class occurs: its Dice would be no number to choose weights by."""
+        if not any(self.data.grid(case)[1].any() for case in self.split.val):
+            raise InputError(
+                f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
+                f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
+            )
+
+    def check_finite(self, value: float, what: str, where: str) -> None:
+        """Stop before what is no number spoils a checkpoint."""
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the {what} is {value} {where}; the last checkpoint is kept; lower optimizer.lr, or set "
+                "optimizer.clip_norm"
+            )
+
+    def heed(self) -> None:
+        """Between two steps, do what the run asks for."""
+        if (asked := agreed(self.run.asks(), self.run.device)) == TALK:
+            asked = self.run.asks_together()
+        if asked in (SAVE, LEAVE):
+            self.save(None)
+        if asked == LEAVE:
+            raise Left
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss and Dice on the validation part. Workers add sums, so how many they are changes nothing."""
+        classes, mine = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
+        counts = torch.zeros(classes, 3, dtype=torch.int64, device=self.run.device)  # tp, fp, fn of each class
+        sums: Tensor | float = 0.0
+        self.engine.train(False)
+        for cases in self.chunks(mine):
+            # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
+            images, labels = self.load(cases or self.split.val[:1])
+            logits = self.engine(images)
+            weight = 1 if cases else 0
+            counts += weight * class_counts(labels_from_logits(logits), labels, classes)
+            sums = sums + weight * self.loss.sums(logits, labels).double()
+            self.heed()  # what is saved here is at the epoch's last step: whoever goes on from it validates anew
+        assert isinstance(sums, Tensor)
+        dist.all_reduce(counts)
+        dist.all_reduce(sums)
+        return {"val_loss": float(self.loss.value(sums)), "val_dice": float(dice_from_counts(counts).nanmean())}
+
+    def chunks(self, mine: list[str]) -> Iterator[list[str]]:
+        """This worker's cases a batch at a time; as many batches on every worker, the last ones empty if need be."""
+        size = max(1, self.config.training.batch_size // self.run.world_size)
+        most = -(-len(self.split.val) // self.run.world_size)
+        return (mine[start : start + size] for start in range(0, most, size))
+
+    def record(self, row: Row) -> None:
+        """Note an epoch that is over, and keep its weights if they are the ones to leave behind."""
+        self.progress.history.append(row)
+        self.progress.step, self.progress.loss = 0, 0.0
+        if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
+            self.progress.best, self.weights = row["val_dice"], self.engine.weights()
+
+    def save(self, row: Row | None) -> None:
+        """Hand the run a checkpoint of this moment."""
+        optimizer, self.progress.schedule = self.engine.state()
+        weights = self.engine.weights()
+        # a step may spoil the weights behind a loss that is still a number
+        where = f"after {len(self.progress.history)} whole epochs and {self.progress.step} steps"
+        self.check_finite(
+            sum(float(weight.sum(dtype=torch.float64)) for weight in weights.values()), "sum of all weights", where
+        )
+        checkpoint = Checkpoint(self.progress, weights, optimizer, self.weights)
+        self.run.report(row, checkpoint.write)

@@ -1,0 +1,75 @@
+"""Outputs appear whole or not at all: write beside the target, then rename."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llm4seg.utils.errors import InputError
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder tree; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace(new: Path, target: Path) -> None:
+    """Move `new` to `target`. A folder cannot be renamed over another one, so the old one steps aside first."""
+    if not target.is_dir():
+        new.replace(target)
+        return
+    old = target.with_name(f".{target.name}.old")
+    remove(old)
+    target.rename(old)
+    new.rename(target)
+    remove(old)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Lend a temporary path beside `target`; rename it to `target` if the block ends well, delete it otherwise.
+
+    The block creates a file or a folder there. Whatever was at `target` stays until the rename.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    remove(partial)
+    try:
+        yield partial
+        _replace(partial, target)
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target`, whole or not at all."""
+    with replacing(target) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as JSON that a person can read and git can compare."""
+    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises InputError naming the file when it is missing or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that makes it (`dvc repro`)") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,158 @@
+"""The commands around a job: nothing of it is lost on the way, and no option goes unheard."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from infra.__main__ import main
+from infra.commands import fetch, submit
+from infra.jobs.results import BUNDLE, RESULT, Shelf
+from infra.jobs.watch import remembered
+from infra.launchers.dvc_remote import bucket_and_prefix
+from llm4seg.utils.errors import InputError
+
+JOBS = ("p-20260101-000000-0123456", "p-20260102-000000-0123456")
+
+
+class Outbox:
+    """Sends nothing, and remembers what it was asked."""
+
+    def __init__(self, folder: Path, events: list[str]) -> None:
+        self.folder, self._events = folder, events
+
+    def order(self, words: list[str], settings: dict[str, Any], gpus_come: bool) -> Any:
+        return SimpleNamespace(job=JOBS[0])
+
+    def describe(self, order: Any) -> None:
+        pass
+
+    def packed(self, order: Any) -> Any:
+        return nullcontext(self.folder)
+
+    def keep(self, order: Any) -> None:
+        self._events.append("keep")
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What `submit` does, in order, with a cluster that takes a job and fails to be told so."""
+    seen: list[str] = []
+
+    @contextmanager
+    def tunnel(cluster: str) -> Iterator[None]:
+        seen.append("tunnel")
+        yield
+
+    def patch(job: str) -> None:
+        raise InputError("kubectl patch failed")
+
+    outbox = Outbox(tmp_path, seen)
+    monkeypatch.setattr(submit, "Outbox", SimpleNamespace(open=lambda folder, changes: outbox))
+    monkeypatch.setattr(submit, "call", lambda command, dry_run=False: seen.append(command[-1]))
+    monkeypatch.setattr(submit, "brings_gpus", lambda cluster, prices: True)
+    monkeypatch.setattr(submit, "jobs_of", tunnel)
+    monkeypatch.setattr(submit, "send", lambda *arguments: seen.append("send"))
+    monkeypatch.setattr(submit, "launcher", lambda cluster: SimpleNamespace(submitted=patch))
+    return seen
+
+
+def test_a_job_is_known_before_it_can_run(
+    events: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="infra submit: kubectl patch failed"):
+        main(["submit", "c.yaml", "--", "dvc", "repro"])
+    assert events == ["push", "tunnel", "keep", "send"]
+    assert remembered(tmp_path, JOBS[0]) == "c.yaml"
+    assert f"sent as {JOBS[0]}" in capsys.readouterr().err
+
+
+def test_a_job_is_known_although_the_user_leaves_while_it_is_sent(
+    events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit, "send", interrupted)
+    with pytest.raises(SystemExit):
+        main(["submit", "c.yaml", "--", "dvc", "repro"])
+    assert "keep" in events
+    assert remembered(tmp_path, JOBS[0]) == "c.yaml"
+    assert JOBS[0] in capsys.readouterr().err
+
+
+def test_nothing_is_stopped_without_a_job() -> None:
+    with pytest.raises(SystemExit, match="infra logs: --stop: found no job"):
+        main(["logs", "infra/aws.yaml", "--stop"])
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """A shelf on this machine's disk; its first job was killed before it could leave a result."""
+    files = SimpleNamespace(fs=LocalFileSystem(auto_mkdir=True))
+    made = Shelf(SimpleNamespace(fs=files, path=f"{tmp_path}/bucket/dvc"))
+    about = {"state": "succeeded", "at": "now", "user": "Ada", "command": ["dvc", "repro"]}
+    for job in JOBS:
+        made.write(job, BUNDLE, b"")
+    made.write(JOBS[1], RESULT, json.dumps(about).encode())
+    monkeypatch.setattr(fetch.Shelf, "of", lambda folder: made)
+    return made
+
+
+def test_a_job_without_a_result_is_listed(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    main(["fetch"])
+    incomplete, complete = [line for line in capsys.readouterr().out.splitlines() if "p-2026" in line]
+    assert (incomplete.count("?"), complete.count("?")) == (4, 0)
+    assert not shelf.has_ended(JOBS[0])
+    assert shelf.has_ended(JOBS[1])
+
+
+def test_no_job_at_all_is_said(shelf: Shelf, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "bucket")
+    main(["fetch"])
+    assert capsys.readouterr().out == "fetch: no job has left anything in the bucket yet\n"
+
+
+def test_every_job_named_is_fetched(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(fetch.Home, "fetch", lambda home, job, dry_run: fetched.append(job))
+    for words in (JOBS, ("infra/aws.yaml", *JOBS)):
+        main(["fetch", *words])
+        assert fetched == [*JOBS]
+        fetched.clear()
+    for wrong in (("aws.yaml",), (JOBS[0], "aws.yaml"), ("aws.yaml", "gcp.yaml", JOBS[0])):
+        with pytest.raises(SystemExit, match=r"found (aws|gcp)\.yaml, allowed: names of jobs"):
+            main(["fetch", *wrong])
+    assert not fetched
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://my-lab/dvc", "the DVC remote: found 's3://my-lab', allowed: s3://BUCKET/PREFIX; .* sets it"),
+        ("s3://my-lab/x/brain", "the DVC remote: found 's3://my-lab/x/brain', allowed: s3://BUCKET/PREFIX/dvc"),
+        ("s3://my-lab/*/dvc", r"the DVC remote: prefix: found '\*', allowed"),
+        ("gs://my-lab/brain/dvc", "the DVC remote: found 'gs://my-lab/brain', allowed"),
+    ],
+)
+def test_clusters_may_use_the_folder_of_the_remote(
+    url: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / ".dvc" / "config"
+    config.parent.mkdir()
+    text = "[core]\n    no_scm = True\n    remote = s\n['remote \"s\"']\n    url = {}\n"
+    monkeypatch.chdir(tmp_path)
+    config.write_text(text.format("s3://my-lab/team/brain/dvc/"))
+    assert bucket_and_prefix() == ("my-lab", "team/brain")
+    config.write_text(text.format(url))
+    with pytest.raises(InputError, match=said):
+        bucket_and_prefix()

@@ -1,0 +1,131 @@
+"""A bucket that cannot be reached or refuses: a running job waits and goes on, the laptop says it in one line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tenacity
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from dvc.exceptions import DvcException
+
+from infra.jobs import save
+from infra.jobs import errors as refusals
+from infra.jobs.job_spec import Order
+from infra.jobs.errors import patient
+from infra.jobs.save import Job
+from infra.jobs.results import RESULT, RUNNING, Shelf
+from infra.jobs.runner import Work
+from llm4seg.utils.errors import InputError
+from tests.import_graph import ROOT
+
+LOST = EndpointConnectionError(endpoint_url="https://b.example/p?X-Amz-Signature=hidden")
+JOB = "p-20260101-000000-0123456"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A job's folder, with a checkout in which nothing is."""
+    author = {"NAME": "Ada", "EMAIL": "ada@example.org"}
+    Order(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {"url": "s3://b/p/dvc"}, author).write(tmp_path)
+    (tmp_path / "tree" / ".dvc").mkdir(parents=True)
+    return Job(tmp_path)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited, or would have been."""
+    waited: list[float] = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waited.append)
+    return waited
+
+
+def failing(errors: list[Exception], said: list[Any]) -> Callable[..., None]:
+    """Something that fails so often and so, then takes note of what it was asked."""
+
+    def do(*arguments: Any) -> None:
+        if errors:
+            raise errors.pop(0)
+        said.append(arguments)
+
+    return do
+
+
+@pytest.mark.parametrize("error", [LOST, NoCredentialsError(), DvcException("locked"), TimeoutError()])
+def test_saving_is_tried_again(error: Exception, waits: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[Any] = []
+    patient(failing([error] * 3, said))(RUNNING)
+    assert (len(waits), said) == (3, [(RUNNING,)])
+    shown = capsys.readouterr().err
+    assert shown.count("tried again for 300 s") == 1
+    assert "hidden" not in shown
+
+
+def test_what_no_waiting_mends_is_not_tried_again(waits: list[float]) -> None:
+    with pytest.raises(InputError):
+        patient(failing([InputError("no such commit")], []))(RUNNING)
+    assert not waits
+
+
+def test_a_bucket_that_is_away_ends_no_job(job: Job, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before its command nor after it."""
+    errors: list[Exception] = [LOST, LOST]
+    said: list[Any] = []
+    monkeypatch.setattr(job, "save", failing(errors, said))
+
+    def command(work: Work) -> int:
+        errors.extend([LOST, LOST])
+        return 0
+
+    monkeypatch.setattr(Work, "_pull", lambda work: 0)
+    monkeypatch.setattr(Work, "_command", command)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    assert Work(job).run() == 0
+    assert said == [(RUNNING,), ("succeeded", 0)]
+    assert len(waits) == 4
+
+
+@pytest.mark.parametrize("error", [LOST, PermissionError("Forbidden"), DvcException("2 files failed to upload")])
+def test_a_stage_begins_although_nothing_can_be_saved(
+    job: Job, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(refusals, "PATIENCE", 0.0)
+    monkeypatch.setattr(Job, "save", failing([error], []))
+    monkeypatch.setattr(sys, "argv", ["save", str(job.folder)])
+    save.main()
+    assert f"{JOB}: what is finished is not in the DVC remote yet" in capsys.readouterr().err
+
+
+def test_a_stage_begins_although_saving_breaks(job: Job) -> None:
+    """Here since DVC has no workspace there, which is no refusal of the bucket."""
+    (job.tree / ".dvc").rmdir()
+    command = [str(job.shell()), "-c", "echo begun; exit 3"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("begun\n", 3)
+    assert "no DVC workspace" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LOST, r'^s3://b/p/jobs: Could not connect to the endpoint URL: "https://b.example/p"$'),
+        (NoCredentialsError(), r"^s3://b/p/jobs: Unable to locate credentials; credentials come from"),
+        (PermissionError("Access Denied"), r"^s3://b/p/jobs: Access Denied; credentials come from"),
+        (OSError(5, "Slow down"), r"^s3://b/p/jobs: \[Errno 5\] Slow down$"),
+        (DvcException("no\nremote"), r"^DVC: no remote$"),
+    ],
+)
+def test_the_laptop_says_it_in_one_line(error: Exception, said: str) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    shelf = Shelf(SimpleNamespace(fs=SimpleNamespace(fs=SimpleNamespace(cat_file=refuse, ls=refuse)), path="b/p/dvc"))
+    asked: list[Callable[[], Any]] = [shelf.jobs, lambda: shelf.has_ended(JOB), lambda: shelf.read(JOB, RESULT)]
+    for ask in asked:
+        with pytest.raises(InputError, match=said):
+            ask()

@@ -1,0 +1,85 @@
+"""Rules of the config that belong to the model: layers, backbones and the image sizes that suit them."""
+
+from typing import Any, get_args
+
+import pytest
+
+from llm4seg.config import Config
+from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import BackboneName
+from tests.import_graph import ROOT
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config.load(ROOT / "params.yaml")
+
+
+def test_layers_needed(config: Config) -> None:
+    assert config.layers_needed() == [14]
+    assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == [1, 3, 14]
+    searching = config.override({"search.trials": 2, "llm.layers": [3]})
+    assert searching.layers_used() == list(range(30))
+    listed = searching.override({"search.space": {"model.llm.layer": [0, "7-8", [9, 2]]}})
+    assert listed.layers_used() == [0, 2, 7, 8, 9, 14]
+    assert listed.layers_needed() == [0, 2, 3, 7, 8, 9, 14]
+
+
+@pytest.mark.parametrize(
+    ("written", "layers"),
+    [(7, (7,)), ("7", (7,)), ("3-5", (3, 4, 5)), ([3, 7], (3, 7)), ([9, 1], (9, 1)), ([3, 3], (3, 3))],
+)
+def test_layers_are_one_or_a_range_or_a_list(config: Config, written: Any, layers: tuple[int, ...]) -> None:
+    assert config.override({"model.llm.layer": written}).model.llm.layer == layers
+    searching = config.override({"search.trials": 1, "search.space": {"model.llm.layer": [written]}})
+    assert searching.layers_used() == sorted({14, *layers})
+
+
+STRIDES = {
+    "cmunext": 16,
+    "unet": 16,
+    "attention-unet": 16,
+    "unet++": 16,
+    "segresnet": 8,
+    "dynunet": 16,
+    "unetr": 16,
+    "swin-unetr": 32,
+    "smp": 32,
+}
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
+    chosen, stride = config.override({"model.backbone": backbone}), STRIDES[backbone]
+    assert chosen.model.stride == stride
+    with pytest.raises(InputError, match=rf"data\.size: found {7 * stride // 2}, allowed: multiples of {stride}"):
+        chosen.override({"data.size": [4 * stride, 7 * stride // 2]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.cmunext.dims": [4, 8], "model.cmunext.depths": [1, 1], "model.cmunext.kernels": [3, 3]},
+        {"model.backbone": "unet", "model.unet.channels": [4, 8]},
+        {"model.backbone": "attention-unet", "model.attention_unet.channels": [4, 8]},
+        {"model.backbone": "segresnet", "model.segresnet.blocks_down": [1, 1], "model.segresnet.blocks_up": [1]},
+    ],
+)
+def test_stride_follows_the_number_of_levels(config: Config, changes: dict[str, Any]) -> None:
+    assert config.override(changes).model.stride == 2
+
+
+@pytest.mark.parametrize(("backbone", "stride"), [("unet", 16), ("unet++", 16), ("dynunet", 16), ("swin-unetr", 32)])
+def test_an_instance_norm_needs_two_positions(config: Config, backbone: str, stride: int) -> None:
+    config.override({"model.backbone": backbone, "data.size": [stride, 2 * stride]})
+    with pytest.raises(
+        InputError, match=rf"data\.size: found \[{stride}, {stride}\], allowed: above {stride} on some axis"
+    ):
+        config.override({"model.backbone": backbone, "data.size": [stride, stride]})
+
+
+def test_smp_is_for_two_dimensions(config: Config) -> None:
+    with pytest.raises(
+        InputError, match=r"model\.backbone: found smp, allowed: any other, since data\.spatial_dims is 3"
+    ):
+        config.override({"model.backbone": "smp", "data.spatial_dims": 3, "data.size": [64, 64, 64]})

@@ -1,0 +1,90 @@
+"""Losses against hand-worked values."""
+
+import math
+
+import pytest
+import torch
+
+from llm4seg.utils.errors import InputError
+from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
+
+
+def logits_of(probabilities_NKS: list) -> torch.Tensor:
+    return torch.tensor(probabilities_NKS).log()
+
+
+def test_dice_ce_by_hand() -> None:
+    """Two pixels, background and one class. Dice = 2 * 0.75 / (0.75 + 0.4 + 1)."""
+    logits = logits_of([[[0.25, 0.6], [0.75, 0.4]]])
+    labels = torch.tensor([[1, 0]])
+    cross_entropy = -(math.log(0.75) + math.log(0.6)) / 2
+    dice = (2 * 0.75 + 1e-5) / (0.75 + 0.4 + 1 + 1e-5)
+    assert float(build_loss("dice_ce")(logits, labels)) == pytest.approx(cross_entropy + 1 - dice, abs=1e-6)
+
+
+def test_dice_is_over_the_batch_and_the_mean_of_foreground_classes() -> None:
+    """Class 1 is in the first image only, class 2 in none: Dice of 1 over both images, and nearly 0."""
+    probabilities = [[[0.3], [0.6], [0.1]], [[0.5], [0.2], [0.3]]]
+    labels = torch.tensor([[1], [0]])
+    one = (2 * 0.6 + 1e-5) / (0.6 + 0.2 + 1 + 1e-5)
+    two = 1e-5 / (0.1 + 0.3 + 1e-5)
+    expected = -(math.log(0.6) + math.log(0.5)) / 2 + 1 - (one + two) / 2
+    assert float(build_loss("dice_ce")(logits_of(probabilities), labels)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_paper_by_hand() -> None:
+    """Dice per image: 2 * 0.8 / (0.8 + 0.5 + 1), and for the empty mask 1e-5 / (0.1 + 0.2)."""
+    probability = torch.tensor([[[0.8, 0.5]], [[0.1, 0.2]]])
+    labels = torch.tensor([[1, 0], [0, 0]])
+    entropy = -(math.log(0.8) + math.log(0.5) + math.log(0.9) + math.log(0.8)) / 4
+    dice = ((1.6 + 1e-5) / (2.3 + 1e-5) + 1e-5 / (0.3 + 1e-5)) / 2
+    assert float(build_loss("paper")(probability.logit(), labels)) == pytest.approx(0.5 * entropy + 1 - dice, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "paper"])
+@pytest.mark.parametrize("size", [(6, 4), (6, 4, 2)])
+def test_perfect_is_zero_and_worst_is_large(name: str, size: tuple[int, ...]) -> None:
+    channels = out_channels(name, 1)
+    labels = torch.arange(math.prod(size)).reshape(1, *size) % 2
+    sign = 2 * labels[:, None].float() - 1
+    perfect = 100 * (sign if channels == 1 else torch.cat([-sign, sign], dim=1))
+    assert float(build_loss(name)(perfect, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(build_loss(name)(-perfect, labels)) > 10
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "paper"])
+def test_half_precision_logits_are_summed_in_float32(name: str) -> None:
+    """In bfloat16 a sum of 65 536 probabilities would stop growing at 256."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, out_channels(name, 1), 256, 256).bfloat16()
+    labels = torch.randint(0, 2, (2, 256, 256))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = build_loss(name)(logits, labels)
+    assert mixed.dtype == torch.float32
+    assert float(mixed) == pytest.approx(float(build_loss(name)(logits.float(), labels)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "paper"])
+def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
+    logits = torch.full((1, out_channels(name, 1), 4, 4), 1e4, requires_grad=True)
+    loss = build_loss(name)(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_output_channels() -> None:
+    assert out_channels("dice_ce", 4) == 5
+    assert out_channels("paper", 1) == 1
+    with pytest.raises(
+        InputError, match=r"training\.loss: found paper, allowed: dice_ce, since the data has 4 classes"
+    ):
+        out_channels("paper", 4)
+
+
+def test_labels_from_logits() -> None:
+    one = labels_from_logits(torch.tensor([[[-0.1, 0.0, 0.1]]]))
+    assert (one.tolist(), one.dtype) == ([[0, 0, 1]], torch.uint8)
+    several = labels_from_logits(torch.tensor([[[0.0, 3.0], [1.0, 2.0], [0.5, 4.0]]]))
+    assert (several.tolist(), several.dtype) == ([[1, 2]], torch.uint8)

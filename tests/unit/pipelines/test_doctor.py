@@ -1,0 +1,82 @@
+"""What is missing is said in one line each, with the remedy, before any work."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from llm4seg.config import Config
+from llm4seg.utils.errors import InputError
+from pipelines.doctor import check, problems
+from tests.import_graph import ROOT
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config.load(ROOT / "params.yaml").override({"cluster.device": "auto"})
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None if name in programs else f"/usr/bin/{name}")
+
+
+def test_the_default_job_needs_no_compiler(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "g++", "ninja", "nvidia-smi")
+    check(config)
+
+
+def test_git(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "git")
+    assert list(problems(config)) == ["git is missing: apt-get install git"]
+
+
+def test_disk(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 5 * 10**8))
+    (found,) = problems(config.override({"paths.model": str(tmp_path / "not" / "there" / "yet")}))
+    assert found.startswith(f"{tmp_path}: 0.5 GB are free and 2 GB are needed")
+
+
+def test_an_optional_backbone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.doctor.find_spec", lambda name: None)
+    (found,) = problems(config.override({"model.backbone": "smp"}))
+    assert found.startswith("model.backbone: smp needs more packages: pip install -e '.[smp]'")
+    assert not list(problems(config))
+
+
+def test_offload_to_nvme_needs_a_compiler(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "g++")
+    nvme = config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
+    assert "engine.offload: nvme needs a C++ compiler: apt-get install g++" in next(problems(nvme))
+    assert not list(problems(nvme.override({"cluster.address": "ray://10.0.0.1:10001"})))  # not this machine's job
+
+
+def test_compiling_the_model_needs_a_compiler(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "g++")
+    (found,) = problems(config.override({"engine.compile": True}))
+    assert found == "engine.compile: true needs a C++ compiler: apt-get install g++, or engine.compile: false"
+
+
+@pytest.mark.parametrize(
+    ("build", "remedy"), [(None, "make repro TORCH=cuda"), ("13.0", "torch sees no GPU: check `nvidia-smi`")]
+)
+def test_cuda(config: Config, monkeypatch: pytest.MonkeyPatch, build: str | None, remedy: str) -> None:
+    monkeypatch.setattr(torch.version, "cuda", build)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (found,) = problems(config.override({"cluster.device": "cuda"}))
+    assert found.startswith("cluster.device: cuda, but")
+    assert remedy in found
+
+
+def test_everything_missing_is_said_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "git", "g++")
+    nvme = config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
+    with pytest.raises(InputError, match=r"git is missing.*\ndoctor: engine.offload: nvme needs a C\+\+ compiler"):
+        check(nvme)

@@ -1,0 +1,374 @@
+"""The report's page, made from the outputs of a finished run."""
+
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llm4seg.config import Config
+from llm4seg.data.split import Split
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, remove, write_json, write_text
+from llm4seg.report.charts import PARTS, split_strips
+from llm4seg.report.inputs import read_inputs
+from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
+from llm4seg.config.schema import BackboneName
+from pipelines.report import report
+from pipelines.study import leave
+from pipelines.summary import summary, table
+from tests import finished_run as finished
+from tests.finished_run import LLM, finished_run, raw_case, write_search
+from tests.study_factory import studied
+
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A finished run, to read only."""
+    config = finished_run(tmp_path_factory.mktemp("run"))
+    report(config)
+    return config
+
+
+@pytest.fixture
+def copy(run: Config, tmp_path: Path) -> Config:
+    """A copy of the finished run, to change."""
+    root = run.paths.report.parent.parent
+    shutil.copytree(root, tmp_path / "run")
+    return finished.config_at(tmp_path / "run", {"data.dataset": "phantom", "model.bottleneck": "identity"})
+
+
+def page(config: Config) -> str:
+    return render(read_inputs(config))
+
+
+def words(html: str) -> str:
+    """The page's text without tags, as a reader sees it."""
+    return " ".join(re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL).split())
+
+
+def change_json(path: Path, change: Callable[[Any], None]) -> None:
+    values = read_json(path)
+    change(values)
+    write_json(path, values)
+
+
+def test_says_what_was_trained_and_how_good_it_is(run: Config) -> None:
+    text, metrics = words(run.paths.report.read_text()), read_json(run.paths.metrics)
+    assert "CMUNeXt without an LLM layer, trained on 18 cases of phantom, reaches a mean Dice of" in text
+    assert f"{metrics['dice']['mean']:.2f} (95% interval {metrics['dice']['low']:.2f} to" in text
+    assert f"and {metrics['pooled_dice']:.2f} with the pixels of all cases pooled" in text
+    assert f"The best intensity threshold reaches {metrics['baseline']['dice']['mean']:.2f} and" in text
+    assert "made-up images: they show that the method runs, not that it helps" in text
+    for values in metrics["classes"].values():
+        assert f"{values['dice']['mean']:.2f} [{values['dice']['low']:.2f}, {values['dice']['high']:.2f}]" in text
+
+
+def test_every_tag_is_closed(run: Config) -> None:
+    class Checker(HTMLParser):
+        open_tags: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.open_tags += [] if tag in VOID else [tag]
+
+        def handle_endtag(self, tag: str) -> None:
+            assert self.open_tags.pop() == tag, self.getpos()
+
+    checker = Checker()
+    checker.feed(run.paths.report.read_text())
+    assert not checker.open_tags
+
+
+def test_needs_no_other_file_and_no_network(run: Config) -> None:
+    html = run.paths.report.read_text()
+    assert not re.findall(r"https?://|//[a-z]+\.|@import|<script", html)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert all(source.startswith(("#", "data:")) for source in sources)
+    assert sum(source.startswith("data:image/png") for source in sources) == 3
+
+
+def test_the_same_run_gives_the_same_bytes(run: Config) -> None:
+    assert page(run) == page(run) == run.paths.report.read_text()
+
+
+def test_ids_are_unique(run: Config) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', run.paths.report.read_text())
+    assert {one for one in ids if ids.count(one) > 1} == set()
+    used = set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', run.paths.report.read_text()))
+    assert {one or other for one, other in used} <= set(ids)
+
+
+def test_shows_no_placeholder(run: Config) -> None:
+    assert not re.findall(r"\bNone\b|\bnan\b|\bundefined\b|\{\{|\{%", words(run.paths.report.read_text()))
+
+
+def test_pictures_and_charts_are_described(run: Config) -> None:
+    html = run.paths.report.read_text()
+    assert all(re.search(r'alt="[^"]{20,}"', tag) for tag in re.findall(r"<img[^>]*>", html))
+    assert all(re.search(r'aria-label="[^"]{20,}"', tag) for tag in re.findall(r"<svg[^>]*>", html))
+    assert all('scope="' in tag for tag in re.findall(r"<th\b[^>]*>", html))
+
+
+def test_tells_where_the_llm_layer_came_from(copy: Config) -> None:
+    def with_llm(model: Any) -> None:
+        model["llm"] = LLM
+        model["config"]["model"]["bottleneck"] = "llm"
+
+    change_json(copy.paths.model / "model.json", with_llm)
+    text = words(page(copy))
+    assert "CMUNeXt with the frozen layer 14 of SmolLM2-135M-Instruct.Q4_1, trained on" in text
+    for value in (
+        LLM["source"],
+        LLM["licence"],
+        LLM["source_sha256"],
+        LLM["layers"][0]["sha256"],
+        "Layer, counted from 0 14",
+    ):
+        assert str(value) in text
+    change_json(copy.paths.model / "model.json", lambda model: model["llm"].update(source_sha256=None))
+    assert "sha256 of the source not checked as a whole" in words(page(copy))
+
+
+@pytest.mark.parametrize(
+    ("weights", "training", "words"),
+    [
+        ("pretrained", "frozen", "CMUNeXt with the frozen layer 14 of Llama-3.2-1B"),
+        ("pretrained", "full", "CMUNeXt with layer 14 of Llama-3.2-1B, trained on"),
+        ("random", "full", "CMUNeXt with a layer like Llama-3.2-1B's, trained from random weights"),
+        ("random", "frozen", "CMUNeXt with a layer like Llama-3.2-1B's, frozen at random weights"),
+    ],
+)
+def test_names_the_variant(run: Config, weights: str, training: str, words: str) -> None:
+    section = run.override({"model.llm.weights": weights, "model.llm.training": training}).plain()["model"]
+    model = {"config": {"model": section}, "llm": {**LLM, "source": "/models/Llama-3.2-1B/"}}
+    assert architecture(model) == words
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_names_every_backbone(run: Config, backbone: str) -> None:
+    section = run.override({"model.backbone": backbone, "data.size": [64, 64]}).plain()["model"]
+    name, _, rest = architecture({"config": {"model": section}, "llm": None}).partition(" without ")
+    assert rest == "an LLM layer"
+    assert name.lower().replace("-", "").replace(" ", "") == backbone.replace("-", "").replace("smp", "unetonresnet34")
+
+
+def test_shows_what_the_search_found(copy: Config) -> None:
+    assert "Found by the search" not in words(page(copy))
+    write_search(copy.paths.search, copy.search)
+    found = "model.llm.layer: 7 , optimizer.lr: 0.001 , the best of 3 trials by validation Dice (0.625)."
+    assert found in words(page(copy))
+    assert page(copy).count('aria-label="The best validation Dice at each layer') == 1
+
+
+def test_the_parts_hold_all_cases_and_pixels(run: Config) -> None:
+    inputs = read_inputs(run)
+    rows = parts(inputs)
+    assert [row["title"] for row in rows] == ["training", "validation", "test"]
+    assert sum(row["cases"] for row in rows) == len(inputs.data.cases)
+    totals = [sum(case.pixels[name] for case in inputs.data.cases.values()) for name in inputs.data.classes]
+    assert [sum(several) for several in zip(*(row["pixels"] for row in rows), strict=True)] == totals
+
+
+def test_slices_are_shown_where_they_lie_in_their_volume(run: Config, tmp_path: Path) -> None:
+    assert split_strips(read_inputs(run).split, read_inputs(run).data.cases) is None
+    config = finished.config_at(tmp_path, {"data.size": [16, 16]})
+    labels = np.arange(16 * 16).reshape(16, 16) % 2
+    cases = [raw_case(f"s{at:02}", labels, volume="head", position=at) for at in range(12)]
+    data = finished.write_cases(config, cases, "a")
+    ids = list(data.cases)
+    split = Split("by hand", 0, tuple(ids[:6]), tuple(ids[6:8]), tuple(ids[9:]), (ids[8],), ())
+    strips = str(split_strips(split, data.cases))
+    assert "head" in strips
+    assert [strips.count(hue.lower()) for hue in PARTS.values()] == [6, 2, 3, 1]
+
+
+def test_settings_are_those_of_the_trained_model(copy: Config) -> None:
+    change_json(copy.paths.model / "model.json", lambda model: model["config"]["optimizer"].update(lr=0.00042))
+    text = words(page(copy))
+    assert "lr 0.00042" in text
+    assert "size [128, 128]" in text  # of the grid, beside the phantom's own
+    assert "phantom.size [96, 96]" in text
+
+
+def test_text_from_outside_is_escaped(copy: Config) -> None:
+    change_json(copy.paths.prepared / "manifest.json", lambda manifest: manifest.update(note="<b>5 < 6</b> & more"))
+    assert "&lt;b&gt;5 &lt; 6&lt;/b&gt; &amp; more" in page(copy)
+
+
+def test_warns_when_cases_that_resemble_each_other_were_resampled() -> None:
+    assert caution({"unit": "group", "groups": 9, "cases": 30}) is None
+    assert caution({"unit": "case", "groups": 4, "cases": 4}) is None
+    assert "4 groups (patient or volume), too few to resample" in str(
+        caution({"unit": "case", "groups": 4, "cases": 9})
+    )
+
+
+def test_the_kept_epoch_follows_the_rule(copy: Config) -> None:
+    history = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": 1, "val_loss": 1, "val_dice": [0.2, 0.6, 0.4], "lr": 1})
+    history.to_csv(copy.paths.history, index=False)
+    assert kept_epoch(read_inputs(copy)) == 2
+    change_json(copy.paths.model / "model.json", lambda model: model["config"]["training"].update(select="last"))
+    assert kept_epoch(read_inputs(copy)) == 3
+    history.assign(val_dice=float("nan")).to_csv(copy.paths.history, index=False)
+    assert kept_epoch(read_inputs(copy)) is None
+    assert "The weights kept" not in words(page(copy))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "null"), (True, "true"), (15.0, "15"), (0.0003, "0.0003"), ([1, 2.5], "[1, 2.5]"), ("best", "best")],
+)
+def test_values_are_spelled_as_in_params(value: Any, text: str) -> None:
+    assert spelled(value) == text
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "best.json"],
+)
+def test_a_missing_input_is_named(copy: Config, missing: str) -> None:
+    (path,) = copy.paths.report.parent.parent.rglob(missing)
+    path.unlink()
+    remove(copy.paths.report)
+    with pytest.raises(InputError, match=re.escape(f"{path}: no such file; run the stage that makes it")):
+        report(copy)
+    assert not copy.paths.report.exists()
+
+
+def test_missing_pictures_are_named(copy: Config) -> None:
+    shutil.rmtree(copy.paths.evaluation / "overlays")
+    with pytest.raises(InputError, match=r"overlays: found no picture"):
+        report(copy)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "not a CSV table"), ("epoch,lr\n1,2\n", "no column 'train_loss'"), ("\x00\n", "history.csv")],
+)
+def test_a_broken_table_is_named(copy: Config, content: str, message: str) -> None:
+    write_text(copy.paths.history, content)
+    with pytest.raises(InputError, match=message):
+        report(copy)
+
+
+def test_a_table_without_rows_is_named(copy: Config) -> None:
+    write_text(copy.paths.history, "epoch,train_loss,val_loss,val_dice,lr\n")
+    with pytest.raises(InputError, match="found no row"):
+        report(copy)
+
+
+def test_volumes_and_many_classes(tmp_path: Path) -> None:
+    changes = {
+        "data.spatial_dims": 3,
+        "data.size": [16, 16, 16],
+        "data.phantom.size": [20, 24, 16],
+        "data.phantom.classes": 9,
+        "data.phantom.cases": 12,
+        "data.phantom.patients": 12,
+    }
+    text = words(page(finished_run(tmp_path, changes)))
+    assert "20 \u00d7 24 \u00d7 16 pixels" in text
+    assert "lesion 9" in text
+
+
+def test_a_single_test_case_has_no_interval(copy: Config) -> None:
+    def without_interval(values: Any) -> None:
+        for one in values.values():
+            if isinstance(one, dict):
+                without_interval(one)
+        values |= {"std": None, "low": None, "high": None} if "low" in values else {}
+
+    change_json(copy.paths.metrics, without_interval)
+    metrics = read_json(copy.paths.metrics)
+    text = words(page(copy))
+    assert f"reaches a mean Dice of {metrics['dice']['mean']:.2f} on" in text
+    assert "None" not in text
+
+
+def test_summary_shows_the_classes_and_where_things_are(
+    run: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.paths.report.parent.parent)
+    summary(run)
+    out, metrics = capsys.readouterr().out, read_json(run.paths.metrics)
+    for name, values in metrics["classes"].items():
+        assert name in out
+        assert f"{values['dice']['mean']:.2f} [{values['dice']['low']:.2f}, {values['dice']['high']:.2f}]" in out
+    assert "outputs/report.html" in out
+    assert "outputs/evaluation/overlays" in out
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-0.04, "0.0"), (-0.05001, "-0.1"), (0.04, "0.0"), (None, DASH)])
+def test_a_number_that_is_shown_as_zero_has_no_sign(value: float | None, shown: str) -> None:
+    assert number(value, 1) == shown
+
+
+def test_summary_without_numbers_shows_dashes(run: Config) -> None:
+    metrics = read_json(run.paths.metrics)
+    metrics["classes"]["lesion 1"]["dice"] = {"mean": None, "std": None, "low": None, "high": None, "n": 0}
+    assert next(iter(table(metrics).columns[1].cells)) == "-"
+
+
+@pytest.mark.parametrize(("missing", "stage"), [("metrics", "evaluate"), ("report", "report")])
+def test_summary_names_the_stage_to_run(copy: Config, missing: str, stage: str) -> None:
+    remove(getattr(copy.paths, missing))
+    with pytest.raises(InputError, match=f"not there yet; run `dvc repro {stage}`"):
+        summary(copy)
+
+
+def test_summary_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    heavy = "torch", "monai", "pandas", "numpy", "matplotlib"
+    code = f"import pipelines.summary, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_shows_the_study_when_there_is_one(copy: Config) -> None:
+    page_without = page(copy)
+    assert 'id="study"' not in page_without
+    effects = {"cnn": 0.0, "random": 0.0, "llm": 0.05}
+    section = {"study.repeats": 4, "study.arms": {name: {} for name in effects}, "study.references": ["cnn", "random"]}
+    leave(copy.override(section), studied(effects, 4, 20))
+    html = page(copy)
+    text = words(html)
+    assert re.search(
+        r"llm: \+\d\.\d Dice points against random, 95 % interval .* 4 paired runs: better than random", text
+    )
+    assert "12 of 12 runs have finished" in text
+    assert html.count("<svg") == page_without.count("<svg") + 2
+    assert not re.findall(r"\bNone\b|\bnan\b", text)
+    assert html == page(copy)
+
+
+def test_shows_a_study_with_too_few_runs_for_any_p(copy: Config) -> None:
+    effects = {"cnn": 0.0, "llm": 0.05}
+    section = {"study.repeats": 1, "study.arms": {name: {} for name in effects}, "study.references": ["cnn"]}
+    leave(copy.override(section), studied(effects, 1, 1, slices=12))
+    text = words(page(copy))
+    assert "1 paired run: too few runs to say whether it differs from cnn" in text
+    assert "All 12 cases are of one patient or volume" in text
+
+
+def test_shows_a_study_of_several_datasets_and_of_a_single_unit(copy: Config) -> None:
+    effects = {"cnn": 0.0, "llm": 0.05}
+    section = {"study.repeats": 3, "study.arms": {name: {} for name in effects}, "study.references": ["cnn"]}
+    runs = studied(effects, 3, 1)
+    for _, record in runs:
+        assert record is not None
+        more = [{**row, "case": f"c{at}", "group": f"c{at}"} for row in record["rows"] for at in range(6)]
+        record["rows"] += [{**row, "data": "other"} for row in more]
+    leave(copy.override(section), runs)
+    text = words(page(copy))
+    assert "drawn llm cnn 3 1 1 cases" in text
+    assert "other llm cnn 3 6 6 patients" in text
+    assert "too few cases to say whether it differs from cnn" in text
+    assert not re.findall(r"\bNone\b|\bnan\b", text)

@@ -1,0 +1,56 @@
+"""Each schedule ends where it should, and the optimizer is the one asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+from llm4seg.training.optim import build_optimizer, build_schedule
+from llm4seg.config.schema import Optimizer
+
+SECTION = Optimizer(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, schedule="constant", clip_norm=None)
+
+
+def rates(schedule: str, steps: int = 10) -> list[float]:
+    section = SECTION.model_copy(update={"schedule": schedule})
+    optimizer = build_optimizer([nn.Parameter(torch.zeros(1))], section)
+    scheduler, found = build_schedule(optimizer, section, steps), []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(found) < steps:
+            scheduler.step()
+    return found
+
+
+def test_constant_stays() -> None:
+    assert rates("constant") == [0.1] * 10
+
+
+def test_onecycle_rises_to_lr_and_falls_to_almost_nothing() -> None:
+    found = rates("onecycle")
+    assert max(found) == pytest.approx(0.1)
+    assert found[0] < 0.01
+    assert found[-1] < 1e-5
+
+
+def test_poly_is_the_papers() -> None:
+    assert rates("poly") == pytest.approx([0.1 * (1 - step / 10) ** 0.9 for step in range(10)])
+
+
+def test_the_last_step_of_a_run_is_allowed_for() -> None:
+    """fit steps the schedule after every optimizer step, the last one included."""
+    for schedule in ("onecycle", "poly", "constant"):
+        section = SECTION.model_copy(update={"schedule": schedule})
+        optimizer = build_optimizer([nn.Parameter(torch.zeros(1))], section)
+        scheduler = build_schedule(optimizer, section, 3)
+        for _ in range(3):
+            optimizer.step()
+            scheduler.step()
+
+
+def test_adamw_and_sgd() -> None:
+    adamw = SECTION.model_copy(update={"name": "adamw"})
+    group = build_optimizer([nn.Parameter(torch.zeros(1))], adamw).param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.01)
+    group = build_optimizer([nn.Parameter(torch.zeros(1))], SECTION).param_groups[0]
+    assert (group["momentum"], group["weight_decay"]) == (0.9, 0.01)

@@ -1,0 +1,26 @@
+"""What `fit` refuses before it trains."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from llm4seg.config import Config
+from llm4seg.data.split import read_split
+from llm4seg.utils.errors import InputError
+from llm4seg.training.run import LocalRun
+from llm4seg.training.trainer import Trainer
+
+
+def test_a_validation_part_without_any_class_is_refused(config: Config, tmp_path: Path) -> None:
+    """Its Dice would be no number as soon as the network predicts nothing there, as it should."""
+    prepared = Path(shutil.copytree(config.paths.prepared, tmp_path / "prepared"))
+    val = read_split(config.paths.split).val
+    for shard in prepared.glob("*.safetensors"):
+        tensors = load_file(shard)
+        empty = {name for name in tensors if name in {f"{case}/labels" for case in val}}
+        save_file({name: tensor * (name not in empty) for name, tensor in tensors.items()}, shard)
+    message = rf"split\.json: found nothing but background in the {len(val)} cases of the validation part"
+    with pytest.raises(InputError, match=message):
+        Trainer(config.override({"paths.prepared": str(prepared)}), LocalRun(tmp_path))

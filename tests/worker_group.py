@@ -1,0 +1,78 @@
+"""Several training processes on this machine without a cluster: what `fit` computes on a number of workers."""
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from llm4seg.config import Config
+from llm4seg.utils.errors import Left
+from llm4seg.training.run import GO_ON, LEAVE, LocalRun, Row
+from llm4seg.training.trainer import fit
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.preloaded"])  # imported once, not by each process
+PATIENCE = 400  # seconds
+
+
+def on_group(workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What a function returns in each of some processes of one gloo group; its first argument is the rank."""
+    with tempfile.TemporaryDirectory() as meeting, ProcessPoolExecutor(workers, FORKS) as processes:
+        started = [
+            processes.submit(_member, rank, workers, meeting, function, arguments) for rank in range(workers)
+        ]  # none is free before all have met, so each gets a process of its own
+        return [one.result(timeout=PATIENCE) for one in started]
+
+
+def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers))
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{meeting}/group", workers)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+    try:
+        return function(rank, *arguments)
+    finally:
+        dist.barrier()  # nobody leaves while another still listens
+        dist.destroy_process_group()
+
+
+class GroupRun(LocalRun):
+    """One worker's run: rank 0 writes the checkpoints; all leave after so many of their steps, if told."""
+
+    def __init__(self, rank: int, workers: int, folder: Path, stop_after: int | None = None) -> None:
+        super().__init__(folder)
+        self.rank, self.local_rank, self.world_size = rank, rank, workers
+        self._asked, self._stop_after = 0, stop_after
+
+    def report(self, row: Row | None, save: Any) -> None:
+        if self.rank == 0:
+            super().report(row, save)
+        dist.barrier()
+
+    def asks(self) -> int:
+        self._asked += 1
+        return LEAVE if self._asked == self._stop_after else GO_ON
+
+
+def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = None) -> list[Row]:
+    """Train `config` on some workers that share nothing but a gloo group; checkpoints go to `folder`.
+
+    `stop_after`: leave with a checkpoint after that many steps of training or validation; what is returned is then
+    empty.
+    """
+    params = config.override({"cluster.workers": [1, workers]}).plain()
+    history: list[Row] = on_group(workers, _fit, workers, params, folder, stop_after)[0]
+    return history
+
+
+def _fit(rank: int, workers: int, params: dict[str, Any], folder: Path, stop_after: int | None) -> list[Row]:
+    try:
+        return fit(Config.parse(params), GroupRun(rank, workers, folder, stop_after))
+    except Left:
+        return []
