@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import UserError
 
 COMMANDS = ("storage", "plan", "up", "down", "status", "attach", "logs", "submit", "fetch")
 
@@ -14,7 +14,7 @@ def main(words: list[str] | None = None) -> None:
     options = parser().parse_args(words)
     try:
         options.run(options)
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"infra {options.command}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 def evaluate(config: Config) -> None:
     """Leave cases.csv, overlays and the metrics of the trained model."""
     from llm4seg.data.prepared import Prepared
-    from llm4seg.runtime.device import device_here, same_each_time, with_room_for
     from llm4seg.models.saved import check_data, load_trained
+    from llm4seg.runtime.device import default_device, device_that_fits, set_deterministic
 
     check_data(config.paths.model, Prepared(config.paths.prepared))
     model = load_trained(config.paths.model, config.paths.llm_used)
-    device = with_room_for(model, device_here(config.cluster))
-    same_each_time(device)
+    device = device_that_fits(model, default_device(config.cluster))
+    set_deterministic(device)
     leave_evaluation(config, model.to(device))
 
 
 def leave_evaluation(config: Config, model: "nn.Module") -> None:
     """Measure any model on the test part and write the stage's outputs."""
-    from llm4seg.evaluation import evaluate
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
+    from llm4seg.evaluation import evaluate
 
     data = Prepared(config.paths.prepared)
     evaluated = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.llm_sources.build_store import fill_store, select_layers
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store, select_layers
 from pipelines.stage import run_stage
 
 
@@ -13,7 +13,7 @@ def fetch_llm(config: Config) -> None:
     """Fill the layer store; layers already there are kept."""
     store = fill_store(config.paths.llm, config.llm, config.layers_needed(), config.paths.cache)
     select_layers(store, config.layers_used(), config.paths.llm_used)
-    print(f"{store.source}, licence: {store.licence or 'not stated'}")
+    print(f"{store.source}, license: {store.license or 'not stated'}")
     Console().print(_table(store))
 
 

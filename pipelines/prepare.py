@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.datasets.registry import open_dataset
 from llm4seg.data.prepared import Prepared, duplicates
+from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
 from pipelines.stage import run_stage
 
@@ -13,7 +13,7 @@ from pipelines.stage import run_stage
 def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, and write it to `paths.prepared`."""
     dataset = open_dataset(config.data, config.paths.cache)
-    print(f"{dataset.name}: licence {dataset.licence}; cite {dataset.citation}", flush=True)
+    print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
     prepared = write_prepared(dataset, config.data, config.paths.prepared)
     Console().print(_table(prepared))
     if prepared.note:

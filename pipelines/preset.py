@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import UserError
 
 
 def options(config: Config, name: str) -> str:
@@ -33,7 +33,7 @@ def main() -> None:
     try:
         config = Config.load(arguments.params)
         print("\n".join([options(config, name) for name in arguments.names]))
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"preset: {error}")
 
 

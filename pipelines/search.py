@@ -22,8 +22,8 @@ def search(config: Config) -> None:
             folder.mkdir()
             write_json(folder / BEST, {})
         return
-    from llm4seg.search.driver import forget_search, run_search
     from llm4seg.cluster.session import ray_session
+    from llm4seg.search.driver import forget_search, run_search
 
     with ray_session(config.cluster):
         findings = run_search(config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError, Left
+from llm4seg.utils.errors import StopRequested, UserError
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -45,11 +45,11 @@ def run_stage(
     signal.signal(signal.SIGTERM, _stop)
     try:
         arguments.work(Config.load(arguments.params))
-    except (InputError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise
         sys.exit(f"{name}: {error}")
-    except Left as left:
+    except StopRequested as left:
         print(f"{name}: {left}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except (KeyboardInterrupt, SystemExit):  # Ray answers Ctrl-C with sys.exit(0), which must not pass for a good end

@@ -22,8 +22,8 @@ def study(config: Config) -> None:
         leave(config, [])
         return
     from llm4seg.cluster.session import ray_session
-    from llm4seg.study.runner import records, run_missing
     from llm4seg.study.results import finished
+    from llm4seg.study.runner import records, run_missing
 
     if not all(finished(record) for _, record in records(config)):
         with ray_session(config.cluster):
@@ -43,8 +43,8 @@ def plan(config: Config) -> None:
     """print how many runs there are, how long they take and what they can find, and run none of them"""
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
-    from llm4seg.study.runner import records
     from llm4seg.study.plan import cost, power
+    from llm4seg.study.runner import records
 
     config = _as_found(config)
     runs = records(config)

@@ -12,9 +12,9 @@ from pipelines.stage import run_stage
 
 def train(config: Config) -> None:
     """Train with the search's overrides applied."""
+    from llm4seg.cluster.launch import forget_run, train_on_ray
     from llm4seg.cluster.progress import progress
     from llm4seg.cluster.session import ray_session
-    from llm4seg.cluster.launch import forget_run, train_on_ray
     from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import save_trained
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.config import Config
-from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.data.prepared import Prepared
-from llm4seg.datasets.writer import write_prepared
-from llm4seg.utils.files import write_json
 from llm4seg.config.schema import Search
+from llm4seg.data.prepared import Prepared
+from llm4seg.datasets.cases import Dataset, RawCase
+from llm4seg.datasets.writer import write_prepared
 from llm4seg.models.saved import describe, describe_data
+from llm4seg.utils.files import write_json
 from pipelines.evaluate import leave_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search

@@ -11,12 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.llm.store import LayerStore
-from llm4seg.objectives.losses import build_loss
-from llm4seg.models import Hybrid, build_model
-from llm4seg.released.architecture import from_official
 from llm4seg.config.schema import Model
+from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.models import Hybrid, build_model
+from llm4seg.objectives.losses import build_loss
+from llm4seg.released.architecture import from_official
 from tests.tiny_llm import block_section, model_section, section
 
 FIXTURE = Path(__file__).parent / "fixtures/official_llama.safetensors"
@@ -56,7 +56,7 @@ def official_model(root: Path, **block: Any) -> Hybrid:
     llm = block_section(layer=LAYER, **{"position": "paper", "attention": "causal", **block})
     values = Model.model_validate(model_section().model_dump() | {"cmunext": shape, "llm": llm.model_dump()})
     model = build_model(values, store, spatial_dims=2, in_channels=3, out_channels=1, seed=0)
-    model.load_weights({name: tensor for name, tensor in state.items() if name in model.weights()})
+    model.load_weights({name: tensor for name, tensor in state.items() if name in model.trainable_state_dict()})
     return model
 
 

@@ -66,7 +66,7 @@ class Round:
 
     def wait_beyond(self, moment: Moment) -> bool:
         """Wait until a checkpoint is further than a moment; False: the training has ended before."""
-        wait_until(lambda: self.ended() or self.training.reached() > moment, f"stuck:\n{self.training.shown()}")
+        wait_until(lambda: self.ended() or self.training.completed() > moment, f"stuck:\n{self.training.shown()}")
         return not self.ended()
 
     def kill_worker(self) -> None:
@@ -140,7 +140,7 @@ def disturb(disturbed: Round, draw: random.Random, tally: Tally, deadline: float
     while disturbed.wait_beyond((epochs, step)) and time.monotonic() < deadline:
         name = draw.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])[0]
         FAULTS[name][1](disturbed)
-        before = disturbed.training.reached()
+        before = disturbed.training.completed()
         say(f"{name} at epoch {before[0] + 1}, step {before[1]}")
         tally.faults[name] += 1
         if disturbed.wait_beyond(before) or disturbed.training.process.returncode == 0:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from llm4seg.study.arms import Planned
+from llm4seg.study.arms import PlannedRun
 from llm4seg.study.results import Record, Runs
 
 
@@ -40,7 +40,7 @@ def as_cells(tables_FRU: np.ndarray) -> pd.DataFrame:
 
 def studied(effects: Mapping[str, float], repeats: int, patients: int, slices: int = 1, seed: int = 0) -> Runs:
     """Finished runs on two classes; an arm's Dice lies above the others' by its effect, in every case."""
-    random, runs = np.random.default_rng(seed), list[tuple[Planned, Record | None]]()
+    random, runs = np.random.default_rng(seed), list[tuple[PlannedRun, Record | None]]()
     cases = [(f"p{p}-{s}", f"p{p}") for p in range(patients) for s in range(slices)]
     level = random.uniform(0.5, 0.8, (len(cases), 2))
     for repeat in range(repeats):
@@ -53,6 +53,6 @@ def studied(effects: Mapping[str, float], repeats: int, patients: int, slices: i
             ]
             name = f"{arm} {repeat}"
             runs.append(
-                (Planned(arm, repeat, None), {"name": name, "rows": rows, "seconds": 60.0, "git_commit": "abc"})
+                (PlannedRun(arm, repeat, None), {"name": name, "rows": rows, "seconds": 60.0, "git_commit": "abc"})
             )
     return runs

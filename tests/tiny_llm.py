@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.config import Config
-from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.llm.store import LayerStore
 from llm4seg.config.schema import LLM, Block, Model
+from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store
 
 DEFAULTS = Config.load(Path(__file__).parent.parent / "params.yaml").model
 SHAPE = {
@@ -27,7 +27,7 @@ SHAPE = {
 
 
 def tiny_llm(kind: str = "llama", seed: int = 0, **changes: Any) -> Any:
-    """A transformers model whose every weight, norms included, differs from where its initialiser would put it."""
+    """A transformers model whose every weight, norms included, differs from where its initializer would put it."""
     from transformers import AutoConfig, AutoModel
 
     torch.manual_seed(seed)
@@ -112,7 +112,7 @@ def write_gguf(
     tensors: dict[str, Tensor] | None = None,
     **fields: str | float,
 ) -> Path:
-    """A tiny LLaMA or Qwen2 as a GGUF file, its matrices quantised to `kind`, a tokeniser's long arrays before them."""
+    """A tiny LLaMA or Qwen2 as a GGUF file, its matrices quantized to `kind`, a tokeniser's long arrays before them."""
     config = model.config
     architecture = architecture or config.model_type
     writer = gguf.GGUFWriter(path, architecture)
@@ -134,8 +134,8 @@ def write_gguf(
         add(f"{architecture}.{name.replace('__', '.')}", value)
     for name, tensor in (gguf_tensors(model) if tensors is None else tensors).items():
         values = tensor.detach().numpy().astype(np.float32)
-        quantised = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(name, gguf.quants.quantize(values, quantised), raw_dtype=quantised)
+        quantized = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(values, quantized), raw_dtype=quantized)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -16,8 +16,8 @@ import pandas as pd
 import psutil
 import yaml
 
-from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.config import Config
+from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.utils.files import sha256_file
 from tests.import_graph import ROOT
 
@@ -120,7 +120,7 @@ class Training(Stage):
         """Of these the ones that were not cut short."""
         return [folder for folder in self.checkpoints() if _is_whole(folder)]
 
-    def reached(self) -> tuple[int, int]:
+    def completed(self) -> tuple[int, int]:
         """Whole epochs, and steps of the epoch under way, in the newest checkpoint."""
         for folder in reversed(self.checkpoints()):
             try:
@@ -135,7 +135,7 @@ class Training(Stage):
 
         def there() -> bool:
             assert self.process.poll() is None, f"ended before epoch {epochs}, step {step}:\n{self.shown()}"
-            return self.reached() >= (epochs, step)
+            return self.completed() >= (epochs, step)
 
         wait_until(there, f"epoch {epochs}, step {step} was not reached:\n{self.shown()}")
 

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import Left
-from llm4seg.training.run import GO_ON, LEAVE, LocalRun, Row
+from llm4seg.training.run import CONTINUE, STOP, LocalRun, Row
 from llm4seg.training.trainer import fit
+from llm4seg.utils.errors import StopRequested
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.preloaded"])  # imported once, not by each process
@@ -55,9 +55,9 @@ class GroupRun(LocalRun):
             super().report(row, save)
         dist.barrier()
 
-    def asks(self) -> int:
+    def control_signal(self) -> int:
         self._asked += 1
-        return LEAVE if self._asked == self._stop_after else GO_ON
+        return STOP if self._asked == self._stop_after else CONTINUE
 
 
 def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = None) -> list[Row]:
@@ -74,5 +74,5 @@ def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = 
 def _fit(rank: int, workers: int, params: dict[str, Any], folder: Path, stop_after: int | None) -> list[Row]:
     try:
         return fit(Config.parse(params), GroupRun(rank, workers, folder, stop_after))
-    except Left:
+    except StopRequested:
         return []

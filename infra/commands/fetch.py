@@ -12,7 +12,7 @@ from rich.table import Table
 
 from infra.jobs.fetch_results import Home
 from infra.jobs.job_spec import NAME
-from infra.jobs.results import Shelf
+from infra.jobs.results import JobResults
 from llm4seg.utils.errors import InputError
 
 EXAMPLE = "fetch llm4seg-20260131-120000-0a1b2c3"
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    shelf = Shelf.of(Path.cwd())
+    shelf = JobResults.of(Path.cwd())
     for job in _jobs(options.words):
         Home(Path.cwd(), shelf).fetch(job, options.dry_run)
     if not options.words:
@@ -41,7 +41,7 @@ def _jobs(words: list[str]) -> list[str]:
     return jobs
 
 
-def _list(shelf: Shelf) -> None:
+def _list(shelf: JobResults) -> None:
     """A line a job."""
     table = Table("job", "state", "at", "by", "command")
     for job in shelf.jobs():
@@ -52,7 +52,7 @@ def _list(shelf: Shelf) -> None:
         print("fetch: no job has left anything in the bucket yet")
 
 
-def _about(shelf: Shelf, job: str) -> tuple[str, ...]:
+def _about(shelf: JobResults, job: str) -> tuple[str, ...]:
     """The rest of its row; a job that was killed early has left no result, and no word of this."""
     result = shelf.result_if_any(job)
     if result is None:

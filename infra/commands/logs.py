@@ -11,7 +11,7 @@ from pathlib import Path
 
 from infra.jobs.client import find, jobs_of
 from infra.jobs.job_spec import NAME
-from infra.jobs.results import LOG, Shelf
+from infra.jobs.results import LOG, JobResults
 from infra.jobs.watch import remembered, watch
 from infra.launchers import launcher
 from llm4seg.utils.errors import InputError
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
         launcher(cluster).logs(options.dry_run)
     elif options.dry_run:
         print(f"would {'stop' if options.stop else 'show'} {job} of {cluster or 'another checkout, if it has ended'}")
-    elif options.job is None and Shelf.of(Path.cwd()).has_ended(job):
+    elif options.job is None and JobResults.of(Path.cwd()).has_ended(job):
         _show_what_is_left(job)
     elif cluster is None:
         raise InputError(f"{job}: has not ended, and was not sent from here: name its cluster, too")
@@ -55,7 +55,7 @@ def _follow(cluster: str, job: str, stop: bool) -> None:
 
 def _show_what_is_left(job: str) -> None:
     """The log in the bucket, and how the job ended."""
-    shelf = Shelf.of(Path.cwd())
+    shelf = JobResults.of(Path.cwd())
     result = shelf.result(job)
     sys.stdout.write(shelf.read(job, LOG).decode(errors="replace"))
     print(f"{job}: {result['state']} at {result['at']}", file=sys.stderr)

@@ -21,7 +21,7 @@ from infra.planning.quotas import quotas
 from infra.planning.tables import cost_table, memory_table, quota_table, time_table
 from infra.planning.work import guessed_epoch
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import InputError, UserError
 
 EXAMPLE = "plan infra/aws.yaml --epoch-seconds 12"
 
@@ -75,13 +75,13 @@ def memory(console: Console, config: Config, lent: Fleet) -> Iterator[str]:
     """A table of what a worker needs on each kind of GPU, or a note why that is not known."""
     machines = {(one.gpu, one.gpu_gib): one for one in lent.machines() if one and one.gpus}
     if not machines:
-        yield "Memory: `python -m llm4seg.training.engines --plan` says what a worker needs; these machines' GPUs are not known."
+        yield "Memory: `python -m llm4seg.tools.memory_estimate` says what a worker needs; these GPUs are not known."
         return
     from infra.planning.memory import fit, sizes_of
 
     try:
         sizes = sizes_of(config)
-    except InputError as error:
+    except UserError as error:
         yield f"Memory is not known yet: {error}"
         return
     console.print(memory_table(fit(config, sizes, one) for one in machines.values()), "")

@@ -18,11 +18,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from infra.launchers.policies import Account, storage_policy
-from infra.storage.s3_location import Place
 from infra.storage.remote import set_remote
+from infra.storage.s3_location import Place
 from infra.storage.server import Server, explained
 from infra.storage.settings import Row
-from infra.storage.setup import Wishes, set_up
+from infra.storage.setup import Options, set_up
 from llm4seg.utils.errors import InputError
 
 EXAMPLE = "storage s3://my-lab-llm4seg/brain --region eu-central-1"
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     if options.print_policy:
         print(json.dumps(_nodes_policy(place, options.region, options.kms_key), indent=2))
         return
-    wishes = Wishes(**{field.name: getattr(options, field.name) for field in fields(Wishes)})
+    wishes = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
     rows: list[Row] = []
     try:
         with explained(place.bucket):

@@ -12,7 +12,7 @@ from typing import Any
 from infra.jobs.connection import LOST, connected
 from infra.jobs.job_spec import Order
 from infra.launchers import launcher
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import InputError, UserError
 
 STOP_SECONDS = 600  # from SIGTERM to SIGKILL: to save a checkpoint and what is finished
 RETRIES, PAUSE = 10, 1.0  # seconds
@@ -69,7 +69,7 @@ class Follower:
                     details = self._to_the_end(client)
                 if details.status.is_terminal():
                     return details
-            except (InputError, *LOST) as error:
+            except (UserError, *LOST) as error:
                 if not self._known:
                     raise
                 why = str(error)

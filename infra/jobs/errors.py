@@ -8,9 +8,9 @@ import tenacity
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.storage import server
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage.s3 import REMEDY
 from llm4seg.llm_sources.storage.transport import without_secrets
+from llm4seg.utils.errors import InputError
 
 PATIENCE = 300.0  # seconds
 

@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.git import git, git_bytes, lines
-from infra.jobs.job_spec import EXPERIMENT
-from infra.jobs.submit import KEPT
-from infra.jobs.errors import explained
-from infra.jobs.save import EXPERIMENTS, RESULT_REF
-from infra.jobs.results import BUNDLE, RUNNING, Shelf
-from infra.jobs.git_bundle import some
 from infra.jobs.dvc_repo import remote, workspace
+from infra.jobs.errors import explained
+from infra.jobs.git import git, git_bytes, lines
+from infra.jobs.git_bundle import some
+from infra.jobs.job_spec import EXPERIMENT
+from infra.jobs.results import BUNDLE, RUNNING, JobResults
+from infra.jobs.save import EXPERIMENTS, RESULT_REF
+from infra.jobs.submit import KEPT
 from infra.shell import call
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing
@@ -26,7 +26,7 @@ DVC = [sys.executable, "-m", "dvc"]
 class Home:
     """A checkout that results are brought to."""
 
-    def __init__(self, folder: Path, shelf: Shelf) -> None:
+    def __init__(self, folder: Path, shelf: JobResults) -> None:
         self._folder, self._shelf = folder, shelf
 
     def fetch(self, job: str, dry_run: bool) -> None:

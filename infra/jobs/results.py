@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.errors import explained, explained_by_dvc
 from infra.jobs.dvc_repo import workspace
+from infra.jobs.errors import explained, explained_by_dvc
 from llm4seg.utils.errors import InputError
 
 RESULT, BUNDLE, LOG = "result.json", "result.bundle", "log.txt"
 RUNNING = "running"
 
 
-class Shelf:
+class JobResults:
     """The folder `jobs` beside the DVC remote's."""
 
     def __init__(self, remote: Any) -> None:
@@ -20,7 +20,7 @@ class Shelf:
         self._path = f"{remote.path.rstrip('/').rpartition('/')[0]}/jobs"
 
     @classmethod
-    def of(cls, folder: Path) -> "Shelf":
+    def of(cls, folder: Path) -> "JobResults":
         """That of a checkout. Raises InputError, as reading from it does."""
         with explained_by_dvc(), workspace(folder) as repository:
             return cls(repository.cloud.get_remote())

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from infra.jobs.job_spec import EXPERIMENT
-from infra.jobs.errors import patient
-from infra.jobs.save import Job
-from infra.jobs.results import RUNNING
 from infra.jobs.dvc_repo import in_remote, made_by_hand, read_in_part, unrecorded, workspace
+from infra.jobs.errors import patient
+from infra.jobs.job_spec import EXPERIMENT
+from infra.jobs.results import RUNNING
+from infra.jobs.save import Job
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from infra.jobs.dvc_repo import uncached, workspace
+from infra.jobs.errors import patient, refusals
 from infra.jobs.git import git, lines
 from infra.jobs.job_spec import Order
-from infra.jobs.errors import patient, refusals
-from infra.jobs.results import BUNDLE, LOG, RESULT, RUNNING, Shelf
-from infra.jobs.dvc_repo import uncached, workspace
+from infra.jobs.results import BUNDLE, LOG, RESULT, RUNNING, JobResults
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import sha256_file
 
@@ -56,7 +56,7 @@ class Job:
             experiments = self._experiments()
             if self._saved.exists():  # not before anything ran
                 repository.push(revs=[git(self.tree, "rev-parse", ref) for ref in experiments] or None)
-            shelf = Shelf(repository.cloud.get_remote())
+            shelf = JobResults(repository.cloud.get_remote())
             shelf.write(self.order.job, BUNDLE, self._bundle(repository, experiments))
         if self.log.exists():
             shelf.write(self.order.job, LOG, self._last_of_log())

@@ -18,11 +18,11 @@ from urllib.parse import urlencode, urlsplit
 import yaml
 
 from infra.jobs import bootstrap as enter
-from infra.jobs.git import git, lines
-from infra.jobs.job_spec import Order
-from infra.jobs.errors import explained_by_dvc
-from infra.jobs.git_bundle import Tree, pack, some, tree, untracked
 from infra.jobs.dvc_repo import read_but_not_sent, remote, uncached, workspace
+from infra.jobs.errors import explained_by_dvc
+from infra.jobs.git import git, lines
+from infra.jobs.git_bundle import Tree, pack, some, tree, untracked
+from infra.jobs.job_spec import Order
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 

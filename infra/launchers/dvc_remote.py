@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from infra.jobs.errors import explained_by_dvc
 from infra.jobs.dvc_repo import remote, workspace
+from infra.jobs.errors import explained_by_dvc
 from infra.storage.s3_location import Place
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import InputError, UserError
 
 
 def bucket_and_prefix() -> tuple[str, str]:
@@ -14,7 +14,7 @@ def bucket_and_prefix() -> tuple[str, str]:
         url = remote(repository)["url"].rstrip("/")
     try:
         place = Place.parse(url.removesuffix("/dvc"))
-    except InputError as error:
+    except UserError as error:
         raise _not_ours(str(error)) from None
     if not url.endswith("/dvc"):
         raise _not_ours(f"found {url!r}, allowed: s3://BUCKET/PREFIX/dvc")

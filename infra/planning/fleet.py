@@ -9,7 +9,7 @@ from infra.launchers import KUBERAY_KINDS, RAY_PROVIDERS, read
 from infra.launchers.checks import check
 from infra.launchers.kuberay_file import at, read_kuberay
 from infra.planning.prices import MachineType, Prices
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import InputError, UserError
 
 SELECTOR = "node.kubernetes.io/instance-type"
 GPU = "nvidia.com/gpu"
@@ -79,7 +79,7 @@ def brings_gpus(cluster: str, prices: Prices) -> bool:
         return any(_gpus_of_pod(group["template"]["spec"]) for group in groups)
     try:
         return any(one.machine and one.gpus for one in fleet(cluster, prices, None).workers)
-    except InputError:  # a type that the table does not have
+    except UserError:  # a type that the table does not have
         return False
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from infra.planning.prices import MachineType
 from llm4seg.config import Config
 from llm4seg.tools.memory_estimate import engines, name
-from llm4seg.tools.memory_model import Needs, Sizes, images_a_worker, llm_config, measure, needs
+from llm4seg.tools.memory_model import Needs, Sizes, images_a_worker, llm_config, memory_needs, model_sizes
 
 USABLE = 0.85  # of a GPU: CUDA itself, and memory that kernels borrow, take the rest
 
@@ -31,7 +31,7 @@ def sizes_of(config: Config) -> Sizes:
     from llm4seg.data.prepared import Prepared
 
     data = Prepared(config.paths.prepared)
-    return measure(config, llm_config(config), data.channels, len(data.classes))
+    return model_sizes(config, llm_config(config), data.channels, len(data.classes))
 
 
 def fit(config: Config, sizes: Sizes, machine: MachineType) -> Fit:
@@ -40,7 +40,7 @@ def fit(config: Config, sizes: Sizes, machine: MachineType) -> Fit:
     usable = machine.gpu_gib * 2**30 * USABLE * config.cluster.gpus_per_worker
     images = images_a_worker(config, workers) or 1
     engine = config.engine if config.engine.offload != "auto" else config.engine.model_copy(update={"offload": "none"})
-    found = needs(sizes, engine, workers, images)
-    others = (name(one) for one in engines(config.engine) if needs(sizes, one, workers, images).device <= usable)
+    found = memory_needs(sizes, engine, workers, images)
+    others = (name(one) for one in engines(config.engine) if memory_needs(sizes, one, workers, images).device <= usable)
     other = None if found.device <= usable else next(others, "")
     return Fit(machine.gpu, usable, images, name(engine), found, other)

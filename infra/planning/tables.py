@@ -41,7 +41,7 @@ def cost_table(spot: Cost, on_demand: Cost, knows_head: bool) -> Table:
 
 
 def memory_table(found: Iterable[Fit]) -> Table:
-    """GB of each worker, as `python -m llm4seg.training.engines --plan` has them."""
+    """GB of each worker, as `python -m llm4seg.tools.memory_estimate` has them."""
     names = ("parameters", "gradients", "optimizer", "activations")
     table = _table("Memory: GB a worker", "estimated", *names, "in all", "usable", "")
     for one in found:

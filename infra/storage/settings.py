@@ -8,7 +8,7 @@ import tenacity
 
 from infra.storage.bucket import Bucket, NotImplementedThere
 
-OWN_TAG = ("project", "llm4seg")  # a bucket with it is recognised as this project's
+OWN_TAG = ("project", "llm4seg")  # a bucket with it is recognized as this project's
 TAGS = dict([OWN_TAG]) | {"managed-by": "infra-storage"}
 PATIENCE = 10.0  # seconds: AWS may answer with what was set before for a while
 

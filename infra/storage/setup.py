@@ -24,7 +24,7 @@ from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Options:
     """What the caller of `set_up` decides."""
 
     region: str | None
@@ -36,7 +36,7 @@ class Wishes:
     dry_run: bool
 
 
-def set_up(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Server:
+def set_up(place: Place, server: Server, wishes: Options, rows: list[Row]) -> Server:
     """Put a row for each check into `rows` as it is done; the server, with the bucket's region.
 
     Raises InputError for a bucket that is not ours, whose data are deleted by other rules, or that is not private.
@@ -46,7 +46,7 @@ def set_up(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Ser
     return bucket.server if bucket else server
 
 
-def _bucket(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Bucket | None:
+def _bucket(place: Place, server: Server, wishes: Options, rows: list[Row]) -> Bucket | None:
     """The bucket, created if need be; None in a dry run that would create it. Raises InputError if it is not ours."""
     try:
         bucket = find(place.bucket, server)
@@ -56,7 +56,7 @@ def _bucket(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Bu
         rows.append(Row("bucket", "unknown without credentials", "would be created, or checked"))
         return None
     if bucket is not None:
-        rows.append(_recognised(bucket, wishes))
+        rows.append(_recognized(bucket, wishes))
         check_nothing_deletes_data(place, bucket)
     elif wishes.dry_run:
         rows.append(Row("bucket", "none", "would be created"))
@@ -66,7 +66,7 @@ def _bucket(place: Place, server: Server, wishes: Wishes, rows: list[Row]) -> Bu
     return bucket
 
 
-def _recognised(bucket: Bucket, wishes: Wishes) -> Row:
+def _recognized(bucket: Bucket, wishes: Options) -> Row:
     """Raises InputError for a bucket that this command did not make, and one in another region than named."""
     region, (key, value) = bucket.server.region, OWN_TAG
     if wishes.region not in (None, region):
@@ -74,7 +74,7 @@ def _recognised(bucket: Bucket, wishes: Wishes) -> Row:
     try:
         ours, said = Tags().read(bucket).get(key) == value, f"has no tag {key}={value}"
     except NotImplementedThere:
-        ours, said = False, "cannot be recognised, since the server keeps no tags"
+        ours, said = False, "cannot be recognized, since the server keeps no tags"
     if not (ours or wishes.adopt):
         raise InputError(
             f"s3://{bucket.name}: exists and {said}; if it is yours, --adopt sets it up and keeps all in it"
@@ -82,7 +82,7 @@ def _recognised(bucket: Bucket, wishes: Wishes) -> Row:
     return Row("bucket", f"in {region}" if ours else f"in {region}, adopted")
 
 
-def _settle(place: Place, bucket: Bucket | None, server: Server, wishes: Wishes, rows: list[Row]) -> None:
+def _settle(place: Place, bucket: Bucket | None, server: Server, wishes: Options, rows: list[Row]) -> None:
     """Bring all settings in order. Raises InputError if the bucket is not private then."""
     rules = lifecycle(place, wishes.upload_days, wishes.run_days, wishes.version_days)
     transport = [] if (server.endpoint or "").startswith("http://") else [TlsOnly()]

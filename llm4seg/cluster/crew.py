@@ -11,11 +11,11 @@ from ray.exceptions import RayActorError
 from ray.train import Checkpoint, FailureConfig, RunConfig, TrainingFailedError, UserCallback, get_context
 from ray.train.collective import broadcast_from_rank_zero
 
-from llm4seg.cluster.stop_signal import Bell, on_this_node
-from llm4seg.cluster.failures import TrainingFailed, cause, for_good, named
-from llm4seg.cluster.data_sync import NodeData
-from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.data_sync import DataSync
+from llm4seg.cluster.failures import TrainingFailed, first_fatal, root_cause, to_user_error
 from llm4seg.cluster.launch import build_trainer, storage, worker
+from llm4seg.cluster.stop_signal import StopSignal, on_this_node
+from llm4seg.cluster.storage import RunFolder
 from llm4seg.config import Config
 from llm4seg.training.run import Row
 
@@ -93,10 +93,10 @@ class _Tell(UserCallback):
             self._desk.tell.remote(metrics[0]["number"], row)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        if error := for_good(worker_exceptions.values()):
+        if error := first_fatal(worker_exceptions.values()):
             self._desk.give_up.remote(str(error))
         else:
-            self._desk.failed.remote(cause(worker_exceptions.values()))
+            self._desk.failed.remote(root_cause(worker_exceptions.values()))
 
 
 def serve(posting: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Crew:
         """`name`: of the folder in the storage where Ray keeps what it wants to know of them."""
         self._engine, self._retries = config.engine, config.cluster.max_failures
         self._folder = RunFolder.at(storage(config), name)
-        self._bell, self._number, self._busy, self._ended = Bell(), 0, False, ""
+        self._stop_signal, self._number, self._busy, self._ended = StopSignal(), 0, False, ""
         options = {"num_cpus": 0, "scheduling_strategy": on_this_node()}
         self._desk: Any = ray.remote(**options)(_Desk).remote(self._retries)
         run_config = RunConfig(
@@ -137,17 +137,23 @@ class Crew:
             trainer.fit()
             self._ended = "its workers went home"
         except (TrainingFailedError, RayActorError) as error:
-            self._ended = str(named(error, self._retries))
+            self._ended = str(to_user_error(error, self._retries))
 
     def fits(self, config: Config) -> bool:
         """Whether it is there, and can do this run as fresh workers would: another engine may have left its marks."""
         return not self._ended and config.engine == self._engine
 
-    def start(self, config: Config, name: str, data: NodeData | None, more: dict[str, Any]) -> None:
+    def start(self, config: Config, name: str, data: DataSync | None, more: dict[str, Any]) -> None:
         """Train a run under its name; it goes on from its last checkpoint if it has one."""
         assert not self._busy, "one order at a time"
-        self._bell, self._number, self._busy = self._bell.another(), self._number + 1, True
-        order = {"params": config.plain(), "bell": self._bell, "data": data, "run": name, "number": self._number}
+        self._stop_signal, self._number, self._busy = self._stop_signal.new(), self._number + 1, True
+        order = {
+            "params": config.plain(),
+            "stop_signal": self._stop_signal,
+            "data": data,
+            "run": name,
+            "number": self._number,
+        }
         ray.get(self._desk.post.remote(order | more))
 
     def news(self) -> dict[str, Any]:
@@ -163,7 +169,7 @@ class Crew:
     def leave(self) -> None:
         """Let the run under way, if there is one, save a checkpoint and end."""
         if self._busy and not self._ended:
-            self._bell.ring()
+            self._stop_signal.request_stop()
             while self._busy:
                 self.news()
 

@@ -27,7 +27,7 @@ class FetchFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Content:
+class DvcOutput:
     """An output of a DVC stage by what is in it: DVC's hash, which names it in every cache and remote, and bytes."""
 
     md5: str
@@ -38,10 +38,10 @@ class Content:
 
 
 @dataclass(frozen=True)
-class NodeData:
+class DataSync:
     """What the nodes of a run need, and the DVC remote that has it. Can be pickled; knows no credentials."""
 
-    parts: dict[str, Content]
+    parts: dict[str, DvcOutput]
     remote: dict[str, Any]
 
     def on_this_node(self, config: Config) -> Config:
@@ -52,11 +52,11 @@ class NodeData:
         cache = config.cluster.node_cache.expanduser()
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / "lock"):  # the first worker of a node fetches, the others wait and find all there
-            _fetch([part for part in self.parts.values() if not _sound(part, cache)], cache, self.remote)
+            _fetch([part for part in self.parts.values() if not _is_intact(part, cache)], cache, self.remote)
         return config.override({f"paths.{name}": str(part.path(cache)) for name, part in self.parts.items()})
 
 
-def node_data(config: Config) -> NodeData | None:
+def data_sync(config: Config) -> DataSync | None:
     """What the nodes are to fetch, as dvc.lock has it; None where they share the project's folder.
 
     Raises InputError when a part is no DVC output, was changed since, or is not in the remote.
@@ -67,8 +67,8 @@ def node_data(config: Config) -> NodeData | None:
         outs = {name: _out(repository, getattr(config.paths, name)) for name in PARTS}
         _check_pushed(repository, outs)
         remote = repository.config["remote"][repository.config["core"]["remote"]]
-        parts = {name: Content(out.hash_info.value, out.meta.size) for name, out in outs.items()}
-        return NodeData(parts, {name: value for name, value in remote.items() if name in PLACE})
+        parts = {name: DvcOutput(out.hash_info.value, out.meta.size) for name, out in outs.items()}
+        return DataSync(parts, {name: value for name, value in remote.items() if name in PLACE})
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _check_pushed(repository: Any, outs: Mapping[str, Any]) -> None:
         raise InputError(f"the DVC remote lacks {', '.join(missing)}: run `dvc push` first")
 
 
-def _sound(part: Content, cache: Path) -> bool:
+def _is_intact(part: DvcOutput, cache: Path) -> bool:
     """Whether a part is in the cache, by DVC's hash of its bytes; says if it is damaged."""
     path = part.path(cache)
     if not path.exists():
@@ -144,7 +144,7 @@ def _md5(path: Path, cache: Path) -> str:
     return str(found.hash_info.value)
 
 
-def _fetch(parts: list[Content], cache: Path, remote: dict[str, Any]) -> None:
+def _fetch(parts: list[DvcOutput], cache: Path, remote: dict[str, Any]) -> None:
     """Bring parts into the cache, each whole or not at all; what was there under their names is replaced."""
     if not parts:
         return
@@ -172,7 +172,7 @@ def _check_disk(needed: int, cache: Path) -> None:
         )
 
 
-def _pull(parts: list[Content], workspace: Path, remote: dict[str, Any]) -> None:
+def _pull(parts: list[DvcOutput], workspace: Path, remote: dict[str, Any]) -> None:
     """`dvc pull` in a workspace that consists of these parts; its cache and the files are the same bytes on disk."""
     (workspace / ".dvc").mkdir(parents=True)
     settings = "".join(f"    {name} = {value}\n" for name, value in {**remote, "verify": "true"}.items())

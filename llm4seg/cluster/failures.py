@@ -9,7 +9,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, TrainingFailedError, UserCallback
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import InputError, UserError
 
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")  # as torch says it, anywhere
 HOLDS = {  # which tensors a function makes, the innermost one counts
@@ -19,26 +19,26 @@ HOLDS = {  # which tensors a function makes, the innermost one counts
     "backward": "gradients and recomputed activations",
     "step": "the optimizer's state",
 }
-ECHOES = ("Connection", "gloo", "NCCL", "socket")  # what the other workers say when one dies
+SECONDARY_ERRORS = ("Connection", "gloo", "NCCL", "socket")  # what the other workers say when one dies
 
 
-class TrainingFailed(InputError):
+class TrainingFailed(UserError):
     """A training ended for a reason that starting again did not mend."""
 
 
-def for_good(errors: Iterable[BaseException]) -> InputError | None:
+def first_fatal(errors: Iterable[BaseException]) -> UserError | None:
     """Of several workers' errors one that would only come again."""
-    return next((error for error in errors if isinstance(error, InputError)), None)
+    return next((error for error in errors if isinstance(error, UserError)), None)
 
 
-class EndForGood(UserCallback):
+class FailFast(UserCallback):
     """Ends a training whose worker fails in a way that would only come again, whatever the other workers wait for.
 
     Runs in Ray's controller, which starts workers again after their own errors, and ends after a callback's.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        if error := for_good(worker_exceptions.values()):
+        if error := first_fatal(worker_exceptions.values()):
             raise error
 
 
@@ -67,21 +67,21 @@ def is_the_controllers(error: BaseException) -> bool:
     return isinstance(error, RayActorError)
 
 
-def named(error: TrainingFailedError | RayActorError, retries: int) -> InputError:
+def to_user_error(error: TrainingFailedError | RayActorError, retries: int) -> UserError:
     """What made a training fail for good."""
-    if isinstance(error, ControllerError) and isinstance(error.controller_failure, InputError):
-        return error.controller_failure  # from `EndForGood`
+    if isinstance(error, ControllerError) and isinstance(error.controller_failure, UserError):
+        return error.controller_failure  # from `FailFast`
     failures = getattr(error, "worker_failures", {})
     if not failures:
         return TrainingFailed(f"the training could not go on: {_last_line(error)}")
-    line = cause(failures.values())
+    line = root_cause(failures.values())
     return TrainingFailed(f"a worker failed more often than cluster.max_failures = {retries} allows: {line}")
 
 
-def cause(errors: Iterable[BaseException]) -> str:
+def root_cause(errors: Iterable[BaseException]) -> str:
     """Of several workers' errors the first that is not just another one's echo."""
     told = [_last_line(error) for error in errors]
-    return next((one for one in told if not any(word in one for word in ECHOES)), told[0])
+    return next((one for one in told if not any(word in one for word in SECONDARY_ERRORS)), told[0])
 
 
 def _last_line(error: BaseException) -> str:

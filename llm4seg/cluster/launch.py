@@ -25,22 +25,22 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from torch import Tensor
 
-from llm4seg.training.checkpoint import Checkpoint
-from llm4seg.cluster.stop_signal import Bell, rung_by_sigterm
-from llm4seg.cluster.failures import EndForGood, is_out_of_memory, is_the_controllers, named, out_of_memory
-from llm4seg.cluster.data_sync import NodeData, node_data
-from llm4seg.cluster.worker import RayRun
+from llm4seg.cluster.data_sync import DataSync, data_sync
+from llm4seg.cluster.failures import FailFast, is_out_of_memory, is_the_controllers, out_of_memory, to_user_error
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
-from llm4seg.cluster.storage import RunFolder, patient
+from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
+from llm4seg.cluster.storage import RunFolder, retrying
+from llm4seg.cluster.worker import RayRun
 from llm4seg.config import Config
+from llm4seg.config.schema import Cluster
 from llm4seg.data.prepared import Prepared
-from llm4seg.utils.errors import InputError, Left
+from llm4seg.models.saved import WEIGHTS, describe_llm
+from llm4seg.training.checkpoint import Checkpoint
+from llm4seg.training.run import Row
+from llm4seg.training.trainer import Diverged, fit, profile_model
+from llm4seg.utils.errors import InputError, StopRequested
 from llm4seg.utils.files import sha256_file
 from llm4seg.utils.provenance import code_digest
-from llm4seg.training.run import Row
-from llm4seg.config.schema import Cluster
-from llm4seg.training.trainer import Diverged, fit, measure
-from llm4seg.models.saved import WEIGHTS, describe_llm
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Outcome:
 
 
 def worker(order: dict[str, Any]) -> dict[str, Any]:
-    """What every Ray Train worker runs. Of what it raises, an InputError ends the training: see `EndForGood`."""
+    """What every Ray Train worker runs. Of what it raises, an InputError ends the training: see `FailFast`."""
     try:
         return _train(order)
-    except Left:
+    except StopRequested:
         return {"left": True}
     except Diverged as error:  # all workers see the same loss, and returning lets the last upload end
         return {"error": str(error)}
@@ -78,16 +78,16 @@ def _train(order: dict[str, Any]) -> dict[str, Any]:
         config = data.on_this_node(config)
         barrier()  # another node may take longer, for which no step's time-out allows
     initial = _weights_of(config, order["initial"]) if order.get("initial") else None
-    facts = measure(config, get_device()) if order.get("measure") else {}
+    facts = profile_model(config, get_device()) if order.get("measure") else {}
     tags = {"number": order["number"]} if "number" in order else {}
-    with RayRun(config.cluster, order["bell"], order.get("run"), facts | tags) as run:
+    with RayRun(config.cluster, order["stop_signal"], order.get("run"), facts | tags) as run:
         return {"history": fit(config, run, initial), "seconds": time.monotonic() - began, "facts": facts}
 
 
 def _weights_of(config: Config, name: str) -> dict[str, Tensor]:
     """The weights that a finished run left behind."""
     folder = RunFolder.at(storage(config), name)
-    with folder.lend(folder.checkpoints()[0], config.cluster.storage_patience) as checkpoint:
+    with folder.open(folder.checkpoints()[0], config.cluster.storage_patience) as checkpoint:
         return Checkpoint.read(checkpoint).weights
 
 
@@ -114,25 +114,26 @@ def train_on_ray(
     config: Config,
     callbacks: Sequence[UserCallback] = (),
     name: str | None = None,
-    data: NodeData | None = None,
-    bell: Bell | None = None,
+    data: DataSync | None = None,
+    stop_signal: StopSignal | None = None,
 ) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
     SIGTERM lets the workers save a checkpoint and leave, which raises Left. Raises InputError with the cause when the
     training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
-    train; asked of DVC here if not given. `bell` is rung by a caller who hears SIGTERM in the place of this process.
+    train; asked of DVC here if not given. `stop_signal` is for a caller that
+    handles SIGTERM in the place of this process.
     """
-    bell, name = bell or Bell(), name or run_name(config)
+    stop_signal, name = stop_signal or StopSignal(), name or run_name(config)
     run_config = RunConfig(
         name=name,
         storage_path=storage(config),
         failure_config=FailureConfig(max_failures=config.cluster.max_failures),
-        callbacks=[EndForGood(), *callbacks],
+        callbacks=[FailFast(), *callbacks],
     )
-    order = {"params": config.plain(), "bell": bell, "data": data or node_data(config)}
+    order = {"params": config.plain(), "stop_signal": stop_signal, "data": data or data_sync(config)}
     trainer = build_trainer(config, worker, order, run_config)
-    with rung_by_sigterm(bell):
+    with stop_on_sigterm(stop_signal):
         return _outcome(_fit(trainer, RunFolder.at(storage(config), name), config.cluster))
 
 
@@ -158,19 +159,19 @@ def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_the_controllers),
         stop=tenacity.stop_after_attempt(section.max_failures + 1),
-        before=lambda _: patient(section.storage_patience)(folder.forget_index),
+        before=lambda _: retrying(section.storage_patience)(folder.forget_index),
         reraise=True,
     )
     try:
         return retrying(trainer.fit)
     except (TrainingFailedError, RayActorError) as error:
-        raise named(error, section.max_failures) from error
+        raise to_user_error(error, section.max_failures) from error
 
 
 def _outcome(result: Any) -> Outcome:
     returned = result.return_value
     if "left" in returned:
-        raise Left("a checkpoint is saved; run it again to go on from there")
+        raise StopRequested("a checkpoint is saved; run it again to go on from there")
     if "error" in returned:
         raise InputError(returned["error"])
     assert result.checkpoint is not None
@@ -197,4 +198,4 @@ def _scaling(section: Cluster) -> ScalingConfig:
 def forget_run(config: Config, name: str | None = None) -> None:
     """Delete a finished run's checkpoints, so that the same config trains anew when asked again."""
     folder = RunFolder.at(storage(config), name or run_name(config))
-    patient(config.cluster.storage_patience)(folder.forget)
+    retrying(config.cluster.storage_patience)(folder.forget)

@@ -11,8 +11,8 @@ from ray.exceptions import RayActorError
 from ray.train import Checkpoint, UserCallback
 from ray.util.queue import Queue
 
+from llm4seg.cluster.failures import root_cause
 from llm4seg.cluster.stop_signal import on_this_node
-from llm4seg.cluster.failures import cause
 
 
 class _SendRows(UserCallback):
@@ -28,7 +28,7 @@ class _SendRows(UserCallback):
             self._queue.put(metrics[0])
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        self._queue.put(f"a worker failed: {cause(worker_exceptions.values())}")
+        self._queue.put(f"a worker failed: {root_cause(worker_exceptions.values())}")
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _next(queue: Queue) -> Any:
     try:
         return queue.get()
     except RayActorError as error:
-        print(f"train: no more news of the workers: {cause([error])}", file=sys.stderr, flush=True)
+        print(f"train: no more news of the workers: {root_cause([error])}", file=sys.stderr, flush=True)
         return None
 
 

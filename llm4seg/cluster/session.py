@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import llm4seg
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import Cluster
+from llm4seg.utils.errors import InputError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")

@@ -1,4 +1,4 @@
-"""How whoever started a training tells its workers, wherever they are, to save a checkpoint and leave."""
+"""The stop signal: the process that started a training requests that its workers save a checkpoint and stop."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ from typing import Any, Self
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from llm4seg.utils.errors import Left
+from llm4seg.utils.errors import StopRequested
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
@@ -19,64 +19,64 @@ def on_this_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-class _Tower:
+class _StopFlags:
     def __init__(self) -> None:
-        self._rung: set[int] = set()
-        self._listened: set[int] = set()
+        self._requested: set[int] = set()
+        self._polled: set[int] = set()
 
-    def ring(self, number: int) -> bool:
-        """Whether anybody has ever listened."""
-        self._rung.add(number)
-        return number in self._listened
+    def request_stop(self, number: int) -> bool:
+        """Whether any worker has ever polled."""
+        self._requested.add(number)
+        return number in self._polled
 
-    def has_rung(self, number: int) -> bool:
-        self._listened.add(number)
-        return number in self._rung
+    def stop_requested(self, number: int) -> bool:
+        self._polled.add(number)
+        return number in self._requested
 
 
-class Bell:
-    """Rung by the one who started a training, heard by its workers. Can be pickled."""
+class StopSignal:
+    """A flag set by the process that started a training and polled by its workers. Can be pickled."""
 
     def __init__(self) -> None:
-        self._tower: Any = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_Tower).remote()
+        self._flags: Any = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_StopFlags).remote()
         self._number = 0
 
-    def another(self) -> Self:
-        """A bell of its own in the same tower, which costs no process."""
+    def new(self) -> Self:
+        """Another signal in the same actor, which costs no process."""
         other = copy(self)
         other._number += 1
         return other
 
-    def ring(self) -> bool:
-        """Whether a worker may hear it: one has listened before."""
-        return bool(ray.get(self._tower.ring.remote(self._number)))
+    def request_stop(self) -> bool:
+        """Whether a worker may see it: one has polled before."""
+        return bool(ray.get(self._flags.request_stop.remote(self._number)))
 
-    def has_rung(self) -> bool:
-        return bool(ray.get(self._tower.has_rung.remote(self._number)))
+    def stop_requested(self) -> bool:
+        return bool(ray.get(self._flags.stop_requested.remote(self._number)))
 
 
 @contextmanager
-def rung_by_sigterm(bell: Bell) -> Iterator[None]:
-    """Let SIGTERM ring the bell instead of ending this process. In another thread than the main one: do nothing.
+def stop_on_sigterm(stop_signal: StopSignal) -> Iterator[None]:
+    """Let SIGTERM request a stop instead of ending this process. In another thread than the main one: do nothing.
 
-    Where nobody hears it, since no worker has begun yet, it raises Left; and so does a second SIGTERM.
+    Where nobody hears it, since no worker has begun yet, it raises StopRequested; and so does a second SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    main, rung = threading.get_ident(), threading.Event()
+    main, received = threading.get_ident(), threading.Event()
 
-    def ring() -> None:
-        if not bell.ring():
+    def send() -> None:
+        if not stop_signal.request_stop():
             signal.pthread_kill(main, signal.SIGTERM)
 
-    def heed(signum: int, frame: FrameType | None) -> None:
-        if rung.is_set():
-            raise Left("it did not wait for its workers; run it again to go on from the last checkpoint")
-        rung.set()
-        threading.Thread(target=ring, daemon=True).start()  # a handler must not wait for Ray
+    def on_sigterm(signum: int, frame: FrameType | None) -> None:
+        if received.is_set():
+            raise StopRequested("it did not wait for its workers; run it again to go on from the last checkpoint")
+        received.set()
+        threading.Thread(target=send, daemon=True).start()  # a handler must not wait for Ray
 
-    before = signal.signal(signal.SIGTERM, heed)
+    before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:

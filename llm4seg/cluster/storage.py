@@ -18,7 +18,7 @@ from llm4seg.utils.errors import InputError
 PREFIX = "llm4seg-checkpoint-"  # of temporary folders; the process that made one follows
 
 
-def patient(seconds: float) -> tenacity.Retrying:
+def retrying(seconds: float) -> tenacity.Retrying:
     """Try again for so many seconds what a storage refuses."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OSError),
@@ -58,7 +58,7 @@ class RunFolder:
         folders = (one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory)
         return sorted((name for name in folders if name.startswith("checkpoint_")), reverse=True)
 
-    def neighbours(self) -> list[str]:
+    def neighbors(self) -> list[str]:
         """The names of this folder and of all beside it whose names begin alike."""
         parent, _, mine = self._path.rpartition("/")
         found = self._files.get_file_info(pyarrow.fs.FileSelector(parent, allow_not_found=True))
@@ -84,14 +84,14 @@ class RunFolder:
         self._files.delete_dir(f"{self._path}/{name}")
 
     @contextmanager
-    def lend(self, name: str, patience: float) -> Iterator[Path]:
+    def open(self, name: str, patience: float) -> Iterator[Path]:
         """Lend a local folder with a checkpoint's files."""
         if isinstance(self._files, pyarrow.fs.LocalFileSystem):
             yield Path(self._path) / name
             return
         with temporary_folder() as folder:
             source = f"{self._path}/{name}"
-            patient(patience)(pyarrow.fs.copy_files, source, str(folder), source_filesystem=self._files)
+            retrying(patience)(pyarrow.fs.copy_files, source, str(folder), source_filesystem=self._files)
             yield folder
 
     def forget_index(self) -> None:

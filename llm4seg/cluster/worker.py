@@ -14,11 +14,11 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
-from llm4seg.cluster.stop_signal import Bell
-from llm4seg.cluster.storage import RunFolder, make_temporary_folder, patient, sweep
+from llm4seg.cluster.stop_signal import StopSignal
+from llm4seg.cluster.storage import RunFolder, make_temporary_folder, retrying, sweep
 from llm4seg.cluster.watchdog import Watchdog
-from llm4seg.training.run import GO_ON, LEAVE, SAVE, TALK, Row
 from llm4seg.config.schema import Cluster
+from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, Row
 
 LISTEN = 1.0  # seconds between two questions whether to leave
 TALKS = 10.0  # seconds between two questions to Ray whether a node will be taken away, which all workers ask together
@@ -30,13 +30,15 @@ class RayRun:
     A context: the watchdog watches inside it.
     """
 
-    def __init__(self, section: Cluster, bell: Bell, name: str | None = None, facts: Row | None = None) -> None:
+    def __init__(
+        self, section: Cluster, stop_signal: StopSignal, name: str | None = None, facts: Row | None = None
+    ) -> None:
         """`name`: of the run, if its workers did others before; `facts` ride along with each report."""
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_rank = context.get_local_rank()
         self.device: torch.device = get_device()
-        self._section, self._bell = section, bell
+        self._section, self._stop_signal = section, stop_signal
         self._facts = facts or {}
         self._storage = context.get_storage()  # Ray's own, for all that these workers do
         files, path = self._storage.storage_filesystem, self._storage.experiment_fs_path
@@ -61,9 +63,9 @@ class RayRun:
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
         # not Ray's own list, which forgets a checkpoint whose upload ended just before the controller died
         patience = self._section.storage_patience
-        names = patient(patience)(self._folder.checkpoints) if self.rank == 0 else None
+        names = retrying(patience)(self._folder.checkpoints) if self.rank == 0 else None
         for name in broadcast_from_rank_zero(names):
-            yield self._folder.lend(name, patience)
+            yield self._folder.open(name, patience)
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         ray.train.report(
@@ -76,36 +78,36 @@ class RayRun:
         self._saved, self._said = time.monotonic(), []
         self._watchdog.alive()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self._said.append(line)
 
-    def asks(self) -> int:
-        """Rank 0 listens for the bell, and knows what is due by the clock."""
+    def control_signal(self) -> int:
+        """Rank 0 listens for the stop_signal, and knows what is due by the clock."""
         self._watchdog.alive()
         if self.rank != 0:
-            return GO_ON
+            return CONTINUE
         now, minutes = time.monotonic(), self._section.checkpoint_minutes
         if now - self._listened > LISTEN:
             self._listened = now
-            if self._bell.has_rung():
-                return LEAVE
+            if self._stop_signal.stop_requested():
+                return STOP
         # while one is on its way to the storage, another would only wait behind it
         if minutes and now - self._saved > 60 * minutes and self._reported == len(self._uploaded):
-            return SAVE
-        return GO_ON if self._warned or now - self._talked < TALKS else TALK
+            return CHECKPOINT
+        return CONTINUE if self._warned or now - self._talked < TALKS else SYNC
 
-    def asks_together(self) -> int:
+    def sync_control(self) -> int:
         """Save once when a node is about to be taken away; Ray then starts the workers again elsewhere."""
         self._warned = ray.train.get_preemption_info() is not None
         self._talked = time.monotonic()
-        return SAVE if self._warned else GO_ON
+        return CHECKPOINT if self._warned else CONTINUE
 
     def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
         """Copy a checkpoint to the storage, again and again for a while if it refuses, and delete older ones."""
         patience = self._section.storage_patience
-        patient(patience)(self._store, Path(checkpoint.path), name)
+        retrying(patience)(self._store, Path(checkpoint.path), name)
         self._uploaded.append(name)
-        patient(patience)(self._prune)
+        retrying(patience)(self._prune)
         # Ray believes in no checkpoint outside of its own folder; here nobody asks it for one
         return Checkpoint(self._storage.build_checkpoint_path_from_name(name), self._storage.storage_filesystem)
 

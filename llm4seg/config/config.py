@@ -12,17 +12,16 @@ import yaml
 from pydantic import ValidationError, ValidationInfo, model_validator
 
 from llm4seg.config.overrides import explain, find
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import (
     INSTANCE_NORMED,
     LLM,
     PRESET,
     Cluster,
     Data,
-    Engine,
+    EngineConfig,
     Evaluation,
     Model,
-    Optimizer,
+    OptimizerConfig,
     Overrides,
     Paths,
     Report,
@@ -33,6 +32,7 @@ from llm4seg.config.schema import (
     Training,
     parse_layers,
 )
+from llm4seg.utils.errors import InputError
 
 INIT = "training.init_from"
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
@@ -55,9 +55,9 @@ class Config(Section):
     data: Data
     split: Split
     model: Model
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
     training: Training
-    engine: Engine
+    engine: EngineConfig
     cluster: Cluster
     search: Search
     study: Study

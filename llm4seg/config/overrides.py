@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import Section
+from llm4seg.utils.errors import InputError
 
 
 def find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:

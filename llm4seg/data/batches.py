@@ -39,6 +39,6 @@ def load_batch(
 
     `change` makes other labels of a case's own.
     """
-    images, labels = zip(*(data.grid(case_id) for case_id in case_ids), strict=True)
+    images, labels = zip(*(data.resampled(case_id) for case_id in case_ids), strict=True)
     labels = tuple(change(labels_S, case_id) for labels_S, case_id in zip(labels, case_ids, strict=True))
     return sent(torch.stack(images), device), sent(torch.stack(labels), device).long()

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm4seg.data.prepared import Prepared
 from llm4seg.config.schema import LabelNoise
+from llm4seg.data.prepared import Prepared
 
 Labels = NDArray[np.uint8]
 
 
-def fewer(cases: Sequence[str], data: Prepared, fraction: float, seed: int) -> tuple[str, ...]:
+def subsample(cases: Sequence[str], data: Prepared, fraction: float, seed: int) -> tuple[str, ...]:
     """So large a part of `cases`, at least one, in their order: patient after patient, or case after case of one.
 
     A smaller fraction is part of every larger one under the same seed.
@@ -30,7 +30,7 @@ def fewer(cases: Sequence[str], data: Prepared, fraction: float, seed: int) -> t
     return tuple(case for case in cases if case in kept)
 
 
-def noisy(labels_S: Tensor, case: str, classes: int, section: LabelNoise, seed: int) -> Tensor:
+def corrupt_labels(labels_S: Tensor, case: str, classes: int, section: LabelNoise, seed: int) -> Tensor:
     """A case's labels with the errors that `section` asks for; a copy."""
     if not (section.boundary or section.drop or section.flip):
         return labels_S

@@ -58,7 +58,7 @@ class Prepared:
 
     def _describe(self, manifest: dict[str, Any]) -> None:
         self.name: str = manifest["name"]
-        self.licence: str = manifest["licence"]
+        self.license: str = manifest["licence"]
         self.citation: str = manifest["citation"]
         self.note: str = manifest["note"]
         self.spatial_dims: int = manifest["spatial_dims"]
@@ -74,11 +74,11 @@ class Prepared:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}}
 
-    def grid(self, case_id: str) -> "tuple[Tensor, Tensor]":
-        """What the network sees: image float32 (C, *size), normalised, and labels uint8 (*size)."""
+    def resampled(self, case_id: str) -> "tuple[Tensor, Tensor]":
+        """What the network sees: image float32 (C, *size), normalized, and labels uint8 (*size)."""
         return self._read("grid", case_id)
 
-    def native(self, case_id: str) -> "tuple[Tensor, Tensor]":
+    def original(self, case_id: str) -> "tuple[Tensor, Tensor]":
         """What the owner gave: image (C, *shape) in raw intensities, and labels uint8 (*shape)."""
         return self._read("native", case_id)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llm4seg import config
+from llm4seg.config import schema
 from llm4seg.data.prepared import Case
-from llm4seg.data.stratify import assign
+from llm4seg.data.stratify import stratify
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
 
@@ -33,8 +33,8 @@ class Split:
     folds: tuple[Ids, ...]
 
 
-def make_split(cases: Sequence[Case], classes: Sequence[str], section: config.Split) -> Split:
-    """Share the cases out. What must stay together (a unit) is a group, or a block of neighbouring slices of a volume,
+def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Split) -> Split:
+    """Share the cases out. What must stay together (a unit) is a group, or a block of neighboring slices of a volume,
     and whatever shows an equal image.
 
     Raises InputError when there are too few units for the parts or folds, or the gap eats a part up.
@@ -93,7 +93,7 @@ def _units(cases: Sequence[Case], keys: Sequence[str]) -> list[list[Case]]:
     return list(units.values())
 
 
-def _check_enough(units: int, what: str, cases: int, section: config.Split) -> None:
+def _check_enough(units: int, what: str, cases: int, section: schema.Split) -> None:
     if section.fold is None:
         if not (section.val and section.test):
             raise InputError(f"split.val, split.test: found {section.val:g} and {section.test:g}; both must exceed 0")
@@ -120,17 +120,17 @@ def _gather(cases: Sequence[Case], units: Units, part_of: np.ndarray, parts: int
     return [[case for case in cases if where[case.id] == part] for part in range(parts)]
 
 
-def _parts(cases: Sequence[Case], classes: Sequence[str], units: Units, section: config.Split) -> list[list[Case]]:
+def _parts(cases: Sequence[Case], classes: Sequence[str], units: Units, section: schema.Split) -> list[list[Case]]:
     shares = [1 - section.val - section.test, section.val, section.test]
     random = np.random.default_rng([section.seed, 0])
-    return _gather(cases, units, assign(_amounts(units, classes), shares, random), 3)
+    return _gather(cases, units, stratify(_amounts(units, classes), shares, random), 3)
 
 
-def _folds(cases: Sequence[Case], classes: Sequence[str], units: Units, section: config.Split) -> list[list[Case]]:
+def _folds(cases: Sequence[Case], classes: Sequence[str], units: Units, section: schema.Split) -> list[list[Case]]:
     """As many folds as asked for, or as there are units."""
     count = min(section.folds, len(units))
     random = np.random.default_rng([section.seed, 1])
-    return _gather(cases, units, assign(_amounts(units, classes), [1 / count] * count, random), count)
+    return _gather(cases, units, stratify(_amounts(units, classes), [1 / count] * count, random), count)
 
 
 def _parts_of_fold(folds: Sequence[Sequence[Case]], fold: int) -> list[list[Case]]:
@@ -155,7 +155,7 @@ def _apart(cases: Iterable[Case], others: Iterable[Case], gap: int) -> list[Case
     return [case for case in cases if (case.volume, case.position) not in near]
 
 
-def _sentence(what: str, units: int, folds: int, by_block: bool, section: config.Split) -> str:
+def _sentence(what: str, units: int, folds: int, by_block: bool, section: schema.Split) -> str:
     shares = f"val {section.val:g}, test {section.test:g} of the cases and of each class's pixels"
     use = shares if section.fold is None else f"test fold {section.fold} of {folds}, val the next one"
     gap = f"; slices within {section.gap} of another part are left out" if by_block else ""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def assign(amounts: np.ndarray, shares: Sequence[float], random: np.random.Generator) -> np.ndarray:
+def stratify(amounts: np.ndarray, shares: Sequence[float], random: np.random.Generator) -> np.ndarray:
     """The part (index into `shares`) of each unit, (units,).
 
     `amounts` (units, kinds) says how much of each kind (cases, pixels of a class) a unit holds; `shares` add up to 1.

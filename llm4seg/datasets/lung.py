@@ -19,7 +19,7 @@ def lung_ct(spatial_dims: int, cache: Path) -> Dataset:
     """Axial slices (2-D) or volumes (3-D) in Hounsfield units; a patient is a group."""
     return Dataset(
         name="lung-ct",
-        licence="CC BY-NC 3.0 (https://creativecommons.org/licenses/by-nc/3.0/): no commercial use",
+        license="CC BY-NC 3.0 (https://creativecommons.org/licenses/by-nc/3.0/): no commercial use",
         citation="Lambin P. Radiomics Digital Phantom, CancerData (2016), doi:10.17195/candat.2016.08.1; "
         "Lambin et al., Nature Reviews Clinical Oncology 14 (2017) 749",
         note="four patients: too few for evidence",
@@ -83,7 +83,7 @@ def _contours(structures: Any, source: str) -> list[np.ndarray]:
 
 
 def _mask(contours: Sequence[np.ndarray], ct: Any, heights: np.ndarray, source: str) -> np.ndarray:
-    """Labels (rows, columns, slices) of the pixels whose centre is inside.
+    """Labels (rows, columns, slices) of the pixels whose center is inside.
 
     Each contour goes to the slice of its plane. Within a slice contours combine even-odd, which is how DICOM draws
     holes (a contour inside another) and several pieces (contours apart).

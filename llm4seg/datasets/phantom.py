@@ -7,9 +7,9 @@ of a patient share gain, depth attenuation, speckle size, tissue texture and les
 import numpy as np
 from scipy import ndimage
 
+from llm4seg.config.schema import PhantomData
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import PhantomData
 
 _PATIENT, _CASE = 0, 1  # the two streams of random numbers
 
@@ -23,7 +23,7 @@ def phantom(section: PhantomData, spatial_dims: int) -> Dataset:
     names = ("lesion",) if section.classes == 1 else tuple(f"lesion {k + 1}" for k in range(section.classes))
     return Dataset(
         name="phantom",
-        licence="none: made by this program",
+        license="none: made by this program",
         citation="none",
         note="made-up images: they show that the method runs, not that it helps",
         classes=names,
@@ -59,10 +59,10 @@ def _lesions(random: np.random.Generator, section: PhantomData, always: int) -> 
 def _blob(random: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
     """A tilted ellipsoid whose outline smooth noise makes irregular; boolean."""
     extent = np.asarray(size, dtype=float)
-    centre = extent * random.uniform(0.25, 0.75, len(size))
+    center = extent * random.uniform(0.25, 0.75, len(size))
     radii = extent.min() * random.uniform(0.09, 0.2, len(size))
     tilt = np.linalg.qr(random.standard_normal((len(size), len(size))))[0]
-    offsets = np.moveaxis(np.indices(size), 0, -1) - centre
+    offsets = np.moveaxis(np.indices(size), 0, -1) - center
     distance = np.linalg.norm(offsets @ tilt / radii, axis=-1)
     return distance + 0.25 * _smooth_noise(random, size, 0.35 * radii.mean()) < 1
 

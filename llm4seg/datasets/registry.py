@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from llm4seg.datasets.cases import Dataset
 from llm4seg.config.schema import Data
+from llm4seg.datasets.cases import Dataset
 
 
 def open_dataset(section: Data, cache: Path) -> Dataset:

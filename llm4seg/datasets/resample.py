@@ -1,25 +1,25 @@
-"""From raw intensities at any size to what the network sees: normalised, on a grid of one size.
+"""From raw intensities at any size to what the network sees: normalized, on a grid of one size.
 
 Resizing is plain: each axis by its own factor, as in the paper, so the aspect ratio is not kept.
 """
 
 import numpy as np
 
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import Data
+from llm4seg.utils.errors import InputError
 
 # ImageNet's mean and standard deviation of red, green and blue
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalise(image_CS: np.ndarray, section: Data) -> np.ndarray:
+def normalize(image_CS: np.ndarray, section: Data) -> np.ndarray:
     """Intensities as float32.
 
     zscore: mean 0 and standard deviation 1 of each channel of the case (a constant channel becomes 0).
     window: data.window becomes 0 to 1, what is outside is clipped.
     unit: 0 to 1; 8-bit images by their range of 255, others by the case's minimum and maximum.
-    released: what LLM4Seg's released code makes of an 8-bit colour picture, for the networks trained with it: channels
-    in the order BGR, normalised by ImageNet's statistics in the order RGB, then divided by 255 once more.
+    released: what LLM4Seg's released code makes of an 8-bit color picture, for the networks trained with it: channels
+    in the order BGR, normalized by ImageNet's statistics in the order RGB, then divided by 255 once more.
     """
     image = image_CS.astype(np.float64)
     match section.intensity:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from llm4seg.config.schema import Data
+from llm4seg.data.prepared import MANIFEST, Case, Prepared
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.resample import normalise, resize_image, resize_labels
-from llm4seg.data.prepared import MANIFEST, Case, Prepared
+from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.utils.files import replacing, sha256_file, write_json
-from llm4seg.config.schema import Data
 
 SHARD_BYTES = 256 * 2**20
 
@@ -58,7 +58,7 @@ class ShardWriter:
 def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
     """Audit a dataset and write it to the folder `target`, whole or not at all; equal input gives equal bytes.
 
-    "grid" arrays are normalised and resized to `section.size`, "native" ones are the owner's. Raises InputError for
+    "grid" arrays are normalized and resized to `section.size`, "native" ones are the owner's. Raises InputError for
     what the audit finds (see `Audit`) and for files that cannot be read.
     """
     with replacing(target) as folder:
@@ -68,7 +68,7 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
         cases = []
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
             described = _describe(case, audit.case(case))
-            image = resize_image(normalise(case.image, section), section.size)
+            image = resize_image(normalize(case.image, section), section.size)
             shards = {
                 "grid": grid.add(case.id, image, resize_labels(case.labels, section.size)),
                 "native": native.add(case.id, case.image, case.labels),
@@ -113,6 +113,6 @@ def _manifest(dataset: Dataset, section: Data, channels: int, cases: list[dict[s
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
         "cases": cases,
     }
-    about = {"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation, "note": dataset.note}
+    about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**about, "sha256": digest, **content}

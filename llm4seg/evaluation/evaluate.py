@@ -9,22 +9,22 @@ from typing import Any, Literal
 from torch import nn
 from tqdm import tqdm
 
-from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
+from llm4seg.config.schema import Evaluation
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
-from llm4seg.utils.errors import InputError
-from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
-from llm4seg.inference.predictor import predict_case, resample
 from llm4seg.evaluation.overlays import draw_overlay
-from llm4seg.config.schema import Evaluation
-from llm4seg.evaluation.summary import case_means, summarise
+from llm4seg.evaluation.summary import case_means, summarize
+from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
+from llm4seg.inference.predictor import predict_case, resample
+from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
+from llm4seg.utils.errors import InputError
 
 Part = Literal["train", "val", "test"]
 BASELINE_METRICS = ("dice", "iou")
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationResult:
     """A row a case and class: case, group, class, metrics, counts and sizes; and their summary."""
 
     rows: list[Row]
@@ -32,7 +32,9 @@ class Evaluated:
     summary: dict[str, Any]
 
 
-def evaluate(model: nn.Module, data: Prepared, split: Split, section: Evaluation, part: Part = "test") -> Evaluated:
+def evaluate(
+    model: nn.Module, data: Prepared, split: Split, section: Evaluation, part: Part = "test"
+) -> EvaluationResult:
     """Measure `model` on a part of the split, at the images' own resolution.
 
     The baseline is fitted on the training part. Raises InputError when it or the part is empty.
@@ -44,29 +46,29 @@ def evaluate(model: nn.Module, data: Prepared, split: Split, section: Evaluation
     intervals = fit_intervals(data, split.train)
     rows, baseline = [], []
     for case_id in tqdm(case_ids, desc=f"evaluate {part}", unit="case", disable=None):
-        rows += measure_model(model, data, case_id, section.nsd_tolerance)
-        baseline += measure_baseline(intervals, data, case_id)
-    summary = {"part": part, "nsd_tolerance": section.nsd_tolerance, **summarise(rows, section)}
-    summary["baseline"] = summarise(baseline, section, BASELINE_METRICS)
+        rows += evaluate_case(model, data, case_id, section.nsd_tolerance)
+        baseline += evaluate_threshold_baseline(intervals, data, case_id)
+    summary = {"part": part, "nsd_tolerance": section.nsd_tolerance, **summarize(rows, section)}
+    summary["baseline"] = summarize(baseline, section, BASELINE_METRICS)
     for name, interval in zip(data.classes, intervals, strict=True):
         summary["baseline"]["classes"][name] |= {"from": _finite(interval.low), "to": _finite(interval.high)}
-    return Evaluated(rows, baseline, summary)
+    return EvaluationResult(rows, baseline, summary)
 
 
-def measure_model(model: nn.Module, data: Prepared, case_id: str, nsd_tolerance: float) -> list[Row]:
+def evaluate_case(model: nn.Module, data: Prepared, case_id: str, nsd_tolerance: float) -> list[Row]:
     """`case_metrics` of the model's prediction for one case."""
     case = data.cases[case_id]
-    predicted_S = predict_case(model, data.grid(case_id)[0], case.shape)
-    _, labels_S = data.native(case_id)
+    predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape)
+    _, labels_S = data.original(case_id)
     rows = case_metrics(predicted_S, labels_S, data.classes, case.spacing, nsd_tolerance)
     return [{"case": case_id, "group": case.group, **row} for row in rows]
 
 
-def measure_baseline(intervals: Sequence[Interval], data: Prepared, case_id: str) -> list[Row]:
+def evaluate_threshold_baseline(intervals: Sequence[Interval], data: Prepared, case_id: str) -> list[Row]:
     """Dice and IoU of the intensity intervals for one case, resampled as the model's logits are."""
     case = data.cases[case_id]
-    brightness_S = resample(data.grid(case_id)[0][None, :1], case.shape)[0, 0]
-    _, labels_S = data.native(case_id)
+    brightness_S = resample(data.resampled(case_id)[0][None, :1], case.shape)[0, 0]
+    _, labels_S = data.original(case_id)
     rows = []
     for label, interval in enumerate(intervals, start=1):
         ((tp, fp, fn),) = class_counts(interval.mask(brightness_S), labels_S == label, 1).tolist()
@@ -95,13 +97,13 @@ def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder:
     folder.mkdir(parents=True)
     for role, (case_id, dice) in examples(rows).items():
         case = data.cases[case_id]
-        predicted_S = predict_case(model, data.grid(case_id)[0], case.shape)
-        image_CS, labels_S = data.native(case_id)
+        predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape)
+        image_CS, labels_S = data.original(case_id)
         title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
         draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.classes, case.spacing, title)
 
 
-def write_cases(path: Path, evaluated: Evaluated) -> None:
+def write_cases(path: Path, evaluated: EvaluationResult) -> None:
     """Write a row a case and class as CSV, the baseline beside the model; NaN becomes an empty field."""
     import pandas as pd
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Okabe and Ito's palette, told apart in the common forms of colour blindness, ordered for legibility on grey
+# Okabe and Ito's palette, told apart in the common forms of color blindness, ordered for legibility on grey
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 WIDTH = 10.5  # inches, of the whole picture
 DPI = 120
 
 
-def colours(classes: int) -> list[str]:
-    """A colour a class; from the eighth class on they repeat."""
+def colors(classes: int) -> list[str]:
+    """A color a class; from the eighth class on they repeat."""
     return [PALETTE[index % len(PALETTE)] for index in range(classes)]
 
 
@@ -32,7 +32,7 @@ def fullest_slice(image_CS: Tensor, *labels_S: Tensor) -> tuple[Tensor, ...]:
 
 
 def displayable(image_CHW: NDArray[Any]) -> NDArray[Any]:
-    """Colour (H, W, 3) for three channels, else the first one (H, W); 0 to 1 between robust extremes."""
+    """Color (H, W, 3) for three channels, else the first one (H, W); 0 to 1 between robust extremes."""
     image = np.moveaxis(image_CHW, 0, -1) if len(image_CHW) == 3 else image_CHW[0]
     low, high = np.percentile(image, [0.5, 99.8])
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1)
@@ -65,7 +65,7 @@ def draw_overlay(
         axis.imshow(image, cmap="gray", vmin=0, vmax=1, aspect=heights / widths, interpolation="nearest")
         axis.set_title(name, fontsize=10, color="#333333")
         axis.set_axis_off()
-    hues = colours(len(classes))
+    hues = colors(len(classes))
     for label, hue in enumerate(hues, start=1):
         _fill(axes[1], reference == label, hue)
         _outline(axes[1], reference == label, hue)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4seg.objectives.metrics import METRICS, Row, overlap
 from llm4seg.config.schema import Evaluation
+from llm4seg.objectives.metrics import METRICS, Row, overlap
 
 ENOUGH_GROUPS = 5  # below this many patients (or cases), resampling them says next to nothing
 
@@ -21,7 +21,7 @@ def case_means(rows: Sequence[Row], metric: str) -> dict[str, float]:
     return {case: sum(several) / len(several) if several else math.nan for case, several in values.items()}
 
 
-def summarise(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] = METRICS) -> dict[str, Any]:
+def summarize(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] = METRICS) -> dict[str, Any]:
     """Mean, standard deviation and bootstrap interval of each metric over cases, for each class and over classes.
 
     `rows` are `case_metrics`'s with `case` and `group` added. "Over classes" is each case's mean over the classes

@@ -17,7 +17,7 @@ SAMPLE = 20_000  # labelled pixels a case that place the bins' edges; all pixels
 
 @dataclass(frozen=True)
 class Interval:
-    """Low <= normalised intensity < high; infinite where a side does not matter."""
+    """Low <= normalized intensity < high; infinite where a side does not matter."""
 
     low: float
     high: float
@@ -37,7 +37,7 @@ def fit_intervals(data: Prepared, case_ids: Sequence[str]) -> list[Interval]:
     labels, bins = len(data.classes) + 1, len(edges) - 1
     counts = np.zeros((labels, bins), dtype=np.int64)
     for case_id in case_ids:
-        image_CS, labels_S = data.grid(case_id)
+        image_CS, labels_S = data.resampled(case_id)
         found = np.searchsorted(edges, image_CS[0].numpy().ravel(), side="right") - 1
         pairs = labels_S.numpy().ravel().astype(np.int64) * bins + found
         counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
@@ -48,7 +48,7 @@ def bin_edges(data: Prepared, case_ids: Sequence[str]) -> NDArray[np.float32]:
     """Ascending edges from -inf to inf around quantiles of the labelled pixels' intensities."""
     pixels = []
     for case_id in case_ids:
-        image_CS, labels_S = data.grid(case_id)
+        image_CS, labels_S = data.resampled(case_id)
         labelled = image_CS[0][labels_S > 0]
         pixels.append(labelled[:: math.ceil(len(labelled) / SAMPLE) or 1])
     values = torch.cat(pixels).numpy()

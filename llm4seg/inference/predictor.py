@@ -18,7 +18,7 @@ def resample(values_NCS: Tensor, shape: Sequence[int]) -> Tensor:
 
 @torch.inference_mode()
 def predict_case(model: nn.Module, image_CS: Tensor, shape: Sequence[int]) -> Tensor:
-    """Labels uint8 (*shape) of one normalised image (C, *size), on the CPU.
+    """Labels uint8 (*shape) of one normalized image (C, *size), on the CPU.
 
     Logits are computed on the grid and resampled to `shape` before they become labels: borders come out smoother
     than those of resampled labels. The model is put in evaluation mode and runs where its weights are.

@@ -29,7 +29,7 @@ def text_config(config: dict[str, Any]) -> Any:
         return CONFIG_MAPPING[kind].from_dict(values).get_text_config(decoder=True)
 
 
-def skeleton(config: dict[str, Any]) -> Any:
+def meta_model(config: dict[str, Any]) -> Any:
     """The whole LLM without memory behind its weights (on the meta device), computing in float32.
 
     All layers are there, so that each is built with its own index and its own entries of per-layer lists.
@@ -39,8 +39,8 @@ def skeleton(config: dict[str, Any]) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     text = text_config(config)
-    if quantised := config.get("quantization_config"):
-        raise unsupported(text, f"its weights are quantised ({quantised.get('quant_method')})")
+    if quantized := config.get("quantization_config"):
+        raise unsupported(text, f"its weights are quantized ({quantized.get('quant_method')})")
     if type(text) not in MODEL_MAPPING:
         raise unsupported(text, "transformers builds no model of its text part alone")
     text._attn_implementation = None  # what the checkpoint was trained with may not be here: transformers' default
@@ -104,8 +104,8 @@ def loaded(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 
 @torch.no_grad()
-def initialised(model: Any, module: nn.Module) -> nn.Module:
-    """A skeleton's module, drawn by the architecture's own initialiser from torch's generator.
+def initialized(model: Any, module: nn.Module) -> nn.Module:
+    """A skeleton's module, drawn by the architecture's own initializer from torch's generator.
 
     For LLaMA and its relatives: matrices normal with the config's `initializer_range`, biases 0, norms 1.
     """

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-HANDED = ("attention_mask", "position_embeddings", "position_ids", "cache_position")
+INPUTS = ("attention_mask", "position_embeddings", "position_ids", "cache_position")
 
 
 @dataclass(frozen=True)
-class Kind:
+class LayerSpec:
     """What layers of one kind want to be handed: layers of equal kinds can share it."""
 
-    handed: frozenset[str]  # of HANDED
+    inputs: frozenset[str]  # of INPUTS
     layer_type: str | None  # some LLMs rotate by another spectrum in some layers, and want to be told which
     window: int | None  # how many tokens a token sees, itself included, at most; None: all before it
     rotates: bool = True  # some LLMs hand positions to all of their layers, and make no use of them in some
@@ -24,12 +24,12 @@ class Kind:
         return {} if self.layer_type is None else {"layer_type": self.layer_type}
 
 
-def kind_of(rotary: nn.Module, config: Any, layer: int, handed: frozenset[str]) -> Kind:
+def layer_spec(rotary: nn.Module, config: Any, layer: int, handed: frozenset[str]) -> LayerSpec:
     """The kind of a layer, as far as the LLM's config says it."""
     layer_type = config.layer_types[layer] if getattr(config, "layer_types", None) else None
     told = "layer_type" in inspect.signature(rotary.forward).parameters
     width = getattr(config, "sliding_window", None) if layer_type in (None, "sliding_attention") else None
-    return Kind(handed, layer_type if told else None, width)
+    return LayerSpec(handed, layer_type if told else None, width)
 
 
 def causal_mask(tokens: int, window: int | None, like: Tensor) -> Tensor:

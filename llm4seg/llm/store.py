@@ -50,7 +50,7 @@ class LayerStore:
         self.config: dict[str, Any] = described["architecture"]
         self.source: str = described["source"]
         self.revision: str | None = described["revision"]
-        self.licence: str | None = described["licence"]
+        self.license: str | None = described["licence"]
         self.source_sha256: str | None = described["sha256"]
         self._sha256 = {int(layer): sha256 for layer, sha256 in described["layers"].items()}
         self.norm_sha256: str | None = described["norm"]

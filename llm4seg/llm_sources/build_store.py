@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, replacing, write_json
-from llm4seg.llm.architecture import check_finite, check_tensors, skeleton
-from llm4seg.llm_sources.state_dict_conversion import as_built
-from llm4seg.llm_sources.sources import Source, check_layers, open_source
-from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, read_verified, tensors_sha256
-from llm4seg.llm_sources.supported import check_supported
 from llm4seg.config.schema import LLM
+from llm4seg.llm.architecture import check_finite, check_tensors, meta_model
+from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, read_verified, tensors_sha256
+from llm4seg.llm_sources.sources import Source, check_layers, open_source
+from llm4seg.llm_sources.state_dict_conversion import convert_state_dict
+from llm4seg.llm_sources.supported import check_supported
+from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.files import read_json, replacing, write_json
 
 # what a file system that knows no links says of one; EPERM: exFAT, among others
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
@@ -28,7 +28,7 @@ IDENTITY = ("source", "revision", "licence", "architecture")  # what a layer's o
 
 
 @dataclass(frozen=True)
-class Held:
+class CachedLayers:
     """What the store has already of the LLM that is wanted now, undamaged."""
 
     layers: dict[int, str] = field(default_factory=dict)  # layer: sha256 of its tensors
@@ -48,7 +48,7 @@ def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -
     """
     with open_source(section, cache) as source:
         check_layers(layers, source)
-        held = _held(folder, source)
+        held = _cached(folder, source)
         if held.certain and held.current and set(layers) <= held.layers.keys():
             _check_expected(held.layers, section, source)
         else:
@@ -63,13 +63,13 @@ def select_layers(store: LayerStore, layers: Sequence[int], folder: Path) -> Lay
     with replacing(folder) as partial:
         partial.mkdir()
         for path in [*(store.path(layer) for layer in layers), *([store.norm_path] if store.norm_sha256 else [])]:
-            _take(path, partial / path.name)
+            _link_or_copy(path, partial / path.name)
         described = read_json(store.folder / CONFIG)
         write_json(partial / CONFIG, described | _listed({n: store.sha256(n) for n in layers}, store.norm_sha256))
     return LayerStore(folder)
 
 
-def _take(path: Path, new: Path) -> None:
+def _link_or_copy(path: Path, new: Path) -> None:
     """The same file under another name; a copy where the file system has no links, or not from there to here."""
     try:
         os.link(path, new)
@@ -89,21 +89,21 @@ def _describe(source: Source) -> dict[str, Any]:
         "source": source.name,
         "revision": source.revision,
         "sha256": source.sha256,
-        "licence": source.checkpoint.licence,
-        "licence_file": source.checkpoint.licence_file,
+        "licence": source.checkpoint.license,
+        "licence_file": source.checkpoint.license_file,
         "architecture": source.checkpoint.config,
     }
 
 
-def _held(folder: Path, source: Source) -> Held:
+def _cached(folder: Path, source: Source) -> CachedLayers:
     """What the store has, if what it says of its source is what is wanted now."""
     present, described = _present(folder), _describe(source)
     if any(name not in present or present[name] != described[name] for name in IDENTITY):
-        return Held()
+        return CachedLayers()
     listed = {int(layer): sha256 for layer, sha256 in present["layers"].items()}
     layers = {layer: sha256 for layer, sha256 in listed.items() if _is_intact(folder / layer_file(layer), sha256)}
     norm = present["norm"] if present["norm"] and _is_intact(folder / NORM_FILE, present["norm"]) else None
-    return Held(
+    return CachedLayers(
         layers=layers,
         norm=norm,
         certain=source.revision is not None or (source.sha256 is not None and source.sha256 == present["sha256"]),
@@ -116,7 +116,7 @@ def _present(folder: Path) -> dict[str, Any]:
     """A store's config.json; empty where there is none, or what is there cannot be read: all of it is fetched again."""
     try:
         LayerStore(folder)
-    except InputError:
+    except UserError:
         return {}
     present: dict[str, Any] = read_json(folder / CONFIG)
     return present
@@ -125,7 +125,7 @@ def _present(folder: Path) -> dict[str, Any]:
 def _is_intact(path: Path, sha256: str) -> bool:
     try:
         return bool(read_verified(path, sha256))
-    except InputError:
+    except UserError:
         return False
 
 
@@ -143,7 +143,7 @@ class Part:
         return NORM_FILE if self.layer is None else layer_file(self.layer)
 
 
-def _parts(model: Any, layers: Collection[int], held: Held) -> Iterator[Part]:
+def _parts(model: Any, layers: Collection[int], held: CachedLayers) -> Iterator[Part]:
     """The layers, and the final norm; an LLM without one of the usual kind is fine until `model.llm.norm` wants it."""
     for layer in sorted(layers):
         yield Part(f"layers.{layer}", model.layers[layer], layer, held.layers.get(layer))
@@ -152,9 +152,9 @@ def _parts(model: Any, layers: Collection[int], held: Held) -> Iterator[Part]:
         yield Part(*norms[0], None, held.norm)
 
 
-def _fill(new: Path, old: Path, layers: Collection[int], held: Held, source: Source, section: LLM) -> None:
+def _fill(new: Path, old: Path, layers: Collection[int], held: CachedLayers, source: Source, section: LLM) -> None:
     """Write a store: what the old one holds for certain is linked, the rest read from the source."""
-    model = skeleton(source.checkpoint.config)
+    model = meta_model(source.checkpoint.config)
     check_supported(model, sorted(layers))
     parts = list(_parts(model, layers, held))
     reading = [part for part in parts if not (held.certain and part.held)]
@@ -162,7 +162,7 @@ def _fill(new: Path, old: Path, layers: Collection[int], held: Held, source: Sou
     found: dict[int, str] = {}
     norm = None
     for part in parts:
-        sha256 = _renew(new, old, part, source, model) if part in reading else _link(new, old, part)
+        sha256 = _refresh(new, old, part, source, model) if part in reading else _link(new, old, part)
         if part.layer is None:
             norm = sha256
         elif sha256 is not None:
@@ -172,11 +172,11 @@ def _fill(new: Path, old: Path, layers: Collection[int], held: Held, source: Sou
 
 
 def _link(new: Path, old: Path, part: Part) -> str | None:
-    _take(old / part.file, new / part.file)
+    _link_or_copy(old / part.file, new / part.file)
     return part.held
 
 
-def _renew(new: Path, old: Path, part: Part, source: Source, model: Any) -> str | None:
+def _refresh(new: Path, old: Path, part: Part, source: Source, model: Any) -> str | None:
     """Read a module; returns the sha256 of its tensors, None if there are none. The old file stays if it holds them."""
     tensors = _read(source, model, part)
     if not tensors:
@@ -191,7 +191,7 @@ def _renew(new: Path, old: Path, part: Part, source: Source, model: Any) -> str 
 def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     """A module's tensors, checked against the architecture; only a final norm may be absent."""
     found = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
-    tensors = as_built(model, part.path, found)
+    tensors = convert_state_dict(model, part.path, found)
     if tensors or part.layer is not None:
         if not found:
             raise InputError(f"{source.name}: has no tensors {part.path}.*")

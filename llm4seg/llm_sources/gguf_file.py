@@ -1,4 +1,4 @@
-"""The GGUF file format: a header of named fields and tensors, then the tensors' data, often quantised.
+"""The GGUF file format: a header of named fields and tensors, then the tensors' data, often quantized.
 
 Only the header is parsed, and its long arrays (the tokeniser's) are skipped: 0.1 s where the gguf package's own reader
 takes 2.4 s for 49 152 tokens. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -15,8 +15,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize, quant_shape_to_byte_shape
 from numpy.typing import NDArray
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage import Storage, read_spans
+from llm4seg.utils.errors import InputError, UserError
 
 Field = int | float | bool | str
 VERSIONS = (2, 3)
@@ -115,7 +115,7 @@ class GGUFFile:
         try:
             self._parse_header(size)
         except (struct.error, ArithmeticError, ValueError) as error:
-            if isinstance(error, InputError):
+            if isinstance(error, UserError):
                 raise
             raise InputError(f"{self.place}: not a readable GGUF file: {error}") from None
 
@@ -136,19 +136,19 @@ class GGUFFile:
                 raise ValueError(f"the file ends before the data of {name}; is it truncated?")
 
     def read(self, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
-        """Some tensors, dequantised. Raises InputError when the file lacks one."""
+        """Some tensors, dequantized. Raises InputError when the file lacks one."""
         missing = sorted(set(names) - self.tensors.keys())
         if missing:
             raise InputError(f"{self.place}: has no tensor {missing[0]}")
         starts = {name: self._start + self.tensors[name].offset for name in names}
         spans = {name: (start, start + self.tensors[name].nbytes) for name, start in starts.items()}
         parts = read_spans(self._storage, self._name, spans)
-        return {name: self._dequantised(name, parts[name]) for name in names}
+        return {name: self._dequantized(name, parts[name]) for name in names}
 
-    def _dequantised(self, name: str, data: memoryview) -> NDArray[np.float32]:
+    def _dequantized(self, name: str, data: memoryview) -> NDArray[np.float32]:
         entry, raw = self.tensors[name], np.frombuffer(data, np.uint8)
         try:
             values = dequantize(raw.reshape(quant_shape_to_byte_shape(entry.shape, entry.kind)), entry.kind)
         except (NotImplementedError, ValueError) as error:
-            raise InputError(f"{self.place}: {name} cannot be dequantised: {error}") from None
+            raise InputError(f"{self.place}: {name} cannot be dequantized: {error}") from None
         return np.array(values, np.float32)  # a copy: the file may be closed or deleted

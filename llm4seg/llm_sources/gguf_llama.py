@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.gguf_file import Field, GGUFFile
 from llm4seg.llm_sources.license import LicenceFile
 from llm4seg.llm_sources.storage import Storage
+from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GGUFLlama:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.files = [name]
-        self.licence_file: LicenceFile | None = None  # of one beside the file nothing is known here
+        self.license_file: LicenceFile | None = None  # of one beside the file nothing is known here
         self._file = GGUFFile(storage, name)
         found = str(self._file.fields.get("general.architecture"))
         if found not in ARCHITECTURES:
@@ -56,8 +56,8 @@ class GGUFLlama:
             raise InputError(f"{self._file.place}: general.architecture: found {found!r}, allowed: {allowed}")
         self._name, self._architecture = found, ARCHITECTURES[found]
         self.config = self._read_config()
-        licence = self._file.fields.get("general.license")
-        self.licence = None if licence is None else str(licence)
+        license = self._file.fields.get("general.license")
+        self.license = None if license is None else str(license)
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
         """How many bytes `tensors` reads."""

@@ -1,4 +1,4 @@
-"""What lies beside an LLM's weights and says under which licence they are."""
+"""What lies beside an LLM's weights and says under which license they are."""
 
 import re
 
@@ -9,9 +9,9 @@ FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICE
 LicenceFile = dict[str, str]  # its name and its text
 
 
-def find_licence(storage: Storage) -> tuple[str | None, LicenceFile | None]:
-    """The licence in short, which is the model card's `license:` or a licence file's first line; and that file."""
-    file = find_licence_file(storage)
+def find_license(storage: Storage) -> tuple[str | None, LicenceFile | None]:
+    """The license in short, which is the model card's `license:` or a license file's first line; and that file."""
+    file = find_license_file(storage)
     card = re.match(r"---\n(?:(?!---).*\n)*?license: *(.+)\n", _text(storage, CARD) or "")
     if card:
         return card[1].strip(), file
@@ -19,8 +19,8 @@ def find_licence(storage: Storage) -> tuple[str | None, LicenceFile | None]:
     return next((line for line in lines if line), None), file
 
 
-def find_licence_file(storage: Storage) -> LicenceFile | None:
-    """The licence file beside the weights; None where there is none."""
+def find_license_file(storage: Storage) -> LicenceFile | None:
+    """The license file beside the weights; None where there is none."""
     for name in FILES:
         if (text := _text(storage, name)) is not None:
             return {"name": name, "text": text}

@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.pypi import package_file
+from llm4seg.config.schema import LLM
 from llm4seg.llm_sources.storage import Storage
 from llm4seg.llm_sources.storage.local import LocalFolder
 from llm4seg.llm_sources.storage.remote import RemoteFolder
 from llm4seg.llm_sources.storage.transport import Transport, without_secrets
-from llm4seg.config.schema import LLM
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.pypi import package_file
 
 GGUF = ".gguf"
 ALLOWED = (

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage import Storage, read_spans
+from llm4seg.utils.errors import InputError, UserError
 
 LENGTH = struct.Struct("<Q")
 LONGEST_HEADER = 100_000_000  # the package's own limit
@@ -56,7 +56,7 @@ class SafetensorsFile:
         try:
             self.tensors = self._parse_header(size)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            if isinstance(error, InputError):
+            if isinstance(error, UserError):
                 raise
             reason = error if isinstance(error, ValueError) else repr(error)
             raise InputError(f"{self.place}: not a readable safetensors file: {reason}") from None

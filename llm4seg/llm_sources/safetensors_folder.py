@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm_sources.license import find_licence
+from llm4seg.llm_sources.license import find_license
 from llm4seg.llm_sources.safetensors_file import SafetensorsFile
 from llm4seg.llm_sources.storage import Storage
+from llm4seg.utils.errors import InputError
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -29,7 +29,7 @@ class SafetensorsFolder:
         self.files = self._check_files()
         self._opened: dict[str, SafetensorsFile] = {}
         self._file_of = self._shards or dict.fromkeys(self._open(SINGLE).tensors, SINGLE)
-        self.licence, self.licence_file = find_licence(storage)
+        self.license, self.license_file = find_license(storage)
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
         """How many bytes `tensors` reads."""

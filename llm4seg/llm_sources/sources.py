@@ -9,23 +9,23 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import LLM
 from llm4seg.llm.architecture import text_config
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
-from llm4seg.llm_sources.license import LicenceFile, find_licence_file
+from llm4seg.llm_sources.license import LicenceFile, find_license_file
 from llm4seg.llm_sources.location import Location, locate
 from llm4seg.llm_sources.safetensors_folder import SafetensorsFolder
 from llm4seg.llm_sources.storage import Storage
 from llm4seg.llm_sources.storage.local import LocalFolder
-from llm4seg.config.schema import LLM
+from llm4seg.utils.errors import InputError
 
 
 class Checkpoint(Protocol):
     """An LLM in its files, of which single layers can be read."""
 
     config: dict[str, Any]  # transformers' config, with its model_type
-    licence: str | None
-    licence_file: LicenceFile | None
+    license: str | None
+    license_file: LicenceFile | None
     files: list[str]  # all that it consists of, sorted
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
@@ -68,8 +68,8 @@ def _open_checkpoint(location: Location) -> Checkpoint:
     if location.file is None:
         return SafetensorsFolder(location.storage)
     checkpoint = GGUFLlama(location.storage, location.file)
-    if not isinstance(location.storage, LocalFolder):  # beside a file here may lie the licence of anything
-        checkpoint.licence_file = find_licence_file(location.storage)
+    if not isinstance(location.storage, LocalFolder):  # beside a file here may lie the license of anything
+        checkpoint.license_file = find_license_file(location.storage)
     return checkpoint
 
 

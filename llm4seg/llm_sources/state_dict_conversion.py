@@ -10,7 +10,7 @@ from torch import Tensor
 OLD_BUFFERS = r"rotary_emb\.inv_freq"  # what transformers passes over in any family
 
 
-def as_built(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state_dict(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the module `path` of a skeleton, by the rules by which transformers itself loads checkpoints."""
     wanted = model.get_submodule(path).state_dict()
     built = {name: tensor for name, tensor in tensors.items() if name in wanted}

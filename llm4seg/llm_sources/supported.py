@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from llm4seg.llm.architecture import rotary_embedding, unsupported
-from llm4seg.llm.layer_inputs import HANDED, Kind, causal_mask, kind_of
+from llm4seg.llm.layer_inputs import INPUTS, LayerSpec, causal_mask, layer_spec
 
 TOKENS, WINDOW = 7, 3  # enough tokens for a window to show
 WINDOWS = ("sliding_window", "attention_chunk_size")  # all that transformers' masks read from a config
@@ -45,7 +45,7 @@ class _Spy:
 
 
 @torch.no_grad()
-def check_supported(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
+def check_supported(model: Any, layers: Sequence[int]) -> dict[int, LayerSpec]:
     """Raise InputError that names the model type and the reason, unless each of `layers` can run alone.
 
     Returns their kinds.
@@ -54,15 +54,15 @@ def check_supported(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
         return _kinds(model, layers)
 
 
-def _kinds(model: Any, layers: Sequence[int]) -> dict[int, Kind]:
+def _kinds(model: Any, layers: Sequence[int]) -> dict[int, LayerSpec]:
     whole = _weightless(model)
     calls = _calls(whole, max(layers))
     kinds = {}
     for layer in layers:
-        handed = frozenset(name for name in HANDED if calls[layer].get(name) is not None)
-        if reason := _difference(whole, layer, calls[layer], kind_of(whole.rotary_emb, whole.config, layer, handed)):
+        handed = frozenset(name for name in INPUTS if calls[layer].get(name) is not None)
+        if reason := _difference(whole, layer, calls[layer], layer_spec(whole.rotary_emb, whole.config, layer, handed)):
             raise unsupported(model.config, f"layer {layer} {reason}")
-        kind = kind_of(whole.rotary_emb, model.config, layer, handed)
+        kind = layer_spec(whole.rotary_emb, model.config, layer, handed)
         kinds[layer] = replace(kind, rotates=_rotates(whole.layers[layer], calls[layer]))
     return kinds
 
@@ -125,9 +125,9 @@ def _failure(whole: Any, spies: Sequence[_Spy]) -> str | None:
     return "its forward pass does not go through its layers one after the other"
 
 
-def _difference(whole: Any, layer: int, call: Call, kind: Kind) -> str | None:
+def _difference(whole: Any, layer: int, call: Call, kind: LayerSpec) -> str | None:
     """How what its model hands to a layer differs from what this project hands to one of its kind."""
-    extra = [name for name, value in call.items() if name not in ("hidden_states", *HANDED) and not _plain(value)]
+    extra = [name for name, value in call.items() if name not in ("hidden_states", *INPUTS) and not _plain(value)]
     if extra:
         return f"is also given {', '.join(extra)}"
     module = whole.layers[layer]
@@ -140,7 +140,7 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _other_mask(call: Call, kind: Kind) -> str | None:
+def _other_mask(call: Call, kind: LayerSpec) -> str | None:
     mask = call.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.ndim != 4:
         return "does not mix its tokens by masked attention"
@@ -149,7 +149,7 @@ def _other_mask(call: Call, kind: Kind) -> str | None:
     return None if same else "does not look back in the usual way, at all tokens or at a window of the last ones"
 
 
-def _other_rotation(rotary: nn.Module, call: Call, kind: Kind) -> str | None:
+def _other_rotation(rotary: nn.Module, call: Call, kind: LayerSpec) -> str | None:
     theirs, index = call.get("position_embeddings"), torch.arange(TOKENS)[None]
     if theirs is None:
         return "is given no rotary positions"

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from llm4seg.config.schema import Model
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.backbones import build_backbone
 from llm4seg.models.bottleneck import build_bottleneck
 from llm4seg.models.hybrid import Hybrid
-from llm4seg.config.schema import Model
 
 __all__ = ["Hybrid", "build_model"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from llm4seg.models.bottleneck.quantized import quantized_entries
 from llm4seg.utils.errors import InputError
-from llm4seg.models.bottleneck.quantised import quantised_entries
 
 BOTTLENECK = "bottleneck."
 LLM = "bottleneck.core."  # where the LLM layers are, if there are any
@@ -38,7 +38,7 @@ class Hybrid(nn.Module):
             logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
         return logits
 
-    def weights(self) -> dict[str, Tensor]:
+    def trainable_state_dict(self) -> dict[str, Tensor]:
         """The state by name, of LLM layers only what is trained: what a weights file holds.
 
         The layer store and the seed give back the rest.
@@ -48,7 +48,7 @@ class Hybrid(nn.Module):
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Take what `weights` gave. Raises InputError naming what is missing, unexpected or of another shape."""
-        wanted = self.weights()
+        wanted = self.trainable_state_dict()
         for name in sorted(wanted.keys() | state.keys()):
             if name not in state:
                 raise InputError(f"model weights: {name} is missing; were they trained with another `model` section?")
@@ -62,7 +62,7 @@ class Hybrid(nn.Module):
 
     def load_cnn(self, state: Mapping[str, Tensor]) -> None:
         """Take encoder and decoder of what another model's `weights` gave, whatever is in the bottlenecks."""
-        kept = {name: tensor for name, tensor in self.weights().items() if name.startswith(BOTTLENECK)}
+        kept = {name: tensor for name, tensor in self.trainable_state_dict().items() if name.startswith(BOTTLENECK)}
         cnn = {name: tensor for name, tensor in state.items() if not name.startswith(BOTTLENECK)}
         self.load_weights(cnn | kept)
 
@@ -75,4 +75,4 @@ def parameter_counts(module: nn.Module) -> dict[str, int]:
     """How many parameters are `trained`, and how many `frozen`, those held as integers among them."""
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in module.parameters()) - trained
-    return {"trained": trained, "frozen": frozen + quantised_entries(module)}
+    return {"trained": trained, "frozen": frozen + quantized_entries(module)}

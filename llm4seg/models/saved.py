@@ -11,16 +11,16 @@ from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.config.config import INIT
+from llm4seg.config.schema import Model
 from llm4seg.data.prepared import Prepared
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, replacing, sha256_file, write_json
 from llm4seg.llm.store import LayerStore
-from llm4seg.objectives.losses import out_channels
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.bottleneck import LLMLayers
 from llm4seg.models.hybrid import BOTTLENECK
+from llm4seg.objectives.losses import out_channels
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, replacing, sha256_file, write_json
 from llm4seg.utils.provenance import git_commit, versions
-from llm4seg.config.schema import Model
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
@@ -66,7 +66,7 @@ def describe_llm(config: Config) -> dict[str, Any] | None:
         "source": store.source,
         "revision": store.revision,
         "source_sha256": store.source_sha256,
-        "licence": store.licence,
+        "licence": store.license,
         "layers": [{"layer": layer, "sha256": store.sha256(layer)} for layer in block.layer],
         "norm_sha256": store.norm_sha256 if block.norm else None,
     }
@@ -88,7 +88,7 @@ def save_trained(folder: Path, weights: Path, config: Config, data: Prepared) ->
         write_json(partial / DESCRIPTION, describe(config, describe_data(data)))
 
 
-def read_description(folder: Path) -> tuple[dict[str, Any], Model]:
+def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
     """What model.json says, and its `model` section. Raises InputError when it is no description of a model."""
     description = read_json(folder / DESCRIPTION)
     try:
@@ -108,7 +108,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     """Rebuild a trained model in evaluation mode. Raises InputError when an LLM layer is not the one it had."""
-    description, section = read_description(folder)
+    description, section = read_metadata(folder)
     training, data = description["config"]["training"], description["data"]
     store = None if section.bottleneck == "identity" else LayerStore(store_folder)
     if store and description["llm"] is not None:
@@ -127,7 +127,7 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     return model.eval()
 
 
-def begin_from(model: Hybrid, config: Config) -> str:
+def init_from(model: Hybrid, config: Config) -> str:
     """Give an untrained model weights of the one in `training.init_from`: all of its encoder, what of its decoder has
     the same names and shapes, and its bottleneck where that is the same one, around the same LLM layers.
 
@@ -137,7 +137,7 @@ def begin_from(model: Hybrid, config: Config) -> str:
     assert folder is not None
     if expected not in (None, there := sha256_file(folder / WEIGHTS)):
         raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {there}")
-    found, wanted, why = read_weights(folder), model.weights(), _other_bottleneck(config, folder)
+    found, wanted, why = read_weights(folder), model.trainable_state_dict(), _other_bottleneck(config, folder)
     if why:
         found = {name: tensor for name, tensor in found.items() if not name.startswith(BOTTLENECK)}
     taken = {name: found[name] for name in wanted if name in found and found[name].shape == wanted[name].shape}
@@ -155,7 +155,7 @@ def _other_bottleneck(config: Config, folder: Path) -> str | None:
     Names count LLM layers from the first in the block, so those of another layer would fit; and adapters are good for
     the layers that they were trained with.
     """
-    description, trained = read_description(folder)
+    description, trained = read_metadata(folder)
     if trained.bottleneck != config.model.bottleneck:
         return f"model.bottleneck was {trained.bottleneck}"
     if trained.bottleneck == "identity":
@@ -180,7 +180,7 @@ def _without_pretrained(section: Model) -> Model:
 
 def check_data(folder: Path, data: Prepared) -> None:
     """Raise InputError unless a trained model takes images like these and tells as many classes apart."""
-    trained = read_description(folder)[0]["data"]
+    trained = read_metadata(folder)[0]["data"]
     for what, found, allowed in (
         ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
         ("channels", data.channels, trained["channels"]),
@@ -192,7 +192,7 @@ def check_data(folder: Path, data: Prepared) -> None:
 
 
 def _check_intensities(folder: Path, trained: dict[str, Any], data: Prepared) -> None:
-    """Raise InputError unless images were normalised as the model knows them, as far as both sides say how."""
+    """Raise InputError unless images were normalized as the model knows them, as far as both sides say how."""
     window = None if data.window is None else list(data.window)
     for what, found, allowed in (
         ("data.intensity", data.intensity, trained.get("intensity")),

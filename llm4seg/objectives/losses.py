@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm4seg.runtime.collectives import total
+from llm4seg.runtime.collectives import all_reduce_sum
 from llm4seg.utils.errors import InputError
 
 Name = Literal["dice_ce", "paper"]
@@ -69,7 +69,7 @@ class DiceCE:
         return entropy / pixels + 1 - soft_dice(*sums[2:].chunk(2)).mean()
 
     def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
-        return self.value(total(self.sums(logits_NKS, labels_NS)))
+        return self.value(all_reduce_sum(self.sums(logits_NKS, labels_NS)))
 
 
 class BCEDice:
@@ -88,7 +88,7 @@ class BCEDice:
         return sums[0] / sums[1]
 
     def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
-        return self.value(total(self.sums(logits_NKS, labels_NS)))
+        return self.value(all_reduce_sum(self.sums(logits_NKS, labels_NS)))
 
 
 def soft_dice(overlap: Tensor, whole: Tensor) -> Tensor:

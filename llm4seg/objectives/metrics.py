@@ -2,7 +2,7 @@
 
 For masks with tp, fp and fn pixels: Dice = 2 tp / (2 tp + fp + fn), IoU = tp / (tp + fp + fn),
 precision = tp / (tp + fp), recall = tp / (tp + fn). HD95 (mm: the larger of the two directed 95th percentiles of
-surface distance) and NSD (normalised surface Dice: the share of both surfaces within a tolerance in mm of the other)
+surface distance) and NSD (normalized surface Dice: the share of both surfaces within a tolerance in mm of the other)
 are MONAI's. Reference: Maier-Hein, Reinke et al., Metrics reloaded, Nature Methods 2024.
 
 Empty masks follow two rules: 0 / 0 is NaN, and a surface that is missing on one side is as wrong as can be.

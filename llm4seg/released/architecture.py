@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import CMUNeXt, Model, Overrides
+from llm4seg.utils.errors import InputError
 
 STAGES = 5
 FAMILIES = ("llama", "qwen2")  # architectures of LLMs that the released code builds

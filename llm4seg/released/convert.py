@@ -15,11 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import replacing, sha256_file, write_json
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.hybrid import LLM
+from llm4seg.models.saved import DESCRIPTION, WEIGHTS, describe, load_trained, read_metadata, read_weights
 from llm4seg.released.architecture import (
     FAMILIES,
     LLM_PREFIX,
@@ -33,7 +32,8 @@ from llm4seg.released.architecture import (
 )
 from llm4seg.released.checkpoint_file import read_official, write_official
 from llm4seg.released.llm_layer import Verdict, dropped, kept, llm_tensors, verified
-from llm4seg.models.saved import DESCRIPTION, WEIGHTS, describe, load_trained, read_description, read_weights
+from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.files import replacing, sha256_file, write_json
 
 Rows = dict[str, str]  # of the table at the end
 
@@ -41,7 +41,7 @@ EXAMPLES = """examples:
   python -m llm4seg.released.convert official.pth --out outputs/model-official
   python -m llm4seg.released.convert finetuned.pth --keep-llm pretrained --layer 14
   python -m llm4seg.released.convert --back outputs/model-official --out again.pth"""
-INPUT = "It expects images as the released code makes them (BGR, normalised twice): set data.intensity to released."
+INPUT = "It expects images as the released code makes them (BGR, normalized twice): set data.intensity to released."
 
 
 def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None, drop: bool = False) -> Rows:
@@ -61,7 +61,7 @@ def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None
     described = _described(config, shape) | {"converted": {"from": checkpoint.name, "sha256": sha256_file(checkpoint)}}
     with replacing(out) as partial:
         partial.mkdir()
-        (partial / WEIGHTS).write_bytes(save(model.weights()))
+        (partial / WEIGHTS).write_bytes(save(model.trainable_state_dict()))
         write_json(partial / DESCRIPTION, described)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in model.parameter_counts().items())
     read = f"{checkpoint}, {len(state)} tensors"
@@ -74,7 +74,7 @@ def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Ro
 
     Raises InputError naming the first parameter that the released code cannot express.
     """
-    description, section = read_description(folder)
+    description, section = read_metadata(folder)
     with _naming(folder):
         check_expressible(section, description["data"]["spatial_dims"])
     if section.bottleneck == "identity":
@@ -97,7 +97,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Put the file in front of what an InputError says of its content."""
     try:
         yield
-    except InputError as error:
+    except UserError as error:
         raise InputError(f"{path}: {error}") from None
 
 
@@ -131,7 +131,7 @@ def _filled(config: Config, state: Mapping[str, Tensor], shape: Shape, store: La
     )
     with_llm = config.model.llm.training == "full"
     taken = {name: tensor for name, tensor in state.items() if with_llm or not name.startswith(LLM_PREFIX)}
-    check_official(taken, to_official(model.weights()))
+    check_official(taken, to_official(model.trainable_state_dict()))
     model.load_weights(from_official(taken))
     return model
 
@@ -173,7 +173,7 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error("--layer goes with --keep-llm or --drop-llm of a checkpoint")
     try:
         rows = _converted(arguments)
-    except (InputError, OSError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f"convert: {error}")
     table = Table("", Column(overflow="fold"), show_header=False, box=box.SIMPLE)
     for name, value in rows.items():

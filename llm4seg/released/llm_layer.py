@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.released.architecture import LLM_PREFIX
+from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)

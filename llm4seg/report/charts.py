@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llm4seg.data.split import Split
-from llm4seg.evaluation.overlays import colours
+from llm4seg.evaluation.overlays import colors
 
 TRAIN, VALIDATION, BASELINE, INK = "#0072B2", "#D55E00", "#8A8F98", "#24292F"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC3311", "left_out": "#D9DCE1"}
@@ -91,7 +91,7 @@ def dice_by_case(cases: pd.DataFrame, classes: Sequence[str]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.55 + 0.72 * len(classes)), layout="constrained")
         axis = figure.subplots()
-        for place, (name, hue) in enumerate(zip(classes, colours(len(classes)), strict=True)):
+        for place, (name, hue) in enumerate(zip(classes, colors(len(classes)), strict=True)):
             rows = cases[cases["class"] == name]
             _distribution(axis, rows["dice"].dropna().to_numpy(), place - 0.17, hue)
             _distribution(axis, rows["baseline_dice"].dropna().to_numpy(), place + 0.2, BASELINE)

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from llm4seg.config import Config
+from llm4seg.config.schema import Search
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
-from llm4seg.config.schema import Search
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr")
 

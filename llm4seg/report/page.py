@@ -9,9 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from llm4seg.evaluation.overlays import colors
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs, Study
-from llm4seg.evaluation.overlays import colours
 from llm4seg.report.search_charts import draw_search
 
 DASH, TIMES = "\u2013", " \u00d7 "
@@ -47,7 +47,7 @@ def render(inputs: Inputs) -> str:
     return environment.get_template("page.html.j2").render(
         inputs=inputs,
         columns=COLUMNS,
-        hues=dict(zip(inputs.data.classes, colours(len(inputs.data.classes)), strict=True)),
+        hues=dict(zip(inputs.data.classes, colors(len(inputs.data.classes)), strict=True)),
         verdict=verdict(inputs),
         caution=caution(inputs.metrics),
         kept=kept_epoch(inputs),
@@ -209,7 +209,7 @@ def data_facts(inputs: Inputs) -> dict[str, str]:
     groups = len({case.group for case in cases})
     return {
         "Name": data.name,
-        "Licence": data.licence,
+        "Licence": data.license,
         "Citation": data.citation,
         "Cases": f"{len(cases)}, of {groups} {plural('group', groups)} (patient or volume)",
         "Native size": f"{span([case.shape for case in cases], 0)} pixels",

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from llm4seg.config.schema import LogUniform
+from llm4seg.evaluation.overlays import colors
 from llm4seg.report.charts import BASELINE, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.report.inputs import Searched
-from llm4seg.evaluation.overlays import colours
-from llm4seg.config.schema import LogUniform
 
 LAYER = "model.llm.layer"
-MOST_LINES = 6  # variants in the chart of layers, each with a colour
+MOST_LINES = 6  # variants in the chart of layers, each with a color
 
 
 def draw_search(searched: Searched) -> dict[str, str]:
@@ -48,7 +48,7 @@ def by_layer(searched: Searched) -> str | None:
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         lines = list(variants(searched, known).items())[:MOST_LINES]
-        for (name, rows), hue in zip(lines, colours(len(lines)), strict=True):
+        for (name, rows), hue in zip(lines, colors(len(lines)), strict=True):
             if rows[LAYER].isna().all():
                 axis.axhline(rows["val_dice"].max(), color=hue, linestyle="--", label=name)
                 continue

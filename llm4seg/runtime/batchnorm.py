@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from llm4seg.runtime.collectives import add_up, gathered, workers
+from llm4seg.runtime.collectives import all_gather, all_reduce, world_size
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -20,13 +20,13 @@ class GlobalBatchNorm(_BatchNorm):
         assert features_NCS.ndim > 2
 
     def forward(self, features_NCS: Tensor) -> Tensor:
-        if not self.training or workers() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(features_NCS)
         values = features_NCS.float()
         mean_C, variance_C, count = _statistics(values.detach())
         self._remember(mean_C, variance_C * count / (count - 1))
-        normalised: Tensor = _Normalise.apply(values, self.weight, self.bias, mean_C, variance_C, count, self.eps)
-        return normalised.to(features_NCS.dtype)
+        normalized: Tensor = _Normalize.apply(values, self.weight, self.bias, mean_C, variance_C, count, self.eps)
+        return normalized.to(features_NCS.dtype)
 
     @torch.no_grad()
     def _remember(self, mean_C: Tensor, variance_C: Tensor) -> None:
@@ -43,15 +43,15 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of each channel and the number of values of a channel, over all workers, in one exchange."""
     mean_C, variance_C = torch.batch_norm_update_stats(values, None, None, 0.0)  # many times faster than var_mean
     mine = torch.cat([mean_C, variance_C, values.new_tensor([values.numel() // values.shape[1]])])
-    means_WC, variances_WC, counts_W1 = gathered(mine).tensor_split([len(mean_C), 2 * len(mean_C)], dim=1)
+    means_WC, variances_WC, counts_W1 = all_gather(mine).tensor_split([len(mean_C), 2 * len(mean_C)], dim=1)
     count = counts_W1.sum()  # workers may have unequal shares
     mean_C = (counts_W1 * means_WC).sum(0) / count
     variance_C = (counts_W1 * (variances_WC + (means_WC - mean_C).square())).sum(0) / count
     return mean_C, variance_C, count
 
 
-class _Normalise(torch.autograd.Function):
-    """Normalisation by statistics of all workers, which depend on every value; one exchange in the backward pass."""
+class _Normalize(torch.autograd.Function):
+    """Normalization by statistics of all workers, which depend on every value; one exchange in the backward pass."""
 
     @staticmethod
     def forward(
@@ -74,8 +74,8 @@ class _Normalise(torch.autograd.Function):
         _, for_weight_C, for_bias_C = torch.ops.aten.native_batch_norm_backward(
             gradient, values, weight_C, mean_C, variance_C, None, None, False, context.eps, [False, True, True]
         )
-        product_C, average_C = add_up(torch.stack([for_weight_C, for_bias_C])) / count
-        # scale x (gradient - average - normalised values x product): BatchNorm of the values and a line in the gradient
+        product_C, average_C = all_reduce(torch.stack([for_weight_C, for_bias_C])) / count
+        # scale x (gradient - average - normalized values x product): BatchNorm of the values and a line in the gradient
         scale_C = weight_C * torch.rsqrt(variance_C + context.eps)
         for_values = functional.batch_norm(
             values, mean_C, variance_C, -scale_C * product_C, -scale_C * average_C, eps=context.eps
@@ -83,15 +83,15 @@ class _Normalise(torch.autograd.Function):
         return for_values, for_weight_C, for_bias_C, None, None, None, None
 
 
-def synchronise(model: nn.Module, device: torch.device) -> None:
+def convert_batchnorm(model: nn.Module, device: torch.device) -> None:
     """Let every BatchNorm of a model see the samples of all workers, in place; names and parameters stay."""
     for parent in list(model.modules()):
         for name, module in parent.named_children():
             if isinstance(module, _BatchNorm):
-                setattr(parent, name, _synchronised(module, device))
+                setattr(parent, name, _converted(module, device))
 
 
-def _synchronised(norm: _BatchNorm, device: torch.device) -> nn.Module:
+def _converted(norm: _BatchNorm, device: torch.device) -> nn.Module:
     kind = nn.SyncBatchNorm if device.type == "cuda" else GlobalBatchNorm
     with torch.device("meta"):
         made = kind(norm.num_features, norm.eps, norm.momentum)

@@ -11,7 +11,7 @@ from torch import Tensor
 from llm4seg.runtime import sockets
 
 
-def workers() -> int:
+def world_size() -> int:
     """How many workers train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -19,9 +19,9 @@ def workers() -> int:
 PATIENCE = 0.02  # seconds to look for an exchange's end before sleeping until it
 
 
-def gathered(mine: Tensor) -> Tensor:
+def all_gather(mine: Tensor) -> Tensor:
     """All workers' tensors (W, *shape), in the order of their ranks, through which no gradients flow."""
-    everyones_WS = mine.new_empty(workers(), *mine.shape)
+    everyones_WS = mine.new_empty(world_size(), *mine.shape)
     small = mine.is_cpu and mine.nbytes <= sockets.LARGEST
     if small and (lines := sockets.between_workers()):
         lines.gather(mine, everyones_WS)
@@ -42,9 +42,9 @@ def _finish(exchange: dist.Work, of: Tensor) -> None:
     exchange.wait()
 
 
-def add_up(mine: Tensor) -> Tensor:
+def all_reduce(mine: Tensor) -> Tensor:
     """The sum of all workers' tensors; on a CPU in the order of their ranks, so the same bits wherever they are."""
-    return gathered(mine).sum(0) if mine.is_cpu else _reduced(mine, dist.ReduceOp.SUM)
+    return all_gather(mine).sum(0) if mine.is_cpu else _reduced(mine, dist.ReduceOp.SUM)
 
 
 def _reduced(mine: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
@@ -56,25 +56,25 @@ def _reduced(mine: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, mine: Tensor) -> Tensor:
-        return add_up(mine)
+        return all_reduce(mine)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        return add_up(gradients[0])
+        return all_reduce(gradients[0])
 
 
-def total(mine: Tensor) -> Tensor:
+def all_reduce_sum(mine: Tensor) -> Tensor:
     """The sum of all workers' tensors, the same on each of them.
 
     What every worker computes from it gives each the gradient of the sum of all workers' results; engines take the mean
     over workers, so that a loss computed from totals has the gradient that one worker with the whole batch would find.
     """
-    return mine if workers() == 1 else _Total.apply(mine)
+    return mine if world_size() == 1 else _Total.apply(mine)
 
 
-def agreed(mine: int, device: torch.device) -> int:
+def all_reduce_max(mine: int, device: torch.device) -> int:
     """The largest of all workers' numbers."""
-    if workers() == 1:
+    if world_size() == 1:
         return mine
     number = torch.tensor(mine, device=device)
-    return int(gathered(number).max() if number.is_cpu else _reduced(number, dist.ReduceOp.MAX))
+    return int(all_gather(number).max() if number.is_cpu else _reduced(number, dist.ReduceOp.MAX))

@@ -13,15 +13,15 @@ from llm4seg.config.schema import Cluster
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts, or cuBLAS may differ between two runs
 
 CGROUP = Path("/sys/fs/cgroup")  # where a container finds its limits
-ROOM = 0.8  # of a device's free memory may go to a model's tensors where it is only used, not trained
+MEMORY_FRACTION = 0.8  # of a device's free memory may go to a model's tensors where it is only used, not trained
 
 
-def device_here(section: Cluster) -> torch.device:
+def default_device(section: Cluster) -> torch.device:
     """Where a process computes that Ray has given nothing."""
     return torch.device("cuda" if section.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def same_each_time(device: torch.device, tf32: bool = False) -> None:
+def set_deterministic(device: torch.device, tf32: bool = False) -> None:
     """Let this process compute the same on a GPU each time, and in whole float32 unless told that TF32 will do.
 
     By default cuDNN rounds float32 to TF32's 10 bits, tries which algorithm is faster, and takes some that add up in
@@ -35,10 +35,10 @@ def same_each_time(device: torch.device, tf32: bool = False) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
 
 
-def with_room_for(model: nn.Module, wanted: torch.device) -> torch.device:
+def device_that_fits(model: nn.Module, wanted: torch.device) -> torch.device:
     """The device, or the CPU where the model's tensors leave it no room, as a large LLM's may; says so on stderr."""
     needed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    if wanted.type == "cpu" or needed <= ROOM * free_bytes(wanted):
+    if wanted.type == "cpu" or needed <= MEMORY_FRACTION * free_bytes(wanted):
         return wanted
     free = f"{free_bytes(wanted) / 1e9:.2f} GB are free on {wanted}"
     print(f"on the CPU: the model takes {needed / 1e9:.2f} GB, and {free}", file=sys.stderr, flush=True)

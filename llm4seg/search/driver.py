@@ -11,25 +11,25 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from llm4seg.cluster.data_sync import node_data
-from llm4seg.cluster.progress import progress
-from llm4seg.search.results import Findings, collect
-from llm4seg.search.progress import ShowTrials
-from llm4seg.search.searcher import Suggester
-from llm4seg.search.trial import Trial
-from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.data_sync import data_sync
 from llm4seg.cluster.launch import forget_run, run_name, storage, train_on_ray
+from llm4seg.cluster.progress import progress
+from llm4seg.cluster.storage import RunFolder
 from llm4seg.config import Config
-from llm4seg.llm.store import LayerStore
 from llm4seg.config.schema import Search
+from llm4seg.llm.store import LayerStore
+from llm4seg.search.progress import TrialProgress
+from llm4seg.search.results import SearchResult, collect
+from llm4seg.search.searcher import OptunaSearcher
+from llm4seg.search.trial import Trial
 
-__all__ = ["Findings", "forget_search", "run_search"]
+__all__ = ["SearchResult", "forget_search", "run_search"]
 
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
 
 
-def run_search(config: Config) -> Findings:
+def run_search(config: Config) -> SearchResult:
     """Try points of the space on the connected cluster, each for at most `search.epochs` epochs, and compare them.
 
     Goes on where an equal search was interrupted, or all of it is there: see `forget_search`. Raises InputError when a
@@ -37,14 +37,14 @@ def run_search(config: Config) -> Findings:
     """
     name = search_name(config)
     searching = shared_out(_of_trials(config))
-    initial = train_baseline(config, f"{name}-baseline") if config.search.warm_start else None
+    initial = train_cnn_only(config, f"{name}-baseline") if config.search.warm_start else None
     print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
     return collect(_tuner(searching, name, initial).fit(), config.search)
 
 
 def forget_search(config: Config) -> None:
     """Delete a search's trials, once what they found is written down."""
-    for run in RunFolder.at(storage(config), search_name(config)).neighbours():
+    for run in RunFolder.at(storage(config), search_name(config)).neighbors():
         forget_run(config, run)
 
 
@@ -83,7 +83,7 @@ def shared_out(config: Config) -> Config:
     return config.override({"cluster.cpus_per_worker": share})
 
 
-def train_baseline(config: Config, name: str) -> str:
+def train_cnn_only(config: Config, name: str) -> str:
     """Train the CNN alone as the config says; returns its run's name. Goes on, or is done, if it was begun before."""
     baseline = config.override({"model.bottleneck": "identity"})
     print("search: the CNN alone, from which every trial starts", flush=True)
@@ -94,14 +94,14 @@ def train_baseline(config: Config, name: str) -> str:
 
 def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
     """Tune's driver, new or as it was when it was interrupted."""
-    trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=node_data(config), initial=initial)
+    trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=data_sync(config), initial=initial)
     # a trial's own process only waits for its workers; Tune wants to be asked for something
     trainable = tune.with_resources(trial, PlacementGroupFactory([{"memory": 1}]))
     folder = RunFolder.at(storage(config), name)
     if _was_begun(folder):
         return Tuner.restore(_under(storage(config), name), trainable, resume_unfinished=True)
     folder.forget()
-    scheduler, suggester = build_scheduler(config.search), Suggester(config.search)
+    scheduler, suggester = build_scheduler(config.search), OptunaSearcher(config.search)
     return Tuner(
         trainable,
         tune_config=TuneConfig(
@@ -115,7 +115,7 @@ def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
             name=name,
             storage_path=storage(config),
             verbose=0,
-            callbacks=[ShowTrials(config.search), KeepState(scheduler, suggester)],
+            callbacks=[TrialProgress(config.search), KeepState(scheduler, suggester)],
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
         ),
     )
@@ -138,7 +138,7 @@ def build_scheduler(section: Search) -> TrialScheduler:
 class KeepState(Callback):
     """Saves with the search what ASHA knows of earlier trials, which Tune forgets, and sees that notes agree."""
 
-    def __init__(self, scheduler: TrialScheduler, suggester: Suggester) -> None:
+    def __init__(self, scheduler: TrialScheduler, suggester: OptunaSearcher) -> None:
         self._scheduler, self._suggester, self._agreed = scheduler, suggester, False
 
     def get_state(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llm4seg.config.schema import Search
 SHOWN = 12  # trials, the best ones and those under way
 
 
-class ShowTrials(Callback):
+class TrialProgress(Callback):
     """Tune tells it of every result; the table shows trials under way and the best ones."""
 
     def __init__(self, section: Search) -> None:

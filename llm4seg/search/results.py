@@ -10,16 +10,16 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
+from llm4seg.config.schema import Choice, Conditional, Overrides, Search
 from llm4seg.search.searcher import DIRECTIONS
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import Choice, Conditional, Overrides, Search
 
 EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice", "seconds"]
 FEWEST = 5  # trials from which something is said about what matters
 
 
 @dataclass(frozen=True)
-class Findings:
+class SearchResult:
     """`trials`: number, the searched parameters, status, epochs, objectives, pareto, error. `best`: overrides."""
 
     best: Overrides
@@ -28,7 +28,7 @@ class Findings:
     importance: dict[str, float]
 
 
-def collect(results: Any, section: Search) -> Findings:
+def collect(results: Any, section: Search) -> SearchResult:
     """Read Tune's results. Raises InputError when no trial came through an epoch."""
     trials = pd.DataFrame([_row(number, one, section) for number, one in enumerate(results)])
     if "val_dice" not in trials or trials["val_dice"].isna().all():
@@ -36,7 +36,7 @@ def collect(results: Any, section: Search) -> Findings:
     trials["pareto"] = pareto(trials, section)
     trials = trials.sort_values("val_dice", ascending=False, ignore_index=True, kind="stable")
     best = results[int(trials["number"].iloc[0])].config["overrides"]
-    return Findings(best, trials, _epochs(results), importance(trials, section))
+    return SearchResult(best, trials, _epochs(results), importance(trials, section))
 
 
 def _row(number: int, result: Any, section: Search) -> dict[str, Any]:

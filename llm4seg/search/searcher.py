@@ -76,7 +76,7 @@ def build_sampler(algorithm: str, *seeds: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-class Suggester(Searcher):
+class OptunaSearcher(Searcher):
     """Suggests each point at most once, until trials, points or the budget are used up. Can be saved and restored."""
 
     def __init__(self, section: Search) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.cluster.crew import Crew
-from llm4seg.cluster.data_sync import NodeData
-from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.data_sync import DataSync
 from llm4seg.cluster.launch import storage
+from llm4seg.cluster.storage import RunFolder
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
-from llm4seg.training.run import Row
 from llm4seg.config.schema import Overrides
+from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
+from llm4seg.training.run import Row
+from llm4seg.utils.errors import InputError, UserError
 
 GATE = {"model.llm.residual": "gate"}  # the block begins as nothing, so that a trial begins as the CNN
 
@@ -29,7 +29,7 @@ class Trial(Trainable):
     """One trial after another: Tune resets it, its crew stays. A result is an epoch, or what made the trial fail."""
 
     def setup(
-        self, config: dict[str, Any], params: dict[str, Any], name: str, data: NodeData | None, initial: str | None
+        self, config: dict[str, Any], params: dict[str, Any], name: str, data: DataSync | None, initial: str | None
     ) -> None:
         """`name`: the search's, with which those of its runs begin; `initial`: the run whose weights come first."""
         base = Config.parse(params)
@@ -55,7 +55,7 @@ class Trial(Trainable):
             for row in self._rows(trial_config(self._base, overrides), self._run_of(overrides)):
                 best = max(best, row["val_dice"])
                 yield {**row, "best_dice": best, "done": row["epoch"] >= epochs}
-        except InputError as error:  # a point that cannot be trained, or a training that failed for good
+        except UserError as error:  # a point that cannot be trained, or a training that failed for good
             yield {"error": str(error), "done": True}
 
     def _run_of(self, overrides: Overrides) -> str:
@@ -66,7 +66,7 @@ class Trial(Trainable):
         """Every epoch once: first those of before the search was interrupted, then new ones as they end."""
         told = 0
         measure = len(config.search.objectives) > 1
-        for row in () if measure else reached(config, name):  # what is measured rides along with new ones
+        for row in () if measure else completed_epochs(config, name):  # what is measured rides along with new ones
             told = int(row["epoch"])
             yield row
         if told >= config.training.epochs:
@@ -103,11 +103,11 @@ def news_rows(news: dict[str, Any]) -> list[Row]:
     return [row | outcome["facts"] for row in outcome.get("history", ())]
 
 
-def reached(config: Config, name: str) -> list[Row]:
+def completed_epochs(config: Config, name: str) -> list[Row]:
     """The epochs that a run had behind it when it was interrupted."""
     folder = RunFolder.at(storage(config), name)
     for checkpoint in folder.checkpoints():
-        with folder.lend(checkpoint, config.cluster.storage_patience) as files:
+        with folder.open(checkpoint, config.cluster.storage_patience) as files:
             try:
                 return Checkpoint.read(files).progress.history
             except DamagedCheckpoint:  # as `fit` does: try the one before

@@ -10,7 +10,7 @@ from llm4seg.data.split import make_split, write_split
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One training of an arm. Those of one repeat and fold are pairs: the same seed, split, batches and initial CNN."""
 
     arm: str
@@ -25,11 +25,11 @@ class Planned:
         return arm.override(changes | split)
 
 
-def planned(config: Config) -> list[Planned]:
+def planned_runs(config: Config) -> list[PlannedRun]:
     """All runs of a study. A repeat and fold is finished in all arms, references first, before the next one begins."""
     section = config.study
     arms = [*section.references, *(name for name in section.arms if name not in section.references)]
-    return [Planned(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
+    return [PlannedRun(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
 
 
 def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:

@@ -11,18 +11,18 @@ import pandas as pd
 import torch
 
 from llm4seg.config import Config
+from llm4seg.config.schema import Spread
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import make_split, read_split
-from llm4seg.runtime.device import device_here
-from llm4seg.training.run import LocalRun, Row, group_of_one
-from llm4seg.config.schema import Spread
-from llm4seg.study.arms import Planned
+from llm4seg.runtime.device import default_device
+from llm4seg.study.arms import PlannedRun
+from llm4seg.study.comparisons import VARIANCES
 from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 from llm4seg.study.pairs import unit_of, with_blocks
 from llm4seg.study.power import MOST_REPEATS, can_test, detectable, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
-from llm4seg.study.comparisons import VARIANCES
 from llm4seg.study.verdict import UNITS
+from llm4seg.training.run import LocalRun, Row, group_of_one
 from llm4seg.training.trainer import fit
 
 
@@ -137,10 +137,10 @@ class _Timed(LocalRun):
 
 def epoch_seconds(config: Config, arms: Iterable[str]) -> Iterator[tuple[str, float]]:
     """The seconds of each arm's epoch in this process: the second of two, since the first one warms up."""
-    device = device_here(config.cluster)
+    device = default_device(config.cluster)
     with group_of_one(device):
         for arm in arms:
             with tempfile.TemporaryDirectory() as folder:
                 run = _Timed(Path(folder), device)
-                fit(Planned(arm, 0, None).config(config).override({"training.epochs": 2}), run)
+                fit(PlannedRun(arm, 0, None).config(config).override({"training.epochs": 2}), run)
             yield arm, run.ends[1] - run.ends[0]

@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 
 from llm4seg.config import Config
-from llm4seg.study.arms import Planned
-from llm4seg.study.pairs import with_blocks
+from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
+from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 
 Record = dict[str, Any]  # what a run leaves: name, seconds, rows, versions, git_commit; of a failed one name and error
-Runs = Sequence[tuple[Planned, Record | None]]
+Runs = Sequence[tuple[PlannedRun, Record | None]]
 
 
 def finished(record: Record | None) -> bool:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow.fs
 
-from llm4seg.cluster.storage import file_system, patient
+from llm4seg.cluster.storage import file_system, retrying
 from llm4seg.config import Config
 
 
-class Shelf:
+class RunStore:
     """In `cluster.storage`, or in `paths.study_runs`. Can be pickled: nodes put their runs there themselves."""
 
     def __init__(self, config: Config) -> None:
@@ -21,15 +21,15 @@ class Shelf:
     def read(self, name: str) -> dict[str, Any] | None:
         """What a run left; None where there is none."""
         files, path = self._at(name)
-        if patient(self._patience)(files.get_file_info, path).type == pyarrow.fs.FileType.NotFound:
+        if retrying(self._patience)(files.get_file_info, path).type == pyarrow.fs.FileType.NotFound:
             return None
-        with patient(self._patience)(files.open_input_stream, path) as stream:
+        with retrying(self._patience)(files.open_input_stream, path) as stream:
             record: dict[str, Any] = json.loads(stream.read())
         return record
 
     def put(self, name: str, record: dict[str, Any]) -> None:
         """Keep what a run left, whole or not at all."""
-        patient(self._patience)(self._write, name, json.dumps(record, allow_nan=False).encode())
+        retrying(self._patience)(self._write, name, json.dumps(record, allow_nan=False).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         files, path = self._at(name)

@@ -13,23 +13,23 @@ from ray.tune import RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 from safetensors.torch import load_file
 
-from llm4seg.cluster.stop_signal import Bell, rung_by_sigterm
-from llm4seg.cluster.data_sync import NodeData, node_data
-from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker, runs_at_once, uses_gpu
-from llm4seg.study.run_store import Shelf
+from llm4seg.cluster.data_sync import DataSync, data_sync
 from llm4seg.cluster.launch import forget_run, run_name, storage, train_on_ray
+from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker, runs_at_once, uses_gpu
+from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
 from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
-from llm4seg.runtime.device import same_each_time, with_room_for
-from llm4seg.utils.errors import InputError, Left
-from llm4seg.evaluation.evaluate import measure_model
-from llm4seg.objectives.metrics import Row
-from llm4seg.utils.provenance import git_commit, versions
-from llm4seg.study.arms import planned, write_splits
-from llm4seg.study.results import Record, Runs, finished
-from llm4seg.training.trainer import assemble
+from llm4seg.evaluation.evaluate import evaluate_case
 from llm4seg.models.saved import WEIGHTS
+from llm4seg.objectives.metrics import Row
+from llm4seg.runtime.device import device_that_fits, set_deterministic
+from llm4seg.study.arms import planned_runs, write_splits
+from llm4seg.study.results import Record, Runs, finished
+from llm4seg.study.run_store import RunStore
+from llm4seg.training.trainer import assemble
+from llm4seg.utils.errors import InputError, StopRequested
+from llm4seg.utils.provenance import git_commit, versions
 
 # a trial's own process only waits for its workers: it takes none of their cores, and is where the study was started
 BESIDE = {"node:__internal_head__": 0.001}
@@ -39,8 +39,8 @@ def records(config: Config) -> Runs:
     """Every run of the study with what it left, or None."""
     _check_other_data(config)
     write_splits(config)
-    shelf = Shelf(config)
-    return [(run, shelf.read(_name(run.config(config)))) for run in planned(config)]
+    shelf = RunStore(config)
+    return [(run, shelf.read(_name(run.config(config)))) for run in planned_runs(config)]
 
 
 def run_missing(config: Config) -> None:
@@ -53,15 +53,15 @@ def run_missing(config: Config) -> None:
     jobs = {_name(job): job for job, _ in waiting}
     if not jobs:
         return
-    bell, shelf, experiment = Bell(), Shelf(config), f"study-{config.digest('study')}"
+    stop_signal, shelf, experiment = StopSignal(), RunStore(config), f"study-{config.digest('study')}"
     forget_run(config, experiment)  # of a driver that was killed
-    told = _Told(shelf, bell, len(jobs))
+    told = _RunProgress(shelf, stop_signal, len(jobs))
     trial = tune.with_parameters(
         _trial,
         jobs={name: job.plain() for name, job in jobs.items()},
         shelf=shelf,
-        data=node_data(config),
-        bell=bell,
+        data=data_sync(config),
+        stop_signal=stop_signal,
         commit=git_commit(Path(__file__).parent),
     )
     tuner = Tuner(
@@ -70,21 +70,21 @@ def run_missing(config: Config) -> None:
         tune_config=TuneConfig(max_concurrent_trials=runs_at_once(config.cluster)),
         run_config=RunConfig(name=experiment, storage_path=storage(config), verbose=0, callbacks=[told], stop=told),
     )
-    with rung_by_sigterm(bell):
+    with stop_on_sigterm(stop_signal):
         results = tuner.fit()
     for result in results:
         if result.error is not None and not finished(shelf.read(result.config["name"])):
             shelf.put(result.config["name"], {"name": result.config["name"], "error": _line(result.error)})
     forget_run(config, experiment)
-    if bell.has_rung():
-        raise Left("finished runs are kept and those under way have saved a checkpoint; run it again to go on")
+    if stop_signal.stop_requested():
+        raise StopRequested("finished runs are kept and those under way have saved a checkpoint; run it again to go on")
 
 
-class _Told(tune.Callback, tune.Stopper):
-    """Prints a line a run, and lets none begin after the bell."""
+class _RunProgress(tune.Callback, tune.Stopper):
+    """Prints a line a run, and lets none begin after a stop was requested."""
 
-    def __init__(self, shelf: Shelf, bell: Bell, runs: int) -> None:
-        self._shelf, self._bell, self._runs = shelf, bell, runs
+    def __init__(self, shelf: RunStore, stop_signal: StopSignal, runs: int) -> None:
+        self._shelf, self._stop_signal, self._runs = shelf, stop_signal, runs
         self._done, self._left = 0, False
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -101,7 +101,7 @@ class _Told(tune.Callback, tune.Stopper):
     def _leave_after_the_last(self, trials: list[Any], ended: Any) -> None:
         """Leaving ends what runs at once: only when no other run may be saving a checkpoint."""
         others = any(one.status == Trial.RUNNING for one in trials if one is not ended)
-        self._left = self._left or (not others and self._bell.has_rung())
+        self._left = self._left or (not others and self._stop_signal.stop_requested())
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -113,20 +113,20 @@ class _Told(tune.Callback, tune.Stopper):
 def _trial(
     sample: dict[str, Any],
     jobs: dict[str, dict[str, Any]],
-    shelf: Shelf,
-    data: NodeData | None,
-    bell: Bell,
+    shelf: RunStore,
+    data: DataSync | None,
+    stop_signal: StopSignal,
     commit: str,
 ) -> None:
     """What Tune runs for one run: a training on workers of its own, then the measuring of it."""
-    if bell.has_rung():
+    if stop_signal.stop_requested():
         return
     config, name = Config.parse(jobs[sample["name"]]), sample["name"]
     if data is not None:
         config = data.on_this_node(config)
     try:
-        outcome = train_on_ray(config, name=_checkpoints(name), data=data, bell=bell)
-    except Left:
+        outcome = train_on_ray(config, name=_checkpoints(name), data=data, stop_signal=stop_signal)
+    except StopRequested:
         return
     rows = ray.get(_as_a_worker(config).remote(config.plain(), outcome.checkpoint, data))
     about = {"name": name, "epochs": len(outcome.history), "seconds": round(outcome.seconds, 1), "git_commit": commit}
@@ -135,12 +135,12 @@ def _trial(
 
 
 def _as_a_worker(config: Config) -> Any:
-    """`measure` with what a worker has had, instead of the little that a trial's own process has."""
+    """`evaluate_run` with what a worker has had, instead of the little that a trial's own process has."""
     cpus, gpus = cpus_per_worker(config.cluster), gpus_per_worker(config.cluster)
-    return ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(measure)
+    return ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(evaluate_run)
 
 
-def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | None) -> list[Row]:
+def evaluate_run(params: dict[str, Any], checkpoint: Checkpoint, data: DataSync | None) -> list[Row]:
     """A row a case and class of the test part, and of all cases of `study.other_data`."""
     config = Config.parse(params)
     if data is not None:
@@ -149,8 +149,8 @@ def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | Non
     model = assemble(config.override({"training.init_from": None}), own)
     with checkpoint.as_directory() as folder:
         model.load_weights(load_file(Path(folder) / WEIGHTS))
-    device = with_room_for(model, torch.device("cuda" if uses_gpu(config.cluster) else "cpu"))
-    same_each_time(device)
+    device = device_that_fits(model, torch.device("cuda" if uses_gpu(config.cluster) else "cpu"))
+    set_deterministic(device)
     model.to(device)
     parts = [(own, read_split(config.paths.split).test)]
     if config.study.other_data is not None:
@@ -160,7 +160,7 @@ def measure(params: dict[str, Any], checkpoint: Checkpoint, data: NodeData | Non
         {"data": prepared.name, **_place(prepared.cases[case]), **row}
         for prepared, cases in parts
         for case in cases
-        for row in measure_model(model, prepared, case, config.evaluation.nsd_tolerance)
+        for row in evaluate_case(model, prepared, case, config.evaluation.nsd_tolerance)
     ]
 
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
+from llm4seg.config.schema import EngineConfig
 from llm4seg.data.prepared import Prepared
-from llm4seg.runtime.device import device_here
+from llm4seg.runtime.device import default_device
+from llm4seg.tools.memory_model import Sizes, decided, images_a_worker, llm_config, memory_needs, model_sizes
 from llm4seg.training.engines.offload import free_memory
-from llm4seg.tools.memory_model import Sizes, decided, images_a_worker, llm_config, measure, needs
-from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import Engine
+from llm4seg.utils.errors import InputError, UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 COLUMNS = ("parameters", "gradients", "optimizer", "activations", "device", "host", "nvme")
@@ -22,24 +22,24 @@ NOTE = """MB a worker. Activations: what the forward pass keeps, an estimate; me
 (n): training.batch_size cannot be shared out over so many workers; one image each is counted."""
 
 
-def engines(engine: Engine) -> Iterator[Engine]:
+def engines(engine: EngineConfig) -> Iterator[EngineConfig]:
     """Every engine there is."""
     yield engine.model_copy(update={"name": "torch", "offload": "none"})
     for zero, offload in ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (3, "cpu"), (3, "nvme")):
         yield engine.model_copy(update={"name": "deepspeed", "zero": zero, "offload": offload})
 
 
-def name(engine: Engine) -> str:
+def name(engine: EngineConfig) -> str:
     """An engine's name for people."""
     if engine.name == "torch":
         return "torch"
     return f"ZeRO {engine.zero}" + (f", offload {engine.offload}" if engine.offload != "none" else "")
 
 
-def add(table: Table, config: Config, sizes: Sizes, engine: Engine, workers: int) -> None:
+def add(table: Table, config: Config, sizes: Sizes, engine: EngineConfig, workers: int) -> None:
     """A row of a table."""
     images = images_a_worker(config, workers)
-    found = needs(sizes, engine, workers, images or 1)
+    found = memory_needs(sizes, engine, workers, images or 1)
     count = str(workers) if images else f"({workers})"
     table.add_row(name(engine), count, *(f"{getattr(found, column) / 1e6:,.1f}" for column in COLUMNS))
 
@@ -52,11 +52,11 @@ def table(title: str) -> Table:
     return made
 
 
-def plan(config: Config) -> Iterator[Table]:
+def tables(config: Config) -> Iterator[Table]:
     """The config's own engine, then every engine; each on 1 to 64 workers."""
     data = Prepared(config.paths.prepared)
-    sizes = measure(config, llm_config(config), data.channels, len(data.classes))
-    auto = f"; auto goes by what is free here, {free_memory(device_here(config.cluster))}"
+    sizes = model_sizes(config, llm_config(config), data.channels, len(data.classes))
+    auto = f"; auto goes by what is free here, {free_memory(default_device(config.cluster))}"
     own = table(f"this config ({name(config.engine)}{auto if config.engine.offload == 'auto' else ''})")
     for workers in WORKERS:
         add(own, config, sizes, decided(config, sizes, workers), workers)
@@ -71,20 +71,19 @@ def plan(config: Config) -> Iterator[Table]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m llm4seg.training.engines",
+        prog="python -m llm4seg.tools.memory_estimate",
         description=__doc__,
-        epilog="example: python -m llm4seg.training.engines --plan --set engine.zero=3 --set engine.offload=cpu",
+        epilog="example: python -m llm4seg.tools.memory_estimate --set engine.zero=3 --set engine.offload=cpu",
     )
-    parser.add_argument("--plan", action="store_true", required=True, help="print the tables")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
     arguments = parser.parse_args()
     try:
         config = Config.load(arguments.params).override(_changes(arguments.set))
-        for made in plan(config):
+        for made in tables(config):
             Console().print(made)
-    except InputError as error:
-        raise SystemExit(f"plan: {error}") from None
+    except UserError as error:
+        raise SystemExit(f"memory_estimate: {error}") from None
     Console().print(NOTE)
 
 

@@ -15,15 +15,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
-from llm4seg.runtime.device import device_here
+from llm4seg.config.schema import EngineConfig
+from llm4seg.llm.architecture import final_norm, meta_model
+from llm4seg.llm.store import CONFIG, LayerStore
+from llm4seg.llm_sources.sources import open_source
+from llm4seg.models import Hybrid, build_model
+from llm4seg.objectives.losses import build_loss, out_channels
+from llm4seg.runtime.device import default_device
 from llm4seg.training.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.utils.errors import InputError
-from llm4seg.llm.architecture import final_norm, skeleton
-from llm4seg.llm_sources.sources import open_source
-from llm4seg.llm.store import CONFIG, LayerStore
-from llm4seg.objectives.losses import build_loss, out_channels
-from llm4seg.models import Hybrid, build_model
-from llm4seg.config.schema import Engine
 
 SLOTS = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
 
@@ -70,10 +70,10 @@ class Architecture:
     source: str = "llm.source"
 
     def load(self, layer: int) -> dict[str, Tensor]:
-        return dict(skeleton(self.config).layers[layer].state_dict())
+        return dict(meta_model(self.config).layers[layer].state_dict())
 
     def load_norm(self) -> dict[str, Tensor]:
-        return dict(final_norm(skeleton(self.config))[1].state_dict())
+        return dict(final_norm(meta_model(self.config))[1].state_dict())
 
     def path(self, layer: int) -> str:
         return self.source
@@ -81,7 +81,7 @@ class Architecture:
     norm_path = source
 
 
-def measure(config: Config, llm: dict[str, Any] | None, channels: int, classes: int) -> Sizes:
+def model_sizes(config: Config, llm: dict[str, Any] | None, channels: int, classes: int) -> Sizes:
     """The sizes of a config's model on images of some channels and classes; `llm`: transformers' config."""
     model = _model(config, llm, channels, out_channels(config.training.loss, classes))
     # of one image alone, BatchNorm would refuse a grid of one token
@@ -153,7 +153,7 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def needs(sizes: Sizes, engine: Engine, workers: int, images: int) -> Needs:
+def memory_needs(sizes: Sizes, engine: EngineConfig, workers: int, images: int) -> Needs:
     """What each of some workers needs for micro-batches of `images`, at most at any one moment of a step."""
     activations = sizes.activations + images * sizes.activations_an_image
     match engine.name, engine.zero:
@@ -172,7 +172,7 @@ def _whole(sizes: Sizes) -> int:
     return sizes.trained + sizes.frozen + sizes.rest
 
 
-def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Needs:
+def _zero_3(sizes: Sizes, engine: EngineConfig, workers: int, activations: int) -> Needs:
     """Small tensors are whole on each device, beside its shares; of the LLM's matrices, the one in use."""
     share = -(-sizes.trained // workers)
     shared = [-(-matrix // workers) for matrix in sizes.matrices if matrix > sizes.threshold]
@@ -198,14 +198,14 @@ def _zero_3(sizes: Sizes, engine: Engine, workers: int, activations: int) -> Nee
             return Needs(here + sum(shared), gradients, optimizer, activations)
 
 
-def decided(config: Config, sizes: Sizes, workers: int) -> Engine:
+def decided(config: Config, sizes: Sizes, workers: int) -> EngineConfig:
     """The engine section, with what the engine would make of `offload: auto` for some workers on a machine like this.
 
     Raises InputError where it would.
     """
     if config.engine.offload != "auto":
         return config.engine
-    place = nearest(sizes.frozen, workers, device_here(config.cluster), config.cluster.nvme)
+    place = nearest(sizes.frozen, workers, default_device(config.cluster), config.cluster.nvme)
     return config.engine.model_copy(update={"offload": place})
 
 

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import BackboneName
 from llm4seg.llm.store import CONFIG, REMEDY, LayerStore
 from llm4seg.tools.profile_model import Cost, Description, describe
-from llm4seg.config.schema import BackboneName
+from llm4seg.utils.errors import InputError, UserError
 
 COLUMNS = ("stride", "channels", "tokens", "trained", "frozen", "GFLOPs")
 
@@ -70,7 +70,7 @@ def show(config: Config, chosen: Sequence[str] | None, size: dict[str, Any], cha
     for name, changes in candidates(config, chosen).items():
         try:
             add_rows(table, name, config.override(changes | size), store, channels)
-        except InputError as error:
+        except UserError as error:
             notes.append(f"{name}: {error}")
     notes.append("GFLOPs: a forward pass of one image; a multiply-add counts as two (papers often count one)")
     if store is None:
@@ -83,11 +83,10 @@ def show(config: Config, chosen: Sequence[str] | None, size: dict[str, Any], cha
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m llm4seg.models",
+        prog="python -m llm4seg.tools.model_summary",
         description=__doc__,
-        epilog="example: python -m llm4seg.models --describe --size 96 96 96 --backbone cmunext-l --backbone unet",
+        epilog="example: python -m llm4seg.tools.model_summary --size 96 96 96 --backbone cmunext-l --backbone unet",
     )
-    parser.add_argument("--describe", action="store_true", required=True, help="print the table")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("--backbone", action="append", help="a backbone, or a preset that chooses one; default: all")
     parser.add_argument("--size", type=int, nargs="+", help="sides of an image, or one for all; default: data.size")
@@ -99,7 +98,7 @@ def main() -> None:
         config = Config.load(arguments.params)
         size = resized(config, arguments.size, arguments.spatial_dims)
         show(config, arguments.backbone, size, (arguments.channels, arguments.outputs))
-    except InputError as error:
+    except UserError as error:
         sys.exit(f"models: {error}")
 
 

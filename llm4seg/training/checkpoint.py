@@ -16,16 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, sha256_file, write_json
-from llm4seg.training.run import Row
 from llm4seg.models.saved import WEIGHTS
+from llm4seg.training.run import Row
+from llm4seg.utils.errors import UserError
+from llm4seg.utils.files import read_json, sha256_file, write_json
 
 STATE, DESCRIPTION = "state.safetensors", "checkpoint.json"
 MODEL, OPTIMIZER = "model/", "optimizer/"
 
 
-class DamagedCheckpoint(InputError):
+class DamagedCheckpoint(UserError):
     """A checkpoint that is incomplete or not what was written; the one before it may be sound."""
 
 
@@ -75,7 +75,7 @@ class Checkpoint:
             progress = Progress(**described["progress"])
         except DamagedCheckpoint:
             raise
-        except (InputError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (UserError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DamagedCheckpoint(f"{folder}: not a whole checkpoint: {error}") from None
         return cls(progress, _under(MODEL, state), _under(OPTIMIZER, state), weights)
 

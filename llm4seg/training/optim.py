@@ -6,10 +6,10 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, PolynomialLR
 
-from llm4seg.config.schema import Optimizer as Section
+from llm4seg.config.schema import OptimizerConfig
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], section: Section) -> Optimizer:
+def build_optimizer(parameters: Iterable[nn.Parameter], section: OptimizerConfig) -> Optimizer:
     """The optimizer of the `optimizer` section over `parameters`, weight decay on all of them as in the paper."""
     match section.name:
         case "adamw":
@@ -18,7 +18,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], section: Section) -> Opt
             return SGD(parameters, lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay)
 
 
-def build_schedule(optimizer: Optimizer, section: Section, steps: int) -> LRScheduler:
+def build_schedule(optimizer: Optimizer, section: OptimizerConfig, steps: int) -> LRScheduler:
     """The schedule of the `optimizer` section over `steps` optimizer steps; `lr` is its highest value."""
     match section.schedule:
         case "onecycle":

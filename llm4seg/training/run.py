@@ -14,7 +14,7 @@ from llm4seg.utils.files import remove, replacing
 
 Row = dict[str, float]
 # what a run may ask for between two steps; the largest that any worker says counts
-GO_ON, TALK, SAVE, LEAVE = range(4)
+CONTINUE, SYNC, CHECKPOINT, STOP = range(4)
 
 
 class Run(Protocol):
@@ -31,17 +31,17 @@ class Run(Protocol):
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         """Tell the launcher how an epoch went, or None within one; `save`, called on rank 0, writes the checkpoint."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Let the one who started the run know."""
 
-    def asks(self) -> int:
-        """Between two steps: GO_ON, SAVE a checkpoint now, save one and LEAVE, or TALK: call `asks_together`.
+    def control_signal(self) -> int:
+        """Between two steps: CONTINUE, save a CHECKPOINT now, save one and STOP, or SYNC: call `sync_control`.
 
         Tells the launcher: still alive.
         """
 
-    def asks_together(self) -> int:
-        """GO_ON or SAVE: what workers find out only together. Every worker calls it and gets the same."""
+    def sync_control(self) -> int:
+        """CONTINUE or CHECKPOINT: what workers find out only together. Every worker calls it and gets the same."""
 
 
 @contextmanager
@@ -94,14 +94,14 @@ class LocalRun:
             self.checkpoint.rename(self._folder / "checkpoint-before")
         (self._folder / "checkpoint-new").rename(self.checkpoint)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         print(line, file=sys.stderr)
 
-    def asks(self) -> int:
-        return GO_ON
+    def control_signal(self) -> int:
+        return CONTINUE
 
-    def asks_together(self) -> int:
-        return GO_ON
+    def sync_control(self) -> int:
+        return CONTINUE
 
     def finish(self) -> None:
         """Forget the checkpoints: the run ended well."""

@@ -12,38 +12,38 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress, seed_step
-from llm4seg.runtime.collectives import agreed
 from llm4seg.config import Config
 from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
+from llm4seg.data.label_noise import corrupt_labels, subsample
 from llm4seg.data.loader import one_ahead, when_wanted
-from llm4seg.data.label_noise import fewer, noisy
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
-from llm4seg.runtime.device import with_room_for
-from llm4seg.training.engines import Engine, build_engine
-from llm4seg.utils.errors import InputError, Left
 from llm4seg.llm.store import LayerStore
+from llm4seg.models import Hybrid, build_model
+from llm4seg.models.saved import init_from
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.objectives.metrics import class_counts, dice_from_counts
-from llm4seg.models import Hybrid, build_model
-from llm4seg.training.run import LEAVE, SAVE, TALK, Row, Run
-from llm4seg.models.saved import begin_from
+from llm4seg.runtime.collectives import all_reduce_max
+from llm4seg.runtime.device import device_that_fits
+from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress, seed_step
+from llm4seg.training.engines import Engine, build_engine
+from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
+from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
 WARM, PASSES = 3, 9  # forward passes that do not count, and that do
 
 
-class Diverged(InputError):
+class Diverged(UserError):
     """The loss is no longer a number: to go on is of no use."""
 
 
-def assemble(config: Config, data: Prepared, say: Callable[[str], None] | None = None) -> Hybrid:
+def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None = None) -> Hybrid:
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
-    With `training.init_from`, those of another model take their place where they fit; `say` is told which.
+    With `training.init_from`, those of another model take their place where they fit; `log` is told which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
@@ -57,9 +57,9 @@ def assemble(config: Config, data: Prepared, say: Callable[[str], None] | None =
         size=data.size,
     )
     if config.training.init_from is not None:
-        taken = begin_from(model, config)
-        if say is not None:
-            say(taken)
+        taken = init_from(model, config)
+        if log is not None:
+            log(taken)
     return model
 
 
@@ -74,11 +74,11 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     return Trainer(config, run, initial).train()
 
 
-def measure(config: Config, device: torch.device) -> Row:
+def profile_model(config: Config, device: torch.device) -> Row:
     """What a model costs: its trained parameters, and the median of some forward passes of one image, in ms."""
     data = Prepared(config.paths.prepared)
     model = assemble(config, data).eval()
-    device = with_room_for(model, device)
+    device = device_that_fits(model, device)
     model.to(device)
     images = torch.zeros(1, data.channels, *data.size, device=device)
     seconds = []
@@ -100,9 +100,9 @@ def newest(run: Run) -> Checkpoint | None:
                 checkpoint = Checkpoint.read(folder)
             except DamagedCheckpoint as error:
                 damage = str(error)
-        if not agreed(bool(damage), run.device):
+        if not all_reduce_max(bool(damage), run.device):
             return checkpoint
-        run.say(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
+        run.log(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
     return None
 
 
@@ -112,11 +112,11 @@ class Trainer:
     def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
         self.config, self.run = config, run
         self.data, split, section = Prepared(config.paths.prepared), read_split(config.paths.split), config.training
-        self.split = replace(split, train=fewer(split.train, self.data, section.fraction, section.seed))
+        self.split = replace(split, train=subsample(split.train, self.data, section.fraction, section.seed))
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
         self.check_validation()
-        model, saved = assemble(config, self.data, run.say), newest(run)
+        model, saved = assemble(config, self.data, run.log), newest(run)
         if saved:
             model.load_weights(saved.model)
         elif initial:
@@ -150,7 +150,7 @@ class Trainer:
                 where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
                 self.check_finite(loss, "loss", where)
                 progress.loss, progress.step = progress.loss + loss, step + 1
-                self.heed()
+                self.poll_control()
         return progress.loss / self.steps
 
     def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
@@ -167,7 +167,7 @@ class Trainer:
     def as_annotated(self, labels_S: Tensor, case: str) -> Tensor:
         """The mask to train on, with the errors that `training.label_noise` asks for."""
         section = self.config.training
-        return noisy(labels_S, case, len(self.data.classes), section.label_noise, section.seed)
+        return corrupt_labels(labels_S, case, len(self.data.classes), section.label_noise, section.seed)
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""
@@ -187,7 +187,7 @@ class Trainer:
 
     def check_validation(self) -> None:
         """Refuse a validation part in which no class occurs: its Dice would be no number to choose weights by."""
-        if not any(self.data.grid(case)[1].any() for case in self.split.val):
+        if not any(self.data.resampled(case)[1].any() for case in self.split.val):
             raise InputError(
                 f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
                 f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
@@ -201,14 +201,14 @@ class Trainer:
                 "optimizer.clip_norm"
             )
 
-    def heed(self) -> None:
+    def poll_control(self) -> None:
         """Between two steps, do what the run asks for."""
-        if (asked := agreed(self.run.asks(), self.run.device)) == TALK:
-            asked = self.run.asks_together()
-        if asked in (SAVE, LEAVE):
+        if (asked := all_reduce_max(self.run.control_signal(), self.run.device)) == SYNC:
+            asked = self.run.sync_control()
+        if asked in (CHECKPOINT, STOP):
             self.save(None)
-        if asked == LEAVE:
-            raise Left
+        if asked == STOP:
+            raise StopRequested
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -224,7 +224,7 @@ class Trainer:
             weight = 1 if cases else 0
             counts += weight * class_counts(labels_from_logits(logits), labels, classes)
             sums = sums + weight * self.loss.sums(logits, labels).double()
-            self.heed()  # what is saved here is at the epoch's last step: whoever goes on from it validates anew
+            self.poll_control()  # saved here is the epoch's last step: whoever goes on from it validates anew
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)
         dist.all_reduce(sums)
@@ -241,12 +241,12 @@ class Trainer:
         self.progress.history.append(row)
         self.progress.step, self.progress.loss = 0, 0.0
         if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
-            self.progress.best, self.weights = row["val_dice"], self.engine.weights()
+            self.progress.best, self.weights = row["val_dice"], self.engine.trainable_state_dict()
 
     def save(self, row: Row | None) -> None:
         """Hand the run a checkpoint of this moment."""
         optimizer, self.progress.schedule = self.engine.state()
-        weights = self.engine.weights()
+        weights = self.engine.trainable_state_dict()
         # a step may spoil the weights behind a loss that is still a number
         where = f"after {len(self.progress.history)} whole epochs and {self.progress.step} steps"
         self.check_finite(

@@ -1,9 +1,13 @@
-"""What ends a command with one line and no traceback: a user's mistake, or a wish that a run should leave."""
+"""Errors that end a command with one line and no traceback, and the end of a run that was told to stop."""
 
 
-class InputError(ValueError):
+class UserError(ValueError):
+    """What a user can do something about. The message says what is wrong and what to do."""
+
+
+class InputError(UserError):
     """A bad parameter, file or machine. The message names it, what was found and what is allowed."""
 
 
-class Left(Exception):
-    """A run has saved a checkpoint and left, as it was asked to."""
+class StopRequested(Exception):
+    """A run has saved a checkpoint and stopped, as it was asked to."""

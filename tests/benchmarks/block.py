@@ -1,6 +1,6 @@
 """What LLM layers cost in each dtype and way of training: bytes, errors against float32, time, memory of a step.
 
-On the default LLM's own layer (out of its package: the package index is needed once), or on a randomly initialised one
+On the default LLM's own layer (out of its package: the package index is needed once), or on a randomly initialized one
 of Llama-3.2-1B's shape.
 
 First table: errors are those of what a layer adds to its input, and of the gradient through that, on standard normal
@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from llm4seg.config import Config
-from llm4seg.utils.files import write_json
-from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.llm.store import CONFIG, LayerStore
-from llm4seg.models.bottleneck.layers import LLMLayers
 from llm4seg.config.schema import Block
+from llm4seg.llm.store import CONFIG, LayerStore
+from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.models.bottleneck.layers import LLMLayers
+from llm4seg.utils.files import write_json
 
 BATCH = 4
 DTYPES = ("fp32", "bf16", "int8", "int4")

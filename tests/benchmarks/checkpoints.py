@@ -1,6 +1,6 @@
 """How large checkpoints are, and how large they would be with the frozen LLM layer inside.
 
-With a randomly initialised layer of Llama-3.2-1B's shape in two networks: the default one, and CMUNeXt at its
+With a randomly initialized layer of Llama-3.2-1B's shape in two networks: the default one, and CMUNeXt at its
 published size. The layer counts once, in float32; a checkpoint that holds the best weights too, as ours does, would
 have it twice. "weights": the file to leave behind; "checkpoint": all that a run goes on from (current weights, the
 optimizer's two slots of each, and the best weights so far).
@@ -13,17 +13,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from llm4seg.training.checkpoint import Checkpoint, Progress
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.training.engines import build_engine
-from llm4seg.utils.files import write_json
 from llm4seg.llm.store import CONFIG
 from llm4seg.models import Hybrid
 from llm4seg.models.hybrid import LLM
+from llm4seg.models.saved import WEIGHTS
+from llm4seg.training.checkpoint import Checkpoint, Progress
+from llm4seg.training.engines import build_engine
 from llm4seg.training.run import LocalRun, group_of_one
 from llm4seg.training.trainer import assemble
-from llm4seg.models.saved import WEIGHTS
+from llm4seg.utils.files import write_json
 from tests.benchmarks.block import LLAMA
 from tests.benchmarks.default import default_config, parser, run
 
@@ -45,7 +45,9 @@ def after_a_step(config: Config, data: Prepared, folder: Path) -> tuple[Hybrid, 
     engine.backward(engine(torch.randn(2, data.channels, *data.size)).square().mean())
     engine.step()
     optimizer, schedule = engine.state()
-    return model, Checkpoint(Progress(schedule=schedule), engine.weights(), optimizer, engine.weights())
+    return model, Checkpoint(
+        Progress(schedule=schedule), engine.trainable_state_dict(), optimizer, engine.trainable_state_dict()
+    )
 
 
 def add_row(table: Table, name: str, config: Config, data: Prepared, folder: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm.architecture import skeleton
-from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.llm.architecture import meta_model
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.models.bottleneck.layers import LLMLayers
+from llm4seg.utils.errors import InputError
 from tests.tiny_families import LAYERS, kinds, small_config, text_part
 from tests.tiny_llm import block_section, save_llm, section, through_layers
 
@@ -86,7 +86,7 @@ def judged(kind: str) -> dict[str, list[str]]:
 def _refusal(config: Any) -> str | None:
     """Why a config is refused before any layer is looked at. Raises what transformers raises if it cannot be built."""
     try:
-        whole = skeleton(config.to_dict())
+        whole = meta_model(config.to_dict())
     except InputError as refused:
         if refused.__cause__:  # it is the small config that is no good
             raise refused.__cause__ from None
@@ -166,7 +166,7 @@ Of every model type that transformers writes text with, a small random model was
 
 In brackets: the kinds of layers of which it is true, where it is not true of all.
 
-The small models hold their weights unquantised. A checkpoint whose config has a `quantization_config`, as gpt-oss
+The small models hold their weights unquantized. A checkpoint whose config has a `quantization_config`, as gpt-oss
 (mxfp4), DeepSeek-V3 (fp8) and BitNet are published, is refused whatever its type; a copy saved in bf16 will do.
 
 Some types rotate nothing in some of their layers: cohere2, exaone4 and smollm3 in every fourth, flint in its first two.

@@ -98,8 +98,8 @@ def whole_model_mapped(folder: Path) -> Any:
 
 def source_to_store(folder: Path) -> Any:
     """The stage fetch_llm: into a store that is not there yet. The layer is read, checked, hashed and written."""
-    from llm4seg.llm_sources.build_store import fill_store
     from llm4seg.config.schema import LLM
+    from llm4seg.llm_sources.build_store import fill_store
 
     section = LLM(source=str(folder / "llama"), sha256=None, layer_sha256={}, layers=(), whole_files=False)
     return fill_store(folder / f"store-{os.getpid()}", section, [LAYER], folder / "cache")
@@ -107,11 +107,11 @@ def source_to_store(folder: Path) -> Any:
 
 def store_to_module(folder: Path) -> Any:
     """What every training does: out of a filled store, its sha256 verified."""
-    from llm4seg.llm.architecture import check_tensors, loaded, skeleton
+    from llm4seg.llm.architecture import check_tensors, loaded, meta_model
     from llm4seg.llm.store import LayerStore
 
     store = LayerStore(folder / "store")
-    module, tensors = skeleton(store.config).layers[LAYER], store.load(LAYER)
+    module, tensors = meta_model(store.config).layers[LAYER], store.load(LAYER)
     check_tensors(module, tensors, "the store")
     return loaded(module, tensors)
 

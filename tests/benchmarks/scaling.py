@@ -18,8 +18,8 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.training.engines.common import trained
-from llm4seg.tools.memory_model import Sizes, llm_config, measure
+from llm4seg.tools.memory_model import Sizes, llm_config, model_sizes
+from llm4seg.training.engines.common import trainable_parameters
 from llm4seg.training.trainer import assemble
 from tests.benchmarks.block import LLAMA
 from tests.benchmarks.default import default_config, parser, run
@@ -42,7 +42,7 @@ def small(config: Config) -> tuple[int, int]:
     """Small exchanges in a step (two a BatchNorm, two of the loss, one to agree on what is next); trained tensors."""
     model = assemble(config, Prepared(config.paths.prepared))
     norms = sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    return 2 * norms + 3, len(trained(model))
+    return 2 * norms + 3, len(trainable_parameters(model))
 
 
 class Measurements:
@@ -139,7 +139,7 @@ def _name(stage: str | int) -> str:
 def large_sizes(config: Config) -> Sizes:
     """CMUNeXt as published on 256 x 256, with a layer of Llama-3.2-1B's shape."""
     config = config.preset("cmunext").override({"data.size": [256, 256], "model.llm.layer": 7})
-    return measure(config, LLAMA, channels=3, classes=1)
+    return model_sizes(config, LLAMA, channels=3, classes=1)
 
 
 def model_tables(config: Config, rate: float, floor: float) -> list[Table]:
@@ -172,7 +172,7 @@ def measured(config: Config, rounds: int, steps: int) -> list[Table]:
         here.end()
         counted = {stage: here.counted(stage) for stage in STAGES}
     data = Prepared(config.paths.prepared)
-    sizes = measure(config, llm_config(config), data.channels, len(data.classes))
+    sizes = model_sizes(config, llm_config(config), data.channels, len(data.classes))
     load = Load.of(sizes, *small(config), batch / took[1, 1, batch], 0.0)
     return [
         measured_table(took, batch),

@@ -88,13 +88,13 @@ class Member:
 
     def train(self, steps: int) -> float:
         """Median seconds of an optimizer step."""
-        from llm4seg.runtime.collectives import agreed
+        from llm4seg.runtime.collectives import all_reduce_max
 
         batches, took = self._batches(steps), []
         for _ in range(steps):
             began = time.perf_counter()
             self._trainer.train_step(batches, 0, self._step)
-            agreed(0, self._trainer.run.device)  # what `fit` asks after each step
+            all_reduce_max(0, self._trainer.run.device)  # what `fit` asks after each step
             took.append(time.perf_counter() - began)
             self._step += 1
         return statistics.median(took)
@@ -104,11 +104,11 @@ class Member:
         import torch
         import torch.distributed as dist
 
-        from llm4seg.runtime.collectives import add_up
+        from llm4seg.runtime.collectives import all_reduce
         from llm4seg.runtime.sockets import LARGEST
 
         tensor, took = torch.zeros(size // 4), []
-        add: Callable[[Any], Any] = add_up if size <= LARGEST else dist.all_reduce
+        add: Callable[[Any], Any] = all_reduce if size <= LARGEST else dist.all_reduce
         for _ in range(max(7, min(200, 2**24 // size))):
             dist.barrier()
             began = time.perf_counter()

@@ -41,10 +41,10 @@ def key(point: Overrides) -> tuple[Any, ...]:
 def replay(config: Config, curves: dict[tuple[Any, ...], list[float]], seed: int, budget: int) -> tuple[float, int]:
     """The search with another seed, on recorded curves: the best Dice, and the epochs that it took."""
     from llm4seg.search.driver import build_scheduler
-    from llm4seg.search.searcher import Suggester
+    from llm4seg.search.searcher import OptunaSearcher
 
     section = config.override({"search.seed": seed, "search.total_epochs": budget}).search
-    suggester, scheduler = Suggester(section), build_scheduler(section)
+    suggester, scheduler = OptunaSearcher(section), build_scheduler(section)
     controller: Any = None
     best, spent = 0.0, 0
     for number in range(section.trials):

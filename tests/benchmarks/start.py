@@ -47,14 +47,14 @@ def marking(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def one_step(order: dict[str, Any]) -> dict[str, Any]:
     """What a Ray Train worker runs, up to its first optimizer step."""
     mark(STARTED)
-    from llm4seg.training import trainer as train
     from llm4seg.cluster.launch import worker
-    from llm4seg.utils.errors import Left
+    from llm4seg.training import trainer as train
+    from llm4seg.utils.errors import StopRequested
 
     def leave(*arguments: Any) -> float:
         step(*arguments)
         mark("first step")
-        raise Left
+        raise StopRequested
 
     step = train.Trainer.train_step
     train.assemble = marking("data, model and LLM layer", train.assemble)  # type: ignore[assignment]
@@ -70,7 +70,7 @@ def once() -> None:
 
     from llm4seg.cluster import launch as train
     from llm4seg.config import Config
-    from llm4seg.utils.errors import Left
+    from llm4seg.utils.errors import StopRequested
     from pipelines.train import train as stage
 
     Path(os.environ[MARKS]).write_text(f"{psutil.Process().create_time()} {BEGAN}\n")
@@ -80,7 +80,7 @@ def once() -> None:
     train.train_on_ray = lambda *arguments: mark(CONNECTED) or before(*arguments)  # type: ignore[func-returns-value]
     folder = Path(os.environ[MARKS]).parent
     changes = {"paths.runs": str(folder / "runs"), "cluster.workers": 1, "cluster.storage": None}
-    with suppress(Left):
+    with suppress(StopRequested):
         stage(Config.load(PARAMS).override(changes))
 
 

@@ -22,9 +22,9 @@ LAYER = "model.llm.layer"
 
 def alone(config: Config, layers: list[int]) -> list[float]:
     """Seconds of each training by `train_on_ray`, on one Ray that is there before."""
-    from llm4seg.search.driver import shared_out
-    from llm4seg.cluster.session import ray_session
     from llm4seg.cluster.launch import forget_run, train_on_ray
+    from llm4seg.cluster.session import ray_session
+    from llm4seg.search.driver import shared_out
 
     seconds = []
     with ray_session(config.cluster):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.launch import train_on_ray
+from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck.layers import LLMLayers
-from llm4seg.models.bottleneck.quantised import QuantisedLinear
+from llm4seg.models.bottleneck.quantized import QuantizedLinear
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import fit
 from tests.gpu.test_train_on_gpu import SGD
@@ -71,7 +71,7 @@ def test_a_layer_computes_what_it_does_on_the_cpu(store: LayerStore, dtype: str,
 def test_restored_weights_are_the_same(store: LayerStore, dtype: str) -> None:
     """Whichever device the integers were made on, and wherever they go."""
     cuda = layers(store, "cuda", dtype=dtype)
-    matrices = {name: one.weight for name, one in cuda.named_modules() if isinstance(one, QuantisedLinear)}
+    matrices = {name: one.weight for name, one in cuda.named_modules() if isinstance(one, QuantizedLinear)}
     assert {weight.device.type for weight in matrices.values()} == {"cuda"}
     cpu = dict(cuda.to("cpu").named_modules())
     assert all(torch.equal(cpu[name].weight, weight.cpu()) for name, weight in matrices.items())

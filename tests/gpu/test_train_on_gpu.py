@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.launch import train_on_ray
+from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import fit

@@ -12,14 +12,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from infra.jobs import fetch_results as home
 from infra.jobs.bootstrap import unpack
-from infra.jobs.git import git, lines
-from infra.jobs.fetch_results import Home
-from infra.jobs.job_spec import NAME
-from infra.jobs.submit import KEPT, Outbox, parse_settings, storage_beside
-from infra.jobs.results import BUNDLE, RESULT, Shelf
-from infra.jobs.git_bundle import pack, tree, untracked
-from infra.jobs.runner import with_pull
 from infra.jobs.dvc_repo import read_but_not_sent, read_in_part, uncached, workspace
+from infra.jobs.fetch_results import Home
+from infra.jobs.git import git, lines
+from infra.jobs.git_bundle import pack, tree, untracked
+from infra.jobs.job_spec import NAME
+from infra.jobs.results import BUNDLE, RESULT, JobResults
+from infra.jobs.runner import with_pull
+from infra.jobs.submit import KEPT, Outbox, parse_settings, storage_beside
 from infra.launchers import launcher
 from llm4seg.config import Config
 from llm4seg.config.config import JOB_SETTINGS
@@ -206,15 +206,15 @@ def test_a_cluster_that_runs_already_is_not_ours() -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def shelf(tmp_path: Path) -> JobResults:
     """A shelf on this machine's disk."""
-    return Shelf(
+    return JobResults(
         SimpleNamespace(fs=SimpleNamespace(fs=LocalFileSystem(auto_mkdir=True)), path=f"{tmp_path}/bucket/dvc")
     )
 
 
 def leave(
-    checkout: Path, shelf: Shelf, tmp_path: Path, changes: dict[str, str | None], command: str = "dvc repro"
+    checkout: Path, shelf: JobResults, tmp_path: Path, changes: dict[str, str | None], command: str = "dvc repro"
 ) -> str:
     """What a job leaves that changed some files of a checkout's commit."""
     sent = tree(checkout, include_changes=False)
@@ -242,7 +242,7 @@ def dvc_in(checkout: Path) -> None:
     )
 
 
-def test_results_come_home(checkout: Path, shelf: Shelf, tmp_path: Path) -> None:
+def test_results_come_home(checkout: Path, shelf: JobResults, tmp_path: Path) -> None:
     job = leave(checkout, shelf, tmp_path, {"a": "result\n", "b": None, "c": "new\n"})
     dvc_in(checkout)
     Home(checkout, shelf).fetch(job, dry_run=True)
@@ -256,7 +256,7 @@ def test_results_come_home(checkout: Path, shelf: Shelf, tmp_path: Path) -> None
 
 def test_an_experiment_that_did_not_end_changes_no_file(
     checkout: Path,
-    shelf: Shelf,
+    shelf: JobResults,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -279,7 +279,7 @@ def test_an_experiment_that_did_not_end_changes_no_file(
     assert lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
 
 
-def test_what_was_changed_here_is_not_overwritten(checkout: Path, shelf: Shelf, tmp_path: Path) -> None:
+def test_what_was_changed_here_is_not_overwritten(checkout: Path, shelf: JobResults, tmp_path: Path) -> None:
     job = leave(checkout, shelf, tmp_path, {"a": "result\n", "b": "result\n", "c": "result\n"})
     dvc_in(checkout)
     (checkout / "a").write_text("mine\n")
@@ -291,7 +291,7 @@ def test_what_was_changed_here_is_not_overwritten(checkout: Path, shelf: Shelf, 
     assert (checkout / "b").read_text() == "b\n"
 
 
-def test_an_unknown_job_and_an_unknown_commit(checkout: Path, shelf: Shelf, tmp_path: Path) -> None:
+def test_an_unknown_job_and_an_unknown_commit(checkout: Path, shelf: JobResults, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no job has left anything"):
         Home(checkout, shelf).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
     job = leave(checkout, shelf, tmp_path, {"a": "result\n"})

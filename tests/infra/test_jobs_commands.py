@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from infra.__main__ import main
 from infra.commands import fetch, submit
-from infra.jobs.results import BUNDLE, RESULT, Shelf
+from infra.jobs.results import BUNDLE, RESULT, JobResults
 from infra.jobs.watch import remembered
 from infra.launchers.dvc_remote import bucket_and_prefix
 from llm4seg.utils.errors import InputError
@@ -93,10 +93,10 @@ def test_nothing_is_stopped_without_a_job() -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobResults:
     """A shelf on this machine's disk; its first job was killed before it could leave a result."""
     files = SimpleNamespace(fs=LocalFileSystem(auto_mkdir=True))
-    made = Shelf(SimpleNamespace(fs=files, path=f"{tmp_path}/bucket/dvc"))
+    made = JobResults(SimpleNamespace(fs=files, path=f"{tmp_path}/bucket/dvc"))
     about = {"state": "succeeded", "at": "now", "user": "Ada", "command": ["dvc", "repro"]}
     for job in JOBS:
         made.write(job, BUNDLE, b"")
@@ -106,7 +106,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 
 def test_a_job_without_a_result_is_listed(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shelf: JobResults, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     main(["fetch"])
@@ -116,13 +116,13 @@ def test_a_job_without_a_result_is_listed(
     assert shelf.has_ended(JOBS[1])
 
 
-def test_no_job_at_all_is_said(shelf: Shelf, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_no_job_at_all_is_said(shelf: JobResults, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "bucket")
     main(["fetch"])
     assert capsys.readouterr().out == "fetch: no job has left anything in the bucket yet\n"
 
 
-def test_every_job_named_is_fetched(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_named_is_fetched(shelf: JobResults, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
     monkeypatch.setattr(fetch.Home, "fetch", lambda home, job, dry_run: fetched.append(job))
     for words in (JOBS, ("infra/aws.yaml", *JOBS)):

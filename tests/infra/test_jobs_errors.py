@@ -13,13 +13,13 @@ import tenacity
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from dvc.exceptions import DvcException
 
-from infra.jobs import save
 from infra.jobs import errors as refusals
-from infra.jobs.job_spec import Order
+from infra.jobs import save
 from infra.jobs.errors import patient
-from infra.jobs.save import Job
-from infra.jobs.results import RESULT, RUNNING, Shelf
+from infra.jobs.job_spec import Order
+from infra.jobs.results import RESULT, RUNNING, JobResults
 from infra.jobs.runner import Work
+from infra.jobs.save import Job
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 
@@ -124,7 +124,9 @@ def test_the_laptop_says_it_in_one_line(error: Exception, said: str) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise error
 
-    shelf = Shelf(SimpleNamespace(fs=SimpleNamespace(fs=SimpleNamespace(cat_file=refuse, ls=refuse)), path="b/p/dvc"))
+    shelf = JobResults(
+        SimpleNamespace(fs=SimpleNamespace(fs=SimpleNamespace(cat_file=refuse, ls=refuse)), path="b/p/dvc")
+    )
     asked: list[Callable[[], Any]] = [shelf.jobs, lambda: shelf.has_ended(JOB), lambda: shelf.read(JOB, RESULT)]
     for ask in asked:
         with pytest.raises(InputError, match=said):

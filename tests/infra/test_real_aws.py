@@ -16,8 +16,8 @@ import yaml
 
 from infra.launchers.aws import life
 from tests.import_graph import ROOT
-from tests.servers import KEYS, free_port, wait_for
 from tests.policy import allows
+from tests.servers import KEYS, free_port, wait_for
 
 IMAGE = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"  # of those the server knows
 HERE = "198.51.100.7"

@@ -16,9 +16,9 @@ import boto3
 import pytest
 import yaml
 
+from tests.machines import Machines, can_make_machines, machines
 from tests.project import Project, make_project
 from tests.servers import BUCKET, KEYS, S3, s3_server
-from tests.machines import Machines, can_make_machines, machines
 
 pytestmark = [
     pytest.mark.slow,

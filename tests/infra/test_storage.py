@@ -17,7 +17,7 @@ from infra.storage.bucket import Bucket
 from infra.storage.s3_location import Place
 from infra.storage.server import Server, explained
 from infra.storage.settings import Row
-from infra.storage.setup import Wishes, set_up
+from infra.storage.setup import Options, set_up
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 from tests.policy import allows, wildcards
@@ -44,7 +44,7 @@ def set_up_bucket(asked: str | None = REGION, place: Place = PLACE, **wishes: An
     defaults = {"region": None, "run_days": 30, "version_days": 7, "upload_days": 7, "kms_key": None}
     with explained(place.bucket):
         server = Server.named(None, asked, allow_http=False)
-        set_up(place, server, Wishes(**{**defaults, "adopt": False, "dry_run": False, **wishes}), rows)
+        set_up(place, server, Options(**{**defaults, "adopt": False, "dry_run": False, **wishes}), rows)
     return rows
 
 
@@ -113,7 +113,7 @@ def test_a_second_run_changes_nothing(aws: Any) -> None:
     server = Server.named(None, REGION, allow_http=False)
     server.client.meta.events.register("before-call.s3", lambda model, **_: written.append(model.name))
     rows: list[Row] = []
-    set_up(PLACE, server, Wishes(None, 30, 7, 7, None, adopt=False, dry_run=False), rows)
+    set_up(PLACE, server, Options(None, 30, 7, 7, None, adopt=False, dry_run=False), rows)
     assert done(rows) == {}
     assert written
     assert not [name for name in written if not name.startswith(("Get", "Head"))]
@@ -289,7 +289,7 @@ def test_a_strangers_bucket_that_lets_everyone_in_is_no_place_for_data(aws: Any)
         "before-call.s3.HeadBucket",
         lambda params, **_: headers.append(params["headers"].get("x-amz-expected-bucket-owner")),
     )
-    set_up(PLACE, server, Wishes(None, 30, 7, 7, None, adopt=False, dry_run=True), [])
+    set_up(PLACE, server, Options(None, 30, 7, 7, None, adopt=False, dry_run=True), [])
     assert headers == ["123456789012"]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from llm4seg.runtime import sockets
-from llm4seg.training.checkpoint import Checkpoint
-from llm4seg.runtime.collectives import add_up, agreed, gathered
 from llm4seg.config import Config
+from llm4seg.runtime import sockets
+from llm4seg.runtime.collectives import all_gather, all_reduce, all_reduce_max
+from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.trainer import fit
 from tests.worker_group import GroupRun, fit_on, on_group
 
@@ -29,9 +29,9 @@ def exchanges(rank: int, folder: str, apart: bool) -> dict[str, Any]:
     torch.manual_seed(rank)
     tensors = {"vector": torch.randn(7), "matrix": torch.randn(4, 6).t()[1:], "large": torch.randn(LARGER)}
     tensors |= {"scalar": torch.tensor(rank), "double": torch.randn(3, dtype=torch.float64)}
-    found: dict[str, Any] = {"lines": sockets.between_workers() is not None, "agreed": agreed(rank * 5, CPU)}
+    found: dict[str, Any] = {"lines": sockets.between_workers() is not None, "agreed": all_reduce_max(rank * 5, CPU)}
     for name, tensor in tensors.items():
-        found[name] = [tensor.tolist(), gathered(tensor).tolist(), add_up(tensor).tolist()]
+        found[name] = [tensor.tolist(), all_gather(tensor).tolist(), all_reduce(tensor).tolist()]
     return found | {"left": [path.name for path in Path(folder).iterdir()]}
 
 
@@ -89,7 +89,7 @@ def test_where_no_socket_can_be_made_gloo_serves_all(tmp_path: Path, name: str) 
 def without_a_socket(rank: int, folder: str) -> tuple[bool, list[int]]:
     if rank == 1:
         tempfile.tempdir = folder
-    return sockets.between_workers() is None, gathered(torch.tensor(rank)).tolist()
+    return sockets.between_workers() is None, all_gather(torch.tensor(rank)).tolist()
 
 
 def test_a_worker_that_is_late_is_waited_for() -> None:
@@ -97,10 +97,10 @@ def test_a_worker_that_is_late_is_waited_for() -> None:
 
 
 def late(rank: int) -> list[int]:
-    agreed(0, CPU)
+    all_reduce_max(0, CPU)
     if rank == 1:
         time.sleep(10 * sockets.PATIENCE)
-    found: list[int] = gathered(torch.tensor(rank)).tolist()
+    found: list[int] = all_gather(torch.tensor(rank)).tolist()
     return found
 
 
@@ -121,7 +121,7 @@ def waiting(rank: int) -> list[str]:
             lines.close()
         if rank == 0:
             with pytest.raises(ConnectionError) as raised:
-                gathered(torch.tensor(rank))
+                all_gather(torch.tensor(rank))
             said.append(str(raised.value))
     return said
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from llm4seg.config import Config
+from llm4seg.models import Hybrid
+from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.engines.deepspeed import deepspeed_config
 from llm4seg.training.engines.offload import Sizes
-from llm4seg.utils.errors import Left
-from llm4seg.models import Hybrid
-from llm4seg.training.run import GO_ON, LEAVE, LocalRun, Row
+from llm4seg.training.run import CONTINUE, STOP, LocalRun, Row
 from llm4seg.training.trainer import Trainer, fit
-from llm4seg.models.saved import WEIGHTS
+from llm4seg.utils.errors import StopRequested
 
 pytestmark = pytest.mark.usefixtures("group")
 ENGINES: dict[str, dict[str, Any]] = {
@@ -57,14 +57,14 @@ class Leaving(LocalRun):
         super().__init__(folder)
         self._left = after
 
-    def asks(self) -> int:
+    def control_signal(self) -> int:
         self._left -= 1
-        return LEAVE if self._left == 0 else GO_ON
+        return STOP if self._left == 0 else CONTINUE
 
 
 def assert_resumes(config: Config, folder: Path, interrupted: LocalRun | None = None) -> None:
     history, weights = train(config, folder / "whole")
-    with pytest.raises((InterruptedError, Left)):
+    with pytest.raises((InterruptedError, StopRequested)):
         fit(config, interrupted or Stopped(folder / "parts"))
     resumed_history, resumed_weights = train(config, folder / "parts")
     assert resumed_history == history
@@ -149,7 +149,7 @@ def test_where_the_llm_goes_is_said_once(config: Config, tmp_path: Path) -> None
     said: list[str] = []
 
     class Listening(LocalRun):
-        def say(self, line: str) -> None:
+        def log(self, line: str) -> None:
             said.append(line)
 
     run, other = Listening(tmp_path), Listening(tmp_path)

@@ -12,15 +12,15 @@ import boto3
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.utils.files import sha256_file
+from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import fit
-from llm4seg.models.saved import WEIGHTS
-from tests.tcp_proxy import Door
-from tests.worker_group import fit_on
-from tests.servers import BUCKET, S3, free_port
+from llm4seg.utils.files import sha256_file
 from tests.integration.test_engines import assert_same
+from tests.servers import BUCKET, S3, free_port
+from tests.tcp_proxy import Door
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
+from tests.worker_group import fit_on
 
 STEPS = 6  # of an epoch
 
@@ -79,7 +79,7 @@ def test_sigterm_saves_within_the_epoch_and_the_next_run_goes_on_from_that_step(
     training.reach(1, 0)
     training.process.send_signal(signal.SIGTERM)
     assert_one_line(training, 143, "run it again")
-    epochs, step = training.reached()
+    epochs, step = training.completed()
     assert 0 < step <= STEPS
     again = Training(config, tmp_path)
     assert_unharmed(again, (history, sha256_file(tmp_path / "alone" / "checkpoint" / WEIGHTS)))
@@ -111,15 +111,15 @@ def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path, undistu
     training = Training(config, tmp_path)
     training.reach(1, 3)
     training.kill()
-    reached = training.reached()
+    completed = training.completed()
     training = Training(config, tmp_path)
-    training.reach(reached[0] + 1, 1)
+    training.reach(completed[0] + 1, 1)
     training.kill()
     (index,) = config.paths.runs.glob("train-*/checkpoint_manager_snapshot.json")
     index.write_bytes(index.read_bytes()[:100])
     training = Training(config, tmp_path)
     assert_unharmed(training, undisturbed)
-    assert training.epochs_told()[0] > reached[0] + 1, "trained from the start again"
+    assert training.epochs_told()[0] > completed[0] + 1, "trained from the start again"
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(
 def test_a_worker_that_always_fails_ends_in_one_line(config: Config, tmp_path: Path) -> None:
     training = Training(config.override({"cluster.max_failures": 1, "training.epochs": 100}), tmp_path)
     for _ in range(2):  # each time in the midst of training; what dies while it starts is started again uncounted
-        epochs, _ = training.reached()
+        epochs, _ = training.completed()
         training.reach(epochs + 1, 1)
         training.worker().kill()
     assert_one_line(training, 1, "a worker failed more often than cluster.max_failures = 1 allows")

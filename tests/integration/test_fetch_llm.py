@@ -14,10 +14,10 @@ import torch
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.utils.pypi import package_file
+from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
 from llm4seg.llm_sources.storage.local import LocalFolder
-from llm4seg.llm.store import LayerStore
+from llm4seg.utils.pypi import package_file
 from tests.tiny_llm import tiny_llm, write_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_from_a_package_to_layers(project: Path) -> None:
     done = run(project)
     assert done.returncode == 0, done.stderr
     store = LayerStore(project / "data/llm")
-    assert (store.source, store.revision, store.licence, store.layers) == (PACKAGE, "1.0", "apache-2.0", (1,))
+    assert (store.source, store.revision, store.license, store.layers) == (PACKAGE, "1.0", "apache-2.0", (1,))
     expected = tiny_llm().layers[1].state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in store.load(1).items())
     for shown in (PACKAGE, "apache-2.0", "30,848", store.sha256(1)[:12]):

@@ -19,8 +19,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetSt
 
 from llm4seg.config import Config
 from llm4seg.datasets.lung import FOLDER, PACKAGE
-from llm4seg.utils.files import write_json
 from llm4seg.models.saved import describe, describe_data
+from llm4seg.utils.files import write_json
 from pipelines.evaluate import leave_evaluation
 from pipelines.prepare import prepare
 from pipelines.report import report

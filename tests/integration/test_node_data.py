@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llm4seg.cluster.data_sync import FetchFailed, NodeData, node_data
+from llm4seg.cluster.data_sync import DataSync, FetchFailed, data_sync
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore
+from llm4seg.utils.errors import InputError
 from tests.project import Project
 from tests.servers import BUCKET, S3
 
@@ -47,8 +47,8 @@ def pull(config: Config, project: Project, cache: Path) -> Config:
     )
 
 
-def described(config: Config) -> NodeData:
-    data = node_data(config)
+def described(config: Config) -> DataSync:
+    data = data_sync(config)
     assert data is not None
     return data
 
@@ -64,7 +64,7 @@ def test_many_workers_fetch_once_and_the_next_run_nothing(pulling: Config, s3: S
     cache = pulling.cluster.node_cache
     assert all(path.is_relative_to(cache) for path in (here.paths.prepared, here.paths.split, here.paths.llm_used))
     for case in Prepared(here.paths.prepared).cases:
-        Prepared(here.paths.prepared).grid(case)
+        Prepared(here.paths.prepared).resampled(case)
     LayerStore(here.paths.llm_used).load(1)
     got = s3.got("dvc/files/md5")
     assert len(got) == len(set(got)) > 3
@@ -109,23 +109,23 @@ def test_too_small_a_disk_is_one_line(pulling: Config, s3: S3) -> None:
 def test_what_is_not_pushed_or_changed_is_named(project: Project, config: Config, tmp_path: Path) -> None:
     pulling = pull(config, project, tmp_path / "node")
     with pytest.raises(InputError, match="DVC has no default remote: run `dvc remote add -d`"):
-        node_data(pulling)
+        data_sync(pulling)
     project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
     project.dvc("push", "--quiet", "prepared")
     with pytest.raises(InputError, match=r"lacks paths.split \(split\), paths.llm_used \(llm_used\): run `dvc push`"):
-        node_data(pulling)
+        data_sync(pulling)
     (project.folder / "split").chmod(0o644)
     (project.folder / "split").write_text("{}")
     with pytest.raises(InputError, match=r"split: not what dvc.lock says.*run `dvc repro`"):
-        node_data(pulling)
+        data_sync(pulling)
 
 
 def test_without_dvc_nodes_can_only_share(config: Config, project: Project, tmp_path: Path) -> None:
-    assert node_data(config) is None
+    assert data_sync(config) is None
     pulling = pull(config, project, tmp_path / "node")
     project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
     project.dvc("remove", "split.dvc")
     with pytest.raises(InputError, match=r"split is no output in dvc.yaml; allowed: shared"):
-        node_data(pulling)
+        data_sync(pulling)
     with pytest.raises(InputError, match=r"is in no DVC workspace.*allowed: shared"):
-        node_data(pulling.override({"paths.prepared": str(config.paths.prepared)}))
+        data_sync(pulling.override({"paths.prepared": str(config.paths.prepared)}))

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from llm4seg.config import Config
+from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import fit
-from llm4seg.models.saved import WEIGHTS
 from tests.cluster import Nodes, nodes
 from tests.import_graph import ROOT
+from tests.integration.test_engines import assert_same
 from tests.project import Project
 from tests.servers import BUCKET, S3
-from tests.integration.test_engines import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ray.util.state import list_actors
 
-from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.launch import train_on_ray
+from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from llm4seg.training.run import Row
 from tests.cluster import nodes

@@ -10,9 +10,9 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.training.engines import nvme
-from llm4seg.utils.errors import InputError
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import fit
+from llm4seg.utils.errors import InputError
 from tests.integration.test_engines import NVME
 from tests.nvme import needs_nvme
 

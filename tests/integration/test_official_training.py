@@ -18,8 +18,8 @@ ROUNDING, GROWTH = 2e-7, 8  # of the first loss, and a step
 def test_training_equals_the_released_code() -> None:
     """In float32 with the kernels of the machine that recorded it (AVX2, two threads) nothing differed at all.
 
-    Other processors add in another order, also when asked for AVX2, and the network, fresh from its initialiser and
-    normalising over few values, is chaotic: a difference of 1e-7 grows about sixfold a step, to 1e-3 in the sixth loss.
+    Other processors add in another order, also when asked for AVX2, and the network, fresh from its initializer and
+    normalizing over few values, is chaotic: a difference of 1e-7 grows about sixfold a step, to 1e-3 in the sixth loss.
     Another momentum, schedule or weight decay differs by more than that in the third or fourth loss.
     """
     kernels = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}

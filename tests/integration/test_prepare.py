@@ -67,7 +67,7 @@ def test_brain_mri(tmp_path: Path) -> None:
 
 def assert_atlas_lies_on_brain(prepared: Prepared) -> None:
     """Labels lie on tissue, left and right are balanced, the brainstem is low, the cortex reaches the top."""
-    image, labels = (tensor.numpy() for tensor in prepared.native("mni152-080"))
+    image, labels = (tensor.numpy() for tensor in prepared.original("mni152-080"))
     assert (image[0][labels > 0] > 0).mean() > 0.99
     rows, columns = np.nonzero(labels == 4)
     assert rows.mean() > 0.6 * labels.shape[0]
@@ -78,11 +78,11 @@ def assert_atlas_lies_on_brain(prepared: Prepared) -> None:
 def test_lung_ct(tmp_path: Path) -> None:
     prepared, said = prepare(tmp_path, **{"data.dataset": "lung-ct", "data.intensity": "window"})
     assert "CC BY-NC 3.0" in said
-    assert "CC BY-NC 3.0" in prepared.licence
+    assert "CC BY-NC 3.0" in prepared.license
     with_tumour = [case for case in prepared.cases.values() if case.pixels["tumour"]]
     assert (len(prepared.cases), len(with_tumour)) == (203, 68)
     assert {case.group for case in prepared.cases.values()} == {"pat_1", "pat_2", "pat_3", "pat_4"}
-    image, labels = (tensor.numpy() for tensor in prepared.native("pat_4-026"))
+    image, labels = (tensor.numpy() for tensor in prepared.original("pat_4-026"))
     assert -150 < np.median(image[0][labels > 0]) < 150  # soft tissue, in Hounsfield units, amid lung
     content = b"".join(path.read_bytes() for path in prepared.folder.iterdir())
     for identifier in (b"PAT1", b"1.3.6.1.4.1.9590"):
@@ -100,8 +100,8 @@ def test_volumes(tmp_path: Path, dataset: str) -> None:
     for case_id, case in prepared.cases.items():
         assert len(case.shape) == len(case.spacing) == 3
         assert case.volume is None
-        assert prepared.grid(case_id)[0].shape == (1, 32, 32, 16)
-        assert prepared.grid(case_id)[1].any()
+        assert prepared.resampled(case_id)[0].shape == (1, 32, 32, 16)
+        assert prepared.resampled(case_id)[1].any()
 
 
 def test_a_second_run_gives_equal_bytes(tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def assert_only_and_unchanged(before: Prepared, root: Path) -> None:
     manifest = json.loads((before.folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["sha256"] == before.sha256
     for case_id in before.cases:
-        before.grid(case_id)
+        before.resampled(case_id)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.launch import forget_run, run_name, train_on_ray
+from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
-from llm4seg.utils.errors import InputError
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import fit
+from llm4seg.utils.errors import InputError
 from tests.integration.test_engines import assert_same
 
 

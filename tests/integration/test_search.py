@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.launch import train_on_ray
+from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
-from llm4seg.utils.files import read_json
 from llm4seg.config.schema import points
+from llm4seg.utils.files import read_json
 from pipelines.search import search
 from tests.training import Stage, wait_until
 

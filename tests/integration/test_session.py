@@ -13,10 +13,10 @@ import psutil
 import pytest
 import ray
 
-from llm4seg.cluster.stop_signal import Bell, rung_by_sigterm
 from llm4seg.cluster.session import ray_session
+from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
 from llm4seg.config import Config
-from llm4seg.utils.errors import Left
+from llm4seg.utils.errors import StopRequested
 
 VISITOR = """
 import sys, ray
@@ -68,15 +68,15 @@ def ask_to_leave(seconds: float = 30) -> None:
 
 
 def test_sigterm_is_not_kept_waiting_by_workers_that_have_not_begun(session: None) -> None:
-    with rung_by_sigterm(Bell()), pytest.raises(Left, match="did not wait for its workers"):
+    with stop_on_sigterm(StopSignal()), pytest.raises(StopRequested, match="did not wait for its workers"):
         ask_to_leave()
 
 
 def test_sigterm_waits_for_workers_that_listen_unless_it_comes_twice(session: None) -> None:
-    bell = Bell()
-    assert not bell.has_rung()
-    with rung_by_sigterm(bell):
+    stop_signal = StopSignal()
+    assert not stop_signal.stop_requested()
+    with stop_on_sigterm(stop_signal):
         ask_to_leave(3)
-        assert bell.has_rung()
-        with pytest.raises(Left):
+        assert stop_signal.stop_requested()
+        with pytest.raises(StopRequested):
             ask_to_leave()

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from llm4seg.study.run_store import Shelf
 from llm4seg.config import Config
+from llm4seg.study.run_store import RunStore
 from tests.servers import BUCKET, S3
 from tests.tiny import tiny_config
 
 
 def keeps(config: Config) -> None:
-    shelf = Shelf(config)
+    shelf = RunStore(config)
     assert shelf.read("run-a") is None
     shelf.put("run-a", {"error": "first"})
     shelf.put("run-a", {"rows": [{"dice": 0.5}]})
-    assert Shelf(config).read("run-a") == {"rows": [{"dice": 0.5}]}
+    assert RunStore(config).read("run-a") == {"rows": [{"dice": 0.5}]}
     assert shelf.read("run-b") is None
 
 
@@ -27,10 +27,10 @@ def test_in_a_folder(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_the_run_before(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    Shelf(config).put("run-a", {"rows": []})
+    RunStore(config).put("run-a", {"rows": []})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Shelf(config).put("run-a", {"rows": [float("nan")]})
-    assert Shelf(config).read("run-a") == {"rows": []}
+        RunStore(config).put("run-a", {"rows": [float("nan")]})
+    assert RunStore(config).read("run-a") == {"rows": []}
 
 
 def test_in_a_bucket(tmp_path: Path, s3: S3) -> None:

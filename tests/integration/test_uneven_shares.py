@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llm4seg.config import Config
-from tests.worker_group import fit_on
 from tests.integration.test_engines import assert_same
+from tests.worker_group import fit_on
 
 # steps small enough for rounding to stay rounding: ZeRO and more workers sum in another order
 CHANGES = {"training.batch_size": 8, "training.epochs": 2, "optimizer.name": "sgd", "optimizer.lr": 0.01}

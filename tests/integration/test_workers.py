@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from llm4seg.training.checkpoint import Checkpoint
-from llm4seg.runtime.collectives import total
 from llm4seg.config import Config
+from llm4seg.models.saved import WEIGHTS
 from llm4seg.runtime.batchnorm import GlobalBatchNorm
-from llm4seg.utils.files import sha256_file
+from llm4seg.runtime.collectives import all_reduce_sum
+from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import Diverged, fit
-from llm4seg.models.saved import WEIGHTS
-from tests.worker_group import fit_on, on_group
+from llm4seg.utils.files import sha256_file
 from tests.integration.test_engines import ENGINES, assert_same
+from tests.worker_group import fit_on, on_group
 
 # larger steps would blow up the rounding of gradients that are zero in theory, see test_engines
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_cases(config: Config, t
     """The last checkpoint stays, with sound weights in it, although one is asked for after every step."""
 
     class Saving(LocalRun):
-        def asks(self) -> int:
+        def control_signal(self) -> int:
             return 1
 
     config = config.override({"optimizer.name": "sgd", "optimizer.schedule": "constant"})
@@ -110,7 +110,7 @@ def LocalCases(config: Config) -> Any:  # noqa: N802
 def gradient_of_a_total(rank: int) -> float:
     """loss = (a + b)^2 computed on both from the total; engines take the mean of what each gets."""
     mine = torch.tensor([1.0, 2.0][rank], requires_grad=True)
-    total(mine).square().backward()
+    all_reduce_sum(mine).square().backward()
     return float(mine.grad)  # type: ignore[arg-type]
 
 

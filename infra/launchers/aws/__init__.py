@@ -4,9 +4,9 @@ import boto3
 
 from infra.launchers.address import own_address
 from infra.launchers.aws import images, roles
-from infra.launchers.aws import security_group as group
 from infra.launchers.aws import kms as key
 from infra.launchers.aws import leftovers as remains
+from infra.launchers.aws import security_group as group
 from infra.launchers.aws.client import Aws, explained
 from infra.launchers.cloud import Config, Node, node_configs
 from infra.launchers.dvc_remote import bucket_and_prefix

@@ -35,7 +35,7 @@ class Paths(Section):
     runs: Path
 
 
-class Optimizer(Section):
+class OptimizerConfig(Section):
     """The optimizer, its schedule and gradient clipping."""
 
     name: Literal["adamw", "sgd"]
@@ -79,7 +79,7 @@ class Training(Section):
     init_sha256: SHA256 | None
 
 
-class Engine(Section):
+class EngineConfig(Section):
     """Who runs the optimizer step."""
 
     name: Literal["torch", "deepspeed"]

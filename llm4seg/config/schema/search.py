@@ -97,7 +97,7 @@ class LogUniform(Conditional):
 
 
 class RandInt(Conditional):
-    """Any whole number between two, both included; neighbours are taken to be alike."""
+    """Any whole number between two, both included; neighbors are taken to be alike."""
 
     randint: tuple[int, int]
 

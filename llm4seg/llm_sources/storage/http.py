@@ -8,7 +8,6 @@ from urllib.parse import quote
 import aiohttp
 from fsspec.implementations.http import HTTPFileSystem, HTTPStreamFile
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage.transport import (
     CHUNK,
     CONNECT_SECONDS,
@@ -19,6 +18,7 @@ from llm4seg.llm_sources.storage.transport import (
     total_size,
     without_secrets,
 )
+from llm4seg.utils.errors import InputError
 
 
 class HTTPTransport:

@@ -13,12 +13,12 @@ from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage.http import HTTPTransport
 from llm4seg.llm_sources.storage.retry import persistently
 from llm4seg.llm_sources.storage.transport import UnavailableError, refusal, without_secrets
+from llm4seg.utils.errors import InputError
 
-REMEDY = "if it is private or gated: accept its licence on its page, then `hf auth login` or set HF_TOKEN"
+REMEDY = "if it is private or gated: accept its license on its page, then `hf auth login` or set HF_TOKEN"
 
 
 def resolve_commit(repo: str, revision: str | None) -> str:

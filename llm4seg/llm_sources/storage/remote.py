@@ -12,11 +12,11 @@ from typing import BinaryIO, Self
 
 from tqdm import tqdm
 
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import remove, replacing, sha256_file
 from llm4seg.llm_sources.storage.local import LocalFolder, mapped
 from llm4seg.llm_sources.storage.retry import UnreachableError, persistently
 from llm4seg.llm_sources.storage.transport import Answer, NotAllowedError, Transport, UnavailableError
+from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.files import remove, replacing, sha256_file
 
 BLOCK = 1 << 15  # of a header that says nowhere how long it is
 
@@ -104,7 +104,7 @@ class RemoteFolder:
         """Parts that were used, or are of no use, go; those of an interrupted fetch stay for the next one."""
         if self._bar is not None:
             self._bar.close()
-        if kind is None or (issubclass(kind, InputError) and not issubclass(kind, UnreachableError)):
+        if kind is None or (issubclass(kind, UserError) and not issubclass(kind, UnreachableError)):
             for part in self._parts:
                 remove(part)
 

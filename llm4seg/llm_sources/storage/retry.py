@@ -7,15 +7,15 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tqdm import tqdm
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage.transport import UnavailableError
+from llm4seg.utils.errors import UserError
 
 ATTEMPTS = 7  # with the waits between them about half a minute
 WAIT = wait_exponential_jitter(multiplier=0.5, max=30)
 Result = TypeVar("Result")
 
 
-class UnreachableError(InputError):
+class UnreachableError(UserError):
     """The place did not answer, however often it was asked."""
 
 

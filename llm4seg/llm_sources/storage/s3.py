@@ -15,7 +15,6 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.storage.transport import (
     CHUNK,
     CONNECT_SECONDS,
@@ -26,6 +25,7 @@ from llm4seg.llm_sources.storage.transport import (
     total_size,
     without_secrets,
 )
+from llm4seg.utils.errors import InputError
 
 REMEDY = "credentials come from the environment, ~/.aws or the machine's role; AWS_PROFILE chooses among them"
 

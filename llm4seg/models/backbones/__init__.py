@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from llm4seg.config.schema import Model
 from llm4seg.models.backbones import cmunext, monai_cnn, monai_transformers, smp
 from llm4seg.models.backbones.parts import Backbone
-from llm4seg.config.schema import Model
 
 __all__ = ["Backbone", "build_backbone"]
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from llm4seg.models.backbones.parts import Backbone, Decoder
 from llm4seg.config.schema import CMUNeXt
+from llm4seg.models.backbones.parts import Backbone, Decoder
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from llm4seg.config.schema import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
 from llm4seg.models.backbones.parts import (
     Added,
     Attended,
@@ -18,7 +19,6 @@ from llm4seg.models.backbones.parts import (
     NestedDecoder,
     NestedLevel,
 )
-from llm4seg.config.schema import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
 
 
 def unet(section: UNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from llm4seg.utils.errors import InputError
-from llm4seg.models.backbones.parts import Backbone, Decoder, PyramidEncoder
 from llm4seg.config.schema import UNETR, SwinUNETR
+from llm4seg.models.backbones.parts import Backbone, Decoder, PyramidEncoder
+from llm4seg.utils.errors import InputError
 
 TAPPED = (3, 6, 9)  # the vision transformer's layers, counted from 0, whose tokens UNETR makes skips of
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm4seg.utils.errors import InputError
-from llm4seg.models.backbones.parts import Backbone
 from llm4seg.config.schema import SMP
+from llm4seg.models.backbones.parts import Backbone
+from llm4seg.utils.errors import InputError
 
 
 class SMPDecoder(nn.Module):

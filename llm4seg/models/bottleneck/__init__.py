@@ -2,12 +2,12 @@
 
 from torch import nn
 
+from llm4seg.config.schema import Model
 from llm4seg.llm.architecture import text_config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck.adapters import ACTIVATIONS, adapter, adapter_parameters, control_width
 from llm4seg.models.bottleneck.block import Activation, TokenBlock
 from llm4seg.models.bottleneck.layers import LLMLayers
-from llm4seg.config.schema import Model
 
 __all__ = ["LLMLayers", "TokenBlock", "build_bottleneck"]
 

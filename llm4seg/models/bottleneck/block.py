@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llm4seg.utils.errors import InputError
-from llm4seg.models.bottleneck.adapters import Gate
 from llm4seg.config.schema import Block
+from llm4seg.models.bottleneck.adapters import Gate
+from llm4seg.utils.errors import InputError
 
 INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 POOLING = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}

@@ -8,23 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import Block
 from llm4seg.llm.architecture import (
     check_tensors,
     final_norm,
-    initialised,
+    initialized,
     loaded,
+    meta_model,
     rotary_embedding,
     shuffled,
-    skeleton,
 )
-from llm4seg.llm.layer_inputs import Kind
+from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models.bottleneck.lora import add_lora
 from llm4seg.models.bottleneck.position import attention_mask, rotation
-from llm4seg.models.bottleneck.quantised import quantise
-from llm4seg.config.schema import Block
+from llm4seg.models.bottleneck.quantized import quantize
+from llm4seg.utils.errors import InputError
 
 
 class LLMLayers(nn.Module):
@@ -37,7 +37,7 @@ class LLMLayers(nn.Module):
     def __init__(self, section: Block, store: LayerStore, seed: int) -> None:
         super().__init__()
         self._section = section
-        llm = skeleton(store.config)
+        llm = meta_model(store.config)
         self._kinds = _kinds(llm, section.layer, store)
         self._check_position(llm.config.model_type, store.source)
         with torch.random.fork_rng(devices=[]):
@@ -48,7 +48,7 @@ class LLMLayers(nn.Module):
         self.requires_grad_(section.training == "full")
         if section.training == "lora":
             add_lora(self.layers, section.lora)
-        quantise(self, section.dtype)
+        quantize(self, section.dtype)
         self.rotary = rotary_embedding(llm)
 
     def _check_position(self, model_type: str, source: str) -> None:
@@ -81,7 +81,7 @@ class LLMLayers(nn.Module):
         out: Tensor = self.norm(hidden_NTD)
         return out.to(tokens_NTD.dtype)
 
-    def _about(self, kind: Kind, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
+    def _about(self, kind: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
         """What layers of a kind are handed beside the hidden states."""
         rotary_at = partial(self.rotary, like, **kind.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
@@ -91,7 +91,7 @@ class LLMLayers(nn.Module):
             "position_ids": index[None],
             "cache_position": index,
         }
-        return {name: about[name] for name in kind.handed}
+        return {name: about[name] for name in kind.inputs}
 
     def _through(self, layer: nn.Module, hidden_NTD: Tensor, about: dict[str, Any]) -> Tensor:
         if self._section.checkpointing and torch.is_grad_enabled():
@@ -101,7 +101,7 @@ class LLMLayers(nn.Module):
         return out[0] if isinstance(out, tuple) else out  # transformers: some architectures return a tuple
 
 
-def _kinds(llm: Any, layers: Sequence[int], store: LayerStore) -> list[Kind]:
+def _kinds(llm: Any, layers: Sequence[int], store: LayerStore) -> list[LayerSpec]:
     for layer in layers:
         if layer >= len(llm.layers):
             raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(llm.layers) - 1} ({store.source})")
@@ -112,7 +112,7 @@ def _kinds(llm: Any, layers: Sequence[int], store: LayerStore) -> list[Kind]:
 def _decoder_layer(llm: Any, layer: int, section: Block, store: LayerStore) -> nn.Module:
     module: nn.Module = llm.layers[layer]
     if section.weights == "random":
-        return initialised(llm, module)
+        return initialized(llm, module)
     tensors = store.load(layer)
     check_tensors(module, tensors, str(store.path(layer)))
     return loaded(module, shuffled(tensors) if section.weights == "shuffled" else tensors)
@@ -121,7 +121,7 @@ def _decoder_layer(llm: Any, layer: int, section: Block, store: LayerStore) -> n
 def _norm(llm: Any, section: Block, store: LayerStore) -> nn.Module:
     _, module = final_norm(llm)
     if section.weights == "random":
-        return initialised(llm, module)
+        return initialized(llm, module)
     tensors = store.load_norm()
     check_tensors(module, tensors, str(store.norm_path))
     return loaded(module, shuffled(tensors) if section.weights == "shuffled" else tensors)

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import LoRA
+from llm4seg.utils.errors import InputError
 
 
 def add_lora(layers: nn.ModuleList, section: LoRA) -> None:

@@ -32,7 +32,7 @@ class Engine(Protocol):
     def step(self) -> None:
         """After each micro-batch; the optimizer moves on each `engine.accumulation`-th call."""
 
-    def weights(self) -> dict[str, Tensor]:
+    def trainable_state_dict(self) -> dict[str, Tensor]:
         """A copy of what a weights file holds, on the CPU: of LLM layers only what is trained."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

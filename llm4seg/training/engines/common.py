@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from llm4seg.runtime.device import same_each_time
-from llm4seg.runtime.batchnorm import synchronise
+from llm4seg.config.schema import EngineConfig
 from llm4seg.models import Hybrid
-from llm4seg.config.schema import Engine
+from llm4seg.runtime.batchnorm import convert_batchnorm
+from llm4seg.runtime.device import set_deterministic
 
 SLOT = "{slot}/{name}"  # how a state names a slot of the optimizer for a parameter
 STEP = "step"
 
 
-def prepare(model: Hybrid, section: Engine, device: torch.device) -> None:
+def prepare(model: Hybrid, section: EngineConfig, device: torch.device) -> None:
     """Give a model the layout, precision and BatchNorm that training on a device wants. It does not go there yet."""
-    same_each_time(device, tf32=section.precision == "tf32")
-    synchronise(model, device)
+    set_deterministic(device, tf32=section.precision == "tf32")
+    convert_batchnorm(model, device)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:
         # the images bring it along. The weights keep their own layout, since DeepSpeed wants them contiguous
@@ -34,17 +34,17 @@ def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     return torch.empty_like(images, memory_format=torch.channels_last).copy_(images) if images.ndim == 4 else images
 
 
-def trained(model: Hybrid) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: Hybrid) -> dict[str, nn.Parameter]:
     """The parameters that the optimizer moves, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors on the CPU, contiguous and no longer shared with the model."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
 
-def slots(state: dict[str, Tensor]) -> list[str]:
+def optimizer_state_names(state: dict[str, Tensor]) -> list[str]:
     """The names of an optimizer's slots in a state: `exp_avg` and `exp_avg_sq` of Adam, for example."""
     return sorted({name.split("/")[0] for name in state} - {STEP})
 

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from llm4seg.config import Config
+from llm4seg.models import Hybrid
 from llm4seg.training.engines.accelerator import import_for
 from llm4seg.training.engines.common import (
     SLOT,
     STEP,
-    copied,
+    optimizer_state_names,
     prepare,
     resume_schedule,
     schedule_state,
-    slots,
-    trained,
+    to_cpu,
+    trainable_parameters,
 )
 from llm4seg.training.engines.nvme import check as check_nvme
 from llm4seg.training.engines.offload import (
@@ -31,7 +32,6 @@ from llm4seg.training.engines.offload import (
     sizes,
 )
 from llm4seg.training.engines.zero import gathered, scatter, slots_of
-from llm4seg.models import Hybrid
 from llm4seg.training.optim import build_optimizer, build_schedule
 from llm4seg.training.run import Run
 
@@ -77,7 +77,7 @@ class DeepSpeedEngine:
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
         self._model = model
         prepare(model, config.engine, run.device)
-        self._trained = trained(model)
+        self._trained = trainable_parameters(model)
         options = self._options(config, run)
         if config.engine.zero == 3:
             self._share_out(options, run.device)
@@ -95,7 +95,7 @@ class DeepSpeedEngine:
         place = place_for(wanted, found, run.device, config.cluster.nvme, run.world_size)
         if run.rank == 0:
             for line in remarks(wanted, place, found, run.device, run.world_size):
-                run.say(line)
+                run.log(line)
         return deepspeed_config(config, found, place, run.world_size, run.device)
 
     def _share_out(self, options: dict[str, Any], device: torch.device) -> None:
@@ -129,22 +129,22 @@ class DeepSpeedEngine:
     def step(self) -> None:
         self._engine.step()
 
-    def weights(self) -> dict[str, Tensor]:
-        names = self._model.weights().keys()
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        names = self._model.trainable_state_dict().keys()
         kept = [parameter for name, parameter in self._model.named_parameters() if name in names]
         with self._deepspeed.zero.GatheredParameters(kept):  # ZeRO 3 keeps a part on each worker
-            return copied(self._model.weights())
+            return to_cpu(self._model.trainable_state_dict())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._engine.global_steps)}
         for slot in slots_of(self._optimizer):
             wholes = gathered(self._optimizer, list(self._trained.values()), slot)
             state |= {SLOT.format(slot=slot, name=name): one for name, one in zip(self._trained, wholes, strict=True)}
-        return copied(state), schedule_state(self._engine.lr_scheduler)
+        return to_cpu(state), schedule_state(self._engine.lr_scheduler)
 
     def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
         whole = {
-            parameter: {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
+            parameter: {slot: state[SLOT.format(slot=slot, name=name)] for slot in optimizer_state_names(state)}
             for name, parameter in self._trained.items()
         }
         scatter(self._optimizer, whole, state[STEP].float())

@@ -17,11 +17,11 @@ import psutil
 import torch
 from torch import nn
 
-from llm4seg.runtime.collectives import agreed
-from llm4seg.runtime.device import free_bytes
-from llm4seg.utils.errors import InputError
 from llm4seg.models import Hybrid
 from llm4seg.models.hybrid import LLM
+from llm4seg.runtime.collectives import all_reduce_max
+from llm4seg.runtime.device import free_bytes
+from llm4seg.utils.errors import InputError
 
 Place = Literal["none", "cpu", "nvme"]
 PLACES: tuple[Place, ...] = ("none", "cpu", "nvme")
@@ -76,7 +76,7 @@ def dtype_of_matrices(model: Hybrid) -> torch.dtype:
 def place_for(wanted: str, found: Sizes, device: torch.device, nvme: Path | None, world_size: int) -> Place:
     """Where the matrices go, the same on every worker."""
     if wanted == "auto":
-        return PLACES[agreed(PLACES.index(nearest(found.bytes, world_size, device, nvme)), device)]
+        return PLACES[all_reduce_max(PLACES.index(nearest(found.bytes, world_size, device, nvme)), device)]
     return next(one for one in PLACES if one == wanted)
 
 

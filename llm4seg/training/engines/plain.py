@@ -7,26 +7,27 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from llm4seg.config.schema import EngineConfig, OptimizerConfig
+from llm4seg.models import Hybrid
 from llm4seg.training.engines.common import (
     SLOT,
     STEP,
-    copied,
+    optimizer_state_names,
     prepare,
     resume_schedule,
     schedule_state,
-    slots,
-    trained,
+    to_cpu,
+    trainable_parameters,
 )
-from llm4seg.models import Hybrid
 from llm4seg.training.optim import build_optimizer, build_schedule
-from llm4seg.config.schema import Engine as Section
-from llm4seg.config.schema import Optimizer
 
 
 class TorchEngine:
     """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs."""
 
-    def __init__(self, model: Hybrid, optimizer: Optimizer, section: Section, steps: int, device: torch.device) -> None:
+    def __init__(
+        self, model: Hybrid, optimizer: OptimizerConfig, section: EngineConfig, steps: int, device: torch.device
+    ) -> None:
         self._model = model
         self._accumulation = section.accumulation
         self._clip_norm = optimizer.clip_norm
@@ -34,7 +35,7 @@ class TorchEngine:
         model.to(device)
         # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
         self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
-        self._trained = trained(model)
+        self._trained = trainable_parameters(model)
         self._optimizer = build_optimizer(self._trained.values(), optimizer)
         self._schedule = build_schedule(self._optimizer, optimizer, steps)
         self._micro_batches = 0
@@ -68,8 +69,8 @@ class TorchEngine:
             self._optimizer.zero_grad()
         self._micro_batches += 1
 
-    def weights(self) -> dict[str, Tensor]:
-        return copied(self._model.weights())
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        return to_cpu(self._model.trainable_state_dict())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._micro_batches // self._accumulation)}
@@ -77,11 +78,11 @@ class TorchEngine:
             for slot, value in self._optimizer.state[parameter].items():
                 if slot != STEP:
                     state[SLOT.format(slot=slot, name=name)] = value
-        return copied(state), schedule_state(self._schedule)
+        return to_cpu(state), schedule_state(self._schedule)
 
     def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
         for name, parameter in self._trained.items():
-            mine = {slot: state[SLOT.format(slot=slot, name=name)] for slot in slots(state)}
+            mine = {slot: state[SLOT.format(slot=slot, name=name)] for slot in optimizer_state_names(state)}
             self._optimizer.state[parameter] = {
                 STEP: state[STEP].float(),
                 **{slot: value.to(parameter.device, copy=True) for slot, value in mine.items()},

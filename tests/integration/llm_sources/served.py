@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import yaml
 
+from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm_sources.storage.transport import CHUNK
-from llm4seg.llm.store import LayerStore
 from tests.import_graph import ROOT
 from tests.servers import CountingProxy
 from tests.tiny_llm import section, tiny_llm

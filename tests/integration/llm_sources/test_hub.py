@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore
+from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 from tests.integration.llm_sources.served import LAYER, MB, assert_is_layer, fill, module_bytes, write_params
 from tests.servers import CountingProxy, HubServer
@@ -45,7 +45,7 @@ def test_hub(hub: HubServer, folders: Path, llama: Any, tmp_path: Path) -> None:
     store = fill(tmp_path, f"hf://{REPO}@v1")
     assert_is_layer(store, llama)
     assert (store.source, store.revision) == (f"hf://{REPO}", hub.commits["v1"])
-    assert store.licence == "Tiny Community Licence"
+    assert store.license == "Tiny Community Licence"
     index = (folders / "sharded/model.safetensors.index.json").stat().st_size
     assert proxy.sent <= 1.01 * module_bytes(llama.layers[LAYER], llama.norm) + index + 0.02 * MB
 

@@ -52,7 +52,7 @@ def test_not_allowed(served: Served, tmp_path: Path) -> None:
 def test_servers_that_say_not_allowed_of_what_is_absent(
     web: WebServer, folders: Path, tmp_path: Path, name: str, status: int
 ) -> None:
-    """As S3 does to those who may not list, and CloudFront: an index, a README and a licence may be absent."""
+    """As S3 does to those who may not list, and CloudFront: an index, a README and a license may be absent."""
     shutil.copytree(folders / name, web.folder / "llm")
     (web.folder / "llm" / "LICENSE.txt").unlink(missing_ok=True)
     web.absent = status

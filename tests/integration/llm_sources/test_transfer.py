@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm_sources.sources import open_source
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.sources import open_source
+from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 from tests.integration.llm_sources.served import (
     BROKEN,
@@ -47,7 +47,7 @@ def test_a_layer_costs_its_own_bytes(served: Served, folders: Path, llama: Any, 
     assert_is_layer(store, llama)
     needed = module_bytes(llama.layers[LAYER], llama.norm) + header_bytes(folders / "single/model.safetensors")
     assert needed <= served.proxy.sent <= 1.01 * needed
-    assert (store.source, store.licence, store.source_sha256) == (source, "Tiny Community Licence", None)
+    assert (store.source, store.license, store.source_sha256) == (source, "Tiny Community Licence", None)
     said = json.loads((store.folder / "config.json").read_text())
     assert said["licence_file"] == {
         "name": "LICENSE.txt",
@@ -68,7 +68,7 @@ def test_only_the_shards_that_are_needed_are_opened(served: Served, folders: Pat
 
 
 def test_gguf(served: Served, folders: Path, tmp_path: Path) -> None:
-    """Its header is as long as its tokeniser; the layer's bytes are quantised."""
+    """Its header is as long as its tokeniser; the layer's bytes are quantized."""
     source = f"{served.folder(folders / 'gguf')}/tiny.gguf"
     with open_source(section(str(folders / "gguf/tiny.gguf")), tmp_path / "cache") as here:
         needed = here.checkpoint.nbytes(f"layers.{LAYER}", ()) + here.checkpoint._file._start  # type: ignore[attr-defined]

@@ -12,8 +12,15 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.cluster import storage
-from llm4seg.cluster.failures import EndForGood, cause, is_out_of_memory, is_the_controllers, named, out_of_memory
-from llm4seg.cluster.storage import RunFolder, make_temporary_folder, patient, sweep
+from llm4seg.cluster.failures import (
+    FailFast,
+    is_out_of_memory,
+    is_the_controllers,
+    out_of_memory,
+    root_cause,
+    to_user_error,
+)
+from llm4seg.cluster.storage import RunFolder, make_temporary_folder, retrying, sweep
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 
@@ -64,15 +71,15 @@ def test_the_cause_is_told_not_its_echoes() -> None:
         0: RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"),
         1: OSError("Traceback (most recent call last):\n  ...\nOSError: [Errno 28] No space left on device"),
     }
-    assert cause(errors.values()) == "OSError: [Errno 28] No space left on device"
-    line = str(named(WorkerGroupError("...", errors), retries=3))
+    assert root_cause(errors.values()) == "OSError: [Errno 28] No space left on device"
+    line = str(to_user_error(WorkerGroupError("...", errors), retries=3))
     assert line.startswith("a worker failed more often than cluster.max_failures = 3 allows: OSError: [Errno 28]")
     assert "\n" not in line
-    assert "Connection closed" in cause([errors[0]])
+    assert "Connection closed" in root_cause([errors[0]])
 
 
 def test_a_process_that_hangs_is_told_in_our_words() -> None:
-    assert cause([WorkerHealthCheckTimeoutError("a long story")]) == (
+    assert root_cause([WorkerHealthCheckTimeoutError("a long story")]) == (
         "its process hangs: it has not answered for cluster.timeout"
     )
 
@@ -81,7 +88,7 @@ def test_a_process_that_ray_ended_for_its_memory_is_told_in_our_words() -> None:
     raised = OutOfMemoryError(
         "Task was killed ... Refer to the documentation on how to address the out of memory issue: ..."
     )
-    assert cause([raised]).startswith("the node's memory is full")
+    assert root_cause([raised]).startswith("the node's memory is full")
 
 
 def test_what_is_worth_another_controller() -> None:
@@ -96,9 +103,9 @@ def test_a_users_mistake_ends_a_training_for_good() -> None:
     """Ray's controller starts workers again after any error of theirs; it ends when a callback raises."""
     mistake = InputError("data/prepared: cannot be read")
     with pytest.raises(InputError) as raised:
-        EndForGood().after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: mistake})
-    assert named(ControllerError(raised.value), retries=3) is mistake
-    EndForGood().after_exception(None, {0: RuntimeError("disk")})
+        FailFast().after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: mistake})
+    assert to_user_error(ControllerError(raised.value), retries=3) is mistake
+    FailFast().after_exception(None, {0: RuntimeError("disk")})
 
 
 def test_patience_ends() -> None:
@@ -109,10 +116,10 @@ def test_patience_ends() -> None:
         raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
-        patient(1.0)(refuse)
+        retrying(1.0)(refuse)
     assert len(asked) > 1
     with pytest.raises(KeyError):  # no matter of patience
-        patient(60.0)(lambda: {}["absent"])
+        retrying(60.0)(lambda: {}["absent"])
 
 
 def test_a_runs_folder(tmp_path: Path) -> None:

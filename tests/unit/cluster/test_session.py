@@ -8,8 +8,8 @@ import torch
 
 from llm4seg.cluster.session import cpus_per_worker, fair_share, ray_session, runs_at_once, uses_gpu, where
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import Cluster
+from llm4seg.utils.errors import InputError
 
 HEAD, GPU_NODE = {"CPU": 4.0}, {"CPU": 4.0, "GPU": 1.0}
 

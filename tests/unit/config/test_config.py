@@ -277,7 +277,7 @@ def test_override_is_a_checked_copy(config: Config) -> None:
         config.override({"optimizer.lr": -1})
 
 
-@pytest.mark.parametrize("dotted", ["optimiser.lr", "model.llm.layer.x", "zzz", "optimizer"])
+@pytest.mark.parametrize("dotted", ["optimizer.lr", "model.llm.layer.x", "zzz", "optimizer"])
 def test_override_of_what_is_not_there(dotted: str, config: Config) -> None:
     with pytest.raises(InputError, match=dotted):
         config.override({dotted: 1})

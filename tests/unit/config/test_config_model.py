@@ -5,8 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
 from llm4seg.config.schema import BackboneName
+from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from llm4seg.data.augment import augment
 from llm4seg.config.schema import Augment
+from llm4seg.data.augment import augment
 
 STILL = Augment(flip=(), rotate=0, scale=0, shift=0, intensity=0)
 LIVELY = Augment(flip=(0, 1), rotate=30, scale=0.2, shift=0.1, intensity=0.2)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.label_noise import fewer, noisy
+from llm4seg.config.schema import LabelNoise
+from llm4seg.data.label_noise import corrupt_labels, subsample
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.training.run import LocalRun
-from llm4seg.config.schema import LabelNoise
 from llm4seg.training.trainer import Trainer
 
 NONE = {"boundary": 0, "drop": 0.0, "flip": 0.0}
@@ -33,14 +33,14 @@ def discs() -> Tensor:
 
 
 def test_no_noise_changes_nothing(discs: Tensor) -> None:
-    assert torch.equal(noisy(discs, "a", 2, noise(), 0), discs)
+    assert torch.equal(corrupt_labels(discs, "a", 2, noise(), 0), discs)
 
 
 @pytest.mark.parametrize("changes", [{"boundary": 3}, {"drop": 0.5}, {"flip": 0.2}])
 def test_is_drawn_by_seed_and_case_and_leaves_the_original_alone(discs: Tensor, changes: dict[str, float]) -> None:
     before, section = discs.clone(), noise(**changes)
-    drawn = [noisy(discs, case, 2, section, seed) for case in "abcdef" for seed in (0, 1)]
-    again = [noisy(discs, case, 2, section, seed) for case in "abcdef" for seed in (0, 1)]
+    drawn = [corrupt_labels(discs, case, 2, section, seed) for case in "abcdef" for seed in (0, 1)]
+    again = [corrupt_labels(discs, case, 2, section, seed) for case in "abcdef" for seed in (0, 1)]
     assert all(torch.equal(one, other) for one, other in zip(drawn, again, strict=True))
     assert len({one.numpy().tobytes() for one in drawn}) > 3
     assert torch.equal(discs, before)
@@ -49,7 +49,7 @@ def test_is_drawn_by_seed_and_case_and_leaves_the_original_alone(discs: Tensor, 
 def test_boundaries_move_by_so_many_pixels_at_most(discs: Tensor) -> None:
     widths = set()
     for case in map(str, range(30)):
-        moved = noisy(discs, case, 2, noise(boundary=2), 0)
+        moved = corrupt_labels(discs, case, 2, noise(boundary=2), 0)
         widths.add(int((moved[32] == 2).sum()))
         assert torch.all(moved[4:18, 40:52] == 0), "far from any class nothing changes"
     assert widths == {19 + 2 * by for by in range(-2, 3)}
@@ -62,7 +62,7 @@ def test_whole_pieces_are_dropped_at_the_given_rate(discs: Tensor) -> None:
     ]
     gone = []
     for case in map(str, range(300)):
-        left = noisy(discs, case, 2, noise(drop=0.3), 0)
+        left = corrupt_labels(discs, case, 2, noise(drop=0.3), 0)
         shares = [float((left[piece] == 0).float().mean()) for piece in pieces]
         assert set(shares) <= {0.0, 1.0}
         gone += shares
@@ -70,7 +70,7 @@ def test_whole_pieces_are_dropped_at_the_given_rate(discs: Tensor) -> None:
 
 
 def test_pixels_are_flipped_at_the_given_rate_to_any_other_label(discs: Tensor) -> None:
-    flipped = noisy(discs, "a", 2, noise(flip=0.1), 0)
+    flipped = corrupt_labels(discs, "a", 2, noise(flip=0.1), 0)
     changed = flipped != discs
     assert float(changed.float().mean()) == pytest.approx(0.1, abs=0.02)
     assert set(flipped[changed].tolist()) == {0, 1, 2}
@@ -78,14 +78,14 @@ def test_pixels_are_flipped_at_the_given_rate_to_any_other_label(discs: Tensor) 
 
 def test_smaller_fractions_are_nested_and_take_whole_patients(workspace: Config) -> None:
     data, train = Prepared(workspace.paths.prepared), read_split(workspace.paths.split).train
-    parts = [fewer(train, data, fraction, 0) for fraction in (0.01, 0.3, 0.5, 1.0)]
+    parts = [subsample(train, data, fraction, 0) for fraction in (0.01, 0.3, 0.5, 1.0)]
     assert [len(part) for part in parts] == [1, 4, 6, 12]
     assert parts[-1] == train
     for small, large in pairwise(parts):
         assert set(small) < set(large)
     groups = [data.cases[case].group for case in parts[1]]
     assert len(set(groups)) == 2
-    assert len({fewer(train, data, 0.3, seed) for seed in range(5)}) > 1
+    assert len({subsample(train, data, 0.3, seed) for seed in range(5)}) > 1
 
 
 def test_only_the_training_part_is_noisy_and_thinned(config: Config, group: None) -> None:

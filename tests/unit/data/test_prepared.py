@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from llm4seg.config import Config
-from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.resample import normalise, resize_image, resize_labels
+from llm4seg.config.schema import Data
 from llm4seg.data.prepared import Prepared, duplicates
+from llm4seg.datasets.cases import Dataset, RawCase
+from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.datasets.writer import ShardWriter, write_prepared
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import Data
 from tests.tiny import PARAMS
 
 SECTION: Data = Config.load(PARAMS).override({"data.size": [16, 16]}).data
@@ -39,17 +39,17 @@ def dataset(cases: Sequence[RawCase], classes: tuple[str, ...] = ("organ", "lesi
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     cases = [raw("a1"), raw("a2", volume="a", position=3, image=raw("a2").image.astype(np.int16) - 1000), raw("b1")]
     prepared = write_prepared(dataset(cases), SECTION, tmp_path / "out")
-    assert (prepared.name, prepared.licence, prepared.citation, prepared.note) == ("toy", "CC0", "nobody", "a toy")
+    assert (prepared.name, prepared.license, prepared.citation, prepared.note) == ("toy", "CC0", "nobody", "a toy")
     assert (prepared.spatial_dims, prepared.channels, prepared.size) == (2, 1, (16, 16))
     assert prepared.classes == ("organ", "lesion")
     assert list(prepared.cases) == ["a1", "a2", "b1"]
     for case in cases:
-        image, labels = prepared.native(case.id)
+        image, labels = prepared.original(case.id)
         assert np.array_equal(image.numpy(), case.image)
         assert image.numpy().dtype == case.image.dtype
         assert np.array_equal(labels.numpy(), case.labels)
-        image, labels = prepared.grid(case.id)
-        assert np.array_equal(image.numpy(), resize_image(normalise(case.image, SECTION), (16, 16)))
+        image, labels = prepared.resampled(case.id)
+        assert np.array_equal(image.numpy(), resize_image(normalize(case.image, SECTION), (16, 16)))
         assert np.array_equal(labels.numpy(), resize_labels(case.labels, (16, 16)))
         assert (image.dtype, labels.dtype) == (torch.float32, torch.uint8)
     described = prepared.cases["a2"]
@@ -76,7 +76,7 @@ def test_equal_input_gives_equal_bytes_and_any_change_another_digest(tmp_path: P
     assert len({prepared.sha256 for prepared in (one, again, *changed)}) == 5
 
 
-def test_how_intensities_were_normalised_is_written(tmp_path: Path) -> None:
+def test_how_intensities_were_normalized_is_written(tmp_path: Path) -> None:
     """The window where it counts, and only there: another one would change nothing elsewhere."""
     for intensity, window in {"zscore": None, "window": (-160, 240)}.items():
         section = SECTION.model_copy(update={"intensity": intensity, "window": (-160, 240)})
@@ -106,8 +106,8 @@ def sizes() -> list[tuple[int, int]]:
 
 def test_it_crosses_process_borders_and_reads_no_torch_until_asked(tmp_path: Path) -> None:
     prepared = write_prepared(dataset([raw("a1")]), SECTION, tmp_path / "out")
-    before = prepared.grid("a1")[0]
-    assert torch.equal(pickle.loads(pickle.dumps(prepared)).grid("a1")[0], before)
+    before = prepared.resampled("a1")[0]
+    assert torch.equal(pickle.loads(pickle.dumps(prepared)).resampled("a1")[0], before)
     program = "import sys, llm4seg.data.split, llm4seg.datasets.writer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
@@ -144,14 +144,14 @@ def test_broken_outputs_are_named(tmp_path: Path) -> None:
     prepared = write_prepared(dataset([raw("a1")]), SECTION, tmp_path / "out")
     shard = tmp_path / "out" / "native-000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-5])
-    prepared.grid("a1")
+    prepared.resampled("a1")
     with pytest.raises(InputError, match=r"native-000\.safetensors: cannot be read.*run `dvc repro prepare`"):
-        prepared.native("a1")
+        prepared.original("a1")
     shard.unlink()
     with pytest.raises(InputError, match=r"native-000\.safetensors: cannot be read"):
-        prepared.native("a1")
+        prepared.original("a1")
     with pytest.raises(InputError, match="has no case 'a9'"):
-        prepared.grid("a9")
+        prepared.resampled("a9")
     (tmp_path / "out" / "manifest.json").write_text('{"name": "toy"}')
     with pytest.raises(InputError, match=r"manifest\.json: not a manifest that `prepare` wrote"):
         Prepared(tmp_path / "out")

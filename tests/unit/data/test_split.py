@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from llm4seg.config import Config
+from llm4seg.config.schema import Split as Section
 from llm4seg.data.prepared import Case
 from llm4seg.data.split import Split, make_split, read_split, write_split
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import Split as Section
 from tests.tiny import PARAMS
 
 CONFIG = Config.load(PARAMS)

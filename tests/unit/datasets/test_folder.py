@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import FolderData
 
 
 def save(path: Path, array: np.ndarray, **options: Any) -> None:

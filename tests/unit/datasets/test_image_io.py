@@ -36,7 +36,7 @@ def test_16_bit_pictures_keep_every_value(tmp_path: Path) -> None:
         assert np.array_equal(values[0], deep)
 
 
-def test_transparency_and_palette_become_colour(tmp_path: Path) -> None:
+def test_transparency_and_palette_become_color(tmp_path: Path) -> None:
     Image.fromarray(COLOUR).convert("RGBA").save(tmp_path / "clear.png")
     assert np.array_equal(read_picture(tmp_path / "clear.png").values, COLOUR.transpose(2, 0, 1))
     palette = Image.fromarray(np.array([[0, 1], [2, 0]], dtype=np.uint8), mode="P")
@@ -66,12 +66,12 @@ def test_a_one_bit_mask_is_0_and_255(tmp_path: Path) -> None:
         assert read_mask(tmp_path / name).values[0].tolist() == [[255, 0], [0, 255]]
 
 
-def test_a_grey_mask_saved_in_colour_counts_as_grey(tmp_path: Path) -> None:
+def test_a_grey_mask_saved_in_color_counts_as_grey(tmp_path: Path) -> None:
     Image.fromarray(np.stack([GREY] * 3, axis=-1)).save(tmp_path / "grey.png")
     assert np.array_equal(read_mask(tmp_path / "grey.png").values, GREY[None])
-    Image.fromarray(COLOUR).save(tmp_path / "colour.png")
-    with pytest.raises(InputError, match=r"colour\.png: a mask must be grey, found 3 channels that differ"):
-        read_mask(tmp_path / "colour.png")
+    Image.fromarray(COLOUR).save(tmp_path / "color.png")
+    with pytest.raises(InputError, match=r"color\.png: a mask must be grey, found 3 channels that differ"):
+        read_mask(tmp_path / "color.png")
 
 
 def test_pages_of_a_tiff_are_slices(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm4seg.config.schema import PhantomData
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.phantom import phantom
 from llm4seg.utils.errors import InputError
-from llm4seg.config.schema import PhantomData
 
 
 def make(spatial_dims: int = 2, **changes: Any) -> list[RawCase]:

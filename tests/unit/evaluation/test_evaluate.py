@@ -13,10 +13,10 @@ from PIL import Image
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, write_split
-from llm4seg.utils.errors import InputError
 from llm4seg.evaluation.evaluate import draw_examples, evaluate, examples, write_cases
+from llm4seg.evaluation.overlays import PALETTE, colors, displayable
 from llm4seg.objectives.metrics import Row
-from llm4seg.evaluation.overlays import PALETTE, colours, displayable
+from llm4seg.utils.errors import InputError
 from pipelines.evaluate import leave_evaluation
 from tests import finished_run as finished
 from tests.finished_run import ByIntensity, config_at, raw_case
@@ -110,7 +110,7 @@ def test_few_cases_are_shown_once() -> None:
     assert examples(dice_rows({"u": math.nan})) == {}
 
 
-def test_pictures_show_the_classes_in_their_colours(data: Prepared, config: Config, tmp_path: Path) -> None:
+def test_pictures_show_the_classes_in_their_colors(data: Prepared, config: Config, tmp_path: Path) -> None:
     model = ByIntensity(LEVELS)
     evaluated = evaluate(model, data, SPLIT, config.evaluation)
     draw_examples(model, data, evaluated.rows, tmp_path / "overlays")
@@ -119,8 +119,8 @@ def test_pictures_show_the_classes_in_their_colours(data: Prepared, config: Conf
     assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == names
     for name in names:
         assert (tmp_path / "overlays" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
-        found = {colour for _, colour in Image.open(tmp_path / "overlays" / name).convert("RGB").getcolors(1 << 20)}
-        assert {tuple(bytes.fromhex(hue[1:])) for hue in colours(2)} <= found  # the legend's, at least
+        found = {color for _, color in Image.open(tmp_path / "overlays" / name).convert("RGB").getcolors(1 << 20)}
+        assert {tuple(bytes.fromhex(hue[1:])) for hue in colors(2)} <= found  # the legend's, at least
 
 
 def test_a_volume_is_shown_at_its_fullest_slice(tmp_path: Path) -> None:
@@ -137,12 +137,12 @@ def test_a_volume_is_shown_at_its_fullest_slice(tmp_path: Path) -> None:
     assert width / height > 3  # 16 x 20 pixels of 1 x 2 mm are wide panels
 
 
-def test_colours_repeat_after_the_palette() -> None:
+def test_colors_repeat_after_the_palette() -> None:
     assert len(set(PALETTE)) == 7
-    assert colours(9)[7:] == list(PALETTE[:2])
+    assert colors(9)[7:] == list(PALETTE[:2])
 
 
-def test_colour_images_are_shown_in_colour_and_constant_ones_at_all() -> None:
+def test_color_images_are_shown_in_color_and_constant_ones_at_all() -> None:
     assert displayable(np.random.default_rng(0).random((3, 5, 4))).shape == (5, 4, 3)
     assert displayable(np.random.default_rng(0).random((2, 5, 4))).shape == (5, 4)
     assert np.isfinite(displayable(np.full((1, 5, 4), 7.0))).all()

@@ -37,7 +37,7 @@ def test_finds_classes_that_intensity_tells_apart(tmp_path: Path) -> None:
     data = write_cases(config_at(tmp_path, SMALL), [raw_case(f"c{k}", each) for k, each in enumerate(labels)], "ab")
     intervals = fit_intervals(data, list(data.cases))
     for case_id in data.cases:
-        image_CS, labels_S = data.grid(case_id)
+        image_CS, labels_S = data.resampled(case_id)
         for label, interval in enumerate(intervals, start=1):
             assert torch.equal(interval.mask(image_CS[0]), labels_S == label)
 
@@ -48,7 +48,7 @@ def test_is_as_good_on_noise_as_labelling_everything(tmp_path: Path) -> None:
     config = config_at(tmp_path, {"data.size": [64, 64], "data.intensity": "unit"})
     data = write_cases(config, [raw_case("noise", labels, image)], ["a"])
     (interval,) = fit_intervals(data, ["noise"])
-    image_CS, labels_S = data.grid("noise")
+    image_CS, labels_S = data.resampled("noise")
     dice = dice_from_counts(class_counts(interval.mask(image_CS[0]), labels_S, 1)).item()
     everything = dice_from_counts(class_counts(torch.ones_like(labels_S), labels_S, 1)).item()
     assert everything <= dice < everything + 0.01
@@ -59,7 +59,7 @@ def test_a_class_that_training_never_shows_is_predicted_nowhere(tmp_path: Path) 
     one[:4], two[:4], two[8:] = 1, 1, 2
     data = write_cases(config_at(tmp_path, SMALL), [raw_case("one", one), raw_case("two", two)], "ab")
     _, interval = fit_intervals(data, ["one"])
-    assert not interval.mask(data.grid("two")[0][0]).any()
+    assert not interval.mask(data.resampled("two")[0][0]).any()
 
 
 def test_nothing_labelled_gives_empty_intervals(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_nothing_labelled_gives_empty_intervals(tmp_path: Path) -> None:
     some[:4] = 1
     data = write_cases(config_at(tmp_path, SMALL), [raw_case("empty", empty), raw_case("some", some)], "a")
     (interval,) = fit_intervals(data, ["empty"])
-    assert not interval.mask(data.grid("some")[0][0]).any()
+    assert not interval.mask(data.resampled("some")[0][0]).any()
 
 
 def test_edges_are_quantiles_of_labelled_pixels_and_reach_to_infinity(tmp_path: Path) -> None:

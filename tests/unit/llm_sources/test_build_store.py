@@ -16,9 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm_sources.build_store import fill_store, select_layers
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store, select_layers
+from llm4seg.utils.errors import InputError
 from tests.tiny_llm import save_llm, section, tiny_llm, write_gguf
 
 
@@ -90,7 +90,7 @@ def test_a_layers_file_describes_itself(folder: Path, tmp_path: Path) -> None:
     assert note["layer"] == 2
     assert note["tensors_sha256"] == store.sha256(2)
     assert note["architecture"] == store.config
-    assert (note["source"], note["licence"]) == (store.source, store.licence)
+    assert (note["source"], note["licence"]) == (store.source, store.license)
 
 
 def test_more_layers_keep_those_present(folder: Path, tmp_path: Path) -> None:
@@ -319,10 +319,10 @@ def test_weights_of_eight_bits(folder: Path, tmp_path: Path, dtype: torch.dtype)
         fill(tmp_path, folder, [2])
 
 
-def test_a_licence_in_another_encoding(folder: Path, tmp_path: Path) -> None:
+def test_a_license_in_another_encoding(folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     (folder / "LICENSE").write_bytes("Licence à soi\n".encode("latin-1"))
-    assert fill(tmp_path, folder, [0]).licence == "Licence \N{REPLACEMENT CHARACTER} soi"
+    assert fill(tmp_path, folder, [0]).license == "Licence \N{REPLACEMENT CHARACTER} soi"
 
 
 def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:
@@ -338,16 +338,16 @@ def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:
         ("other.txt", "license: mit", None),
     ],
 )
-def test_licence_of_a_folder(folder: Path, tmp_path: Path, file: str, text: str, licence: str | None) -> None:
+def test_license_of_a_folder(folder: Path, tmp_path: Path, file: str, text: str, license: str | None) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     (folder / file).write_text(text)
     store = fill(tmp_path, folder, [0])
-    assert store.licence == licence
+    assert store.license == license
     recorded = json.loads((store.folder / "config.json").read_text())["licence_file"]
     assert recorded == ({"name": file, "text": text} if file.startswith("LICENSE") else None)
 
 
-def test_a_licence_beside_a_single_file_here_may_be_anythings(llama: Any, tmp_path: Path) -> None:
+def test_a_license_beside_a_single_file_here_may_be_anythings(llama: Any, tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text("of the project that the file happens to lie in\n")
     store = fill(tmp_path, write_gguf(tmp_path / "tiny.gguf", llama), [0])
     assert json.loads((store.folder / "config.json").read_text())["licence_file"] is None

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm.architecture import skeleton
-from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.llm_sources.state_dict_conversion import as_built
+from llm4seg.llm.architecture import meta_model
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.llm_sources.state_dict_conversion import convert_state_dict
 from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models.bottleneck.layers import LLMLayers
+from llm4seg.utils.errors import InputError
 from tests.benchmarks.families import EQUAL, sweep
 from tests.tiny_families import kinds
 from tests.tiny_llm import SHAPE, block_section, save_llm, section, through_layers, tiny_llm
@@ -163,9 +163,9 @@ def test_buffers_of_old_checkpoints_are_passed_over(kind: str, buffers: dict[str
 def test_only_tensors_without_a_place_are_passed_over() -> None:
     """Some families list names that are old in some of their layers and in use in others."""
     whole = tiny_llm()
-    model, tensors = skeleton(whole.config.to_dict()), whole.layers[2].state_dict()
+    model, tensors = meta_model(whole.config.to_dict()), whole.layers[2].state_dict()
     model._keys_to_ignore_on_load_unexpected = {r"mlp\."}
-    assert as_built(model, "layers.2", tensors | {"mlp.old": torch.ones(1)}).keys() == tensors.keys()
+    assert convert_state_dict(model, "layers.2", tensors | {"mlp.old": torch.ones(1)}).keys() == tensors.keys()
 
 
 def gemma3_that_sees() -> Any:
@@ -225,7 +225,7 @@ def test_other_positions_are_refused_where_a_layer_uses_none(kind: str, tmp_path
 def test_experts_do_not_keep_from_seeing_that_a_layer_rotates() -> None:
     """They cannot be chosen among without values."""
     values = tiny_llm("qwen3_moe", num_experts=3, num_experts_per_tok=2).config.to_dict()
-    assert all(kind.rotates for kind in check_supported(skeleton(values), range(LAYERS)).values())
+    assert all(kind.rotates for kind in check_supported(meta_model(values), range(LAYERS)).values())
 
 
 def test_a_checkpoint_with_the_same_layer_twice_is_refused(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ REFUSED = {
         {"use_bidirectional_attention": True},
         r"'gemma3_text' is not supported: layer 2 does not look back in the usual way, at all tokens or",
     ),
-    "qwen2": ({"quantization_config": {"quant_method": "fp8"}}, r"'qwen2' is not supported: its weights are quantised"),
+    "qwen2": ({"quantization_config": {"quant_method": "fp8"}}, r"'qwen2' is not supported: its weights are quantized"),
     "mllama": ({}, r"'mllama_text_model' is not supported: transformers builds no model of its text part alone"),
     "llama": ({"num_attention_heads": 3}, r"'llama': transformers cannot build it: .*attention heads"),
     "gemma5": ({}, r"found 'gemma5', which transformers does not know"),
@@ -333,7 +333,7 @@ def test_what_transformers_cannot_draw_at_random_is_refused(tmp_path: Path) -> N
 
 def test_asking_draws_nothing_and_changes_nothing() -> None:
     """The skeleton is used on, and random weights follow the seed alone."""
-    model, state = skeleton(tiny_llm("mistral").config.to_dict()), torch.get_rng_state()
+    model, state = meta_model(tiny_llm("mistral").config.to_dict()), torch.get_rng_state()
     check_supported(model, [1, 3])
     assert torch.equal(torch.get_rng_state(), state)
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}

@@ -9,12 +9,12 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm.architecture import loaded, rotary_embedding, skeleton
+from llm4seg.llm.architecture import loaded, meta_model, rotary_embedding
 from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm_sources.gguf_file import GGUFFile
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
 from llm4seg.llm_sources.storage.local import LocalFolder
+from llm4seg.utils.errors import InputError
 from tests.tiny_llm import gguf_tensors, section, through_layers, tiny_llm, write_gguf
 
 
@@ -61,7 +61,7 @@ def test_layers_are_those_of_the_llm_that_was_written(tmp_path: Path, kind: str)
 def test_config_is_that_of_the_llm_that_was_written(tmp_path: Path, kind: str) -> None:
     llm = tiny_llm(kind)
     checkpoint, original = open_llama(write_gguf(tmp_path / "tiny.gguf", llm)), llm.config.to_dict()
-    assert checkpoint.licence == "apache-2.0"
+    assert checkpoint.license == "apache-2.0"
     assert {name: original[name] for name in checkpoint.config} == checkpoint.config
 
 
@@ -69,7 +69,7 @@ def test_a_qwen2_layer_computes_what_the_one_that_was_written_does(tmp_path: Pat
     """Rope and biases included: the layer is rebuilt from the store that the file fills."""
     llm = tiny_llm("qwen2")
     store = fill_store(tmp_path / "store", section(write_gguf(tmp_path / "q.gguf", llm)), [2], tmp_path / "cache")
-    model = skeleton(store.config)
+    model = meta_model(store.config)
     layer, rotary = loaded(model.layers[2], store.load(2)), rotary_embedding(model)
     entering, leaving, _ = through_layers(llm)
     hidden, expected = entering[2], leaving[2]
@@ -92,7 +92,7 @@ def test_biases_are_kept(tmp_path: Path) -> None:
     checkpoint = open_llama(write_gguf(tmp_path / "tiny.gguf", llama))
     ours, theirs = checkpoint.tensors("layers.2", ()), llama.layers[2].state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert skeleton(checkpoint.config).layers[2].state_dict().keys() == ours.keys()
+    assert meta_model(checkpoint.config).layers[2].state_dict().keys() == ours.keys()
 
 
 def test_stretched_rope_of_llama_3(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_stretched_rope_of_llama_3(tmp_path: Path) -> None:
     assert divisors.max() > 8  # the stretch is felt in a head as small as this
     tensors = {**gguf_tensors(llama), "rope_freqs.weight": divisors}
     config = open_llama(write_gguf(tmp_path / "tiny.gguf", llama, tensors=tensors)).config
-    rotary, index = rotary_embedding(skeleton(config)), torch.arange(300)[None]
+    rotary, index = rotary_embedding(meta_model(config)), torch.arange(300)[None]
     for ours, theirs in zip(rotary(torch.zeros(1), index), llama.rotary_emb(torch.zeros(1), index), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm_sources.safetensors_file import DTYPES, SafetensorsFile
 from llm4seg.llm_sources.storage import read_spans
 from llm4seg.llm_sources.storage.local import LocalFolder
+from llm4seg.utils.errors import InputError
 
 
 class CountingFolder(LocalFolder):

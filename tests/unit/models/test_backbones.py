@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from llm4seg.config import Config
-from llm4seg.training.engines.common import prepare
-from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import Model
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
-from llm4seg.config.schema import Model
+from llm4seg.training.engines.common import prepare
+from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 from tests.tiny_llm import block_section, tiny_store
 

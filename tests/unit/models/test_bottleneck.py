@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from llm4seg.utils.errors import InputError
-from llm4seg.llm.architecture import rotary_embedding, skeleton
-from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.llm.architecture import meta_model, rotary_embedding
 from llm4seg.llm.store import LayerStore
+from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.models.bottleneck import TokenBlock, build_bottleneck
 from llm4seg.models.bottleneck.position import attention_mask, rotation
+from llm4seg.utils.errors import InputError
 from tests.tiny_llm import model_section, save_llm, section, tiny_llm, tiny_store
 
 CHANNELS = 8
@@ -104,7 +104,7 @@ def test_computes_in_float32_whatever_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_random_layer_is_random_in_every_tensor(store: LayerStore) -> None:
-    """By the architecture's own initialiser: matrices normal with 0.02, norms 1; nothing pre-trained is left."""
+    """By the architecture's own initializer: matrices normal with 0.02, norms 1; nothing pre-trained is left."""
     one, pretrained = block(store, weights="random"), store.load(1)
     for name, tensor in one.core.layers[0].state_dict().items():
         assert (tensor - pretrained[name]).abs().max() > 0.01, name
@@ -266,7 +266,7 @@ def test_without_positions_an_llm_keeps_the_scale_of_its_attention() -> None:
     """Yarn makes the cosines of position 0 larger than 1."""
     values = tiny_llm("llama").config.to_dict()
     yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
-    rotary = rotary_embedding(skeleton(values | {"rope_parameters": yarn}))
+    rotary = rotary_embedding(meta_model(values | {"rope_parameters": yarn}))
     cos, sin = rotation("none", partial(rotary, torch.zeros(1)), (2, 3), torch.device("cpu"))
     assert rotary.attention_scaling > 1.1
     assert torch.equal(cos, torch.full_like(cos, rotary.attention_scaling))
@@ -276,7 +276,7 @@ def test_without_positions_an_llm_keeps_the_scale_of_its_attention() -> None:
 @pytest.mark.parametrize("kind", ["llama", "cohere"])
 def test_axial_shares_the_frequencies_out_over_the_axes(kind: str, tmp_path: Path) -> None:
     """In LLaMA the two dimensions that rotate together lie half a head apart, in Cohere side by side."""
-    rotary = rotary_embedding(skeleton(tiny_llm(kind).config.to_dict()))
+    rotary = rotary_embedding(meta_model(tiny_llm(kind).config.to_dict()))
     native = rotary(torch.zeros(1), torch.arange(50)[None])
     for grid in ((5, 7), (2, 3, 5)):
         cos, sin = rotation("axial", partial(rotary, torch.zeros(1)), grid, torch.device("cpu"))

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.backbones.cmunext import Encoder, decoder
 from llm4seg.tools.profile_model import count_flops
+from llm4seg.utils.errors import InputError
 from tests.tiny_llm import model_section
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"

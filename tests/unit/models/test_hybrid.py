@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
+from llm4seg.utils.errors import InputError
 from tests.tiny_llm import model_section, tiny_store
 
 VARIANTS = {
@@ -54,7 +54,7 @@ def test_seeds_differ(store: LayerStore) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_weights_leave_out_what_is_frozen_of_the_llm(store: LayerStore, variant: str) -> None:
     model = build(store, **VARIANTS[variant])
-    left_out = model.state_dict().keys() - model.weights().keys()
+    left_out = model.state_dict().keys() - model.trainable_state_dict().keys()
     frozen = {f"bottleneck.core.layers.0.{name}" for name in store.load(1)}
     assert left_out == (frozen if VARIANTS[variant].get("training", "frozen") == "frozen" else set())
 
@@ -64,18 +64,18 @@ def test_weights_restore_a_model(store: LayerStore, variant: str) -> None:
     trained, fresh = build(store, **VARIANTS[variant]), build(store, **VARIANTS[variant])
     x = torch.randn(2, 1, 16, 16)
     trained.train()(x)  # moves BatchNorm's statistics
-    fresh.load_weights(trained.weights())
+    fresh.load_weights(trained.trainable_state_dict())
     with torch.no_grad():
         assert torch.equal(fresh.eval()(x), trained.eval()(x))
 
 
 def test_weights_that_do_not_fit(store: LayerStore) -> None:
     model = build(store)
-    state = model.weights()
+    state = model.trainable_state_dict()
     with pytest.raises(InputError, match=r"model weights: decoder\.head\.bias is missing"):
         model.load_weights({name: tensor for name, tensor in state.items() if name != "decoder.head.bias"})
     with pytest.raises(InputError, match=r"model weights: bottleneck\.core\.layers\..* is unexpected"):
-        model.load_weights(build(store, training="full").weights())
+        model.load_weights(build(store, training="full").trainable_state_dict())
     with pytest.raises(InputError, match=r"model weights: decoder\.head\.bias: found shape \[2\], allowed: \[3\]"):
         model.load_weights({**state, "decoder.head.bias": torch.zeros(2)})
 
@@ -128,5 +128,5 @@ def test_begins_as_a_trained_cnn_behind_a_gate(store: LayerStore) -> None:
     trained, warm = build(store, "identity", seed=1), build(store, seed=2, residual="gate")
     images = torch.randn(2, 1, 32, 32)
     assert not torch.equal(trained.eval()(images), warm.eval()(images))
-    warm.load_cnn(trained.weights())
+    warm.load_cnn(trained.trainable_state_dict())
     assert torch.equal(trained(images), warm(images))

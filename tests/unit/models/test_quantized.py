@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from llm4seg.utils.errors import InputError
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.bottleneck.layers import LLMLayers
-from llm4seg.models.bottleneck.quantised import LINEAR, QuantisedLinear, quantise
+from llm4seg.models.bottleneck.quantized import LINEAR, QuantizedLinear, quantize
 from llm4seg.tools.profile_model import cost
+from llm4seg.utils.errors import InputError
 from tests.tiny_llm import block_section, model_section, tiny_store
 
 DTYPES = ("fp32", "bf16", "int8", "int4")
@@ -68,10 +68,10 @@ def test_weights_stay_near(dtype: str) -> None:
 def test_the_gradient_is_that_of_the_layer_with_the_restored_weights(dtype: str, inputs: int) -> None:
     """Also where the row is no whole number of groups."""
     exact, tokens = linear(inputs), torch.randn(2, 5, inputs)
-    quantised = LINEAR[dtype](exact)
-    exact.weight.copy_(quantised.weight)
-    assert quantised.weight.shape == exact.weight.shape
-    for ours, expected in zip(passed(quantised, tokens), passed(exact, tokens), strict=True):
+    quantized = LINEAR[dtype](exact)
+    exact.weight.copy_(quantized.weight)
+    assert quantized.weight.shape == exact.weight.shape
+    for ours, expected in zip(passed(quantized, tokens), passed(exact, tokens), strict=True):
         torch.testing.assert_close(ours, expected)
 
 
@@ -105,7 +105,7 @@ def test_weights_out_of_a_gguf_file_stay_what_they_are(dtype: str, kind: str) ->
     assert torch.equal(LINEAR[dtype](exact).weight, exact.weight)
 
 
-def bits(one: QuantisedLinear) -> float:
+def bits(one: QuantizedLinear) -> float:
     held = sum(tensor.nbytes for name, tensor in one.named_buffers())
     return 8 * held / (one.in_features * one.out_features)
 
@@ -131,7 +131,7 @@ def test_a_layer_computes_with_the_restored_weights(kind: str, dtype: str, tmp_p
     """Biases, norms and fused matrices: everything but the entries of matrices is as it was."""
     small = tiny_store(tmp_path, kind=kind)
     ours, exact = layers(small, dtype=dtype), layers(small)
-    matrices = {name: one for name, one in ours.named_modules() if isinstance(one, QuantisedLinear)}
+    matrices = {name: one for name, one in ours.named_modules() if isinstance(one, QuantizedLinear)}
     assert len(matrices) == (4 if kind == "phi3" else 7)
     for name, one in matrices.items():
         exact.get_parameter(f"{name}.weight").copy_(one.weight)
@@ -157,12 +157,12 @@ def test_under_autocast(store: LayerStore, dtype: str) -> None:
 def test_the_backward_pass_keeps_no_restored_matrix(dtype: str) -> None:
     """Nothing but the integers is there between the passes: neither the matrix nor the input is kept."""
     kept: list[Tensor] = []
-    quantised, tokens = LINEAR[dtype](linear()), torch.randn(2, 5, 576, requires_grad=True)
+    quantized, tokens = LINEAR[dtype](linear()), torch.randn(2, 5, 576, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
-        out = quantised(tokens)
+        out = quantized(tokens)
     assert kept == []
     assert [*vars(out.grad_fn)] == ["linear"]
-    assert out.grad_fn.linear is quantised
+    assert out.grad_fn.linear is quantized
 
 
 @pytest.mark.parametrize("dtype", QUANTISED)
@@ -212,7 +212,7 @@ def test_a_map_of_another_kind_is_refused() -> None:
             return 2 * super().forward(tokens)
 
     with pytest.raises(InputError, match=r"0\.weight is no linear map"):
-        quantise(nn.Sequential(Doubled(4, 4)), "int8")
+        quantize(nn.Sequential(Doubled(4, 4)), "int8")
 
 
 def hybrid(store: LayerStore, **changes: Any) -> Hybrid:
@@ -224,11 +224,11 @@ def hybrid(store: LayerStore, **changes: Any) -> Hybrid:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_weights_file_holds_nothing_of_a_frozen_layer(store: LayerStore, dtype: str) -> None:
     model, fresh = hybrid(store, dtype=dtype), hybrid(store, dtype=dtype)
-    assert not any(name.startswith("bottleneck.core") for name in model.weights())
+    assert not any(name.startswith("bottleneck.core") for name in model.trainable_state_dict())
     assert not any("codes" in name or "scale" in name for name in model.state_dict())
     x = torch.randn(2, 1, 16, 16)
     model.train()(x)
-    fresh.load_weights(model.weights())
+    fresh.load_weights(model.trainable_state_dict())
     with torch.no_grad():
         assert torch.equal(fresh.eval()(x), model.eval()(x))
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.llm.store import LayerStore, tensors_sha256
+from llm4seg.models.saved import check_data, load_trained, save_trained
+from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, sha256_file, write_json
-from llm4seg.llm.store import LayerStore, tensors_sha256
-from llm4seg.training.trainer import assemble
-from llm4seg.models.saved import check_data, load_trained, save_trained
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def trained(config: Config, tmp_path: Path) -> Config:
 def saved(config: Config) -> Config:
     """Leave the untrained model of a config as `train` leaves a trained one."""
     data, weights = Prepared(config.paths.prepared), config.paths.model.with_name("weights.safetensors")
-    save_file(assemble(config, data).weights(), weights)
+    save_file(assemble(config, data).trainable_state_dict(), weights)
     save_trained(config.paths.model, weights, config, data)
     return config
 
@@ -117,10 +117,10 @@ LORA = {"model.llm.training": "lora"}
 def begun(there: Config, changes: dict[str, Any]) -> tuple[set[str], str]:
     """Which parts of a model that begins from another one come from there, and what is said of it."""
     config, data = there.override(changes), Prepared(there.paths.prepared)
-    plain, lines = assemble(config, data).weights(), list[str]()
+    plain, lines = assemble(config, data).trainable_state_dict(), list[str]()
     config = config.override({"training.init_from": str(there.paths.model)})
     weights, theirs = (
-        assemble(config, data, lines.append).weights(),
+        assemble(config, data, lines.append).trainable_state_dict(),
         load_file(there.paths.model / "weights.safetensors"),
     )
     taken = {name for name, tensor in weights.items() if not torch.equal(tensor, plain[name])}
@@ -186,7 +186,7 @@ def test_what_is_drawn_again_must_be_what_was_trained_with(config: Config, chang
     assert load_trained(trained.paths.model, trained.paths.llm_used)
 
 
-def test_images_normalised_otherwise_are_refused(trained: Config, tmp_path: Path) -> None:
+def test_images_normalized_otherwise_are_refused(trained: Config, tmp_path: Path) -> None:
     data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
     check_data(trained.paths.model, data)
     change_json(file, ["data", "intensity"], "released")

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from llm4seg.config import Config
-from llm4seg.training.engines.common import prepare
-from llm4seg.utils.errors import InputError
+from llm4seg.config.schema import Model
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
-from llm4seg.config.schema import Model
 from llm4seg.models.saved import DESCRIPTION, WEIGHTS, load_trained
+from llm4seg.training.engines.common import prepare
+from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 from tests.tiny_llm import block_section, tiny_store
 
@@ -124,7 +124,7 @@ def test_a_trained_model_needs_no_pretrained_weights(tmp_path: Path, monkeypatch
         "training": {"loss": "dice_ce", "seed": 0},
     }
     data = {"spatial_dims": 2, "channels": 1, "classes": ["a", "b"], "size": SIZE}
-    save_file(model.weights(), tmp_path / WEIGHTS)
+    save_file(model.trainable_state_dict(), tmp_path / WEIGHTS)
     (tmp_path / DESCRIPTION).write_text(json.dumps({"config": config, "llm": None, "data": data}))
     loaded = load_trained(tmp_path, tmp_path)
     assert torch.equal(loaded.state_dict()["encoder.conv1.weight"], model.state_dict()["encoder.conv1.weight"])

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from llm4seg.utils.errors import InputError
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
+from llm4seg.utils.errors import InputError
 
 
 def logits_of(probabilities_NKS: list) -> torch.Tensor:

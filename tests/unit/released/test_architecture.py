@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm4seg.utils.errors import InputError
 from llm4seg.objectives.losses import build_loss, labels_from_logits
 from llm4seg.released.architecture import from_official
+from llm4seg.utils.errors import InputError
 from tests.official import official_model, official_state, read_fixture
 
 

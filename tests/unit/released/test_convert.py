@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from llm4seg.config import Config
+from llm4seg.llm.store import LayerStore
+from llm4seg.models import Hybrid
+from llm4seg.models.saved import load_trained, read_weights
+from llm4seg.objectives.losses import build_loss
+from llm4seg.released.architecture import RELEASED
+from llm4seg.released.convert import main
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
-from llm4seg.llm.store import LayerStore
-from llm4seg.objectives.losses import build_loss
-from llm4seg.models import Hybrid
-from llm4seg.released.convert import main
-from llm4seg.released.architecture import RELEASED
-from llm4seg.models.saved import load_trained, read_weights
 from pipelines.evaluate import evaluate
 from tests.import_graph import ROOT
 from tests.official import LAYER, official_state, official_store, read_fixture
@@ -241,7 +241,7 @@ def test_an_llm_layer_that_is_not_verified(work: Workplace, capsys: pytest.Captu
 
 
 def test_a_checkpoint_without_its_llm_layer(work: Workplace) -> None:
-    """As `--back --drop-llm` leaves one, which holds nothing of the LLM's licence."""
+    """As `--back --drop-llm` leaves one, which holds nothing of the LLM's license."""
     work.convert(official_state())
     without = work.back("--drop-llm")
     assert same(without, {name: t for name, t in official_state().items() if LLM not in name})

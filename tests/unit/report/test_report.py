@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from llm4seg.config import Config
+from llm4seg.config.schema import BackboneName
 from llm4seg.data.split import Split
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, remove, write_json, write_text
 from llm4seg.report.charts import PARTS, split_strips
 from llm4seg.report.inputs import read_inputs
 from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
-from llm4seg.config.schema import BackboneName
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, remove, write_json, write_text
 from pipelines.report import report
 from pipelines.study import leave
 from pipelines.summary import summary, table

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llm4seg.runtime import device
-from llm4seg.runtime.device import free_bytes, same_each_time, with_room_for
+from llm4seg.runtime.device import device_that_fits, free_bytes, set_deterministic
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -45,19 +45,19 @@ def test_a_model_without_room_on_the_device_stays_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(device, "free_bytes", lambda device: 1000)
-    assert with_room_for(nn.Linear(10, 10), CUDA) == CUDA  # 440 bytes
+    assert device_that_fits(nn.Linear(10, 10), CUDA) == CUDA  # 440 bytes
     assert not capsys.readouterr().err
-    assert with_room_for(nn.Linear(10, 20), CUDA) == CPU  # 880 bytes
+    assert device_that_fits(nn.Linear(10, 20), CUDA) == CPU  # 880 bytes
     assert "on the CPU: the model takes" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("as_it_was")
 def test_float32_is_float32_on_a_gpu_and_the_same_each_time() -> None:
-    same_each_time(CPU)
+    set_deterministic(CPU)
     assert not torch.are_deterministic_algorithms_enabled()
-    same_each_time(CUDA)
+    set_deterministic(CUDA)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert not torch.backends.cudnn.allow_tf32
-    same_each_time(CUDA, tf32=True)
+    set_deterministic(CUDA, tf32=True)
     assert torch.backends.cudnn.allow_tf32

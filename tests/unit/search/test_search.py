@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 import llm4seg.search.driver as cluster_search
-from llm4seg.search.results import EPOCH_COLUMNS, collect, importance, pareto
-from llm4seg.search.searcher import Suggester
 from llm4seg.config import Config
-from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import write_json
+from llm4seg.config.schema import Search, points
 from llm4seg.report.inputs import Searched, read_search
 from llm4seg.report.search_charts import draw_search
-from llm4seg.config.schema import Search, points
+from llm4seg.search.results import EPOCH_COLUMNS, collect, importance, pareto
+from llm4seg.search.searcher import OptunaSearcher
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import write_json
 from tests.tiny import PARAMS
 
 KIND, WIDTH, LAYER, RATE = "model.llm.adapter.kind", "model.llm.adapter.width", "model.llm.layer", "optimizer.lr"
@@ -35,7 +35,7 @@ def section(**changes: Any) -> Search:
     return Config.load(PARAMS).override(base | {f"search.{name}": one for name, one in changes.items()}).search
 
 
-def run_through(suggester: Suggester, trials: int, epochs: int = 10) -> list[dict[str, Any]]:
+def run_through(suggester: OptunaSearcher, trials: int, epochs: int = 10) -> list[dict[str, Any]]:
     """Trials whose Dice is best at layer 7 with a bottleneck of 64; a second objective grows with the layer."""
     seen = []
     for number in range(trials):
@@ -74,7 +74,7 @@ def test_a_condition_names_a_value_of_what_stands_above(space: dict[str, Any], s
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
 @pytest.mark.parametrize("objectives", [["val_dice"], ["val_dice", "parameters"]])
 def test_a_finite_space_is_gone_through_without_repeats(algorithm: str, objectives: list[str]) -> None:
-    seen = run_through(Suggester(section(algorithm=algorithm, objectives=objectives)), 100)
+    seen = run_through(OptunaSearcher(section(algorithm=algorithm, objectives=objectives)), 100)
     assert len(seen) == 30
     assert len({str(point) for point in seen}) == 30
 
@@ -84,7 +84,7 @@ def conditional_rate() -> dict[str, Any]:
     return {BOTTLENECK: ["identity", "llm"], RATE: {"loguniform": [0.001, 0.01], "when": {BOTTLENECK: "llm"}}}
 
 
-def tell_cnn_is_best(suggester: Suggester, trial_id: str, point: dict[str, Any]) -> None:
+def tell_cnn_is_best(suggester: OptunaSearcher, trial_id: str, point: dict[str, Any]) -> None:
     result: dict[str, Any] = {"epoch": 10, "best_dice": 0.9 if point[BOTTLENECK] == "identity" else 0.1}
     suggester.on_trial_complete(trial_id, result)
 
@@ -92,14 +92,14 @@ def tell_cnn_is_best(suggester: Suggester, trial_id: str, point: dict[str, Any])
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
 def test_a_space_with_bounds_repeats_no_point_either(algorithm: str, tmp_path: Path) -> None:
     """Two at a time, and with the search saved and restored in the middle."""
-    suggester, seen = Suggester(section(space=conditional_rate(), algorithm=algorithm)), []
+    suggester, seen = OptunaSearcher(section(space=conditional_rate(), algorithm=algorithm)), []
     suggester.set_max_concurrency(2)
     for number in range(0, 24, 2):
         pair = [suggester.suggest(str(number + one))["overrides"] for one in (0, 1)]
         seen += pair
         if number == 12:
             suggester.save(str(tmp_path / "state"))
-            suggester = Suggester(section(space=conditional_rate(), algorithm=algorithm))
+            suggester = OptunaSearcher(section(space=conditional_rate(), algorithm=algorithm))
             suggester.set_max_concurrency(2)
             suggester.restore(str(tmp_path / "state"))
         for one, point in enumerate(pair):
@@ -110,12 +110,12 @@ def test_a_space_with_bounds_repeats_no_point_either(algorithm: str, tmp_path: P
 def test_points_that_cannot_be_counted_end_the_search_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm4seg.config.schema.search.MOST_POINTS", 10)
     assert points(section().space) is None
-    seen = run_through(Suggester(section()), 100)
+    seen = run_through(OptunaSearcher(section()), 100)
     assert len({str(point) for point in seen}) == len(seen) == 30
 
 
 def test_notes_and_tune_agree_where_points_cannot_be_counted() -> None:
-    suggester = Suggester(section(space=conditional_rate()))
+    suggester = OptunaSearcher(section(space=conditional_rate()))
     suggester.reconcile({"noted": {BOTTLENECK: "identity"}})
     drawn = []
     for number in range(12):
@@ -128,12 +128,12 @@ def test_a_grid_of_too_many_points_is_refused() -> None:
     space = {"training.seed": {"randint": [0, 2**31]}, LAYER: [1, 2]}
     with pytest.raises(InputError, match="found grid, allowed: tpe or random above 10000 points"):
         section(space=space, algorithm="grid")
-    assert len(run_through(Suggester(section(space={**space, **FINITE})), 5)) == 5
+    assert len(run_through(OptunaSearcher(section(space={**space, **FINITE})), 5)) == 5
 
 
 def test_values_are_as_written_and_within_bounds() -> None:
     space = {**ENDLESS, LAYER: [3, "4-6", [7, 9]], "optimizer.weight_decay": {"uniform": [0.1, 0.2]}}
-    suggester = Suggester(section(space=space, algorithm="random"))
+    suggester = OptunaSearcher(section(space=space, algorithm="random"))
     suggester.set_max_concurrency(30)
     drawn = [suggester.suggest(str(number))["overrides"] for number in range(30)]
     assert {str(point[LAYER]) for point in drawn} == {"3", "4-6", "[7, 9]"}
@@ -142,18 +142,18 @@ def test_values_are_as_written_and_within_bounds() -> None:
 
 
 def test_tpe_learns_and_the_seed_decides() -> None:
-    tries = {seed: run_through(Suggester(section(space=ENDLESS, seed=seed)), 40) for seed in (0, 1)}
+    tries = {seed: run_through(OptunaSearcher(section(space=ENDLESS, seed=seed)), 40) for seed in (0, 1)}
     for seen in tries.values():
         late = [point for point in seen[20:] if abs(point[LAYER] - 7) <= 2]
         assert len(late) > 12
     assert tries[0] != tries[1]
-    assert run_through(Suggester(section(space=ENDLESS)), 40) == tries[0]
+    assert run_through(OptunaSearcher(section(space=ENDLESS)), 40) == tries[0]
 
 
 def test_goes_on_as_it_was_saved(tmp_path: Path) -> None:
-    undisturbed = Suggester(section(space=ENDLESS))
+    undisturbed = OptunaSearcher(section(space=ENDLESS))
     expected = run_through(undisturbed, 16)
-    first, second = Suggester(section(space=ENDLESS)), Suggester(section(space=ENDLESS))
+    first, second = OptunaSearcher(section(space=ENDLESS)), OptunaSearcher(section(space=ENDLESS))
     begun = run_through(first, 8)
     first.save(str(tmp_path / "state"))
     second.restore(str(tmp_path / "state"))
@@ -161,7 +161,7 @@ def test_goes_on_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_notes_cut_short_by_a_kill_lose_no_trial(tmp_path: Path) -> None:
-    first, second = Suggester(section()), Suggester(section())
+    first, second = OptunaSearcher(section()), OptunaSearcher(section())
     seen = run_through(first, 8)
     first.save(str(tmp_path / "state"))
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-100])
@@ -171,7 +171,7 @@ def test_notes_cut_short_by_a_kill_lose_no_trial(tmp_path: Path) -> None:
 
 
 def test_trials_stopped_early_and_failed_ones_count_as_such() -> None:
-    suggester = Suggester(section(space=ENDLESS))
+    suggester = OptunaSearcher(section(space=ENDLESS))
     results: list[dict[str, Any]]
     results = [{"epoch": 2, "best_dice": 0.1}, {"error": "no"}, {"epoch": 10, "best_dice": 0.9}]
     for number, result in enumerate(results):
@@ -181,7 +181,7 @@ def test_trials_stopped_early_and_failed_ones_count_as_such() -> None:
 
 
 def test_no_more_at_a_time_than_allowed() -> None:
-    suggester = Suggester(section())
+    suggester = OptunaSearcher(section())
     suggester.set_max_concurrency(2)
     assert suggester.suggest("0")
     assert suggester.suggest("1")
@@ -192,7 +192,7 @@ def test_no_more_at_a_time_than_allowed() -> None:
 
 def test_agrees_with_tune_after_a_kill() -> None:
     """A trial that Tune has not noted is suggested again; one that it has noted, and this not, is not."""
-    suggester, other = Suggester(section(algorithm="grid")), points(section().space)
+    suggester, other = OptunaSearcher(section(algorithm="grid")), points(section().space)
     assert other is not None
     lost = suggester.suggest("lost")["overrides"]
     noted = next(point for point in other if point != lost)
@@ -205,8 +205,8 @@ def test_agrees_with_tune_after_a_kill() -> None:
 
 
 def test_the_budget_ends_the_search() -> None:
-    assert len(run_through(Suggester(section(space=ENDLESS, total_epochs=35)), 100)) == 4
-    assert run_through(Suggester(section(space=ENDLESS, minutes=1e-9)), 100) == []
+    assert len(run_through(OptunaSearcher(section(space=ENDLESS, total_epochs=35)), 100)) == 4
+    assert run_through(OptunaSearcher(section(space=ENDLESS, minutes=1e-9)), 100) == []
 
 
 def test_pareto_keeps_what_no_other_beats() -> None:

@@ -12,10 +12,10 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 from llm4seg.config import Config
 from llm4seg.evaluation.summary import bootstrap_interval
+from llm4seg.study.comparisons import compare, holm, wilcoxon_p
 from llm4seg.study.mixed_model import Mixed, fit_mixed
 from llm4seg.study.pairs import class_scores, pairs, with_blocks
 from llm4seg.study.results import case_table, results
-from llm4seg.study.comparisons import compare, holm, wilcoxon_p
 from llm4seg.study.verdict import caution, verdict
 from pipelines.study import leave
 from tests.study_factory import as_cells, cells, studied

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from llm4seg.study.runner import _Told
+from llm4seg.study.runner import _RunProgress
 
 
 @pytest.fixture
-def told() -> _Told:
+def told() -> _RunProgress:
     shelf: Any = SimpleNamespace(read=lambda name: None)
-    bell: Any = SimpleNamespace(has_rung=lambda: True)
-    return _Told(shelf, bell, 3)
+    stop_signal: Any = SimpleNamespace(has_rung=lambda: True)
+    return _RunProgress(shelf, stop_signal, 3)
 
 
 def trials(*states: str) -> list[Any]:
@@ -21,7 +21,7 @@ def trials(*states: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("end", ["on_trial_complete", "on_trial_error"])
-def test_the_first_run_that_has_saved_does_not_end_the_others(told: _Told, end: str) -> None:
+def test_the_first_run_that_has_saved_does_not_end_the_others(told: _RunProgress, end: str) -> None:
     first, second, _ = both = trials(Trial.RUNNING, Trial.RUNNING, Trial.PENDING)
     getattr(told, end)(1, both, first)
     assert not told.stop_all()

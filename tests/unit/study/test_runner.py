@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llm4seg.study import runner as study
 from llm4seg.config import Config
+from llm4seg.study import runner as study
 from llm4seg.utils.errors import InputError
 
 OWN: dict[str, Any] = {

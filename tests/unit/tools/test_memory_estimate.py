@@ -7,16 +7,16 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.training.engines import offload
-from llm4seg.tools.memory_estimate import plan
-from llm4seg.tools.memory_model import decided, images_a_worker, llm_config, measure, needs, saved_bytes
-from llm4seg.utils.errors import InputError
 from llm4seg.objectives.losses import build_loss
+from llm4seg.tools.memory_estimate import plan
+from llm4seg.tools.memory_model import decided, images_a_worker, llm_config, memory_needs, model_sizes, saved_bytes
+from llm4seg.training.engines import offload
 from llm4seg.training.trainer import assemble
+from llm4seg.utils.errors import InputError
 
 
 def test_sizes_are_those_of_the_real_model(config: Config) -> None:
-    sizes = measure(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, 2)
     model = assemble(config, Prepared(config.paths.prepared))
     whole = [*model.parameters(), *model.buffers()]
     assert sizes.trained + sizes.frozen + sizes.rest == sum(tensor.nbytes for tensor in whole)
@@ -26,7 +26,7 @@ def test_sizes_are_those_of_the_real_model(config: Config) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activations_are_what_autograd_keeps(config: Config, precision: str) -> None:
     config = config.override({"engine.precision": precision})
-    sizes = measure(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, 2)
     model = assemble(config, Prepared(config.paths.prepared)).train()
     model.mixed_precision = precision == "bf16"
     for images in (2, 8):
@@ -37,12 +37,12 @@ def test_activations_are_what_autograd_keeps(config: Config, precision: str) -> 
 
 
 def test_zero_3_shares_out_and_offload_takes_away(config: Config) -> None:
-    sizes = measure(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, 2)
     stages = [config.override({"engine.zero": zero}).engine for zero in (1, 3)]
-    alone, shared = needs(sizes, stages[0], 1, 1), needs(sizes, stages[0], 4, 1)
+    alone, shared = memory_needs(sizes, stages[0], 1, 1), memory_needs(sizes, stages[0], 4, 1)
     assert shared.optimizer == pytest.approx(alone.optimizer / 4, abs=8)
-    kept = needs(sizes, stages[1], 4, 1)
-    moved = needs(sizes, stages[1].model_copy(update={"offload": "cpu"}), 4, 1)
+    kept = memory_needs(sizes, stages[1], 4, 1)
+    moved = memory_needs(sizes, stages[1].model_copy(update={"offload": "cpu"}), 4, 1)
     assert moved.host > 0
     assert moved.device == kept.device - moved.host
 
@@ -61,7 +61,7 @@ def test_without_a_store_the_source_itself_tells_or_the_stage_is_named(config: C
 def test_auto_is_what_the_engine_would_choose(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what is free may go to the LLM's matrices. With half of their bytes free, four workers have room."""
     config = config.override({"engine.zero": 3, "engine.offload": "auto", "cluster.nvme": "/nvme"})
-    sizes = measure(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, 2)
     monkeypatch.setattr(offload, "free_bytes", lambda device: int(sizes.frozen / 2))
     assert [decided(config, sizes, workers).offload for workers in (1, 4)] == ["nvme", "none"]
     own, _ = plan(config)

@@ -1,4 +1,4 @@
-"""`python -m llm4seg.models --describe`: every backbone's size and cost, alone and with the block."""
+"""`python -m llm4seg.tools.model_summary`: every backbone's size and cost, alone and with the block."""
 
 import re
 import sys
@@ -35,7 +35,7 @@ def printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, *options: str
 ) -> tuple[dict[str, list[str]], str]:
     """The table's rows by their first cell, and all of the output."""
-    monkeypatch.setattr(sys, "argv", ["models", "--describe", "--params", str(path), *options])
+    monkeypatch.setattr(sys, "argv", ["model_summary", "--params", str(path), *options])
     main()
     text = capsys.readouterr().out
     rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
@@ -129,4 +129,4 @@ def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(sys, "argv", ["models", "--help"])
     with pytest.raises(SystemExit, match="0"):
         main()
-    assert "example: python -m llm4seg.models --describe" in capsys.readouterr().out
+    assert "example: python -m llm4seg.tools.model_summary" in capsys.readouterr().out

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.checkpoint import DESCRIPTION, STATE, Checkpoint, DamagedCheckpoint, Progress
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import newest
-from llm4seg.models.saved import WEIGHTS
 from tests.import_graph import module_files
 
 FILES = (DESCRIPTION, STATE, WEIGHTS)

@@ -11,9 +11,18 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.training.engines import offload
 from llm4seg.training.engines.accelerator import import_for
-from llm4seg.training.engines.offload import Place, Sizes, nvme_block, offload_options, place_for, remarks, sizes, swap_folder
-from llm4seg.utils.errors import InputError
+from llm4seg.training.engines.offload import (
+    Place,
+    Sizes,
+    nvme_block,
+    offload_options,
+    place_for,
+    remarks,
+    sizes,
+    swap_folder,
+)
 from llm4seg.training.trainer import assemble
+from llm4seg.utils.errors import InputError
 
 LARGE = Sizes(threshold=10, matrices=(10**9,), bytes=4 * 10**9, together=1, trained=100)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

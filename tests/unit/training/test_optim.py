@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from llm4seg.config.schema import OptimizerConfig
 from llm4seg.training.optim import build_optimizer, build_schedule
-from llm4seg.config.schema import Optimizer
 
-SECTION = Optimizer(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, schedule="constant", clip_norm=None)
+SECTION = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, schedule="constant", clip_norm=None)
 
 
 def rates(schedule: str, steps: int = 10) -> list[float]:

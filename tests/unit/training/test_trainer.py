@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
-from llm4seg.utils.errors import InputError
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import Trainer
+from llm4seg.utils.errors import InputError
 
 
 def test_a_validation_part_without_any_class_is_refused(config: Config, tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llm4seg.training.checkpoint import DESCRIPTION, STATE, Checkpoint, Progress
 from llm4seg.config import Config
 from llm4seg.data.prepared import MANIFEST, Prepared
 from llm4seg.data.split import read_split
-from llm4seg.utils.errors import InputError
-from llm4seg.llm_sources.sources import open_source
 from llm4seg.llm.store import LayerStore
-from llm4seg.released.checkpoint_file import read_official
-from llm4seg.training.trainer import assemble
+from llm4seg.llm_sources.sources import open_source
 from llm4seg.models.saved import WEIGHTS, load_trained, save_trained
+from llm4seg.released.checkpoint_file import read_official
+from llm4seg.training.checkpoint import DESCRIPTION, STATE, Checkpoint, Progress
+from llm4seg.training.trainer import assemble
+from llm4seg.utils.errors import InputError
 
 Read = tuple[Path, Callable[[], Any]]  # a file, and what reads it
 
@@ -54,7 +54,7 @@ def of_a_checkpoint(name: str) -> Callable[[Config, Path], Read]:
 def of_a_trained_model(name: str) -> Callable[[Config, Path], Read]:
     def place(config: Config, folder: Path) -> Read:
         data = Prepared(config.paths.prepared)
-        save_file(assemble(config, data).weights(), folder / "weights")
+        save_file(assemble(config, data).trainable_state_dict(), folder / "weights")
         save_trained(config.paths.model, folder / "weights", config, data)
         return config.paths.model / name, lambda: load_trained(config.paths.model, config.paths.llm_used)
 
@@ -65,7 +65,7 @@ def of_the_prepared_data(name: str) -> Callable[[Config, Path], Read]:
     def place(config: Config, folder: Path) -> Read:
         copy = Path(shutil.copytree(config.paths.prepared, folder / "prepared"))
         case = next(iter(Prepared(copy).cases))
-        return next(copy.glob(name)), lambda: (Prepared(copy).grid(case), Prepared(copy).native(case))
+        return next(copy.glob(name)), lambda: (Prepared(copy).resampled(case), Prepared(copy).original(case))
 
     return place
 

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from llm4seg.utils.errors import InputError
 
-GROUP = 32  # neighbours in a row that share a scale: as in GGUF, so that weights out of such a file stay what they are
+GROUP = 32  # neighbors in a row that share a scale: as in GGUF, so that weights out of such a file stay what they are
 SMALLEST = torch.finfo(torch.float32).tiny  # stands in for a scale of zero
 
 
-def quantise(module: nn.Module, dtype: str) -> None:
+def quantize(module: nn.Module, dtype: str) -> None:
     """Store what is frozen of a module as `model.llm.dtype` says, in place; what is trained stays in float32.
 
     `int8` and `int4` change the linear maps; norms, biases and other vectors stay in float32. Raises InputError for
@@ -37,12 +37,12 @@ def quantise(module: nn.Module, dtype: str) -> None:
                 )
 
 
-def quantised_entries(module: nn.Module) -> int:
+def quantized_entries(module: nn.Module) -> int:
     """How many entries of matrices a module holds as integers, which are not among its parameters."""
-    return sum(one.in_features * one.out_features for one in module.modules() if isinstance(one, QuantisedLinear))
+    return sum(one.in_features * one.out_features for one in module.modules() if isinstance(one, QuantizedLinear))
 
 
-class QuantisedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A frozen linear map whose matrix is kept as integers; gradients flow through it to its input.
 
     It computes in its input's dtype, or in autocast's.
@@ -70,10 +70,10 @@ class QuantisedLinear(nn.Module):
 
 
 class _Linear(torch.autograd.Function):
-    """The map of a QuantisedLinear. The backward pass makes the matrix again, so nothing is kept until then."""
+    """The map of a QuantizedLinear. The backward pass makes the matrix again, so nothing is kept until then."""
 
     @staticmethod
-    def forward(ctx: Any, tokens_NTI: Tensor, linear: QuantisedLinear) -> Tensor:
+    def forward(ctx: Any, tokens_NTI: Tensor, linear: QuantizedLinear) -> Tensor:
         ctx.linear = linear
         dtype = tokens_NTI.dtype
         return functional.linear(
@@ -86,7 +86,7 @@ class _Linear(torch.autograd.Function):
         return gradient_NTO @ ctx.linear.weight.to(gradient_NTO.dtype), None
 
 
-class Int8Linear(QuantisedLinear):
+class Int8Linear(QuantizedLinear):
     """Eight and a half bits an entry, as in GGUF's Q8_0: a group's entries are -127 to 127 times its scale."""
 
     codes: Tensor
@@ -103,7 +103,7 @@ class Int8Linear(QuantisedLinear):
         return self.codes.float().mul_(self.scale).flatten(1)[:, : self.in_features]
 
 
-class Int4Linear(QuantisedLinear):
+class Int4Linear(QuantizedLinear):
     """Five bits an entry, as in GGUF's Q4_1: a group's entries are 0 to 15 times its scale above its smallest.
 
     Two levels share a byte; those of the group's first half are the lower bits.
