@@ -7,6 +7,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("llm4seg", "pipelines", "infra")
+FLOORS = {
+    "utils": 0,
+    "config": 0,
+    "runtime": 1,
+    "llm": 1,
+    "llm_sources": 2,
+    "objectives": 2,
+    "data": 2,
+    "datasets": 3,
+    "models": 3,
+    "inference": 3,
+    "training": 4,
+    "evaluation": 5,
+    "released": 5,
+    "cluster": 6,
+    "search": 7,
+    "study": 7,
+    "report": 8,
+    "tools": 8,
+    "pipelines": 9,
+    "infra": 9,
+}
 
 
 @cache
@@ -49,3 +71,24 @@ def closure(module: str) -> set[str]:
             parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
             open_ += [*imports(files[name]), *parents]
     return found
+
+
+def room(module: str) -> str:
+    """The room that a module is in: a folder of llm4seg/, or pipelines or infra."""
+    package, _, rest = module.partition(".")
+    return rest.split(".")[0] if package == "llm4seg" and rest else package
+
+
+def room_arrows() -> set[tuple[str, str]]:
+    """Which room imports from which other one."""
+    pairs = {(room(one), room(other)) for one, file in module_files().items() for other in imports(file)}
+    return {(one, other) for one, other in pairs if one != other and "llm4seg" not in (one, other)}
+
+
+if __name__ == "__main__":
+    arrows = room_arrows()
+    upward = [f"{one} -> {other}" for one, other in sorted(arrows) if FLOORS[other] > FLOORS[one]]
+    print(
+        f"{len(FLOORS)} rooms on {len(set(FLOORS.values()))} floors, {len(arrows)} arrows, {len(upward)} of them upward"
+    )
+    print("\n".join(upward))

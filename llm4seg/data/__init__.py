@@ -1,0 +1,1 @@
+"""What a training reads: prepared arrays, their split, batches, augmentation and label noise."""

@@ -1,0 +1,1 @@
+"""From an image as an array to a mask as an array."""

@@ -1,1 +1,1 @@
-"""Where an LLM's decoder layers come from: sources, readers, and the layer store that the pipeline keeps them in."""
+"""A layer of an LLM as a module: out of the layer store, with the inputs that its whole model gives it."""

@@ -1,0 +1,1 @@
+"""Checkpoints of LLM4Seg's released code, converted in and out."""

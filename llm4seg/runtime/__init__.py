@@ -1,0 +1,1 @@
+"""One process among workers: its device, its seeds, collectives, and BatchNorm over the global batch."""

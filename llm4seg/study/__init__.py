@@ -1,0 +1,1 @@
+"""Paired comparisons of arms under several seeds and folds: runs, statistics, verdicts."""

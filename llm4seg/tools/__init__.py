@@ -1,0 +1,1 @@
+"""Commands that only print: memory estimates and model summaries."""
