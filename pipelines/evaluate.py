@@ -28,12 +28,13 @@ def leave_evaluation(config: Config, model: "nn.Module") -> None:
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
     from llm4seg.evaluation import evaluate
+    from llm4seg.evaluation.results import OVERLAYS, write_cases
 
     data = Prepared(config.paths.prepared)
     evaluated = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)
     with replacing(config.paths.evaluation) as folder:
-        evaluate.draw_examples(model, data, evaluated.rows, folder / "overlays")
-        evaluate.write_cases(folder / "cases.csv", evaluated)
+        evaluate.draw_examples(model, data, evaluated.rows, folder / OVERLAYS)
+        write_cases(folder, evaluated)
     write_json(config.paths.metrics, evaluated.summary)
 
 

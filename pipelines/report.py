@@ -1,4 +1,4 @@
-"""Stage `report`: one HTML page of what was run and how good it is."""
+"""Stage `report`: one HTML page of what was run and how good it is, and the pictures of search and study."""
 
 from llm4seg.config import Config
 from llm4seg.utils.files import write_text
@@ -6,12 +6,29 @@ from pipelines.stage import run_stage
 
 
 def report(config: Config) -> None:
-    """Leave the page; it needs no other file and no network."""
+    """Write the page, which needs no other file and no network, and the pictures as files of their own."""
     from llm4seg.report.inputs import read_inputs
     from llm4seg.report.page import render
+    from llm4seg.report.pictures import write_pictures
 
-    write_text(config.paths.report, render(read_inputs(config)))
+    inputs = read_inputs(config)
+    write_pictures(config.paths.pictures, inputs.search, inputs.study)
+    write_text(config.paths.report, render(inputs))
+
+
+def pictures(config: Config) -> None:
+    """draw the pictures of search and study from what is there so far, and no page"""
+    from llm4seg.report.pictures import write_pictures
+    from llm4seg.search import results as search_results
+    from llm4seg.study import results as study_results
+
+    search, study = config.paths.search, config.paths.study
+    write_pictures(
+        config.paths.pictures,
+        search_results.read(search) if search.exists() else None,
+        study_results.read(study) if study.exists() else None,
+    )
 
 
 if __name__ == "__main__":
-    run_stage("report", __doc__ or "", report)
+    run_stage("report", __doc__ or "", report, instead={"pictures": pictures})

@@ -1,25 +1,22 @@
 """Stage `study`: arms trained and tested alike under several seeds, and compared; with `study.repeats: 0`, nothing."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm4seg.config import Config
+from llm4seg.config.best import read_best
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, replacing, write_json
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from llm4seg.study.results import Runs
 
 
 def study(config: Config) -> None:
-    """Run what has not finished yet, then leave what all runs say."""
-    config = _as_found(config)
+    """Run what has not finished yet, then write what all runs say."""
+    config = config.override(read_best(config.paths.search))
     if config.study.repeats == 0:
         print("study: off (study.repeats is 0)")
-        leave(config, [])
+        write_results(config, [])
         return
     from llm4seg.cluster.session import ray_session
     from llm4seg.study.results import finished
@@ -28,15 +25,15 @@ def study(config: Config) -> None:
     if not all(finished(record) for _, record in records(config)):
         with ray_session(config.cluster):
             run_missing(config)
-    leave(config, records(config))
+    write_results(config, records(config))
 
 
 def so_far(config: Config) -> None:
-    """leave what the finished runs say, and run nothing"""
+    """write what the finished runs say, and run nothing"""
     from llm4seg.study.runner import records
 
-    config = _as_found(config)
-    leave(config, records(config))
+    config = config.override(read_best(config.paths.search))
+    write_results(config, records(config))
 
 
 def plan(config: Config) -> None:
@@ -46,50 +43,24 @@ def plan(config: Config) -> None:
     from llm4seg.study.plan import cost, power
     from llm4seg.study.runner import records
 
-    config = _as_found(config)
+    config = config.override(read_best(config.paths.search))
     runs = records(config)
     for line in [*cost(config, runs), *power(config, runs)]:
         print(line, flush=True)
 
 
-def leave(config: Config, runs: "Runs") -> None:
-    """Write study.json, and the tables and pictures as far as there are runs."""
-    from llm4seg.study.results import results
+def write_results(config: Config, runs: "Runs") -> None:
+    """Write the study's folder and print its verdicts."""
+    from llm4seg.study.results import results, write
 
-    said, tables = results(config, runs)
-    with replacing(config.paths.study) as folder:
-        folder.mkdir()
-        write_json(folder / "study.json", said)
-        for name, table in tables.items():
-            if len(table):
-                table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-        if len(tables["comparisons"]):
-            draw(said, tables, folder)
-    for line in [*said["verdicts"], *said["cautions"], *said["failures"]]:
+    result = results(config, runs)
+    write(config.paths.study, result)
+    for line in [*result.said["verdicts"], *result.said["cautions"], *result.said["failures"]]:
         print(f"study: {line}")
-    if said["failed"]:
+    if result.said["failed"]:
         print(
             "study: `python -m pipelines.study` tries failed runs again, `dvc repro -f -s study` does, `dvc repro` not"
         )
-
-
-def draw(said: dict[str, Any], tables: "dict[str, pd.DataFrame]", folder: Path) -> None:
-    """Write the forest plot, and each case under two arms."""
-    from llm4seg.report.charts import as_file
-    from llm4seg.report.study_charts import forest, paired
-
-    compared, metric = tables["comparisons"], said["metric"]
-    drawn = {
-        "forest": forest(compared, metric, 1 - said["confidence"]),
-        "paired": paired(tables["study"], compared, metric),
-    }
-    for name, svg in drawn.items():
-        (folder / f"{name}.svg").write_text(as_file(svg), encoding="utf-8")
-
-
-def _as_found(config: Config) -> Config:
-    """With what the search has found, as `train` has it."""
-    return config.override(read_json(config.paths.search / "best.json"))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import time
 
-import pandas as pd
 import psutil
 
 from llm4seg.config import Config
-from llm4seg.utils.files import read_json, replacing, write_json
+from llm4seg.config.best import read_best
+from llm4seg.utils.files import write_json
 from pipelines.stage import run_stage
 
 
@@ -17,15 +17,15 @@ def train(config: Config) -> None:
     from llm4seg.cluster.session import ray_session
     from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import save_trained
+    from llm4seg.training.history import write_history
 
-    config = config.override(read_json(config.paths.search / "best.json"))
+    config = config.override(read_best(config.paths.search))
     with ray_session(config.cluster):
         with progress(config.training.epochs) as callback:
             outcome = train_on_ray(config, [callback])
         with outcome.weights() as weights:
             save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared))
-        with replacing(config.paths.history) as partial:
-            pd.DataFrame(outcome.history).to_csv(partial, index=False)
+        write_history(config.paths.history, outcome.history)
         forget_run(config)
     report_time(config, outcome.seconds)
 

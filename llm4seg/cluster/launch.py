@@ -40,7 +40,7 @@ from llm4seg.training.run import Row
 from llm4seg.training.trainer import Diverged, fit, profile_model
 from llm4seg.utils.errors import InputError, StopRequested
 from llm4seg.utils.files import sha256_file
-from llm4seg.utils.provenance import code_digest
+from llm4seg.utils.provenance import TRAINING, code_digest
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def run_name(config: Config) -> str:
     """A name that only equal computations share: a run interrupted under it can be gone on with, no other can."""
     llm = describe_llm(config)
     sources = [
-        code_digest(),
+        code_digest(*TRAINING),
         Prepared(config.paths.prepared).sha256,
         config.paths.split.read_text(),
         llm and (llm["layers"], llm["norm_sha256"]),

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 from tqdm import tqdm
@@ -13,6 +12,7 @@ from llm4seg.config.schema import Evaluation
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
 from llm4seg.evaluation.overlays import draw_overlay
+from llm4seg.evaluation.results import BASELINE_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
 from llm4seg.inference.predictor import predict_case, resample
@@ -20,16 +20,6 @@ from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError
 
 Part = Literal["train", "val", "test"]
-BASELINE_METRICS = ("dice", "iou")
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """A row a case and class: case, group, class, metrics, counts and sizes; and their summary."""
-
-    rows: list[Row]
-    baseline: list[Row]  # the same cases and classes, segmented by intensity: Dice, IoU and counts
-    summary: dict[str, Any]
 
 
 def evaluate(
@@ -101,13 +91,3 @@ def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder:
         image_CS, labels_S = data.original(case_id)
         title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
         draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.classes, case.spacing, title)
-
-
-def write_cases(path: Path, evaluated: EvaluationResult) -> None:
-    """Write a row a case and class as CSV, the baseline beside the model; NaN becomes an empty field."""
-    import pandas as pd
-
-    table = pd.DataFrame(evaluated.rows)
-    for metric in BASELINE_METRICS:
-        table[f"baseline_{metric}"] = [row[metric] for row in evaluated.baseline]
-    table.to_csv(path, index=False, float_format="%.6g")

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.evaluation.overlays import colors
 from llm4seg.report import charts, study_charts
-from llm4seg.report.inputs import Inputs, Study
+from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
+from llm4seg.study.results import StudyResult
 
 DASH, TIMES = "\u2013", " \u00d7 "
 COLUMNS = {  # the table's columns after Dice: title, metric, digits
@@ -57,7 +58,7 @@ def render(inputs: Inputs) -> str:
         facts=data_facts(inputs),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
         distribution=charts.dice_by_case(inputs.cases, inputs.data.classes),
-        searched=draw_search(inputs.searched) if inputs.searched else {},
+        search_charts=draw_search(inputs.search) if inputs.search else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
         study=inputs.study and study(inputs.study),
     )
@@ -152,7 +153,7 @@ def caution(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
-def study(study: Study) -> dict[str, Any]:
+def study(study: StudyResult) -> dict[str, Any]:
     """The section on the study: its rows, and its charts."""
     said = study.said
     finished = study.runs[study.runs["state"] == "finished"]
@@ -161,9 +162,8 @@ def study(study: Study) -> dict[str, Any]:
     return {
         "metric": pictured,
         "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],
-        "rows": study.compared.to_dict("records"),
-        "forest": study_charts.forest(study.compared, said["metric"], 1 - said["confidence"]),
-        "paired": study_charts.paired(study.cases, study.compared, said["metric"]),
+        "rows": study.comparisons.to_dict("records"),
+        **study_charts.draw_study(study),
     }
 
 

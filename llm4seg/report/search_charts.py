@@ -13,20 +13,20 @@ from matplotlib.ticker import MaxNLocator
 from llm4seg.config.schema import LogUniform
 from llm4seg.evaluation.overlays import colors
 from llm4seg.report.charts import BASELINE, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
-from llm4seg.report.inputs import Searched
+from llm4seg.search.results import SearchResult
 
 LAYER = "model.llm.layer"
 MOST_LINES = 6  # variants in the chart of layers, each with a color
 
 
-def draw_search(searched: Searched) -> dict[str, str]:
+def draw_search(result: SearchResult) -> dict[str, str]:
     """Every chart that these trials allow, as SVG by name."""
     drawn: dict[str, str | None] = {
-        "layers": by_layer(searched),
-        "slices": slices(searched),
-        "curves": curves(searched),
-        "importance": shares(searched),
-        "pareto": front(searched),
+        "layers": by_layer(result),
+        "slices": slices(result),
+        "curves": curves(result),
+        "importance": shares(result),
+        "pareto": front(result),
     }
     return {name: svg for name, svg in drawn.items() if svg is not None}
 
@@ -38,16 +38,16 @@ def _chart(name: str, description: str, height: float, draw: Callable[[Figure], 
     return to_svg(figure, f"search-{name}", description)
 
 
-def by_layer(searched: Searched) -> str | None:
+def by_layer(result: SearchResult) -> str | None:
     """The best Dice at each layer, a line a variant (the other choices); horizontals are variants without a layer."""
-    known = searched.known
+    known = result.known
     if LAYER not in known or pd.to_numeric(known[LAYER], errors="coerce").isna().sum() > known[LAYER].isna().sum():
         return None
     known = known.assign(**{LAYER: pd.to_numeric(known[LAYER])})
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        lines = list(variants(searched, known).items())[:MOST_LINES]
+        lines = list(variants(result, known).items())[:MOST_LINES]
         for (name, rows), hue in zip(lines, colors(len(lines)), strict=True):
             if rows[LAYER].isna().all():
                 axis.axhline(rows["val_dice"].max(), color=hue, linestyle="--", label=name)
@@ -63,9 +63,9 @@ def by_layer(searched: Searched) -> str | None:
     return _chart("layers", "The best validation Dice at each layer, a line a variant", 3.2, draw)
 
 
-def variants(searched: Searched, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def variants(result: SearchResult, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Trials by the values of what is chosen from a list, beside the layer; the most frequent first."""
-    lists = [name for name, one in searched.section.space.items() if one.values is not None and name != LAYER]
+    lists = [name for name, one in result.section.space.items() if one.values is not None and name != LAYER]
     if not lists:
         return {"trials": known}
     named = known[lists].apply(
@@ -81,9 +81,9 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def slices(searched: Searched) -> str | None:
+def slices(result: SearchResult) -> str | None:
     """The Dice of every trial against each parameter."""
-    names = [name for name in searched.section.space if searched.known[name].notna().any()]
+    names = [name for name in result.section.space if result.known[name].notna().any()]
     if not names:
         return None
     columns = min(3, len(names))
@@ -92,32 +92,32 @@ def slices(searched: Searched) -> str | None:
     def draw(figure: Figure) -> None:
         axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
         for axis, name in zip(axes, names, strict=False):
-            _slice(axis, name, searched)
+            _slice(axis, name, result)
         for axis in axes[len(names) :]:
             axis.set_axis_off()
 
     return _chart("slices", "The validation Dice of every trial against each parameter", 2.4 * rows, draw)
 
 
-def _slice(axis: Axes, name: str, searched: Searched) -> None:
-    known = searched.known.dropna(subset=name)
+def _slice(axis: Axes, name: str, result: SearchResult) -> None:
+    known = result.known.dropna(subset=name)
     for status, filled in (("finished", True), ("stopped", False)):
         rows = known[known["status"] == status]
         values: Any = rows[name] if pd.api.types.is_numeric_dtype(known[name]) else rows[name].astype(str)
         axis.scatter(values, rows["val_dice"], s=18, facecolors=TRAIN if filled else "none", edgecolors=TRAIN)
-    if isinstance(searched.section.space[name], LogUniform):
+    if isinstance(result.section.space[name], LogUniform):
         axis.set_xscale("log")
     axis.set(xlabel=name, ylabel="val Dice")
 
 
-def curves(searched: Searched) -> str:
+def curves(result: SearchResult) -> str:
     """Validation Dice by epoch of every trial; those stopped early end in a ring."""
-    best = int(searched.known["number"].iloc[searched.known["val_dice"].argmax()])
-    stopped = set(searched.trials["number"][searched.trials["status"] == "stopped"])
+    best = int(result.known["number"].iloc[result.known["val_dice"].argmax()])
+    stopped = set(result.trials["number"][result.trials["status"] == "stopped"])
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        for number, rows in searched.epochs.groupby("number"):
+        for number, rows in result.epochs.groupby("number"):
             hue, width, above = (VALIDATION, 2.2, 3) if number == best else (BASELINE, 0.9, 2)
             axis.plot(rows["epoch"], rows["val_dice"], color=hue, linewidth=width, zorder=above)
             if number in stopped:
@@ -129,15 +129,15 @@ def curves(searched: Searched) -> str:
     return _chart("curves", "Learning curves of all trials; a ring ends those that were stopped early", 3.2, draw)
 
 
-def shares(searched: Searched) -> str | None:
+def shares(result: SearchResult) -> str | None:
     """How much each parameter matters."""
-    if not searched.importance:
+    if not result.importance:
         return None
-    names = list(searched.importance)
+    names = list(result.importance)
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        axis.barh(names, list(searched.importance.values()), color=TRAIN)
+        axis.barh(names, list(result.importance.values()), color=TRAIN)
         axis.set(xlabel="importance (PED-ANOVA)", xlim=(0, 1))
         axis.invert_yaxis()
         axis.grid(visible=False, axis="y")
@@ -147,17 +147,17 @@ def shares(searched: Searched) -> str | None:
     )
 
 
-def front(searched: Searched) -> str | None:
+def front(result: SearchResult) -> str | None:
     """Dice against each other objective, with the trials that no other one beats."""
-    others = searched.section.objectives[1:]
+    others = result.section.objectives[1:]
     if not others:
         return None
 
     def draw(figure: Figure) -> None:
         for axis, name in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
-            best = searched.known["pareto"]
-            axis.scatter(searched.known[name], searched.known["val_dice"], s=16, color=BASELINE)
-            chosen = searched.known[best].sort_values(name)
+            best = result.known["pareto"]
+            axis.scatter(result.known[name], result.known["val_dice"], s=16, color=BASELINE)
+            chosen = result.known[best].sort_values(name)
             axis.plot(chosen[name], chosen["val_dice"], "o", color=VALIDATION)
             axis.set(xlabel={"parameters": "trained parameters", "latency": "ms an image"}[name], ylabel="val Dice")
 

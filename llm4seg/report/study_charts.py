@@ -8,9 +8,19 @@ from matplotlib.figure import Figure
 
 from llm4seg.report.charts import BASELINE, INK, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.study.pairs import class_scores, pairs
+from llm4seg.study.results import StudyResult
 from llm4seg.study.verdict import METRICS
 
 SIDE = 1.65  # inches of a panel
+
+
+def draw_study(result: StudyResult) -> dict[str, str]:
+    """The forest plot, and each case under two arms, as SVG by name."""
+    metric = result.said["metric"]
+    return {
+        "forest": forest(result.comparisons, metric, 1 - result.said["confidence"]),
+        "paired": paired(result.cases, result.comparisons, metric),
+    }
 
 
 def forest(compared: pd.DataFrame, metric: str, alpha: float) -> str:

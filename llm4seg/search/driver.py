@@ -2,8 +2,6 @@
 
 import json
 import os
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,9 +17,11 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Search
 from llm4seg.llm.store import LayerStore
 from llm4seg.search.progress import TrialProgress
-from llm4seg.search.results import SearchResult, collect
+from llm4seg.search.results import SearchResult
 from llm4seg.search.searcher import OptunaSearcher
 from llm4seg.search.trial import Trial
+from llm4seg.search.trial_tables import collect
+from llm4seg.utils.provenance import code_digest
 
 __all__ = ["SearchResult", "forget_search", "run_search"]
 
@@ -50,7 +50,7 @@ def forget_search(config: Config) -> None:
 
 def search_name(config: Config) -> str:
     """A name that only equal searches share: one that was interrupted under it can be gone on with."""
-    parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), _own_code()]
+    parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), code_digest("search")]
     if config.search.warm_start:
         parts.append(config.training.epochs)  # of the CNN alone
     return "search-" + config.digest("search", extra=str(parts))
@@ -66,12 +66,6 @@ def layers_sha256(config: Config) -> list[str | None]:
         return []
     store = LayerStore(config.paths.llm_used)
     return [store.norm_sha256, *(store.sha256(layer) for layer in config.layers_used())]
-
-
-@cache
-def _own_code() -> str:
-    """The search's own code, parts of which Tune has pickled; a training's name does not tell it."""
-    return "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def shared_out(config: Config) -> Config:

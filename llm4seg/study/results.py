@@ -1,6 +1,8 @@
-"""The runs of a study as tables, whatever part of them has finished."""
+"""What a study leaves on disk: its runs as tables, whatever part of them has finished, and what they say."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,6 +12,8 @@ from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
+from llm4seg.utils.files import read_json, replacing, write_json
+from llm4seg.utils.tables import read_table
 
 Record = dict[str, Any]  # what a run leaves: name, seconds, rows, versions, git_commit; of a failed one name and error
 Runs = Sequence[tuple[PlannedRun, Record | None]]
@@ -19,11 +23,48 @@ def finished(record: Record | None) -> bool:
     return record is not None and "rows" in record
 
 
-def results(config: Config, runs: Runs) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """What the study says, and its tables by name."""
-    table = case_table(runs)
-    each, found = run_table(runs, config.study.metric), compared(config, table)
-    return summary(config, each, found), {"study": table, "runs": each, "comparisons": found}
+@dataclass(frozen=True)
+class StudyResult:
+    """`said`: study.json, what the study says; the tables `cases`, `runs` and `comparisons` may be empty."""
+
+    said: dict[str, Any]
+    cases: pd.DataFrame
+    runs: pd.DataFrame
+    comparisons: pd.DataFrame
+
+
+def results(config: Config, runs: Runs) -> StudyResult:
+    """What the finished runs say."""
+    cases = case_table(runs)
+    each, comparisons = run_table(runs, config.study.metric), compared(config, cases)
+    return StudyResult(summary(config, each, comparisons), cases, each, comparisons)
+
+
+def write(folder: Path, result: StudyResult) -> None:
+    """Write a study's folder, whole or not at all; tables as far as there are runs."""
+    tables = {"study": result.cases, "runs": result.runs, "comparisons": result.comparisons}
+    with replacing(folder) as partial:
+        partial.mkdir()
+        write_json(partial / "study.json", result.said)
+        for name, table in tables.items():
+            if len(table):
+                table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def read(folder: Path) -> StudyResult | None:
+    """Read a study's folder; None when the study was off, or no two of its arms can be compared yet.
+
+    Raises InputError naming the file that is missing or broken.
+    """
+    said = read_json(folder / "study.json")
+    if not said["verdicts"]:
+        return None
+    return StudyResult(
+        said,
+        read_table(folder / "study.csv", "data", "arm", "repeat", "fold", "case", "group", "class", said["metric"]),
+        read_table(folder / "runs.csv", "arm", "state", said["metric"]),
+        read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm"),
+    )
 
 
 def case_table(runs: Runs) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from llm4seg.study.results import Record, Runs, finished
 from llm4seg.study.run_store import RunStore
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError, StopRequested
-from llm4seg.utils.provenance import git_commit, versions
+from llm4seg.utils.provenance import MEASURING, code_digest, git_commit, versions
 
 # a trial's own process only waits for its workers: it takes none of their cores, and is where the study was started
 BESIDE = {"node:__internal_head__": 0.001}
@@ -186,7 +186,9 @@ def _plain(value: Any) -> Any:
 def _name(config: Config) -> str:
     """Names what is computed, measuring included: equal names, equal results."""
     other = config.study.other_data and Prepared(config.study.other_data).sha256
-    return "run-" + config.digest(extra=str([run_name(config), config.evaluation.nsd_tolerance, other]))
+    return "run-" + config.digest(
+        extra=str([run_name(config), code_digest(*MEASURING), config.evaluation.nsd_tolerance, other])
+    )
 
 
 def _checkpoints(name: str) -> str:

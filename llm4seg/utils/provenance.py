@@ -7,29 +7,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-AFTERWARDS = (
-    "report",
-    "study",
-    "cluster/search",
-    "cluster/study.py",
-    "cluster/progress.py",
-)  # of no training
-LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy", "llm4seg")
+# The rooms that decide a training, and those that decide a measurement: dvc.yaml lists them, names of runs hash them.
+# Not among them: utils and config, whose values are parameters, and cluster, which says only where a run happens.
+TRAINING = ("data", "llm", "models", "objectives", "runtime", "training")
+MEASURING = ("data", "evaluation", "inference", "llm", "models", "objectives", "runtime")
+LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of the libraries that decide a result."""
-    return {name: version(name) for name in LIBRARIES}
+    """The installed versions of the libraries that decide a result, and of this package."""
+    return {name: version(name) for name in (*LIBRARIES, "llm4seg")}
 
 
 @cache
-def code_digest() -> str:
-    """The sha256 of the code by which a training and its measures are computed, and of its libraries' versions."""
-    digest = hashlib.sha256(str(versions()).encode())
-    for file in sorted(PACKAGE.rglob("*.py")):
-        name = file.relative_to(PACKAGE)
-        if not any(name.is_relative_to(other) for other in AFTERWARDS):
-            digest.update(f"{name}\n".encode() + file.read_bytes())
+def code_digest(*rooms: str) -> str:
+    """The sha256 of the code in some rooms, and of the versions of the libraries that decide a result."""
+    digest = hashlib.sha256(str({name: version(name) for name in LIBRARIES}).encode())
+    for room in sorted(set(rooms)):
+        for file in sorted((PACKAGE / room).rglob("*.py")):
+            digest.update(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

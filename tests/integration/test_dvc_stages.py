@@ -1,64 +1,51 @@
 """Which stages run again when something changes: those that read it, and no others."""
 
 import json
-from typing import Any
 
 import pytest
 
-from llm4seg.config import Config
 from tests.project import Project
-
-# A parameter, another value, and the stages that read it. What they write decides whether others follow. The report
-# reads what it shows: data, split, evaluation.
-READ_BY: list[tuple[str, Any, set[str]]] = [
-    ("llm.layers", [0], {"fetch_llm"}),
-    ("data.phantom.seed", 1, {"prepare", "report"}),
-    ("data.size", [48, 48], {"prepare", "report"}),
-    ("split.seed", 1, {"split", "study", "report"}),
-    ("model.cmunext.dims", [4, 4, 8], {"search", "study", "train"}),
-    ("model.llm.layer", 0, {"fetch_llm", "search", "study", "train"}),
-    ("optimizer.lr", 0.1, {"search", "study", "train"}),
-    ("training.augment.rotate", 5, {"search", "study", "train"}),
-    ("engine.name", "torch", {"search", "study", "train"}),
-    ("search.epochs", 3, {"search"}),
-    ("search.space", {"model.llm.layer": [0, 1]}, {"fetch_llm", "search"}),
-    ("search.trials", 1, {"fetch_llm", "search"}),
-    ("evaluation.seed", 1, {"evaluate", "study", "report"}),
-    ("report.title", "another", {"report"}),
-    ("cluster.workers", 2, set()),
-    ("cluster.device", "cpu", set()),
-    ("study.metric", "iou", {"study"}),
-    ("study.repeats", 1, {"fetch_llm", "study"}),
-    ("presets.lora", {"model.llm.training": "lora"}, {"fetch_llm", "study"}),  # arms may name them
-]
-
-
-def test_every_section_is_in_the_table() -> None:
-    assert {dotted.split(".")[0] for dotted, _, _ in READ_BY} == set(Config.model_fields) - {"paths"}
 
 
 def test_a_parameter_makes_those_stages_stale_that_read_it(project: Project) -> None:
+    """Two of them for real: tests/unit/test_dvc_yaml.py has the rest."""
     params = project.folder / "params.yaml"
-    original, before = params.read_text(), Config.load(params)
+    original = params.read_text()
     assert project.stale() == {}
-    for dotted, value, stages in READ_BY:
+    for dotted, value, stages in (
+        ("model.llm.layer", 0, {"fetch_llm", "search", "study", "train"}),
+        ("cluster.device", "cpu", set()),
+    ):
         project.change(dotted, value)
-        assert Config.load(params) != before
         assert set(project.stale()) == stages, f"after {dotted}: {value!r}"
         params.write_text(original)
 
 
-def test_code_and_raw_files_count_as_inputs(project: Project) -> None:
-    with (project.folder / "llm4seg" / "losses.py").open("a") as file:
-        file.write("# changed\n")
+def test_a_changed_room_makes_those_stages_stale_that_run_it(project: Project) -> None:
+    package = project.folder / "llm4seg"
+    for name in ("report/charts.py", "cluster/failures.py", "utils/errors.py", "config/overrides.py", "llm/store.py"):
+        with (package / name).open("a") as file:
+            file.write("# changed\n")
+    (package / "report" / "new.py").write_text('"""A new file."""')
     (project.folder / "data" / "raw" / "new.txt").write_text("a new file")
+    llm = ["llm4seg/llm"]
     assert project.stale() == {
+        "fetch_llm": llm,
         "prepare": ["data/raw"],
-        "search": ["llm4seg/objectives/losses.py"],
-        "train": ["llm4seg/objectives/losses.py"],
-        "evaluate": ["llm4seg/objectives/losses.py"],
-        "study": ["llm4seg/objectives/losses.py"],
+        "search": llm,
+        "train": llm,
+        "evaluate": llm,
+        "study": llm,
+        "report": ["llm4seg/llm", "llm4seg/report"],
     }
+
+
+def test_pictures_errors_and_sources_train_nothing_again(project: Project) -> None:
+    package = project.folder / "llm4seg"
+    for name in ("report/charts.py", "cluster/failures.py", "utils/errors.py", "llm_sources/sources.py"):
+        with (package / name).open("a") as file:
+            file.write("# changed\n")
+    assert project.stale() == {"fetch_llm": ["llm4seg/llm_sources"], "report": ["llm4seg/report"]}
 
 
 def test_running_a_changed_stage_leaves_the_others_alone(project: Project) -> None:

@@ -12,6 +12,7 @@ from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from llm4seg.config.schema import points
 from llm4seg.utils.files import read_json
+from pipelines.report import pictures
 from pipelines.search import search
 from tests.training import Stage, wait_until
 
@@ -45,11 +46,11 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
     assert best["model.llm.layer"] == trials["model.llm.layer"][0]
     assert trials["parameters"].nunique() == 1
     assert (trials["latency"].dropna() > 0).all()
-    root = ElementTree.parse(config.paths.search / "layers.svg").getroot()
+    pictures(config)
+    root = ElementTree.parse(config.paths.pictures / "search-layers.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert {"layers.svg", "slices.svg", "curves.svg", "pareto.svg"} <= {
-        one.name for one in config.paths.search.iterdir()
-    }
+    drawn = {one.name for one in config.paths.pictures.iterdir()}
+    assert {f"search-{name}.svg" for name in ("layers", "slices", "curves", "pareto")} <= drawn
     assert not list(config.paths.runs.glob("*"))
     again = config.override({**best, "training.epochs": EPOCHS})
     with ray_session(config.cluster):
@@ -62,10 +63,10 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
 def test_trials_are_kept_until_their_results_are_written(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A disk that is full while plots are drawn, say, costs no trial: a second start finds all of them."""
+    """A disk that is full while results are written, say, costs no trial: a second start finds all of them."""
     config = searching(config, trials=2, epochs=1, algorithm="random")
     with monkeypatch.context() as broken:
-        broken.setattr("pipelines.search.leave_plots", lambda folder: 1 / 0)
+        broken.setattr("llm4seg.search.results.write_best", lambda folder, best: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             search(config)
     assert "search: 2/2" in capsys.readouterr().out

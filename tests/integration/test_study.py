@@ -15,6 +15,7 @@ import yaml
 
 from llm4seg.config import Config
 from llm4seg.utils.files import read_json
+from pipelines.report import pictures
 from pipelines.study import so_far, study
 from tests.import_graph import ROOT
 from tests.training import OFTEN, Training, wait_until
@@ -59,8 +60,9 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
         (arm, repeat): 4 for arm in ARMS for repeat in (0, 1)
     }
     assert {"dice", "iou", "nsd", "hd95", "tp", "group", "class", "data", "volume", "position"} <= set(table)
-    for picture in ("forest.svg", "paired.svg"):
-        root = ElementTree.parse(studying.paths.study / picture).getroot()
+    pictures(studying)
+    for picture in ("study-forest.svg", "study-paired.svg"):
+        root = ElementTree.parse(studying.paths.pictures / picture).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
     said = read_json(studying.paths.study / "study.json")
     assert (said["runs"], said["finished"], said["failed"], said["missing"]) == (4, 4, 0, 0)

@@ -31,6 +31,7 @@ class Paths(Section):
     evaluation: Path
     metrics: Path
     report: Path
+    pictures: Path
     cache: Path
     runs: Path
 

@@ -13,8 +13,9 @@ from PIL import Image
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, write_split
-from llm4seg.evaluation.evaluate import draw_examples, evaluate, examples, write_cases
+from llm4seg.evaluation.evaluate import draw_examples, evaluate, examples
 from llm4seg.evaluation.overlays import PALETTE, colors, displayable
+from llm4seg.evaluation.results import write_cases
 from llm4seg.objectives.metrics import Row
 from llm4seg.utils.errors import InputError
 from pipelines.evaluate import leave_evaluation
@@ -87,7 +88,7 @@ def test_an_empty_part_is_an_input_error(data: Prepared, config: Config, part: s
 
 def test_cases_csv_holds_every_row_and_leaves_nan_empty(data: Prepared, config: Config, tmp_path: Path) -> None:
     evaluated = evaluate(ByIntensity([0.5, 9.0, 9.0]), data, SPLIT, config.evaluation)
-    write_cases(tmp_path / "cases.csv", evaluated)
+    write_cases(tmp_path, evaluated)
     table = pd.read_csv(tmp_path / "cases.csv")
     assert len(table) == 6
     assert table["precision"].isna().all()

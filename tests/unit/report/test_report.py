@@ -20,7 +20,7 @@ from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number,
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, remove, write_json, write_text
 from pipelines.report import report
-from pipelines.study import leave
+from pipelines.study import write_results
 from pipelines.summary import summary, table
 from tests import finished_run as finished
 from tests.finished_run import LLM, finished_run, raw_case, write_search
@@ -337,7 +337,7 @@ def test_shows_the_study_when_there_is_one(copy: Config) -> None:
     assert 'id="study"' not in page_without
     effects = {"cnn": 0.0, "random": 0.0, "llm": 0.05}
     section = {"study.repeats": 4, "study.arms": {name: {} for name in effects}, "study.references": ["cnn", "random"]}
-    leave(copy.override(section), studied(effects, 4, 20))
+    write_results(copy.override(section), studied(effects, 4, 20))
     html = page(copy)
     text = words(html)
     assert re.search(
@@ -352,7 +352,7 @@ def test_shows_the_study_when_there_is_one(copy: Config) -> None:
 def test_shows_a_study_with_too_few_runs_for_any_p(copy: Config) -> None:
     effects = {"cnn": 0.0, "llm": 0.05}
     section = {"study.repeats": 1, "study.arms": {name: {} for name in effects}, "study.references": ["cnn"]}
-    leave(copy.override(section), studied(effects, 1, 1, slices=12))
+    write_results(copy.override(section), studied(effects, 1, 1, slices=12))
     text = words(page(copy))
     assert "1 paired run: too few runs to say whether it differs from cnn" in text
     assert "All 12 cases are of one patient or volume" in text
@@ -366,7 +366,7 @@ def test_shows_a_study_of_several_datasets_and_of_a_single_unit(copy: Config) ->
         assert record is not None
         more = [{**row, "case": f"c{at}", "group": f"c{at}"} for row in record["rows"] for at in range(6)]
         record["rows"] += [{**row, "data": "other"} for row in more]
-    leave(copy.override(section), runs)
+    write_results(copy.override(section), runs)
     text = words(page(copy))
     assert "drawn llm cnn 3 1 1 cases" in text
     assert "other llm cnn 3 6 6 patients" in text

@@ -12,12 +12,12 @@ import pytest
 import llm4seg.search.driver as cluster_search
 from llm4seg.config import Config
 from llm4seg.config.schema import Search, points
-from llm4seg.report.inputs import Searched, read_search
 from llm4seg.report.search_charts import draw_search
-from llm4seg.search.results import EPOCH_COLUMNS, collect, importance, pareto
+from llm4seg.search import results
+from llm4seg.search.results import SearchResult
 from llm4seg.search.searcher import OptunaSearcher
+from llm4seg.search.trial_tables import EPOCH_COLUMNS, collect, importance, pareto
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import write_json
 from tests.tiny import PARAMS
 
 KIND, WIDTH, LAYER, RATE = "model.llm.adapter.kind", "model.llm.adapter.width", "model.llm.layer", "optimizer.lr"
@@ -254,11 +254,10 @@ def test_a_null_that_was_chosen_is_a_value(values: list[Any], tmp_path: Path) ->
     found = collect(tunes_results((values * 4)[:8]), chosen)
     assert set(found.importance) == {CLIP}
     assert found.best == {CLIP: (values * 4)[7]}
-    write_json(tmp_path / "space.json", chosen.model_dump(mode="json"))
-    write_json(tmp_path / "importance.json", found.importance)
-    found.trials.to_csv(tmp_path / "trials.csv", index=False)
-    found.epochs.to_csv(tmp_path / "epochs.csv", index=False)
-    read = read_search(tmp_path)
+    results.write(tmp_path / "search", found)
+    read = results.read(tmp_path / "search")
+    assert read is not None
+    assert read.best == found.best
     assert set(read.trials[CLIP]) == {json.dumps(value) for value in values}
     assert "null" in draw_search(read)["slices"]
 
@@ -267,7 +266,7 @@ def test_a_name_is_shared_by_equal_searches_alone(monkeypatch: pytest.MonkeyPatc
     store = {"layers": ["a"], "code": "1"}
     monkeypatch.setattr(cluster_search, "run_name", lambda config: f"train-{config.training.epochs}")
     monkeypatch.setattr(cluster_search, "layers_sha256", lambda config: store["layers"])
-    monkeypatch.setattr(cluster_search, "_own_code", lambda: store["code"])
+    monkeypatch.setattr(cluster_search, "code_digest", lambda *rooms: store["code"])
     config = Config.load(PARAMS)
     longer, warm = config.override({"training.epochs": 72}), config.override({"search.warm_start": True})
     name = cluster_search.search_name(config)
@@ -300,7 +299,7 @@ def test_every_chart_is_drawn() -> None:
     epochs = pd.DataFrame(
         [{"number": n, "epoch": e, "val_dice": d * e / 3} for n, d in trials["val_dice"].items() for e in (1, 2, 3)]
     )
-    drawn = draw_search(Searched(several, trials, epochs, {LAYER: 0.9, KIND: 0.1}))
+    drawn = draw_search(SearchResult(several, {}, trials, epochs, {LAYER: 0.9, KIND: 0.1}))
     assert set(drawn) == {"layers", "slices", "curves", "importance", "pareto"}
     assert "bottleneck, width 32" in drawn["layers"]
-    assert draw_search(Searched(several, trials, epochs, {LAYER: 0.9, KIND: 0.1})) == drawn
+    assert draw_search(SearchResult(several, {}, trials, epochs, {LAYER: 0.9, KIND: 0.1})) == drawn

@@ -12,12 +12,13 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 from llm4seg.config import Config
 from llm4seg.evaluation.summary import bootstrap_interval
+from llm4seg.report.study_charts import draw_study
 from llm4seg.study.comparisons import compare, holm, wilcoxon_p
 from llm4seg.study.mixed_model import Mixed, fit_mixed
 from llm4seg.study.pairs import class_scores, pairs, with_blocks
-from llm4seg.study.results import case_table, results
+from llm4seg.study.results import case_table, read, results
 from llm4seg.study.verdict import caution, verdict
-from pipelines.study import leave
+from pipelines.study import write_results
 from tests.study_factory import as_cells, cells, studied
 from tests.tiny import PARAMS
 
@@ -246,15 +247,18 @@ def test_runs_of_several_folds_are_tested_by_their_folds_means() -> None:
 def test_a_single_test_case_leaves_its_results(tmp_path: Path) -> None:
     config = CONFIG.override({"study.arms": {"a": {}, "b": {}}, "study.references": ["b"]})
     config = config.override({"paths.study": str(tmp_path / "study")})
-    leave(config, studied({"a": 0.0, "b": 0.0}, 3, 1))
+    write_results(config, studied({"a": 0.0, "b": 0.0}, 3, 1))
     table = pd.read_csv(tmp_path / "study" / "comparisons.csv")
     assert table["low"].isna().all()
-    assert (tmp_path / "study" / "forest.svg").exists()
+    result = read(tmp_path / "study")
+    assert result is not None
+    assert set(draw_study(result)) == {"forest", "paired"}
 
 
 def study_of(runs: Any, arms: dict[str, float]) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     section = {"study.arms": {name: {} for name in arms}, "study.references": ["cnn", "random"]}
-    return results(CONFIG.override(section), runs)
+    result = results(CONFIG.override(section), runs)
+    return result.said, {"study": result.cases, "comparisons": result.comparisons}
 
 
 def test_finds_the_arm_that_is_better_and_says_so() -> None:

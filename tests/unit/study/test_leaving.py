@@ -12,7 +12,7 @@ from llm4seg.study.runner import _RunProgress
 @pytest.fixture
 def told() -> _RunProgress:
     shelf: Any = SimpleNamespace(read=lambda name: None)
-    stop_signal: Any = SimpleNamespace(has_rung=lambda: True)
+    stop_signal: Any = SimpleNamespace(stop_requested=lambda: True)
     return _RunProgress(shelf, stop_signal, 3)
 
 

@@ -20,7 +20,7 @@ from llm4seg.models.saved import WEIGHTS, load_trained, save_trained
 from llm4seg.released.checkpoint_file import read_official
 from llm4seg.training.checkpoint import DESCRIPTION, STATE, Checkpoint, Progress
 from llm4seg.training.trainer import assemble
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import UserError
 
 Read = tuple[Path, Callable[[], Any]]  # a file, and what reads it
 
@@ -128,7 +128,7 @@ def test_it_runs_nothing_and_is_refused_in_one_line(config: Config, tmp_path: Pa
     for evil in pickles(mark):
         file.unlink()  # and not what a memory map of the sound one still shows
         file.write_bytes(evil)
-        with pytest.raises(InputError) as raised:
+        with pytest.raises(UserError) as raised:
             read()
         assert file.name in str(raised.value)
         assert "\n" not in str(raised.value)

@@ -1,0 +1,106 @@
+"""From Ray Tune's results to tables: a row a trial, a row an epoch, the best trial, and what mattered."""
+
+import json
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import create_trial
+
+from llm4seg.config.schema import Choice, Conditional, Search
+from llm4seg.search.results import SearchResult
+from llm4seg.search.searcher import DIRECTIONS
+from llm4seg.utils.errors import InputError
+
+EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice", "seconds"]
+FEWEST = 5  # trials from which something is said about what matters
+
+
+def collect(results: Any, section: Search) -> SearchResult:
+    """Read Tune's results. Raises InputError when no trial came through an epoch."""
+    trials = pd.DataFrame([_row(number, one, section) for number, one in enumerate(results)])
+    if "val_dice" not in trials or trials["val_dice"].isna().all():
+        raise InputError(f"search: every trial failed, the first with: {trials['error'].iloc[0]}")
+    trials["pareto"] = pareto(trials, section)
+    trials = trials.sort_values("val_dice", ascending=False, ignore_index=True, kind="stable")
+    best = results[int(trials["number"].iloc[0])].config["overrides"]
+    return SearchResult(section, best, trials, _epochs(results), importance(trials, section))
+
+
+def _row(number: int, result: Any, section: Search) -> dict[str, Any]:
+    metrics = result.metrics or {}
+    epochs = int(metrics.get("epoch", 0))
+    error = _line(result.error) if result.error else metrics.get("error", "")
+    status = "failed" if error else "finished" if epochs >= section.epochs else "stopped"
+    overrides = result.config["overrides"]
+    points = {name: _cell(overrides[name]) if name in overrides else None for name in section.space}
+    values: dict[str, Any] = {
+        name: metrics.get("best_dice" if name == "val_dice" else name) for name in section.objectives
+    }
+    if error:
+        values = dict.fromkeys(values)
+    return {"number": number, **points, "status": status, "epochs": epochs, **values, "error": error}
+
+
+def _cell(value: Any) -> Any:
+    """A value in a table, where an empty cell means that none was drawn."""
+    return json.dumps(value) if value is None or isinstance(value, list | dict) else value
+
+
+def _line(error: Exception) -> str:
+    """The line of a remote error that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _epochs(results: Any) -> pd.DataFrame:
+    tables = []
+    for number, one in enumerate(results):
+        table = one.metrics_dataframe
+        if table is not None and "val_dice" in table:
+            table = (
+                table.rename(columns={"time_this_iter_s": "seconds"})[EPOCH_COLUMNS]
+                .dropna(subset="epoch")
+                .drop_duplicates("epoch", keep="last")
+            )
+            tables.append(table.assign(number=number))
+    return pd.concat(tables, ignore_index=True)[["number", *EPOCH_COLUMNS]]
+
+
+def pareto(trials: pd.DataFrame, section: Search) -> np.ndarray:
+    """For each trial whether no other one is at least as good in every objective and better in one."""
+    signs = [1 if DIRECTIONS[name] == "maximize" else -1 for name in section.objectives]
+    values_NO = trials[list(section.objectives)].astype(float).to_numpy() * signs
+    known = np.array([not np.isnan(one_O).any() for one_O in values_NO])
+    beaten = [
+        bool(((values_NO >= one_O).all(axis=1) & (values_NO > one_O).any(axis=1)).any()) if fine else True
+        for one_O, fine in zip(values_NO, known, strict=True)
+    ]
+    return ~np.array(beaten)
+
+
+def importance(trials: pd.DataFrame, section: Search) -> dict[str, float]:
+    """Each parameter's share (PED-ANOVA) in what sets good trials apart from the others; those that always count."""
+    known = trials.dropna(subset="val_dice")
+    always = [name for name, one in section.space.items() if not one.when and known[name].nunique() > 1]
+    if len(known) < FEWEST or not always or known["val_dice"].nunique() < 2:
+        return {}
+    study = optuna.create_study(direction="maximize")
+    distributions = {name: _distribution(known[name], section.space[name]) for name in always}
+    for row in known.to_dict("records"):
+        params = {name: _as_drawn(row[name], section.space[name]) for name in always}
+        study.add_trial(create_trial(params=params, distributions=distributions, value=row["val_dice"]))
+    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=always)
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def _distribution(column: pd.Series, one: Conditional) -> optuna.distributions.BaseDistribution:
+    if isinstance(one, Choice):
+        return optuna.distributions.CategoricalDistribution(sorted(set(map(str, column))))
+    return optuna.distributions.FloatDistribution(float(column.min()), float(column.max()))
+
+
+def _as_drawn(value: Any, one: Conditional) -> str | float:
+    return str(value) if isinstance(one, Choice) else float(value)
