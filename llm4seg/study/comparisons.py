@@ -71,11 +71,13 @@ def wilcoxon_p(differences: np.ndarray) -> float | None:
 
 
 def holm(p_values: pd.Series) -> pd.Series:
-    """Corrected for as many comparisons as have a p."""
-    from statsmodels.stats.multitest import multipletests
+    """p corrected by Holm's step-down procedure for as many comparisons as have a p (Holm 1979).
 
-    known = p_values.dropna().astype(float)
-    corrected = multipletests(known, method="holm")[1] if len(known) else []
+    The smallest of m values is multiplied by m, the next one by m - 1, and so on; none gets less than one before it.
+    """
+    known = p_values.dropna().astype(float).sort_values(kind="stable")
+    factors = np.arange(len(known), 0, -1)
+    corrected = np.minimum(np.maximum.accumulate(known.to_numpy() * factors), 1.0)
     return pd.Series(corrected, index=known.index, dtype=float).reindex(p_values.index)
 
 

@@ -91,6 +91,15 @@ def test_six_equal_signs_are_rare_once_in_32_times() -> None:
     assert wilcoxon_p(drawn) == stats.wilcoxon(drawn).pvalue
 
 
+def test_holms_correction_equals_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    random = np.random.default_rng(0)
+    for size in (1, 2, 7, 20):
+        p_values = pd.Series(random.uniform(0, 0.2, size).round(2))  # with ties
+        np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12)
+
+
 def test_holms_correction_by_hand() -> None:
     corrected = holm(pd.Series([0.01, None, 0.04, 0.03]))
     assert corrected[[0, 2, 3]].tolist() == pytest.approx([0.03, 0.06, 0.06])
