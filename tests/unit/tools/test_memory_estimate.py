@@ -8,7 +8,7 @@ import torch
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.objectives.losses import build_loss
-from llm4seg.tools.memory_estimate import plan
+from llm4seg.tools.memory_estimate import tables
 from llm4seg.tools.memory_model import decided, images_a_worker, llm_config, memory_needs, model_sizes, saved_bytes
 from llm4seg.training.engines import offload
 from llm4seg.training.trainer import assemble
@@ -64,14 +64,14 @@ def test_auto_is_what_the_engine_would_choose(config: Config, monkeypatch: pytes
     sizes = model_sizes(config, llm_config(config), 1, 2)
     monkeypatch.setattr(offload, "free_bytes", lambda device: int(sizes.frozen / 2))
     assert [decided(config, sizes, workers).offload for workers in (1, 4)] == ["nvme", "none"]
-    own, _ = plan(config)
+    own, _ = tables(config)
     assert list(own.columns[0].cells) == ["ZeRO 3, offload nvme"] * 2 + ["ZeRO 3"] * 5
     assert "ZeRO 3, offload auto; auto goes by what is free here" in str(own.title)
     with pytest.raises(InputError, match=r"cluster\.nvme: found null"):
-        list(plan(config.override({"cluster.nvme": None})))
+        list(tables(config.override({"cluster.nvme": None})))
 
 
 def test_two_tables(config: Config) -> None:
-    own, every = plan(config)
+    own, every = tables(config)
     assert own.row_count == 7
     assert every.row_count == 7 * 7
