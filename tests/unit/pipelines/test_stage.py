@@ -79,7 +79,7 @@ def test_a_bad_parameter_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_asked_to_leave_is_one_line_and_exits_143() -> None:
-    left = "from llm4seg.utils.errors import Left; raise Left('run it again')"
+    left = "from llm4seg.utils.errors import StopRequested; raise StopRequested('run it again')"
     assert finish(left) == (143, "toy: run it again\n")
 
 
