@@ -1,1 +1,1 @@
-"""One DVC stage a file: load the config, call llm4seg, write the stage's outputs."""
+"""DVC stages, one file each, and the commands beside them."""

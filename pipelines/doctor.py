@@ -1,4 +1,4 @@
-"""Check that this machine has what the parameters ask for, before any work is done."""
+"""Check that this machine has what the parameters need, before any work is done."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Stage `fetch_llm`: from an LLM's source to a store that holds the layers asked for."""
+"""Stage `fetch_llm`: copy the layers that the parameters name from the LLM's source to the layer store."""
 
 from rich.console import Console
 from rich.table import Table

@@ -1,4 +1,4 @@
-"""Stage `prepare`: from raw images and masks to shards and a manifest."""
+"""Stage `prepare`: read raw images and masks, and write shards and a manifest."""
 
 from rich.console import Console
 from rich.table import Table

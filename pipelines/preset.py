@@ -1,4 +1,4 @@
-"""Not a stage: prints presets of params.yaml as options for `dvc exp run`."""
+"""Print presets of params.yaml as options for `dvc exp run`."""
 
 import argparse
 import json

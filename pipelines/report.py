@@ -1,4 +1,4 @@
-"""Stage `report`: one HTML page of what was run and how good it is, and the pictures of search and study."""
+"""Stage `report`: one HTML page with the run's parameters, metrics and charts, and the pictures of search and study."""
 
 from llm4seg.config import Config
 from llm4seg.utils.files import write_text

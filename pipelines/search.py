@@ -1,4 +1,4 @@
-"""Stage `search`: find better parameters with Ray Tune; with `search.trials: 0`, override none."""
+"""Stage `search`: find better parameters with Ray Tune; none with `search.trials: 0`."""
 
 import pandas as pd
 from rich.console import Console

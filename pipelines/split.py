@@ -1,4 +1,4 @@
-"""Stage `split`: which cases to train on, to choose by and to test on."""
+"""Stage `split`: assign each case to the training, validation or test part."""
 
 from rich.console import Console
 from rich.table import Table

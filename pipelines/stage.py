@@ -1,4 +1,4 @@
-"""What every stage's command line does: --help with an example, one clear line for a bad input, a clean stop."""
+"""The command line of every stage: --help with an example, one line for an error, a clean stop."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Stage `study`: arms trained and tested alike under several seeds, and compared; with `study.repeats: 0`, nothing."""
+"""Stage `study`: train and test arms under several seeds, and compare them; none with `study.repeats: 0`."""
 
 from typing import TYPE_CHECKING
 

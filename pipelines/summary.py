@@ -1,4 +1,4 @@
-"""Not a stage: prints how good the model is and where the report and the pictures are."""
+"""Print the test metrics, and where the report and the overlays are."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one config: all sections of params.yaml, read, checked and changed by checked copy. See `Config`."""
+"""`Config`: all sections of params.yaml, read, validated, and changed by validated copy."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Dotted names of parameters: where one is in nested values, and what a mistake in one is called."""
+"""Dotted names of parameters: getting and setting nested values, and their error messages."""
 
 import difflib
 from collections.abc import Iterator, Mapping

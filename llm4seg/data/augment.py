@@ -1,4 +1,4 @@
-"""Random changes to a training batch, in 2-D and 3-D, on the batch's own device.
+"""Random augmentation of a training batch, in 2-D and 3-D, on the batch's own device.
 
 A sample's changes are drawn from (seed, epoch, sample), never from a worker's random state, so they are the same
 whoever trains on it and after any resumption.

@@ -1,4 +1,4 @@
-"""Which samples make up which batch, and the batches themselves. The global batch never depends on the workers."""
+"""Batch order and batches: the samples of each global batch, independent of the number of workers."""
 
 from collections.abc import Callable, Sequence
 

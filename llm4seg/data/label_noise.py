@@ -1,4 +1,4 @@
-"""Less and worse training data, to see what that costs: errors in the masks, and a part of the training part.
+"""Training data made fewer or worse: a fraction of the training part, and errors in its masks.
 
 All is drawn by (seed, case), never from a worker's random state, so it is the same whoever trains, in every epoch.
 """

@@ -1,4 +1,4 @@
-"""Batches read one ahead: while a step runs, a thread reads the next batch and orders its way to the device.
+"""A loader that reads one batch ahead in a thread and copies it to the device.
 
 The thread draws nothing at random and batches come in the order asked for, so it changes no result.
 """

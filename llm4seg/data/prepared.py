@@ -1,4 +1,4 @@
-"""The output of `prepare`, opened: memory-mapped arrays in safetensors shards, and the manifest that describes them."""
+"""`Prepared`: the dataset that `prepare` wrote, as memory-mapped arrays and their manifest."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

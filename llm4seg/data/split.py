@@ -1,4 +1,4 @@
-"""Train, validation and test parts, and k folds: seeded, stratified, and never the same patient or image in two."""
+"""Train, validation and test parts, and k folds: seeded, stratified, without a shared patient or image."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

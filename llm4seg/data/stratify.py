@@ -1,4 +1,4 @@
-"""Shares units (patients, blocks of slices) out to parts so that each part gets its share of everything."""
+"""Stratified assignment of units (patients, blocks of slices) to parts of given sizes."""
 
 from collections.abc import Sequence
 

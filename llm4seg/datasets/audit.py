@@ -1,4 +1,4 @@
-"""What every dataset must satisfy before it is worth training on; each mistake is one clear InputError."""
+"""Checks that every dataset must pass before training; each failure is one InputError."""
 
 from collections import Counter
 from collections.abc import Sequence

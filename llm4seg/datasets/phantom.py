@@ -1,4 +1,4 @@
-"""Made-up images of made-up patients: speckled like ultrasound, with lesion-like blobs of irregular outline.
+"""Dataset `phantom`: made-up images of made-up patients, speckled like ultrasound, with irregular blobs.
 
 A case depends on the seed, its own number and its patient's, so adding cases changes none of those before. The cases
 of a patient share gain, depth attenuation, speckle size, tissue texture and lesion contrast.

@@ -1,4 +1,4 @@
-"""Which dataset: the one `match` over data.dataset."""
+"""`open_dataset`: the dataset that `data.dataset` names."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From raw intensities at any size to what the network sees: normalized, on a grid of one size.
+"""Normalization of intensities and resampling to a grid of one size.
 
 Resizing is plain: each axis by its own factor, as in the paper, so the aspect ratio is not kept.
 """

@@ -1,4 +1,4 @@
-"""Writes a dataset as few large files: safetensors shards with the arrays, and manifest.json."""
+"""The writer of a prepared dataset: safetensors shards with the arrays, and manifest.json."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Measure a trained model on one part of the split, case by case, beside what intensity alone can do."""
+"""Evaluation of a trained model on one part of the split, case by case, beside the threshold baseline."""
 
 import math
 from collections.abc import Sequence

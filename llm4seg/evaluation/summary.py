@@ -1,4 +1,4 @@
-"""From metrics of cases to means with bootstrap intervals, for each class and over classes."""
+"""Means of metrics over cases with bootstrap intervals, for each class and over classes."""
 
 import math
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""From an image as an array to a mask as an array."""
+"""Prediction: from an image array to a mask array."""

@@ -1,4 +1,4 @@
-"""From an image on the grid to labels at the image's own resolution."""
+"""Prediction for one image: from the resampled array to labels at the image's own resolution."""
 
 from collections.abc import Sequence
 

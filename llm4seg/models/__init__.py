@@ -1,4 +1,4 @@
-"""The networks: a CNN encoder-decoder, what sits in its bottleneck, and the hybrid of both."""
+"""Networks: CNN encoder-decoders, the block in the bottleneck, and the hybrid of both."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The hybrid: a CNN encoder-decoder with something in its bottleneck."""
+"""`Hybrid`: a CNN encoder-decoder with a module in its bottleneck."""
 
 from collections.abc import Mapping
 

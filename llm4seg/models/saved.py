@@ -1,4 +1,4 @@
-"""A trained model on disk: weights.safetensors without the LLM, and model.json that says what they belong to."""
+"""A trained model on disk: weights.safetensors without the frozen LLM, and model.json that describes it."""
 
 import shutil
 from pathlib import Path

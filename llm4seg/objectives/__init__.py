@@ -1,1 +1,1 @@
-"""What is minimized and what is counted: losses and metrics on tensors."""
+"""Losses and metrics on tensors."""

@@ -1,4 +1,4 @@
-"""Training losses and what goes with them: how many output channels, and how logits become labels.
+"""Training losses, the number of output channels that each needs, and labels from logits.
 
 Everything is computed in float32, so that sums over an image stay exact under mixed precision.
 """

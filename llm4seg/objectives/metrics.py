@@ -1,4 +1,4 @@
-"""How good a segmentation is: counts while training, metrics for each case and class.
+"""Segmentation metrics: counts during training, Dice, IoU, HD95 and others for each case and class.
 
 For masks with tp, fp and fn pixels: Dice = 2 tp / (2 tp + fp + fn), IoU = tp / (tp + fp + fn),
 precision = tp / (tp + fp), recall = tp / (tp + fn). HD95 (mm: the larger of the two directed 95th percentiles of

@@ -1,4 +1,4 @@
-"""The released LLM4Seg code's CMUNeXt: its weights' names and ours, its shape, and what its LLM block computes."""
+"""The released code's CMUNeXt: names of its weights, its shape, and the settings of its LLM block."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A checkpoint of the released code as a file: read without running anything in it, written whole or not at all."""
+"""A checkpoint file of the released code: read without running code in it, written atomically."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Checkpoints of the released LLM4Seg code to trained models of this project, and back: a command."""
+"""The command that converts checkpoints of the released code to trained models, and back."""
 
 import argparse
 import sys

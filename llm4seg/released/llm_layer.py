@@ -1,4 +1,4 @@
-"""Which layer of the store a released checkpoint's LLM layer is."""
+"""The layer of the store that equals a released checkpoint's LLM layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

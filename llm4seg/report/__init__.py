@@ -1,1 +1,1 @@
-"""Every picture and the HTML page."""
+"""The HTML page and every chart."""

@@ -1,4 +1,4 @@
-"""The report's charts, as SVG that can stand inside an HTML page. The same data give the same bytes."""
+"""Charts of training, cases and split as SVG for an HTML page; equal data give equal bytes."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What the report is made of: the outputs of the stages before it, read and checked."""
+"""Inputs of the report: the outputs of the stages before it, read and checked."""
 
 from dataclasses import dataclass
 from typing import Any

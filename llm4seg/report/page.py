@@ -1,4 +1,4 @@
-"""The report's words and numbers, put into the page template."""
+"""The report's text and numbers, filled into the page template."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The search's charts: metric against layer, slices of the space, learning curves, importance, Pareto front."""
+"""Charts of a search: metric against layer, slices, learning curves, importance, Pareto front."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The study's charts: how far each arm is from each reference, and case by case."""
+"""Charts of a study: the difference of each arm from each reference, and paired cases."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Print what a training needs on each device for 1 to 64 workers, before anything is started."""
+"""Print the memory that a training takes on each device, for 1 to 64 workers."""
 
 import argparse
 import json

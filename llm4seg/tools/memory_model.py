@@ -1,4 +1,4 @@
-"""How many bytes a training takes on each device, in the host's memory and on NVMe, before anything is started.
+"""The memory model of a training: bytes on each device, in the host's memory and on NVMe.
 
 The model is built and run with tensors that have a shape and no memory, so a layer of any size costs nothing here.
 """

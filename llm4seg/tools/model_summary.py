@@ -1,4 +1,4 @@
-"""Print how large every backbone is, alone and with the LLM block in its bottleneck."""
+"""Print the size of every backbone, alone and with the LLM block in its bottleneck."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""How large a network is and what it costs: parameters, floating-point operations, and what the bottleneck sees."""
+"""Profile of a network: parameters, floating-point operations, the bottleneck's grid."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

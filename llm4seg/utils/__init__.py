@@ -1,1 +1,1 @@
-"""What every room may use: errors, files that appear whole or not at all, PyPI packages as data, provenance."""
+"""Errors, atomic files, downloads from PyPI and provenance, for every room."""

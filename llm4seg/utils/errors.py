@@ -1,4 +1,4 @@
-"""Errors that end a command with one line and no traceback, and the end of a run that was told to stop."""
+"""`UserError`, `InputError` and `StopRequested`: what ends a command with one line and no traceback."""
 
 
 class UserError(ValueError):

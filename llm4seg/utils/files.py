@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all: write beside the target, then rename."""
+"""Atomic outputs: written beside the target, then renamed."""
 
 import hashlib
 import json

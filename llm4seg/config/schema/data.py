@@ -1,4 +1,4 @@
-"""Sections on what goes in: the LLM, the images, and how cases are split."""
+"""Sections `llm`, `data` and `split`: the LLM's source, the images, and the split of cases."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sections on the network: a backbone, and what sits in its bottleneck."""
+"""Section `model`: the backbone and the block in its bottleneck."""
 
 import re
 from typing import Annotated, Any, Literal, Self

@@ -1,4 +1,4 @@
-"""Sections on how a model is trained, measured and shown, and where all of it happens."""
+"""Sections on training and evaluation, and `cluster`: where a run happens."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self

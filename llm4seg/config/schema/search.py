@@ -1,4 +1,4 @@
-"""Sections on a search: where each parameter's values come from, what counts as better, and how much may be spent."""
+"""Section `search`: the space, the objectives, the algorithm and the budget."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice

@@ -1,4 +1,4 @@
-"""Sections on the paired study: which arms, how often, and what its planning assumes."""
+"""Section `study`: arms, repeats, folds, references, and what its planning assumes."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self

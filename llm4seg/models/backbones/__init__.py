@@ -1,4 +1,4 @@
-"""CNN encoder-decoders: our own, and those of libraries, imported for who builds one (MONAI's import takes seconds)."""
+"""CNN encoder-decoders: CMUNeXt, and networks of MONAI and segmentation_models_pytorch, imported on use."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""CMUNeXt, a small CNN encoder-decoder with large depth-wise kernels, for 2 or 3 spatial dimensions.
+"""CMUNeXt, a small CNN encoder-decoder with large depth-wise kernels, in 2-D and 3-D.
 
 Tang et al., ISBI 2024 (arXiv 2308.01239); in 3-D the same layers with volumetric kernels and trilinear upsampling.
 """

@@ -1,4 +1,4 @@
-"""MONAI's convolutional networks, built by MONAI and taken apart into encoder and decoder.
+"""MONAI's convolutional networks, separated into encoder and decoder.
 
 What only deep supervision would use is left out, since a parameter without a gradient stops distributed training.
 `import monai` takes ten seconds: only who builds one of these waits for it.

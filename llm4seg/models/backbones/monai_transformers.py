@@ -1,4 +1,4 @@
-"""MONAI's networks with a transformer for an encoder, built by MONAI and taken apart likewise (see monai_cnn.py)."""
+"""MONAI's networks with a transformer encoder, separated into encoder and decoder."""
 
 from collections.abc import Sequence
 from typing import Any

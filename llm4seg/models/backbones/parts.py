@@ -1,4 +1,4 @@
-"""What backbones are put together from: an encoder of stages downwards, a decoder of steps upwards.
+"""Parts of backbones: an encoder of stages downward, a decoder of steps upward.
 
 An encoder maps images to a list of feature maps, the finest first; a decoder maps that list to logits.
 """

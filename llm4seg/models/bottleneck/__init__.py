@@ -1,4 +1,4 @@
-"""What sits in a hybrid's bottleneck: nothing, the LLM block, or an MLP of the same size to compare it with."""
+"""The bottleneck of a hybrid: identity, the LLM block, or an MLP of the same size as a control."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Small trained parts around the LLM layers: adapters between two widths, a gate, and the MLP control's width."""
+"""Trained parts around the LLM layers: adapters between two widths, a gate, the MLP control's width."""
 
 import torch
 from torch import Tensor, nn

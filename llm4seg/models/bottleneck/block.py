@@ -1,4 +1,4 @@
-"""The block in the bottleneck: feature map to tokens, adapter, what mixes or changes them, adapter, and back."""
+"""The LLM block: feature map to tokens, adapter, LLM layers, adapter, and back to a feature map."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The LLM's own part of the block: one decoder layer or several, made as `model.llm` says, with positions and masks."""
+"""The LLM's part of the block: one or several decoder layers with positions and masks, as `model.llm` says."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""LoRA on LLM layers (Hu et al., arXiv 2106.09685), by peft: the pre-trained matrices stay, low-rank changes learn."""
+"""LoRA on LLM layers (Hu et al., arXiv 2106.09685), by peft: trained low-rank changes of frozen matrices."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Where tokens are and what they may see: rotary positions and attention masks over a feature map's grid."""
+"""Rotary positions and attention masks over a feature map's grid."""
 
 from collections.abc import Callable, Sequence
 

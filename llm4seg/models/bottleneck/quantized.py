@@ -1,4 +1,4 @@
-"""Frozen LLM layers in fewer bits: all of it in bfloat16, or its matrices as integers of 8 or 4 bits.
+"""Frozen LLM layers in fewer bits: bfloat16, or matrices as 8-bit or 4-bit integers.
 
 Integers are buffers, no parameters: no engine gives them gradients or optimizer state, shards them or saves them.
 """
