@@ -92,7 +92,7 @@ def time_notes(config: Config, epoch_seconds: float | None) -> Iterator[str]:
     if epoch_seconds is None:
         yield "Time is a guess, the LLM's size left out: time an epoch and give --epoch-seconds (`--help` says how)."
     if config.cluster.most > 1:
-        yield "Workers are taken to share an epoch without loss; docs/scaling.md says what is lost."
+        yield "Workers are taken to share an epoch without loss; docs/notes/scaling.md says what is lost."
     if config.search.trials and config.search.asha:
         yield "ASHA ends most trials of a search early: it will take less."
     if config.study.repeats:

@@ -3,7 +3,7 @@
 Measured: optimizer steps of the default config by groups of processes (workers x threads) that share a gloo group and
 take turns, so that their ratio is of one run; the sums over workers of small and large tensors; and the bytes that one
 step exchanges under each engine. From the sums come latency and bandwidth, and from these and a step's computation the
-model's prediction for the same groups. Modelled: 8, 64 and 512 GPUs, a machine that is assumed (docs/scaling.md).
+model's prediction for the same groups. Modelled: 8, 64 and 512 GPUs, a machine that is assumed (docs/notes/scaling.md).
 """
 
 import os

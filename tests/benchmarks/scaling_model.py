@@ -2,7 +2,7 @@
 
     step = max(floor, images / rate) + bytes / bandwidth + exchanges x latency
 
-Nothing overlaps, which is the worst case. `docs/scaling.md` says where each number is from.
+Nothing overlaps, which is the worst case. `docs/notes/scaling.md` says where each number is from.
 """
 
 import math
