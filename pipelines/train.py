@@ -1,4 +1,4 @@
-"""Stage `train`: fit the hybrid, and write its weights, their description and the history."""
+"""Stage `train`: fit the hybrid on Ray Train and leave its weights, their description and the history."""
 
 import time
 
