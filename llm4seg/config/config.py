@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import ValidationError, ValidationInfo, model_validator
+from pydantic import BeforeValidator, ValidationError, ValidationInfo, model_validator
 
+from llm4seg.config.earlier import PRESETS, current_presets
 from llm4seg.config.overrides import explain, find
 from llm4seg.config.schema import (
-    INSTANCE_NORMED,
     LLM,
     PRESET,
     Cluster,
@@ -63,7 +63,7 @@ class Config(Section):
     study: Study
     evaluation: Evaluation
     report: Report
-    presets: dict[str, Overrides]
+    presets: Annotated[dict[str, Overrides], BeforeValidator(current_presets)]
 
     @model_validator(mode="after")
     def _sections_agree(self, info: ValidationInfo) -> Self:
@@ -95,12 +95,14 @@ class Config(Section):
                 raise ValueError(f"{dotted}: found {value}, allowed with cluster.data: pull: none")
 
     def _check_backbone(self) -> None:
-        size, stride = self.data.size, self.model.stride
-        if self.model.backbone == "smp" and self.data.spatial_dims != 2:
-            raise ValueError("model.backbone: found smp, allowed: any other, since data.spatial_dims is 3")
+        size, dims, stride = self.data.size, self.data.spatial_dims, self.model.stride
+        if dims not in self.model.chosen.spatial_dims:
+            raise ValueError(
+                f"model.backbone: found {self.model.backbone}, allowed: any other, since data.spatial_dims is {dims}"
+            )
         if uneven := [side for side in size if side % stride]:
             raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
-        if self.model.backbone in INSTANCE_NORMED and max(size) == stride:
+        if self.model.chosen.instance_normed and max(size) == stride:
             raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
         if self.model.bottleneck != "identity":
             self._check_tokens([side // stride for side in size])
@@ -167,9 +169,14 @@ class Config(Section):
 
     def preset(self, name: str) -> Self:
         """A checked copy with a named set of overrides from `presets` applied."""
-        if name not in self.presets:
+        return self.override(self.preset_changes(name))
+
+    def preset_changes(self, name: str) -> Overrides:
+        """A named set of overrides from `presets`."""
+        current = PRESETS.get(name, name)
+        if current not in self.presets:
             raise InputError(f"presets: found {name!r}, allowed: {', '.join(self.presets)}")
-        return self.override(self.presets[name])
+        return self.presets[current]
 
     def arm(self, name: str) -> Self:
         """A checked copy with the overrides of one of `study.arms` applied."""

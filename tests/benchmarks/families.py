@@ -170,7 +170,7 @@ The small models hold their weights unquantized. A checkpoint whose config has a
 (mxfp4), DeepSeek-V3 (fp8) and BitNet are published, is refused whatever its type; a copy saved in bf16 will do.
 
 Some types rotate nothing in some of their layers: cohere2, exaone4 and smollm3 in every fourth, flint in its first two.
-There `model.llm.position` can be `native` or `none`; `axial` and `paper` are refused, since they would change nothing.
+There `model.llm.position` can be `native` or `none`; `axial` and `released` are refused: they would change nothing.
 
 | result | number | model types |
 |---|---|---|

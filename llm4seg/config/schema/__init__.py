@@ -1,11 +1,10 @@
 """The types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
 from llm4seg.config.schema.backbones import (
-    INSTANCE_NORMED,
     SMP,
     UNETR,
     AttentionUNet,
-    BackboneName,
+    BackboneSection,
     CMUNeXt,
     DynUNet,
     SegResNet,
@@ -35,7 +34,7 @@ __all__ = [
     "Adapter",
     "AttentionUNet",
     "Augment",
-    "BackboneName",
+    "BackboneSection",
     "Block",
     "CMUNeXt",
     "Choice",
@@ -46,7 +45,6 @@ __all__ = [
     "EngineConfig",
     "Evaluation",
     "FolderData",
-    "INSTANCE_NORMED",
     "LLM",
     "LabelNoise",
     "LoRA",

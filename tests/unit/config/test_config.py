@@ -98,7 +98,7 @@ BAD_VALUES = [
     ("model.llm.layer", -1, "found -1", "greater than or equal to 0"),
     ("model.llm.layer", "seven", "found 'seven'", "valid integer"),
     ("model.llm.weights", "half", "found 'half'", "'pretrained', 'random' or 'shuffled'"),
-    ("model.llm.position", "2d", "found '2d'", "'native', 'axial', 'paper' or 'none'"),
+    ("model.llm.position", "2d", "found '2d'", "'native', 'axial', 'released' or 'none'"),
     ("model.llm.attention", "sparse", "found 'sparse'", "'causal' or 'bidirectional'"),
     ("model.llm.layer", "5-3", "found '5-3'", "must rise"),
     ("model.llm.layer", [], "found []", "at least 1"),
@@ -116,7 +116,7 @@ BAD_VALUES = [
     ("optimizer.momentum", 1, "found 1", "less than 1"),
     ("optimizer.clip_norm", 0, "found 0", "greater than 0"),
     ("training.epochs", 0, "found 0", "greater than 0"),
-    ("training.loss", "focal", "found 'focal'", "'dice_ce' or 'paper'"),
+    ("training.loss", "focal", "found 'focal'", "'dice_ce' or 'bce_dice'"),
     ("training.augment.rotate", 200, "found 200", "less than or equal to 180"),
     ("engine.zero", 4, "found 4", "0, 1, 2 or 3"),
     ("engine.accumulation", 0, "found 0", "greater than 0"),
@@ -277,7 +277,7 @@ def test_override_is_a_checked_copy(config: Config) -> None:
         config.override({"optimizer.lr": -1})
 
 
-@pytest.mark.parametrize("dotted", ["optimizer.lr", "model.llm.layer.x", "zzz", "optimizer"])
+@pytest.mark.parametrize("dotted", ["optimizer.lrr", "model.llm.layer.x", "zzz", "optimizer"])
 def test_override_of_what_is_not_there(dotted: str, config: Config) -> None:
     with pytest.raises(InputError, match=dotted):
         config.override({dotted: 1})
@@ -294,11 +294,11 @@ def test_nothing_can_be_changed_in_place(config: Config) -> None:
 
 
 def test_presets(config: Config) -> None:
-    assert config.preset("paper-exact").model.llm.attention == "causal"
+    assert config.preset("released").model.llm.attention == "causal"
     assert config.preset("none").model.bottleneck == "identity"
     random = config.preset("random").model.llm
     assert (random.weights, random.training) == ("random", "full")
-    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: paper-exact, corrected, cmunext-s"):
+    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: released, corrected, cmunext-s"):
         config.preset("mine")
 
 

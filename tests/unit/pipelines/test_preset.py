@@ -1,13 +1,12 @@
 """Presets as options for `dvc exp run`, and that DVC reads back what a value is written as."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.config.schema import BackboneName
+from llm4seg.config.schema import Model
 from pipelines.preset import main as print_presets
 from tests.import_graph import ROOT
 
@@ -34,7 +33,7 @@ def test_a_preset_that_there_is_not_is_one_line(
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("backbone", get_args(BackboneName))
+@pytest.mark.parametrize("backbone", Model.sections())
 def test_dvc_takes_every_backbones_name(backbone: str, tmp_path: Path) -> None:
     assert with_options(tmp_path, [f"model.backbone={backbone}"]).model.backbone == backbone
 
