@@ -13,7 +13,10 @@ VALUES = {  # parameter: its values that were renamed, as they were and as they 
 }
 PRESETS = VALUES["preset"]
 # parameter: the value with which is computed what was computed without it, and what params.yaml says of it
-ADDED: dict[str, tuple[Any, str]] = {}
+ADDED: dict[str, tuple[Any, str]] = {
+    "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
+}
+UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"
 
 
 def current(value: Any, name: str = "") -> Any:

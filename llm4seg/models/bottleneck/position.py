@@ -28,8 +28,8 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
 
     `native`: the LLM's own, of the raster index. `axial`: the LLM's frequencies shared out over the axes, see `axial`.
     `released`: as in the released code, which hands over (sin p, cos p) of the raster index p in the place of
-    (cos, sin): relative attention with a single frequency of -1 rad a token. `none`: all at position 0, so not rotated; what an LLM
-    scales its attention by, as yarn does, stays.
+    (cos, sin): relative attention with a single frequency of -1 rad a token. `none`: all at position 0, so not rotated;
+    what an LLM scales its attention by, as yarn does, stays.
     """
     if position == "axial":
         return axial(rotary_at, grid, device)

@@ -38,6 +38,20 @@ def test_dvc_takes_every_backbones_name(backbone: str, tmp_path: Path) -> None:
     assert with_options(tmp_path, [f"model.backbone={backbone}"]).model.backbone == backbone
 
 
+def test_dvc_takes_values_of_earlier_versions(tmp_path: Path) -> None:
+    config = with_options(tmp_path, ["training.loss=paper", "model.llm.position=paper"])
+    assert (config.training.loss, config.model.llm.position) == ("bce_dice", "released")
+
+
+def test_a_preset_keeps_its_old_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for name in ("paper-exact", "released"):
+        monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), name])
+        print_presets()
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+
+
 def with_options(folder: Path, options: list[str]) -> Config:
     """The project's params.yaml as `dvc exp run -S ...` would change it."""
     from dvc.utils.hydra import apply_overrides
