@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from llm4seg.config.schema import CMUNeXt, Model, Overrides
+from llm4seg.config.schema import Model, Overrides
+from llm4seg.config.schema.backbones import CMUNeXt
 from llm4seg.utils.errors import InputError
 
 STAGES = 5

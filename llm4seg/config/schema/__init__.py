@@ -1,17 +1,5 @@
 """The types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
-from llm4seg.config.schema.backbones import (
-    SMP,
-    UNETR,
-    AttentionUNet,
-    BackboneSection,
-    CMUNeXt,
-    DynUNet,
-    SegResNet,
-    SwinUNETR,
-    UNet,
-    UNetPlusPlus,
-)
 from llm4seg.config.schema.base import Overrides, Section
 from llm4seg.config.schema.data import LLM, Data, FolderData, PhantomData, Split
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
@@ -27,21 +15,18 @@ from llm4seg.config.schema.run import (
     Training,
 )
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
+from llm4seg.config.schema.sections import SECTIONS_ALONE, Sections
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 
 __all__ = [
     "PRESET",
     "Adapter",
-    "AttentionUNet",
     "Augment",
-    "BackboneSection",
     "Block",
-    "CMUNeXt",
     "Choice",
     "Cluster",
     "Conditional",
     "Data",
-    "DynUNet",
     "EngineConfig",
     "Evaluation",
     "FolderData",
@@ -57,18 +42,14 @@ __all__ = [
     "Plan",
     "RandInt",
     "Report",
-    "SMP",
+    "SECTIONS_ALONE",
     "Search",
     "Section",
-    "SegResNet",
+    "Sections",
     "Split",
     "Spread",
     "Study",
-    "SwinUNETR",
     "Training",
-    "UNETR",
-    "UNet",
-    "UNetPlusPlus",
     "Uniform",
     "parse_layers",
     "points",

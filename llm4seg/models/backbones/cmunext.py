@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from llm4seg.config.schema import CMUNeXt
+from llm4seg.config.schema.backbones import CMUNeXt
 from llm4seg.models.backbones.parts import Backbone, Decoder
 from llm4seg.models.backbones.registry import IOShape, register
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from llm4seg.config.schema import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
+from llm4seg.config.schema.backbones import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
 from llm4seg.models.backbones.parts import (
     Added,
     Attended,

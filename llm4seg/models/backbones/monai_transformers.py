@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from llm4seg.config.schema import UNETR, SwinUNETR
+from llm4seg.config.schema.backbones import UNETR, SwinUNETR
 from llm4seg.models.backbones.parts import Backbone, Decoder, PyramidEncoder
 from llm4seg.models.backbones.registry import IOShape, register
 from llm4seg.utils.errors import InputError

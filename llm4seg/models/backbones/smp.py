@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm4seg.config.schema import SMP
+from llm4seg.config.schema.backbones import SMP
 from llm4seg.models.backbones.parts import Backbone
 from llm4seg.models.backbones.registry import IOShape, register
 from llm4seg.utils.errors import InputError

@@ -60,7 +60,10 @@ def test_a_link_stays_one(params: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_dvc_says_of_an_earlier_file(
-    params: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    params: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It ends before any command starts, so the command's --help has its words."""
     from dvc.parsing import ResolveError
@@ -68,7 +71,7 @@ def test_what_dvc_says_of_an_earlier_file(
 
     shutil.copyfile(ROOT / "dvc.yaml", params.parent / "dvc.yaml")
     monkeypatch.chdir(params.parent)
-    with pytest.raises(ResolveError) as caught:
+    with caplog.at_level("ERROR", logger="dvc"), pytest.raises(ResolveError) as caught:
         _ = Repo.init(no_scm=True).index.stages
     monkeypatch.setattr(sys, "argv", ["upgrade", "--help"])
     with pytest.raises(SystemExit):
