@@ -13,7 +13,7 @@ from llm4seg.utils.errors import UserError
 def options(config: Config, name: str) -> str:
     """A preset's parameters as words that dvc reads back. Raises InputError for one that there is not."""
     config.preset(name)
-    return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in config.presets[name].items())
+    return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in config.preset_changes(name).items())
 
 
 def _for_shell(value: Any) -> str:
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.preset",
         description="Print presets of params.yaml as options for `dvc exp run`.",
-        epilog="example: dvc exp run $(python -m pipelines.preset paper-exact)",
+        epilog="example: dvc exp run $(python -m pipelines.preset released)",
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("names", nargs="+", metavar="NAME", help="under `presets` of params.yaml")

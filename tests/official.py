@@ -53,7 +53,7 @@ def official_model(root: Path, **block: Any) -> Hybrid:
     about, state = read_fixture()[0], from_official(official_state())
     store = official_store(root)
     shape = {name: json.loads(about[name]) for name in ("dims", "depths", "kernels")}
-    llm = block_section(layer=LAYER, **{"position": "paper", "attention": "causal", **block})
+    llm = block_section(layer=LAYER, **{"position": "released", "attention": "causal", **block})
     values = Model.model_validate(model_section().model_dump() | {"cmunext": shape, "llm": llm.model_dump()})
     model = build_model(values, store, spatial_dims=2, in_channels=3, out_channels=1, seed=0)
     model.load_weights({name: tensor for name, tensor in state.items() if name in model.trainable_state_dict()})
@@ -73,7 +73,7 @@ def train_as_released(model: Hybrid, dtype: torch.dtype) -> tuple[list[float], T
     optimizer = torch.optim.SGD(trained, lr=LR, momentum=0.9, weight_decay=1e-4)
     losses = []
     for update in range(STEPS):
-        loss = build_loss("paper")(model(images), labels)
+        loss = build_loss("bce_dice")(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

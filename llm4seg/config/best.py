@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llm4seg.config.earlier import current
 from llm4seg.config.schema import Overrides
 from llm4seg.utils.files import read_json, write_json
 
@@ -15,5 +16,5 @@ def write_best(folder: Path, best: Overrides) -> None:
 
 def read_best(folder: Path) -> Overrides:
     """Read them back. Raises InputError naming the file when it is missing or broken."""
-    best: Overrides = read_json(folder / BEST)
+    best: Overrides = current(read_json(folder / BEST))
     return best

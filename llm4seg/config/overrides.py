@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llm4seg.config.earlier import ADDED, UPGRADE
 from llm4seg.config.schema import Section
 from llm4seg.utils.errors import InputError
 
@@ -35,7 +36,7 @@ def explain(where: str, error: Any) -> str:
     dotted = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
-        return f"{where}: {dotted} is missing"
+        return f"{where}: {dotted} is missing" + (f"; {UPGRADE}" if dotted in ADDED else "")
     if error["type"] == "extra_forbidden":
         return f"{where}: {dotted}: unknown parameter"
     if error["type"] == "value_error" and isinstance(error["input"], dict | Section):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from llm4seg.config.schema import Model
 from llm4seg.llm.store import LayerStore
-from llm4seg.models.backbones import build_backbone
+from llm4seg.models.backbones import IOShape, build_backbone
 from llm4seg.models.bottleneck import build_bottleneck
 from llm4seg.models.hybrid import Hybrid
 
@@ -23,12 +23,12 @@ def build_model(
 ) -> Hybrid:
     """The untrained model of the `model` section; `store` is needed unless the bottleneck is `identity`.
 
-    `size` is that of the images; only `unetr` has to know it.
+    `size` is that of the images; a backbone of a fixed size has to know it.
 
     New weights are drawn from torch's generator: first the CNN's, so that they are the same whatever sits in the
     bottleneck, then the adapters'. Random and shuffled LLM layers are drawn from `seed` alone, so that frozen ones can
     be made again. Raises InputError when the store lacks a layer.
     """
-    backbone = build_backbone(section, spatial_dims, in_channels, out_channels, size)
+    backbone = build_backbone(section.chosen, IOShape(spatial_dims, in_channels, out_channels, size))
     bottleneck = build_bottleneck(section, store, backbone.channels, seed)
     return Hybrid(backbone.encoder, bottleneck, backbone.decoder, section.stride)

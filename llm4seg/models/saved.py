@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.config.config import INIT
+from llm4seg.config.earlier import current_sections
 from llm4seg.config.schema import Model
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
@@ -89,9 +90,10 @@ def save_trained(folder: Path, weights: Path, config: Config, data: Prepared) ->
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
-    """What model.json says, and its `model` section. Raises InputError when it is no description of a model."""
+    """What model.json says, in today's words, and its `model` section. Raises InputError when it describes no model."""
     description = read_json(folder / DESCRIPTION)
     try:
+        description["config"] = current_sections(description["config"])
         return description, Model.model_validate(description["config"]["model"])
     except (KeyError, TypeError, ValidationError) as error:
         reason = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else error

@@ -12,17 +12,17 @@ from torch.nn import functional
 from llm4seg.runtime.collectives import all_reduce_sum
 from llm4seg.utils.errors import InputError
 
-Name = Literal["dice_ce", "paper"]
+Name = Literal["dice_ce", "bce_dice"]
 SMOOTH = 1e-5
 
 
 def out_channels(name: Name, classes: int) -> int:
-    """Output channels for a number of foreground classes: background and classes, or one for the paper's sigmoid."""
+    """Output channels for a number of foreground classes: background and classes, or one for BCE's sigmoid."""
     if name == "dice_ce":
         return classes + 1
     if classes != 1:
         raise InputError(
-            f"training.loss: found paper, allowed: dice_ce, since the data has {classes} classes and not one"
+            f"training.loss: found bce_dice, allowed: dice_ce, since the data has {classes} classes and not one"
         )
     return 1
 

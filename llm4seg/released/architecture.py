@@ -8,16 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from llm4seg.config.schema import CMUNeXt, Model, Overrides
+from llm4seg.config.schema import Model, Overrides
+from llm4seg.config.schema.backbones import CMUNeXt
 from llm4seg.utils.errors import InputError
 
 STAGES = 5
 FAMILIES = ("llama", "qwen2")  # architectures of LLMs that the released code builds
 LLM_PREFIX = "llm4seg.llm."
 
-# our parameters under which the block computes what the released one does: also the preset `paper-exact`
+# our parameters under which the block computes what the released one does: also the preset `released`
 RELEASED: Overrides = {
-    "model.llm.position": "paper",
+    "model.llm.position": "released",
     "model.llm.attention": "causal",
     "model.llm.adapter.kind": "linear",
     "model.llm.residual": "none",

@@ -146,7 +146,7 @@ def _described(config: Config, shape: Shape) -> dict[str, Any]:
     for name in ("optimizer", "training", "engine"):
         description["config"][name] = dict.fromkeys(description["config"][name])
     # what its logits mean: one channel is a sigmoid's, more are classes with the background first
-    description["config"]["training"]["loss"] = "paper" if shape.out_channels == 1 else "dice_ce"
+    description["config"]["training"]["loss"] = "bce_dice" if shape.out_channels == 1 else "dice_ce"
     return description
 
 

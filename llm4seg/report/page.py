@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from llm4seg.config.schema import Model
 from llm4seg.evaluation.overlays import colors
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs
@@ -22,17 +23,6 @@ COLUMNS = {  # the table's columns after Dice: title, metric, digits
     "Recall": ("recall", 2),
     "HD95": ("hd95", 1),
     "NSD": ("nsd", 2),
-}
-BACKBONES = {  # as their authors write them
-    "cmunext": "CMUNeXt",
-    "unet": "U-Net",
-    "attention-unet": "Attention U-Net",
-    "unet++": "UNet++",
-    "segresnet": "SegResNet",
-    "dynunet": "DynUNet",
-    "unetr": "UNETR",
-    "swin-unetr": "Swin UNETR",
-    "smp": "{architecture} on {encoder}",
 }
 PART_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
@@ -100,7 +90,8 @@ def llm_name(source: str) -> str:
 def architecture(model: Mapping[str, Any]) -> str:
     """The trained network in words, from model.json."""
     section = model["config"]["model"]
-    backbone = BACKBONES[section["backbone"]].format(**section["smp"])
+    chosen = Model.model_validate(section).chosen
+    backbone = chosen.title.format(**chosen.model_dump())
     if section["bottleneck"] == "mlp":
         return f"{backbone} with an MLP in the place of an LLM"
     if model["llm"] is None:

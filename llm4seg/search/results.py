@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from llm4seg.config.best import read_best, write_best
+from llm4seg.config.earlier import VALUES, current_sections
 from llm4seg.config.schema import Overrides, Search
 from llm4seg.utils.files import read_json, replacing, write_json
 from llm4seg.utils.tables import read_table
@@ -52,5 +53,6 @@ def read(folder: Path) -> SearchResult | None:
     # an empty cell is a value that was not drawn, `null` is one that was
     trials = read_table(folder / TRIALS, "number", "status", "epochs", "val_dice", missing=("",))
     epochs = read_table(folder / EPOCHS, "number", "epoch", "val_dice")
-    section = Search.model_validate(read_json(folder / SPACE))
-    return SearchResult(section, best, trials, epochs, read_json(folder / IMPORTANCE))
+    renamed = {name: trials[name].replace(words) for name, words in VALUES.items() if name in trials}
+    section = Search.model_validate(current_sections({"search": read_json(folder / SPACE)})["search"])
+    return SearchResult(section, best, trials.assign(**renamed), epochs, read_json(folder / IMPORTANCE))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.config.schema import BackboneName
+from llm4seg.config.schema import Model
 from llm4seg.llm.store import CONFIG, REMEDY, LayerStore
 from llm4seg.tools.profile_model import Cost, Description, describe
 from llm4seg.utils.errors import InputError, UserError
@@ -31,7 +31,7 @@ def resized(config: Config, size: Sequence[int] | None, spatial_dims: int | None
 
 def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """What changes the config to each backbone, by name: those of `model.backbone`, and presets that choose one."""
-    backbones = {name: {"model.backbone": name} for name in get_args(BackboneName)}
+    backbones = {name: {"model.backbone": name} for name in Model.sections()}
     presets = {name: changes for name, changes in config.presets.items() if "model.backbone" in changes}
     if wrong := set(chosen or ()) - {*backbones, *presets}:
         raise InputError(f"--backbone: found {wrong.pop()}, allowed: {', '.join({**backbones, **presets})}")

@@ -64,5 +64,5 @@ def test_plots_show_and_diff(compared: Project) -> None:
 def test_a_preset_is_an_experiment(project: Project) -> None:
     options = project.run("python", "-m", "pipelines.preset", "paper-exact").split()
     project.dvc("exp", "run", "--queue", "--name", "exact", *options)
-    assert experiments(project)["exact"]["model.llm.position"] == "paper"
+    assert experiments(project)["exact"]["model.llm.position"] == "released"
     assert experiments(project)["exact"]["model.llm.attention"] == "causal"

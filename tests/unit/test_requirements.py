@@ -11,7 +11,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
 LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 PINNED = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LINES}
-PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image"}
+PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "ruamel": "ruamel.yaml", "skimage": "scikit-image"}
 
 
 def test_everything_wanted_is_pinned_within_its_limits() -> None:

@@ -1,18 +1,5 @@
 """Types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
-from llm4seg.config.schema.backbones import (
-    INSTANCE_NORMED,
-    SMP,
-    UNETR,
-    AttentionUNet,
-    BackboneName,
-    CMUNeXt,
-    DynUNet,
-    SegResNet,
-    SwinUNETR,
-    UNet,
-    UNetPlusPlus,
-)
 from llm4seg.config.schema.base import Overrides, Section
 from llm4seg.config.schema.data import LLM, Data, FolderData, PhantomData, Split
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
@@ -28,25 +15,21 @@ from llm4seg.config.schema.run import (
     Training,
 )
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
+from llm4seg.config.schema.sections import SECTIONS_ALONE, Sections
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 
 __all__ = [
     "PRESET",
     "Adapter",
-    "AttentionUNet",
     "Augment",
-    "BackboneName",
     "Block",
-    "CMUNeXt",
     "Choice",
     "Cluster",
     "Conditional",
     "Data",
-    "DynUNet",
     "EngineConfig",
     "Evaluation",
     "FolderData",
-    "INSTANCE_NORMED",
     "LLM",
     "LabelNoise",
     "LoRA",
@@ -59,18 +42,14 @@ __all__ = [
     "Plan",
     "RandInt",
     "Report",
-    "SMP",
+    "SECTIONS_ALONE",
     "Search",
     "Section",
-    "SegResNet",
+    "Sections",
     "Split",
     "Spread",
     "Study",
-    "SwinUNETR",
     "Training",
-    "UNETR",
-    "UNet",
-    "UNetPlusPlus",
     "Uniform",
     "parse_layers",
     "points",

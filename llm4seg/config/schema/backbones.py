@@ -1,16 +1,15 @@
-"""Sections on the CNN encoder-decoders. Each says its `stride`: input pixels a bottleneck token stands for, an axis."""
+"""Sections on the CNN encoder-decoders.
+
+A backbone is added here (its class, and a field in `Backbones`), as a builder in models/backbones/ and as a section of
+params.yaml.
+"""
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llm4seg.config.schema.base import AtLeastTwo, Section
 
-BackboneName = Literal[
-    "cmunext", "unet", "attention-unet", "unet++", "segresnet", "dynunet", "unetr", "swin-unetr", "smp"
-]
-# whose instance norm at the coarsest level needs more than one position there
-INSTANCE_NORMED: frozenset[BackboneName] = frozenset({"unet", "unet++", "dynunet", "swin-unetr"})
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Four = Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)]
 
@@ -25,8 +24,26 @@ def check_odd(kernels: tuple[int, ...]) -> None:
         raise ValueError(f"kernels must be odd, found {list(kernels)}")
 
 
-class CMUNeXt(Section):
+class BackboneSection(Section):
+    """What every backbone's section says of its network beside the parameters."""
+
+    name: ClassVar[str]  # in model.backbone
+    title: ClassVar[str]  # as its authors write it; may hold parameters: {encoder}
+    spatial_dims: ClassVar[tuple[int, ...]] = (2, 3)
+    instance_normed: ClassVar[bool] = False  # at the coarsest level, where it then needs more than one position
+    fixed_size: ClassVar[bool] = False  # built for images of one size
+
+    @property
+    def stride(self) -> int:
+        """How many input pixels one bottleneck token stands for, along each axis."""
+        raise NotImplementedError
+
+
+class CMUNeXt(BackboneSection):
     """CMUNeXt: channels, mixers and kernel size of each stage, the finest first."""
+
+    name = "cmunext"
+    title = "CMUNeXt"
 
     dims: Widths
     depths: tuple[PositiveInt, ...]
@@ -44,8 +61,12 @@ class CMUNeXt(Section):
         return self
 
 
-class UNet(Section):
+class UNet(BackboneSection):
     """MONAI's UNet: channels of each level, and convolutions a level in residual units (0: one without a residual)."""
+
+    name = "unet"
+    title = "U-Net"
+    instance_normed = True
 
     channels: Widths
     residual_units: NonNegativeInt
@@ -55,8 +76,11 @@ class UNet(Section):
         return halvings(len(self.channels))
 
 
-class AttentionUNet(Section):
+class AttentionUNet(BackboneSection):
     """MONAI's AttentionUnet: channels of each level."""
+
+    name = "attention-unet"
+    title = "Attention U-Net"
 
     channels: Annotated[tuple[AtLeastTwo, ...], Field(min_length=2)]
 
@@ -65,15 +89,25 @@ class AttentionUNet(Section):
         return halvings(len(self.channels))
 
 
-class UNetPlusPlus(Section):
+class UNetPlusPlus(BackboneSection):
     """MONAI's BasicUNetPlusPlus: channels of its five levels, and those that the last upsampling leaves."""
 
+    name = "unet++"
+    title = "UNet++"
+    instance_normed = True
+
     features: Annotated[tuple[AtLeastTwo, ...], Field(min_length=6, max_length=6)]
-    stride: ClassVar[int] = halvings(5)
+
+    @property
+    def stride(self) -> int:
+        return halvings(5)
 
 
-class SegResNet(Section):
+class SegResNet(BackboneSection):
     """MONAI's SegResNet: channels of the finest level, which double from level to level, and residual blocks."""
+
+    name = "segresnet"
+    title = "SegResNet"
 
     filters: PositiveInt
     blocks_down: Widths
@@ -92,8 +126,12 @@ class SegResNet(Section):
         return self
 
 
-class DynUNet(Section):
+class DynUNet(BackboneSection):
     """MONAI's DynUNet, nnU-Net's network: channels and kernel size of each level, and whether blocks are residual."""
+
+    name = "dynunet"
+    title = "DynUNet"
+    instance_normed = True
 
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=3)]
     kernels: tuple[PositiveInt, ...]
@@ -111,17 +149,24 @@ class DynUNet(Section):
         return self
 
 
-class UNETR(Section):
+class UNETR(BackboneSection):
     """MONAI's UNETR: channels of the finest level, and its vision transformer of 12 layers on patches of 16.
 
     Its position embedding is trained for `data.size`.
     """
 
+    name = "unetr"
+    title = "UNETR"
+    fixed_size = True
+
     feature_size: PositiveInt
     hidden_size: PositiveInt
     mlp_size: PositiveInt
     heads: PositiveInt
-    stride: ClassVar[int] = 16
+
+    @property
+    def stride(self) -> int:
+        return 16
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -130,14 +175,21 @@ class UNETR(Section):
         return self
 
 
-class SwinUNETR(Section):
+class SwinUNETR(BackboneSection):
     """MONAI's SwinUNETR: channels of the finest level; layers and heads of its four stages; sides of a window."""
+
+    name = "swin-unetr"
+    title = "Swin UNETR"
+    instance_normed = True
 
     feature_size: PositiveInt
     depths: Four
     heads: Four
     window: AtLeastTwo
-    stride: ClassVar[int] = 32
+
+    @property
+    def stride(self) -> int:
+        return 32
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -150,16 +202,64 @@ class SwinUNETR(Section):
         return self
 
 
-class SMP(Section):
+class SMP(BackboneSection):
     """A network of segmentation_models_pytorch (2-D; `pip install -e '.[smp]'`).
 
     `weights` names pre-trained ones of the encoder.
     """
 
+    name = "smp"
+    title = "{architecture} on {encoder}"
+    spatial_dims = (2,)
+
     architecture: Literal["unet", "unet++", "manet", "linknet", "fpn", "upernet", "segformer"]
     encoder: str
     weights: str | None
-    stride: ClassVar[int] = 32
+
+    @property
+    def stride(self) -> int:
+        return 32
 
 
-BackboneSection = CMUNeXt | UNet | AttentionUNet | UNetPlusPlus | SegResNet | DynUNet | UNETR | SwinUNETR | SMP
+class Backbones(Section):
+    """Which backbone, and a section for each; only the chosen one's counts."""
+
+    backbone: str
+    cmunext: CMUNeXt
+    unet: UNet
+    attention_unet: AttentionUNet
+    unet_plus_plus: UNetPlusPlus
+    segresnet: SegResNet
+    dynunet: DynUNet
+    unetr: UNETR
+    swin_unetr: SwinUNETR
+    smp: SMP
+
+    @classmethod
+    def sections(cls) -> dict[str, str]:
+        """The name of each backbone's section, by what `backbone` calls it."""
+        types = {field: info.annotation for field, info in cls.model_fields.items()}
+        return {
+            one.name: field
+            for field, one in types.items()
+            if isinstance(one, type) and issubclass(one, BackboneSection)
+        }
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in (known := cls.sections()):
+            *others, last = map(repr, known)
+            raise ValueError(f"input should be {', '.join(others)} or {last}")
+        return name
+
+    @property
+    def chosen(self) -> BackboneSection:
+        """The section of the backbone in use."""
+        section: BackboneSection = getattr(self, self.sections()[self.backbone])
+        return section
+
+    @property
+    def stride(self) -> int:
+        """How many input pixels one bottleneck token stands for, along each axis."""
+        return self.chosen.stride

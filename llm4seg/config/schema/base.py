@@ -2,13 +2,20 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from llm4seg.config.earlier import current
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 AtLeastTwo = Annotated[int, Field(ge=2)]
-Overrides = dict[str, Any]  # dotted parameter: value
+Overrides = Annotated[dict[str, Any], BeforeValidator(current)]  # dotted parameter: value
+
+
+def read_as(parameter: str) -> BeforeValidator:
+    """Values of earlier versions are read as what they are called now."""
+    return BeforeValidator(lambda value: current(value, parameter))
 
 
 class Section(BaseModel):

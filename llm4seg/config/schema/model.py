@@ -5,20 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from llm4seg.config.schema.backbones import (
-    SMP,
-    UNETR,
-    AttentionUNet,
-    BackboneName,
-    BackboneSection,
-    CMUNeXt,
-    DynUNet,
-    SegResNet,
-    SwinUNETR,
-    UNet,
-    UNetPlusPlus,
-)
-from llm4seg.config.schema.base import Section
+from llm4seg.config.schema.backbones import Backbones
+from llm4seg.config.schema.base import Section, read_as
 
 
 def parse_layers(value: Any) -> Any:
@@ -66,7 +54,7 @@ class Block(Section):
     lora: LoRA
     adapter: Adapter
     residual: Literal["none", "plain", "gate"]
-    position: Literal["native", "axial", "paper", "none"]
+    position: Annotated[Literal["native", "axial", "released", "none"], read_as("model.llm.position")]
     attention: Literal["causal", "bidirectional"]
     pool: PositiveInt
     max_tokens: PositiveInt
@@ -90,37 +78,8 @@ class Block(Section):
         return self
 
 
-class Model(Section):
-    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck.
+class Model(Backbones):
+    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck."""
 
-    Of the backbones' sections, only the one that `backbone` names is used.
-    """
-
-    backbone: BackboneName
-    cmunext: CMUNeXt
-    unet: UNet
-    attention_unet: AttentionUNet
-    unet_plus_plus: UNetPlusPlus
-    segresnet: SegResNet
-    dynunet: DynUNet
-    unetr: UNETR
-    swin_unetr: SwinUNETR
-    smp: SMP
     bottleneck: Literal["identity", "llm", "mlp"]
     llm: Block
-
-    @property
-    def stride(self) -> int:
-        """How many input pixels one bottleneck token stands for, along each axis."""
-        sections: dict[BackboneName, BackboneSection] = {
-            "cmunext": self.cmunext,
-            "unet": self.unet,
-            "attention-unet": self.attention_unet,
-            "unet++": self.unet_plus_plus,
-            "segresnet": self.segresnet,
-            "dynunet": self.dynunet,
-            "unetr": self.unetr,
-            "swin-unetr": self.swin_unetr,
-            "smp": self.smp,
-        }
-        return sections[self.backbone].stride

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section
+from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section, read_as
 
 
 class Paths(Section):
@@ -70,7 +70,7 @@ class Training(Section):
 
     epochs: PositiveInt
     batch_size: PositiveInt
-    loss: Literal["dice_ce", "paper"]
+    loss: Annotated[Literal["dice_ce", "bce_dice"], read_as("training.loss")]
     select: Literal["best", "last"]
     seed: NonNegativeInt
     augment: Augment

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic import model_validator as validator
 
+from llm4seg.config.earlier import current
 from llm4seg.config.schema.base import AtLeastTwo, Overrides, Section
 
 Objective = Literal["val_dice", "parameters", "latency"]
@@ -169,7 +170,7 @@ class Search(Section):
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1), AfterValidator(_dice_first)]
     warm_start: bool
     seed: NonNegativeInt
-    space: dict[str, Distribution]
+    space: Annotated[dict[str, Distribution], BeforeValidator(current)]
 
     @validator(mode="after")
     def _consistent(self) -> Self:

@@ -10,8 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from llm4seg.config.schema import CMUNeXt
+from llm4seg.config.schema.backbones import CMUNeXt
 from llm4seg.models.backbones.parts import Backbone, Decoder
+from llm4seg.models.backbones.registry import IOShape, register
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,11 @@ class Step(nn.Module):
         return fused
 
 
-def build(section: CMUNeXt, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(CMUNeXt)
+def build(section: CMUNeXt, shape: IOShape) -> Backbone:
     """CMUNeXt as `model.cmunext` says."""
-    encoder = Encoder(spatial_dims, in_channels, section.dims, section.depths, section.kernels)
-    return Backbone(encoder, decoder(spatial_dims, section.dims, out_channels), section.dims[-1])
+    encoder = Encoder(shape.spatial_dims, shape.in_channels, section.dims, section.depths, section.kernels)
+    return Backbone(encoder, decoder(shape.spatial_dims, section.dims, shape.out_channels), section.dims[-1])
 
 
 def decoder(spatial_dims: int, dims: Sequence[int], out_channels: int) -> Decoder:

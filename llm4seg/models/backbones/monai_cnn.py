@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from llm4seg.config.schema import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
+from llm4seg.config.schema.backbones import AttentionUNet, DynUNet, SegResNet, UNet, UNetPlusPlus
 from llm4seg.models.backbones.parts import (
     Added,
     Attended,
@@ -19,15 +19,22 @@ from llm4seg.models.backbones.parts import (
     NestedDecoder,
     NestedLevel,
 )
+from llm4seg.models.backbones.registry import IOShape, register
 
 
-def unet(section: UNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(UNet)
+def unet(section: UNet, shape: IOShape) -> Backbone:
     """U-Net with strided convolutions; the last two levels share a resolution."""
     from monai.networks import nets
 
     channels, steps = section.channels, len(section.channels) - 1
     network = nets.UNet(
-        spatial_dims, in_channels, out_channels, channels, [2] * steps, num_res_units=section.residual_units
+        shape.spatial_dims,
+        shape.in_channels,
+        shape.out_channels,
+        channels,
+        [2] * steps,
+        num_res_units=section.residual_units,
     )
     downs, ups, block = [], [], network.model
     for _ in range(steps):  # each level holds the next in its middle
@@ -38,12 +45,13 @@ def unet(section: UNet, spatial_dims: int, in_channels: int, out_channels: int) 
     return Backbone(Encoder([*downs, block]), Decoder(reversed(ups), nn.Identity()), channels[-1])
 
 
-def attention_unet(section: AttentionUNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(AttentionUNet)
+def attention_unet(section: AttentionUNet, shape: IOShape) -> Backbone:
     """U-Net whose skips are weighed by attention gates."""
     from monai.networks import nets
 
     channels, steps = section.channels, len(section.channels) - 1
-    network = nets.AttentionUnet(spatial_dims, in_channels, out_channels, channels, [2] * steps)
+    network = nets.AttentionUnet(shape.spatial_dims, shape.in_channels, shape.out_channels, channels, [2] * steps)
     stem, layer, head = network.model
     stages, ups = [stem], []
     for remaining in reversed(range(steps)):  # each level holds the next, and the last a stage alone
@@ -53,11 +61,12 @@ def attention_unet(section: AttentionUNet, spatial_dims: int, in_channels: int, 
     return Backbone(Encoder(stages), Decoder(reversed(ups), head), channels[-1])
 
 
-def unet_plus_plus(section: UNetPlusPlus, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(UNetPlusPlus)
+def unet_plus_plus(section: UNetPlusPlus, shape: IOShape) -> Backbone:
     """UNet++ without deep supervision."""
     from monai.networks import nets
 
-    network: Any = nets.BasicUNetPlusPlus(spatial_dims, in_channels, out_channels, section.features)
+    network: Any = nets.BasicUNetPlusPlus(shape.spatial_dims, shape.in_channels, shape.out_channels, section.features)
     steps = 4
     stages = [getattr(network, f"conv_{level}_0") for level in range(steps + 1)]
     nodes = [[getattr(network, f"upcat_{level}_{node + 1}") for node in range(steps - level)] for level in range(steps)]
@@ -65,15 +74,16 @@ def unet_plus_plus(section: UNetPlusPlus, spatial_dims: int, in_channels: int, o
     return Backbone(Encoder(stages), decoder, section.features[steps])
 
 
-def segresnet(section: SegResNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(SegResNet)
+def segresnet(section: SegResNet, shape: IOShape) -> Backbone:
     """SegResNet: residual blocks with group norm, skips added."""
     from monai.networks import nets
 
     network = nets.SegResNet(
-        spatial_dims,
+        shape.spatial_dims,
         section.filters,
-        in_channels,
-        out_channels,
+        shape.in_channels,
+        shape.out_channels,
         blocks_down=section.blocks_down,
         blocks_up=section.blocks_up,
     )
@@ -85,15 +95,16 @@ def segresnet(section: SegResNet, spatial_dims: int, in_channels: int, out_chann
     )
 
 
-def dynunet(section: DynUNet, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(DynUNet)
+def dynunet(section: DynUNet, shape: IOShape) -> Backbone:
     """nnU-Net's network, every level half as fine as the one before."""
     from monai.networks import nets
 
     halving = [2] * (len(section.filters) - 1)
     network = nets.DynUNet(
-        spatial_dims,
-        in_channels,
-        out_channels,
+        shape.spatial_dims,
+        shape.in_channels,
+        shape.out_channels,
         kernel_size=section.kernels,
         strides=[1, *halving],
         upsample_kernel_size=halving,

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from llm4seg.config.schema import UNETR, SwinUNETR
+from llm4seg.config.schema.backbones import UNETR, SwinUNETR
 from llm4seg.models.backbones.parts import Backbone, Decoder, PyramidEncoder
+from llm4seg.models.backbones.registry import IOShape, register
 from llm4seg.utils.errors import InputError
 
 TAPPED = (3, 6, 9)  # the vision transformer's layers, counted from 0, whose tokens UNETR makes skips of
@@ -36,22 +37,22 @@ class ViTMaps(nn.Module):
         return tokens_NTC.transpose(1, 2).unflatten(2, self._grid).contiguous()
 
 
-def unetr(
-    section: UNETR, spatial_dims: int, in_channels: int, out_channels: int, size: Sequence[int] | None
-) -> Backbone:
+@register(UNETR)
+def unetr(section: UNETR, shape: IOShape) -> Backbone:
     """UNETR for images of one size."""
     from monai.networks import nets
 
-    assert size is not None, "model.backbone: unetr needs the size of its images"
+    size = shape.size
+    assert size is not None
     network = nets.UNETR(
-        in_channels,
-        out_channels,
+        shape.in_channels,
+        shape.out_channels,
         size,
         section.feature_size,
         section.hidden_size,
         section.mlp_size,
         section.heads,
-        spatial_dims=spatial_dims,
+        spatial_dims=shape.spatial_dims,
     )
     convolutions = [network.encoder1, network.encoder2, network.encoder3, network.encoder4, nn.Identity()]
     steps = [network.decoder5, network.decoder4, network.decoder3, network.decoder2]
@@ -59,18 +60,19 @@ def unetr(
     return Backbone(encoder, Decoder(steps, network.out), section.hidden_size)
 
 
-def swin_unetr(section: SwinUNETR, spatial_dims: int, in_channels: int, out_channels: int) -> Backbone:
+@register(SwinUNETR)
+def swin_unetr(section: SwinUNETR, shape: IOShape) -> Backbone:
     """Swin UNETR, its first version."""
     from monai.networks import nets
 
     network = nets.SwinUNETR(
-        in_channels,
-        out_channels,
+        shape.in_channels,
+        shape.out_channels,
         depths=section.depths,
         num_heads=section.heads,
         window_size=section.window,
         feature_size=section.feature_size,
-        spatial_dims=spatial_dims,
+        spatial_dims=shape.spatial_dims,
     )
     fine = [network.encoder1, network.encoder2, network.encoder3, network.encoder4]
     steps = [network.decoder5, network.decoder4, network.decoder3, network.decoder2, network.decoder1]

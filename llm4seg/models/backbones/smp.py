@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm4seg.config.schema import SMP
+from llm4seg.config.schema.backbones import SMP
 from llm4seg.models.backbones.parts import Backbone
+from llm4seg.models.backbones.registry import IOShape, register
 from llm4seg.utils.errors import InputError
 
 
@@ -27,10 +28,11 @@ class SMPDecoder(nn.Module):
         return logits
 
 
-def build(section: SMP, in_channels: int, out_channels: int, size: Sequence[int] | None) -> Backbone:
+@register(SMP)
+def build(section: SMP, shape: IOShape) -> Backbone:
     """The network that `model.smp` names. Raises InputError where the library is missing or refuses the choice."""
-    network = _network(section, in_channels, out_channels)
-    _freeze_unused(network, section, in_channels, size or [2 * section.stride] * 2)
+    network = _network(section, shape.in_channels, shape.out_channels)
+    _freeze_unused(network, section, shape.in_channels, shape.size or [2 * section.stride] * 2)
     decoder = SMPDecoder(network.decoder, network.segmentation_head)
     return Backbone(network.encoder, decoder, network.encoder.out_channels[-1])
 

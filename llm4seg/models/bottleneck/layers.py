@@ -54,7 +54,7 @@ class LLMLayers(nn.Module):
     def _check_position(self, model_type: str, source: str) -> None:
         """Refuse other positions than the LLM's own where no layer makes use of any: they would change nothing."""
         position, layers = self._section.position, ", ".join(map(str, self._section.layer))
-        if position in ("axial", "paper") and not any(kind.rotates for kind in self._kinds):
+        if position in ("axial", "released") and not any(kind.rotates for kind in self._kinds):
             raise InputError(
                 f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates nothing "
                 f"in layer {layers} ({source})"

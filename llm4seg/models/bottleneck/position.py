@@ -27,16 +27,16 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
     """The rotation that `model.llm.position` asks for, of a grid's tokens in raster order.
 
     `native`: the LLM's own, of the raster index. `axial`: the LLM's frequencies shared out over the axes, see `axial`.
-    `paper`: as in the released code, which hands over (sin p, cos p) of the raster index p in the place of (cos, sin):
-    relative attention with a single frequency of -1 rad a token. `none`: all at position 0, so not rotated; what an LLM
-    scales its attention by, as yarn does, stays.
+    `released`: as in the released code, which hands over (sin p, cos p) of the raster index p in the place of
+    (cos, sin): relative attention with a single frequency of -1 rad a token. `none`: all at position 0, so not rotated;
+    what an LLM scales its attention by, as yarn does, stays.
     """
     if position == "axial":
         return axial(rotary_at, grid, device)
     index = torch.arange(torch.Size(grid).numel(), device=device)[None]
     cos, sin = rotary_at(index)
     match position:
-        case "paper":
+        case "released":
             spread = index[:, :, None].expand_as(cos)
             return spread.sin().to(cos), spread.cos().to(cos)
         case "none":

@@ -1,6 +1,8 @@
 """Every rule of the config: a mistake raises at load, naming the dotted parameter, what is found and allowed."""
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +49,33 @@ def load_with(tmp_path: Path, dotted: str, value: Any) -> Config:
     changed = values()
     section, name = holder(changed, dotted)
     section[name] = value
+    return load(tmp_path, changed)
+
+
+def load(tmp_path: Path, everything: dict[str, Any]) -> Config:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(changed))
+    path.write_text(json.dumps(everything).replace("NaN", ".nan"))  # JSON is YAML, and quick
     return Config.load(path)
 
 
-@pytest.mark.parametrize("dotted", dotted_names(values()))
-def test_nothing_has_a_default(dotted: str) -> None:
-    without = values()
-    section, name = holder(without, dotted)
-    del section[name]
-    with pytest.raises(InputError, match=rf"params: {dotted.replace('.', '[.]')} is missing"):
-        Config.parse(without)
+def refusal(call: Callable[..., Any], *arguments: Any) -> str:
+    """What a call that must fail says; nothing where it does not."""
+    try:
+        call(*arguments)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_nothing_has_a_default() -> None:
+    defaults = []
+    for dotted in dotted_names(LOADED):
+        without = values()
+        section, name = holder(without, dotted)
+        del section[name]
+        if not refusal(Config.parse, without).startswith(f"params: {dotted} is missing"):
+            defaults.append(dotted)
+    assert defaults == []
 
 
 @pytest.mark.parametrize("dotted", ["typo", "model.typo", "model.llm.typo", "training.augment.typo"])
@@ -98,7 +115,7 @@ BAD_VALUES = [
     ("model.llm.layer", -1, "found -1", "greater than or equal to 0"),
     ("model.llm.layer", "seven", "found 'seven'", "valid integer"),
     ("model.llm.weights", "half", "found 'half'", "'pretrained', 'random' or 'shuffled'"),
-    ("model.llm.position", "2d", "found '2d'", "'native', 'axial', 'paper' or 'none'"),
+    ("model.llm.position", "2d", "found '2d'", "'native', 'axial', 'released' or 'none'"),
     ("model.llm.attention", "sparse", "found 'sparse'", "'causal' or 'bidirectional'"),
     ("model.llm.layer", "5-3", "found '5-3'", "must rise"),
     ("model.llm.layer", [], "found []", "at least 1"),
@@ -116,7 +133,7 @@ BAD_VALUES = [
     ("optimizer.momentum", 1, "found 1", "less than 1"),
     ("optimizer.clip_norm", 0, "found 0", "greater than 0"),
     ("training.epochs", 0, "found 0", "greater than 0"),
-    ("training.loss", "focal", "found 'focal'", "'dice_ce' or 'paper'"),
+    ("training.loss", "focal", "found 'focal'", "'dice_ce' or 'bce_dice'"),
     ("training.augment.rotate", 200, "found 200", "less than or equal to 180"),
     ("engine.zero", 4, "found 4", "0, 1, 2 or 3"),
     ("engine.accumulation", 0, "found 0", "greater than 0"),
@@ -140,7 +157,7 @@ BAD_VALUES = [
     ("study.arms", {"cnn": {}, "random": {"data.size": [8, 8]}}, "study.arms.random: found data.size", "optimizer"),
     ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
     ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
-    ("study.references", ["cmn"], "study:", "references: found 'cmn', allowed: cnn, llm"),
+    ("study.references", ["cmn"], "study:", "references: found 'cmn', allowed: cnn, random"),
     ("study.folds", [1, 1], "study:", "folds: found [1, 1], allowed: each fold once"),
     ("study.folds", [5], "study.folds: found 5", "0 to 4"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
@@ -214,26 +231,22 @@ BAD_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("dotted", "value", "found", "allowed"), BAD_VALUES)
-def test_a_bad_value_is_named_with_what_is_allowed(
-    dotted: str, value: Any, found: str, allowed: str, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError) as caught:
-        load_with(tmp_path, dotted, value)
-    message = str(caught.value)
-    assert found in message
-    assert allowed in message
-    if found.startswith("found"):
-        assert dotted in message
+def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path) -> None:
+    unclear = []
+    for dotted, value, found, allowed in BAD_VALUES:
+        message = refusal(load_with, tmp_path, dotted, value)
+        words = [found, allowed] + [dotted] * found.startswith("found")
+        if not all(word in message for word in words):
+            unclear.append((dotted, value, message))
+    assert unclear == []
 
 
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
     changed = values()
     changed["optimizer"]["lr"] = -1
     changed["training"]["epochs"] = 0
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
     with pytest.raises(InputError, match=r"optimizer.lr: found -1.*\n.*training.epochs: found 0"):
-        Config.load(tmp_path / "params.yaml")
+        load(tmp_path, changed)
 
 
 def test_nvme_needs_a_folder(config: Config) -> None:
@@ -277,7 +290,7 @@ def test_override_is_a_checked_copy(config: Config) -> None:
         config.override({"optimizer.lr": -1})
 
 
-@pytest.mark.parametrize("dotted", ["optimizer.lr", "model.llm.layer.x", "zzz", "optimizer"])
+@pytest.mark.parametrize("dotted", ["optimizer.lrr", "model.llm.layer.x", "zzz", "optimizer"])
 def test_override_of_what_is_not_there(dotted: str, config: Config) -> None:
     with pytest.raises(InputError, match=dotted):
         config.override({dotted: 1})
@@ -294,11 +307,11 @@ def test_nothing_can_be_changed_in_place(config: Config) -> None:
 
 
 def test_presets(config: Config) -> None:
-    assert config.preset("paper-exact").model.llm.attention == "causal"
+    assert config.preset("released").model.llm.attention == "causal"
     assert config.preset("none").model.bottleneck == "identity"
     random = config.preset("random").model.llm
     assert (random.weights, random.training) == ("random", "full")
-    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: paper-exact, corrected, cmunext-s"):
+    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: released, corrected, cmunext-s"):
         config.preset("mine")
 
 
@@ -332,8 +345,7 @@ def test_a_preset_that_does_not_suit_the_images_matters_only_when_it_is_used(tmp
     changed = values()
     changed["data"]["size"] = [24, 24]
     changed["model"]["cmunext"] = {"dims": [4, 4, 4], "depths": [1, 1, 1], "kernels": [3, 3, 3]}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
-    loaded = Config.load(tmp_path / "params.yaml")
+    loaded = load(tmp_path, changed)
     with pytest.raises(InputError, match=r"data\.size: found 24, allowed: multiples of 16"):
         loaded.preset("cmunext-l")
 
@@ -354,8 +366,7 @@ def test_what_a_study_names_is_found_from_the_folder_of_the_file(tmp_path: Path)
     changed = values()
     changed["study"]["other_data"] = "data/other"
     changed["study"]["arms"]["transfer"] = {"preset": "frozen", "training.init_from": "models/lung"}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
-    loaded = Config.load(tmp_path / "params.yaml")
+    loaded = load(tmp_path, changed)
     assert loaded.study.other_data == tmp_path / "data" / "other"
     assert loaded.arm("transfer").training.init_from == tmp_path / "models" / "lung"
     assert loaded.training.init_from is None

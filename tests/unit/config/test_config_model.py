@@ -1,11 +1,11 @@
 """Rules of the config that belong to the model: layers, backbones and the image sizes that suit them."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.config.schema import BackboneName
+from llm4seg.config.schema import Model
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 
@@ -48,7 +48,7 @@ STRIDES = {
 }
 
 
-@pytest.mark.parametrize("backbone", get_args(BackboneName))
+@pytest.mark.parametrize("backbone", Model.sections())
 def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
     chosen, stride = config.override({"model.backbone": backbone}), STRIDES[backbone]
     assert chosen.model.stride == stride

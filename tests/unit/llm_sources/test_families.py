@@ -215,7 +215,7 @@ def test_other_positions_are_refused_where_a_layer_uses_none(kind: str, tmp_path
             for position in ("native", "none")
         ]
         assert torch.equal(*made) == (layers == [3])
-    for position in ("axial", "paper"):
+    for position in ("axial", "released"):
         assert LLMLayers(block_section(layer=[2, 3], position=position), store, 0)
         message = rf"position: found {position}, allowed: native or none, since a {kind} rotates nothing in layer 3 \("
         with pytest.raises(InputError, match=message):

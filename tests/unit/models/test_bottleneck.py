@@ -46,7 +46,7 @@ def test_attention_backends_agree(store: LayerStore, attention: str) -> None:
     assert torch.allclose(*results, atol=1e-5)
 
 
-@pytest.mark.parametrize("position", ["native", "paper", "none"])
+@pytest.mark.parametrize("position", ["native", "released", "none"])
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 def test_causal_attention_sees_no_later_token(store: LayerStore, attention: str, position: str) -> None:
     one, before = block(store, attention=attention, position=position).eval(), features(2, 3)
@@ -58,7 +58,7 @@ def test_causal_attention_sees_no_later_token(store: LayerStore, attention: str,
 
 def test_no_position_means_that_order_does_not_matter(store: LayerStore) -> None:
     x, order = features(6, 1), torch.tensor([3, 0, 5, 1, 4, 2])
-    for position, same in {"none": True, "native": False, "paper": False}.items():
+    for position, same in {"none": True, "native": False, "released": False}.items():
         one = block(store, position=position).eval()
         assert torch.allclose(one(x)[:, :, order], one(x[:, :, order]), atol=1e-5) == same
 
@@ -243,7 +243,7 @@ def test_too_many_tokens_are_refused(store: LayerStore) -> None:
 
 
 def test_any_grid_also_at_test_time(store: LayerStore) -> None:
-    for position in ("native", "axial", "paper", "none"):
+    for position in ("native", "axial", "released", "none"):
         one = block(store, position=position).eval()
         for grid in ((2, 2), (5, 3), (1, 7), (2, 3, 4)):
             assert one(features(*grid)).isfinite().all()

@@ -32,16 +32,18 @@ def test_dice_is_over_the_batch_and_the_mean_of_foreground_classes() -> None:
     assert float(build_loss("dice_ce")(logits_of(probabilities), labels)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_paper_by_hand() -> None:
+def test_bce_dice_by_hand() -> None:
     """Dice per image: 2 * 0.8 / (0.8 + 0.5 + 1), and for the empty mask 1e-5 / (0.1 + 0.2)."""
     probability = torch.tensor([[[0.8, 0.5]], [[0.1, 0.2]]])
     labels = torch.tensor([[1, 0], [0, 0]])
     entropy = -(math.log(0.8) + math.log(0.5) + math.log(0.9) + math.log(0.8)) / 4
     dice = ((1.6 + 1e-5) / (2.3 + 1e-5) + 1e-5 / (0.3 + 1e-5)) / 2
-    assert float(build_loss("paper")(probability.logit(), labels)) == pytest.approx(0.5 * entropy + 1 - dice, abs=1e-6)
+    assert float(build_loss("bce_dice")(probability.logit(), labels)) == pytest.approx(
+        0.5 * entropy + 1 - dice, abs=1e-6
+    )
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "paper"])
+@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
 @pytest.mark.parametrize("size", [(6, 4), (6, 4, 2)])
 def test_perfect_is_zero_and_worst_is_large(name: str, size: tuple[int, ...]) -> None:
     channels = out_channels(name, 1)
@@ -52,7 +54,7 @@ def test_perfect_is_zero_and_worst_is_large(name: str, size: tuple[int, ...]) ->
     assert float(build_loss(name)(-perfect, labels)) > 10
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "paper"])
+@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
 def test_half_precision_logits_are_summed_in_float32(name: str) -> None:
     """In bfloat16 a sum of 65 536 probabilities would stop growing at 256."""
     torch.manual_seed(0)
@@ -64,7 +66,7 @@ def test_half_precision_logits_are_summed_in_float32(name: str) -> None:
     assert float(mixed) == pytest.approx(float(build_loss(name)(logits.float(), labels)), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "paper"])
+@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
 def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
     logits = torch.full((1, out_channels(name, 1), 4, 4), 1e4, requires_grad=True)
     loss = build_loss(name)(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
@@ -76,11 +78,11 @@ def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
 
 def test_output_channels() -> None:
     assert out_channels("dice_ce", 4) == 5
-    assert out_channels("paper", 1) == 1
+    assert out_channels("bce_dice", 1) == 1
     with pytest.raises(
-        InputError, match=r"training\.loss: found paper, allowed: dice_ce, since the data has 4 classes"
+        InputError, match=r"training\.loss: found bce_dice, allowed: dice_ce, since the data has 4 classes"
     ):
-        out_channels("paper", 4)
+        out_channels("bce_dice", 4)
 
 
 def test_labels_from_logits() -> None:

@@ -30,7 +30,7 @@ def test_same_logits_and_loss(tmp_path: Path, backend: str) -> None:
     with torch.no_grad():
         logits = model(tensors["x"])
     assert torch.allclose(logits, tensors["eval_logits"], rtol=0, atol=1e-6)
-    loss = build_loss("paper")(logits, tensors["y"].squeeze(1).long())
+    loss = build_loss("bce_dice")(logits, tensors["y"].squeeze(1).long())
     assert float(loss) == pytest.approx(float(tensors["eval_loss"]), abs=1e-6)
 
 
@@ -39,7 +39,7 @@ def first_training_loss(root: Path, **block: str) -> float:
     _, tensors = read_fixture()
     with torch.no_grad():
         logits = official_model(root, **block).train()(tensors["x"])
-    return float(build_loss("paper")(logits, tensors["y"].squeeze(1).long()))
+    return float(build_loss("bce_dice")(logits, tensors["y"].squeeze(1).long()))
 
 
 def test_same_loss_in_training_mode(tmp_path: Path) -> None:

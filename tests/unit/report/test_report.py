@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.config.schema import BackboneName
+from llm4seg.config.schema import Model
 from llm4seg.data.split import Split
 from llm4seg.report.charts import PARTS, split_strips
 from llm4seg.report.inputs import read_inputs
@@ -151,7 +151,7 @@ def test_names_the_variant(run: Config, weights: str, training: str, words: str)
     assert architecture(model) == words
 
 
-@pytest.mark.parametrize("backbone", get_args(BackboneName))
+@pytest.mark.parametrize("backbone", Model.sections())
 def test_names_every_backbone(run: Config, backbone: str) -> None:
     section = run.override({"model.backbone": backbone, "data.size": [64, 64]}).plain()["model"]
     name, _, rest = architecture({"config": {"model": section}, "llm": None}).partition(" without ")

@@ -1,0 +1,100 @@
+"""All sections of params.yaml, and what they must agree on."""
+
+from math import prod
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, ValidationInfo, model_validator
+
+from llm4seg.config.earlier import current_presets
+from llm4seg.config.schema.base import Overrides, Section
+from llm4seg.config.schema.data import LLM, Data, Split
+from llm4seg.config.schema.model import Model
+from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, OptimizerConfig, Paths, Report, Training
+from llm4seg.config.schema.search import Search
+from llm4seg.config.schema.study import Study
+
+SECTIONS_ALONE = "sections alone"  # validation context: check each section, and not whether they agree
+
+
+class Sections(Section):
+    """Every section of params.yaml. Raises ValueError naming the dotted parameter where two do not agree."""
+
+    paths: Paths
+    llm: LLM
+    data: Data
+    split: Split
+    model: Model
+    optimizer: OptimizerConfig
+    training: Training
+    engine: EngineConfig
+    cluster: Cluster
+    search: Search
+    study: Study
+    evaluation: Evaluation
+    report: Report
+    presets: Annotated[dict[str, Overrides], BeforeValidator(current_presets)]
+
+    @model_validator(mode="after")
+    def _agree(self, info: ValidationInfo) -> Self:
+        if info.context == SECTIONS_ALONE:
+            return self
+        self._check_backbone()
+        self._check_batch_shares()
+        if self.engine.offload == "nvme" and self.cluster.nvme is None:
+            raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
+        self._check_local_paths()
+        if self.study.folds and max(self.study.folds) >= self.split.folds:
+            raise ValueError(f"study.folds: found {max(self.study.folds)}, allowed: 0 to {self.split.folds - 1}")
+        wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
+        if wrong_axes:
+            raise ValueError(
+                f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
+            )
+        return self
+
+    def _check_local_paths(self) -> None:
+        """Nodes that share nothing get what dvc.lock names, and these files are not in it."""
+        local = {
+            "training.init_from": self.training.init_from,
+            "study.folds": [*self.study.folds] if self.study.repeats else [],
+            "study.other_data": self.study.other_data if self.study.repeats else None,
+        }
+        for dotted, value in local.items():
+            if value and self.cluster.data == "pull":
+                raise ValueError(f"{dotted}: found {value}, allowed with cluster.data: pull: none")
+
+    def _check_backbone(self) -> None:
+        size, dims, stride = self.data.size, self.data.spatial_dims, self.model.stride
+        if dims not in self.model.chosen.spatial_dims:
+            raise ValueError(
+                f"model.backbone: found {self.model.backbone}, allowed: any other, since data.spatial_dims is {dims}"
+            )
+        if uneven := [side for side in size if side % stride]:
+            raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
+        if self.model.chosen.instance_normed and max(size) == stride:
+            raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
+        if self.model.bottleneck != "identity":
+            self._check_tokens([side // stride for side in size])
+
+    def _check_tokens(self, grid: list[int]) -> None:
+        """What the block would otherwise say of the first batch, after all the work before that."""
+        pool, most = self.model.llm.pool, self.model.llm.max_tokens
+        if any(side % pool for side in grid):
+            where = f"the grid in the bottleneck, {grid} (data.size, model.backbone)"
+            raise ValueError(f"model.llm.pool: found {pool}, allowed: divisors of {where}")
+        if (tokens := prod(side // pool for side in grid)) > most:
+            shown = " x ".join(str(side // pool) for side in grid)
+            raise ValueError(
+                f"model.llm.max_tokens: found {most}, allowed: at least {tokens}, the {shown} tokens of data.size; "
+                f"or raise model.llm.pool (now {pool})"
+            )
+
+    def _check_batch_shares(self) -> None:
+        """A number of workers has equal shares; of a range some have unequal ones, which changes nothing but speed."""
+        batch_size, cluster, accumulation = self.training.batch_size, self.cluster, self.engine.accumulation
+        elastic, shares = cluster.fewest < cluster.most, cluster.most * accumulation
+        if batch_size < shares or (batch_size % shares and not elastic):
+            raise ValueError(
+                f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
+                f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
+            )

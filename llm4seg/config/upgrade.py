@@ -1,0 +1,147 @@
+"""The params.yaml of an earlier version as one of this version: only what must change does, every other byte stays."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from llm4seg.config.config import Config
+from llm4seg.config.earlier import ADDED, PRESETS, renamed
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import write_text
+
+Position = tuple[int, int]  # line and column, from 0
+
+
+def upgrade(path: Path) -> list[str]:
+    """Bring a params.yaml up, whole or not at all; returns a line for each change.
+
+    Raises InputError where the file has other mistakes, and leaves it as it was.
+    """
+    path = path.resolve()
+    try:
+        after, changes = upgraded(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (InputError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    if changes:
+        Config.parse(yaml.safe_load(after), str(path))
+        write_text(path, after)
+    return changes
+
+
+def upgraded(text: str) -> tuple[str, list[str]]:
+    """The text of a params.yaml with what this version calls otherwise, and what it has added; a line for each change.
+
+    Raises InputError where the text is not YAML, or writes a value in a way that cannot be changed in place.
+    """
+    done: list[str] = []
+    while change := next(_changes(_read(text), text), None):  # one at a time: each moves what comes after it
+        text, line = change
+        done.append(line)
+    return text, done
+
+
+def _read(text: str) -> CommentedMap:
+    try:
+        values = YAML().load(text)
+    except YAMLError as error:
+        raise InputError(f"not valid YAML: {error}") from None
+    if not isinstance(values, CommentedMap):
+        raise InputError(f"found {type(values).__name__}, allowed: the sections {', '.join(Config.model_fields)}")
+    return values
+
+
+def _changes(values: CommentedMap, text: str) -> Iterator[tuple[str, str]]:
+    """The text after each single change that is due, and a line that says what it is."""
+    presets = values.get("presets")
+    for was, now in PRESETS.items():
+        if isinstance(presets, CommentedMap) and was in presets and now not in presets:
+            yield _replaced(text, presets.lc.key(was), was, now), f"presets.{was}: now called {now}"
+    for name, word, position in _words(values):
+        if (now := renamed(word, name)) != word:
+            yield _replaced(text, position, word, now), f"{name}: {word} is now called {now}"
+    for dotted, (value, comment) in ADDED.items():
+        section, missing = _section(values, dotted)
+        if section is not None and missing not in section:
+            yield _inserted(text, section, dotted, comment), f"{dotted}: new, {value} as before"
+
+
+def _words(node: Any, name: str = "") -> Iterator[tuple[str, str, Position]]:
+    """Every word in nested values, with the name of its parameter as `renamed` wants it, and where it stands."""
+    if isinstance(node, CommentedMap):
+        entries = [(name if key == "choice" else f"{name}.{key}".lstrip("."), key) for key in node]
+        at = node.lc.value
+    elif isinstance(node, CommentedSeq):
+        entries = [(name, number) for number in range(len(node))]
+        at = node.lc.item
+    else:
+        return
+    for entry, key in entries:
+        if isinstance(node[key], str):
+            yield entry, node[key], at(key)
+        else:
+            yield from _words(node[key], entry)
+
+
+def _section(values: CommentedMap, dotted: str) -> tuple[CommentedMap | None, str]:
+    """The section that a parameter belongs in, None where there is none; and its last name."""
+    *parents, name = dotted.split(".")
+    section: Any = values
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, CommentedMap) else None
+    return section if isinstance(section, CommentedMap) and section else None, name
+
+
+def _replaced(text: str, position: Position, was: str, now: str) -> str:
+    """The text with another word at a position, in quotes if the old one is."""
+    line, column = position
+    lines = text.splitlines(keepends=True)
+    there = re.compile(rf"(['\"]?){re.escape(was)}(?=\1)").match(lines[line], column)
+    if there is None:
+        raise InputError(f"line {line + 1}: found {was}, which cannot be changed here; write {now} instead")
+    lines[line] = lines[line][:column] + there[1] + now + lines[line][there.end() :]
+    return "".join(lines)
+
+
+def _inserted(text: str, section: CommentedMap, dotted: str, comment: str) -> str:
+    """The text with a parameter of ADDED in its section, before the one that follows it in the schema, or the last."""
+    name, value = dotted.split(".")[-1], ADDED[dotted][0]
+    line, column = section.lc.key(_next_in_schema(section, dotted))
+    lines = text.splitlines(keepends=True)
+    if section.fa.flow_style():
+        lines[line] = f"{lines[line][:column]}{_flow(name, value)}, {lines[line][column:]}"
+        return "".join(lines)
+    while line and re.match(rf" {{{column}}}#", lines[line - 1]):  # comments in line with a key stand above it
+        line -= 1
+    first, *rest = _block(name, value)
+    lines[line:line] = [f"{' ' * column}{one}\n" for one in [f"{first}   # {comment}", *rest]]
+    return "".join(lines)
+
+
+def _block(name: str, value: Any) -> list[str]:
+    """Lines of a parameter: a line each for those in it."""
+    if not isinstance(value, dict) or not value:
+        return [_flow(name, value)]
+    return [f"{name}:", *(f"  {line}" for key, one in value.items() for line in _block(key, one))]
+
+
+def _flow(name: str, value: Any) -> str:
+    return str(yaml.safe_dump({name: value}, default_flow_style=True, sort_keys=False, width=float("inf")))[1:-2]
+
+
+def _next_in_schema(section: CommentedMap, dotted: str) -> str:
+    """The parameter of a section before which a new one goes."""
+    *parents, name = dotted.split(".")
+    schema: Any = Config
+    for parent in parents:
+        schema = schema.model_fields[parent].annotation
+    names = list(schema.model_fields)
+    following = [one for one in names[names.index(name) + 1 :] if one in section]
+    return following[0] if following else list(section)[-1]

@@ -1,0 +1,41 @@
+"""Not a stage: brings a params.yaml of an earlier version up to this one.
+
+Parameters that are new get the values with which is computed what was computed before, and what is called something
+else now is renamed, a line each. Comments, order and all other values stay.
+
+Every command says when params.yaml is of an earlier version. DVC fills in dvc.yaml before any command starts, and
+where a parameter that dvc.yaml names is missing it says no more than
+
+  ERROR: failed to parse 'stages.report.outs' in 'dvc.yaml': Could not find 'paths.pictures'
+
+and where one is null: ERROR: unexpected error. For a missing one the remedy is this command, too.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from llm4seg.config.upgrade import upgrade
+from llm4seg.utils.errors import UserError
+
+
+def main() -> None:
+    """Print a line a change. Exits with 1 and one line when the file is at fault."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.upgrade",
+        description=(__doc__ or "").removeprefix("Not a stage: "),
+        epilog="example: python -m pipelines.upgrade --params params.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        changes = upgrade(arguments.params)
+    except (UserError, OSError) as error:
+        sys.exit(f"upgrade: {error}")
+    for line in changes or ["nothing to do"]:
+        print(f"upgrade: {arguments.params}: {line}")
+
+
+if __name__ == "__main__":
+    main()

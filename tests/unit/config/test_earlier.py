@@ -1,0 +1,93 @@
+"""What was called otherwise in 0.1.0 is read everywhere, and compared, shown and hashed as what it is called now."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llm4seg.config import Config
+from llm4seg.config.best import read_best
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import write_json
+from tests.import_graph import ROOT
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config.load(ROOT / "params.yaml")
+
+
+def settings(loss: str, position: str, preset: str) -> dict[str, Any]:
+    """The renamed values in every place that can hold them."""
+    positions = {"model.llm.position": ["native", position]}
+    block = {"adapter": {"kind": "linear", "width": 8, "activation": "gelu", "norm": True}, "position": position}
+    return {
+        "training.loss": loss,
+        "model.llm.position": position,
+        "study.arms": {
+            "cnn": {"preset": "none"},
+            "exact": {"preset": preset, "training.loss": loss},
+            "section": {"model.llm": {**BLOCK, **block}},
+        },
+        "study.references": ["cnn"],
+        "search.space": positions | {"training.loss": {"choice": [loss], "when": {"model.llm.position": position}}},
+        "presets": {"none": {}, preset: {"model.llm.position": position}},
+    }
+
+
+BLOCK = yaml.safe_load((ROOT / "params.yaml").read_text())["model"]["llm"]
+WAS, NOW = settings("paper", "paper", "paper-exact"), settings("bce_dice", "released", "released")
+
+
+def test_a_config_of_old_words_is_the_config_of_new_ones(config: Config) -> None:
+    old, new = config.override(WAS), config.override(NOW)
+    assert old == new
+    assert old.plain() == new.plain()
+    assert old.digest(*Config.model_fields) == new.digest(*Config.model_fields) != config.digest(*Config.model_fields)
+    assert "paper" not in str(old.plain())
+    assert old.arm("exact") == new.arm("exact")
+    assert (old.arm("exact").model.llm.position, old.arm("section").model.llm.position) == ("released", "released")
+
+
+def test_a_file_of_old_words_is_read(config: Config, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for dotted, value in WAS.items():
+        *parents, name = dotted.split(".")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section[name] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    loaded = Config.load(tmp_path / "params.yaml")
+    same = ("model", "training", "search", "study", "presets")
+    assert loaded.digest(*same) == config.override(NOW).digest(*same)
+
+
+def test_a_preset_keeps_its_old_name(config: Config) -> None:
+    assert config.preset("paper-exact") == config.preset("released") != config
+    with pytest.raises(InputError, match=r"presets: found paper-exact and released, which is its name now"):
+        config.override({"presets": {"paper-exact": {}, "released": {}}})
+
+
+def test_what_an_earlier_search_found_is_read(config: Config, tmp_path: Path) -> None:
+    write_json(tmp_path / "best.json", {"model.llm.position": "paper", "training.epochs": 3})
+    assert read_best(tmp_path) == {"model.llm.position": "released", "training.epochs": 3}
+
+
+def test_the_same_word_elsewhere_stays(config: Config) -> None:
+    changed = config.override({"report.title": "paper", "data.folder.classes": {"paper": [1]}})
+    assert (changed.report.title, list(changed.data.folder.classes)) == ("paper", ["paper"])
+
+
+def test_a_parameter_that_is_new_names_the_command(config: Config) -> None:
+    values = config.plain()
+    del values["paths"]["pictures"]
+    with pytest.raises(
+        InputError,
+        match=r"^params: paths.pictures is missing; it is of an earlier version: python -m pipelines.upgrade$",
+    ):
+        Config.parse(values)
+    del values["paths"]["report"]  # that no version lacked
+    with pytest.raises(InputError, match=r"(?m)^params: paths.report is missing$"):
+        Config.parse(values)
