@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from llm4seg.config.schema import EngineConfig
 from llm4seg.models import Hybrid
 from llm4seg.runtime.batchnorm import convert_batchnorm
-from llm4seg.runtime.device import set_deterministic
+from llm4seg.runtime.seeding import set_deterministic
 
 SLOT = "{slot}/{name}"  # how a state names a slot of the optimizer for a parameter
 STEP = "step"
