@@ -4,19 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from llm4seg.config import Config
 from llm4seg.models.saved import WEIGHTS
-from llm4seg.runtime.batchnorm import GlobalBatchNorm
-from llm4seg.runtime.collectives import all_reduce_sum
 from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import Diverged, fit
 from llm4seg.utils.files import sha256_file
 from tests.integration.test_engines import ENGINES, assert_same
-from tests.worker_group import fit_on, on_group
+from tests.worker_group import fit_on
 
 # larger steps would blow up the rounding of gradients that are zero in theory, see test_engines
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -105,50 +101,3 @@ def LocalCases(config: Config) -> Any:  # noqa: N802
     from llm4seg.data.split import read_split
 
     return read_split(config.paths.split)
-
-
-def gradient_of_a_total(rank: int) -> float:
-    """loss = (a + b)^2 computed on both from the total; engines take the mean of what each gets."""
-    mine = torch.tensor([1.0, 2.0][rank], requires_grad=True)
-    all_reduce_sum(mine).square().backward()
-    return float(mine.grad)  # type: ignore[arg-type]
-
-
-def test_the_gradient_of_a_total_is_that_of_the_whole_times_the_workers() -> None:
-    """d (a + b)^2 / da = 6, from each of two workers; the mean over them of what parameters get is that of one."""
-    assert on_group(2, gradient_of_a_total) == [12.0, 12.0]
-
-
-def _norms(kind: Any) -> Any:
-    torch.manual_seed(0)
-    norm = kind(3)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    images = torch.randn(4, 3, 5, 6) * 3 + 1
-    return norm, images, torch.randn_like(images)
-
-
-def batch_norm(rank: int) -> list[Any]:
-    """Two steps in training and one in evaluation, each process on its half of the batch."""
-    norm, images, weights = _norms(GlobalBatchNorm)
-    mine = images[2 * rank : 2 * rank + 2].clone().requires_grad_()
-    out = [norm(mine), norm(mine * 2)]
-    sum((one * weights[2 * rank : 2 * rank + 2]).sum() for one in out).backward()
-    norm.eval()
-    gradients = [norm.weight.grad, norm.bias.grad]
-    for gradient in gradients:
-        torch.distributed.all_reduce(gradient)
-    tensors = [*out, norm(mine), mine.grad, *gradients, norm.running_mean, norm.running_var]
-    return [tensor.tolist() for tensor in tensors]
-
-
-def test_batch_norm_over_two_processes_is_that_of_the_whole_batch() -> None:
-    found = [torch.tensor(value) for value in on_group(2, batch_norm)[1]]
-    norm, images, weights = _norms(nn.BatchNorm2d)
-    images.requires_grad_()
-    out = [norm(images), norm(images * 2)]
-    sum((one * weights).sum() for one in out).backward()
-    norm.eval()
-    wanted = [*(one[2:] for one in out), norm(images)[2:], images.grad[2:], norm.weight.grad, norm.bias.grad]
-    for one, other in zip(found, [*wanted, norm.running_mean, norm.running_var], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
