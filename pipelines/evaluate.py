@@ -14,7 +14,8 @@ def evaluate(config: Config) -> None:
     """Leave cases.csv, overlays and the metrics of the trained model."""
     from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import check_data, load_trained
-    from llm4seg.runtime.device import default_device, device_that_fits, set_deterministic
+    from llm4seg.runtime.device import default_device, device_that_fits
+    from llm4seg.runtime.seeding import set_deterministic
 
     check_data(config.paths.model, Prepared(config.paths.prepared))
     model = load_trained(config.paths.model, config.paths.llm_used)

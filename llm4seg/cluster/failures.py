@@ -88,6 +88,11 @@ def _last_line(error: BaseException) -> str:
     """The line of a remote error that says what happened: the last one of its traceback."""
     if isinstance(error, WorkerHealthCheckTimeoutError):
         return "its process hangs: it has not answered for cluster.timeout"
+    if "unexpectedly exits" in str(error):  # Ray's words for a process that is gone
+        return (
+            "its process ended: it crashed, was killed, or made no step for cluster.timeout "
+            "(then Ray's log of it ends with its stack)"
+        )
     if "address the out of memory issue" in str(error):  # Ray's memory monitor, which goes on about it
         return "the node's memory is full, so Ray ended a process; lower cluster.workers or training.batch_size"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

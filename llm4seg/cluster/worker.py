@@ -14,9 +14,9 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
+from llm4seg.cluster.hang_timeout import HangTimeout
 from llm4seg.cluster.stop_signal import StopSignal
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, retrying, sweep
-from llm4seg.cluster.watchdog import Watchdog
 from llm4seg.config.schema import Cluster
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, Row
 
@@ -27,7 +27,7 @@ TALKS = 10.0  # seconds between two questions to Ray whether a node will be take
 class RayRun:
     """Checkpoints are written by rank 0 and uploaded while training goes on; a busy storage is tried again.
 
-    A context: the watchdog watches inside it.
+    A context: inside it, a worker that makes no step for `cluster.timeout` is ended.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class RayRun:
         self._reported = 0
         self._uploaded: list[str] = []  # names of checkpoints, by this worker
         self._said: list[str] = []  # goes home with the next report
-        self._watchdog = Watchdog(section.timeout)
+        self._hang_timeout = HangTimeout(section.timeout)
 
     def __enter__(self) -> Self:
         sweep()
-        self._watchdog.start()
+        self._hang_timeout.rearm()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._watchdog.stop()
+        self._hang_timeout.cancel()
 
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
         # not Ray's own list, which forgets a checkpoint whose upload ended just before the controller died
@@ -76,14 +76,14 @@ class RayRun:
         )
         self._reported += 1
         self._saved, self._said = time.monotonic(), []
-        self._watchdog.alive()
+        self._hang_timeout.rearm()
 
     def log(self, line: str) -> None:
         self._said.append(line)
 
     def control_signal(self) -> int:
         """Rank 0 listens for the stop_signal, and knows what is due by the clock."""
-        self._watchdog.alive()
+        self._hang_timeout.rearm()
         if self.rank != 0:
             return CONTINUE
         now, minutes = time.monotonic(), self._section.checkpoint_minutes

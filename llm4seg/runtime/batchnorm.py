@@ -1,19 +1,18 @@
 """BatchNorm over the global batch, so that what is learned does not depend on how many workers share it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from llm4seg.runtime.collectives import all_gather, all_reduce, world_size
+from llm4seg.runtime.collectives import all_reduce_sum, world_size
+
+BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 
 
-class GlobalBatchNorm(_BatchNorm):
-    """BatchNorm whose statistics are those of all workers' samples together, on any device.
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over features (N, C, *S) whose statistics are those of all workers' samples together, on any device.
 
-    torch's SyncBatchNorm does the same for CUDA alone. The running variance is the unbiased one, as in BatchNorm.
+    With one worker, and in evaluation, it is torch's own. torch's SyncBatchNorm does not run on the CPU, and on CUDA it
+    lets the host wait for the device in each forward pass.
     """
 
     def _check_input_dim(self, features_NCS: Tensor) -> None:
@@ -22,79 +21,55 @@ class GlobalBatchNorm(_BatchNorm):
     def forward(self, features_NCS: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
             return super().forward(features_NCS)
-        values = features_NCS.float()
-        mean_C, variance_C, count = _statistics(values.detach())
-        self._remember(mean_C, variance_C * count / (count - 1))
-        normalized: Tensor = _Normalize.apply(values, self.weight, self.bias, mean_C, variance_C, count, self.eps)
-        return normalized.to(features_NCS.dtype)
+        assert self.running_mean is not None
+        values = features_NCS.to(self.running_mean.dtype)
+        along_C, over = [-1, *[1] * (values.ndim - 2)], [0, *range(2, values.ndim)]
+        own_mean_C = values.mean(over)
+        origin_C = own_mean_C.detach()  # squares about it are small; a constant, on which no result depends
+        centered = values - origin_C.view(along_C)
+        count = values.numel() // values.shape[1]
+        mean_C, variance_C, total = merge_statistics(own_mean_C, centered.square().mean(over), count)
+        self.update_running_statistics(mean_C, variance_C * total / (total - 1))
+        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
+        shift_C = self.bias - (mean_C - origin_C) * scale_C
+        return torch.addcmul(shift_C.view(along_C), centered, scale_C.view(along_C)).to(features_NCS.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean_C: Tensor, variance_C: Tensor) -> None:
+    def update_running_statistics(self, mean_C: Tensor, unbiased_variance_C: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean_C, self.momentum)
-        self.running_var.lerp_(variance_C, self.momentum)
+        self.running_var.lerp_(unbiased_variance_C, self.momentum)
 
 
-def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each channel and the number of values of a channel, over all workers, in one exchange."""
-    mean_C, variance_C = torch.batch_norm_update_stats(values, None, None, 0.0)  # many times faster than var_mean
-    mine = torch.cat([mean_C, variance_C, values.new_tensor([values.numel() // values.shape[1]])])
-    means_WC, variances_WC, counts_W1 = all_gather(mine).tensor_split([len(mean_C), 2 * len(mean_C)], dim=1)
-    count = counts_W1.sum()  # workers may have unequal shares
-    mean_C = (counts_W1 * means_WC).sum(0) / count
-    variance_C = (counts_W1 * (variances_WC + (means_WC - mean_C).square())).sum(0) / count
-    return mean_C, variance_C, count
+def merge_statistics(mean_C: Tensor, variance_C: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Means, biased variances and the number of values of a channel over all workers, whose counts may differ.
+
+    In one exchange, of sums and sums of squares; in float64, since the difference of large squares is small.
+    """
+    means, variances = mean_C.double(), variance_C.double()
+    counts = means.new_full((1,), count)
+    sums = all_reduce_sum(torch.cat([counts, count * means, count * (variances + means.square())]))
+    total, sum_C, square_sum_C = sums.split([1, len(mean_C), len(mean_C)])
+    merged_C = sum_C / total
+    variance = square_sum_C / total - merged_C.square()
+    return merged_C.to(mean_C.dtype), variance.to(mean_C.dtype), total.to(mean_C.dtype)
 
 
-class _Normalize(torch.autograd.Function):
-    """Normalization by statistics of all workers, which depend on every value; one exchange in the backward pass."""
-
-    @staticmethod
-    def forward(
-        context: Any,
-        values: Tensor,
-        weight_C: Tensor,
-        bias_C: Tensor,
-        mean_C: Tensor,
-        variance_C: Tensor,
-        count: Tensor,
-        eps: float,
-    ) -> Tensor:
-        context.save_for_backward(values, weight_C, mean_C, variance_C, count)
-        context.eps = eps
-        return functional.batch_norm(values, mean_C, variance_C, weight_C, bias_C, eps=eps)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,), (values, weight_C, mean_C, variance_C, count) = gradients, context.saved_tensors
-        _, for_weight_C, for_bias_C = torch.ops.aten.native_batch_norm_backward(
-            gradient, values, weight_C, mean_C, variance_C, None, None, False, context.eps, [False, True, True]
-        )
-        product_C, average_C = all_reduce(torch.stack([for_weight_C, for_bias_C])) / count
-        # scale x (gradient - average - normalized values x product): BatchNorm of the values and a line in the gradient
-        scale_C = weight_C * torch.rsqrt(variance_C + context.eps)
-        for_values = functional.batch_norm(
-            values, mean_C, variance_C, -scale_C * product_C, -scale_C * average_C, eps=context.eps
-        ).addcmul_(gradient, scale_C.view(-1, *[1] * (values.ndim - 2)))
-        return for_values, for_weight_C, for_bias_C, None, None, None, None
-
-
-def convert_batchnorm(model: nn.Module, device: torch.device) -> None:
+def convert_batchnorm(model: nn.Module) -> None:
     """Let every BatchNorm of a model see the samples of all workers, in place; names and parameters stay."""
     for parent in list(model.modules()):
         for name, module in parent.named_children():
-            if isinstance(module, _BatchNorm):
-                setattr(parent, name, _converted(module, device))
+            if isinstance(module, BATCH_NORMS):
+                setattr(parent, name, _converted(module))
 
 
-def _converted(norm: _BatchNorm, device: torch.device) -> nn.Module:
-    kind = nn.SyncBatchNorm if device.type == "cuda" else GlobalBatchNorm
+def _converted(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> nn.Module:
     with torch.device("meta"):
-        made = kind(norm.num_features, norm.eps, norm.momentum)
+        made = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum)
     made.load_state_dict(norm.state_dict(keep_vars=True), assign=True)
     for follows in norm.children():  # timm's norms go on to a dropout and an activation of their own
         made.register_forward_hook(lambda module, inputs, features_NCS, follows=follows: follows(features_NCS))

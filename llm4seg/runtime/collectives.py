@@ -1,59 +1,49 @@
-"""Sums over workers, through which gradients flow. Without a process group, or with one worker, they do nothing."""
+"""Collectives over workers: torch.distributed's. Without a process group, or with one worker, they do nothing."""
 
-import os
-import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from llm4seg.runtime import sockets
-
 
 def world_size() -> int:
-    """How many workers train together."""
+    """The number of workers that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-PATIENCE = 0.02  # seconds to look for an exchange's end before sleeping until it
-
-
 def all_gather(mine: Tensor) -> Tensor:
-    """All workers' tensors (W, *shape), in the order of their ranks, through which no gradients flow."""
+    """All workers' tensors (W, *shape) in the order of their ranks; no gradients flow."""
+    if world_size() == 1:
+        return mine.unsqueeze(0)
     everyones_WS = mine.new_empty(world_size(), *mine.shape)
-    small = mine.is_cpu and mine.nbytes <= sockets.LARGEST
-    if small and (lines := sockets.between_workers()):
-        lines.gather(mine, everyones_WS)
-    else:
-        _finish(dist.all_gather(list(everyones_WS), mine.contiguous(), async_op=True), mine)
+    dist.all_gather(list(everyones_WS), mine.contiguous())
     return everyones_WS
 
 
-def _finish(exchange: dist.Work, of: Tensor) -> None:
-    """Wait for an exchange between workers.
+def all_reduce(mine: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+    """The sum, or another reduction, of all workers' tensors: a new tensor, the same bits on each; no gradients flow.
 
-    On a CPU a small one is done sooner than a sleeping core wakes up, several times, for the threads that bring it
-    about; looking for its end, and giving way to them, keeps the core awake.
+    Sums of the same tensors over the same number of workers are the same bits wherever the workers are; over another
+    number of workers they are summed in another order.
     """
-    end = time.monotonic() + PATIENCE
-    while of.is_cpu and not exchange.is_completed() and time.monotonic() < end:
-        os.sched_yield()
-    exchange.wait()
-
-
-def all_reduce(mine: Tensor) -> Tensor:
-    """The sum of all workers' tensors; on a CPU in the order of their ranks, so the same bits wherever they are."""
-    return all_gather(mine).sum(0) if mine.is_cpu else _reduced(mine, dist.ReduceOp.SUM)
-
-
-def _reduced(mine: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
-    everyones = mine.contiguous().clone()
+    if world_size() == 1:
+        return mine
+    everyones = mine.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(everyones, operation)
     return everyones
 
 
-class _Total(torch.autograd.Function):
+def all_reduce_max(mine: int, device: torch.device) -> int:
+    """The largest of all workers' numbers."""
+    if world_size() == 1:
+        return mine
+    return int(all_reduce(torch.tensor(mine, device=device), dist.ReduceOp.MAX))
+
+
+class _AllReduceSum(torch.autograd.Function):
+    # torch.distributed.nn.functional.all_reduce does the same, but torch 2.13 warns at each call that it will go, in
+    # favor of a private function
     @staticmethod
     def forward(context: Any, mine: Tensor) -> Tensor:
         return all_reduce(mine)
@@ -64,17 +54,9 @@ class _Total(torch.autograd.Function):
 
 
 def all_reduce_sum(mine: Tensor) -> Tensor:
-    """The sum of all workers' tensors, the same on each of them.
+    """The sum of all workers' tensors, the same on each of them; gradients flow.
 
     What every worker computes from it gives each the gradient of the sum of all workers' results; engines take the mean
     over workers, so that a loss computed from totals has the gradient that one worker with the whole batch would find.
     """
-    return mine if world_size() == 1 else _Total.apply(mine)
-
-
-def all_reduce_max(mine: int, device: torch.device) -> int:
-    """The largest of all workers' numbers."""
-    if world_size() == 1:
-        return mine
-    number = torch.tensor(mine, device=device)
-    return int(all_gather(number).max() if number.is_cpu else _reduced(number, dist.ReduceOp.MAX))
+    return mine if world_size() == 1 else _AllReduceSum.apply(mine)

@@ -1,6 +1,5 @@
-"""The device at hand: which one it is, how much of its memory is free, and that it computes the same each time."""
+"""The device: which one a process computes on, and how much of its memory is free."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from torch import nn
 
 from llm4seg.config.schema import Cluster
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts, or cuBLAS may differ between two runs
-
 CGROUP = Path("/sys/fs/cgroup")  # where a container finds its limits
 MEMORY_FRACTION = 0.8  # of a device's free memory may go to a model's tensors where it is only used, not trained
 
@@ -19,20 +16,6 @@ MEMORY_FRACTION = 0.8  # of a device's free memory may go to a model's tensors w
 def default_device(section: Cluster) -> torch.device:
     """Where a process computes that Ray has given nothing."""
     return torch.device("cuda" if section.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def set_deterministic(device: torch.device, tf32: bool = False) -> None:
-    """Let this process compute the same on a GPU each time, and in whole float32 unless told that TF32 will do.
-
-    By default cuDNN rounds float32 to TF32's 10 bits, tries which algorithm is faster, and takes some that add up in
-    whatever order threads end. Where there is no other algorithm, torch warns.
-    """
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cuda.enable_cudnn_sdp(False)  # its attention adds up in any order; the others do not
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
 
 
 def device_that_fits(model: nn.Module, wanted: torch.device) -> torch.device:

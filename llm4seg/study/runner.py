@@ -23,7 +23,8 @@ from llm4seg.data.split import read_split
 from llm4seg.evaluation.evaluate import evaluate_case
 from llm4seg.models.saved import WEIGHTS
 from llm4seg.objectives.metrics import Row
-from llm4seg.runtime.device import device_that_fits, set_deterministic
+from llm4seg.runtime.device import device_that_fits
+from llm4seg.runtime.seeding import set_deterministic
 from llm4seg.study.arms import planned_runs, write_splits
 from llm4seg.study.results import Record, Runs, finished
 from llm4seg.study.run_store import RunStore

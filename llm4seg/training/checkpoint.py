@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -86,8 +84,3 @@ def _sha256(progress: dict[str, Any]) -> str:
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Set torch's generator for one optimizer step, so that a resumed run draws what an undisturbed one draws."""
-    torch.manual_seed(int(np.random.default_rng([seed, epoch, step]).integers(2**63)))

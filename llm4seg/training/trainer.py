@@ -26,7 +26,8 @@ from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channe
 from llm4seg.objectives.metrics import class_counts, dice_from_counts
 from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.runtime.device import device_that_fits
-from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress, seed_step
+from llm4seg.runtime.seeding import seed_step
+from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress
 from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.utils.errors import InputError, StopRequested, UserError

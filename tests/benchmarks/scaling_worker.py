@@ -100,19 +100,15 @@ class Member:
         return statistics.median(took)
 
     def exchange(self, size: int) -> float:
-        """Median seconds of a sum over workers of so many bytes: a small one as training makes it, gloo's of others."""
+        """Median seconds of a sum over workers of so many bytes."""
         import torch
         import torch.distributed as dist
 
-        from llm4seg.runtime.collectives import all_reduce
-        from llm4seg.runtime.sockets import LARGEST
-
         tensor, took = torch.zeros(size // 4), []
-        add: Callable[[Any], Any] = all_reduce if size <= LARGEST else dist.all_reduce
         for _ in range(max(7, min(200, 2**24 // size))):
             dist.barrier()
             began = time.perf_counter()
-            add(tensor)
+            dist.all_reduce(tensor)
             took.append(time.perf_counter() - began)
         return statistics.median(took)
 
@@ -121,33 +117,15 @@ class Member:
         from torch.profiler import ProfilerActivity, profile
 
         self.train(steps)
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler, _over_lines() as lines:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
             self.train(1)
-        found = {"lines": lines}
+        found: dict[str, list[int]] = {}
         for event in profiler.events():
             if event.name.startswith("gloo:"):
                 counted = found.setdefault(event.name.removeprefix("gloo:"), [0, 0])
                 counted[0] += 1
                 counted[1] += math.prod(event.input_shapes[0])
         return found
-
-
-@contextmanager
-def _over_lines() -> Iterator[list[int]]:
-    """Counts what goes over the direct lines between workers, which torch's profiler does not see."""
-    from unittest.mock import patch
-
-    from llm4seg.runtime.sockets import Lines
-
-    counted, gather = [0, 0], Lines.gather
-
-    def counting(lines: Lines, mine: Any, everyones_WS: Any) -> None:
-        counted[0] += 1
-        counted[1] += mine.numel()
-        gather(lines, mine, everyones_WS)
-
-    with patch.object(Lines, "gather", counting):
-        yield counted
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def test_a_damaged_last_checkpoint_falls_back_and_says_so(
 def test_a_worker_that_hangs_is_ended_and_replaced(
     config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], workers: int
 ) -> None:
-    """Stopped, a process cannot even watch itself: Ray's health check ends it, or the other worker's watchdog."""
+    """Stopped, a process cannot even watch itself: Ray's health check ends it, and the other worker ends itself."""
     changes = {"optimizer.name": "sgd", "optimizer.lr": 0.001, "training.batch_size": 4}
     config = config.override(changes | {"cluster.timeout": 60, "cluster.workers": workers})
     alone = fit_on(workers, config, tmp_path / "alone")

@@ -3,19 +3,23 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from llm4seg.cluster import launch
 from llm4seg.cluster.launch import forget_run, run_name, train_on_ray
 from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
+from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.run import LocalRun, Row
-from llm4seg.training.trainer import fit
-from llm4seg.utils.errors import InputError
+from llm4seg.training.trainer import Trainer, fit
+from llm4seg.utils.errors import InputError, UserError
 from tests.integration.test_engines import assert_same
 
 
@@ -61,6 +65,35 @@ def test_bad_data_on_one_of_two_workers_ends_the_training_at_once(ray: None, con
     with pytest.raises(InputError) as raised:
         train_on_ray(config.override({"paths.prepared": str(prepared), "cluster.workers": 2}))
     assert str(raised.value).startswith(f"{prepared / 'gone.safetensors'}: cannot be read")
+
+
+def hang_in_the_second_epoch(order: dict[str, Any]) -> dict[str, Any]:
+    """A worker whose training thread stops, as in a deadlock, while its process goes on to answer Ray."""
+    train_step = Trainer.train_step
+
+    def hang(trainer: Trainer, *arguments: Any) -> float:
+        if trainer.progress.history:
+            time.sleep(600)
+        return train_step(trainer, *arguments)
+
+    Trainer.train_step = hang  # type: ignore[method-assign]
+    return launch.worker(order)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_each_time_ends_in_one_line(
+    ray: None, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun again once, from the checkpoint of the first epoch, which stays."""
+    monkeypatch.setattr(launch, "worker", hang_in_the_second_epoch)
+    config = config.override({"cluster.timeout": 10, "cluster.max_failures": 1})
+    with pytest.raises(UserError) as raised:
+        train_on_ray(config)
+    assert str(raised.value).startswith("a worker failed more often than cluster.max_failures = 1 allows: ")
+    assert "cluster.timeout" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    (checkpoint,) = (config.paths.runs / run_name(config)).glob("checkpoint_*")
+    assert len(Checkpoint.read(checkpoint).progress.history) == 1
 
 
 def test_names_tell_computations_apart(config: Config) -> None:

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from llm4seg.config.schema import EngineConfig
 from llm4seg.models import Hybrid
 from llm4seg.runtime.batchnorm import convert_batchnorm
-from llm4seg.runtime.device import set_deterministic
+from llm4seg.runtime.seeding import set_deterministic
 
 SLOT = "{slot}/{name}"  # how a state names a slot of the optimizer for a parameter
 STEP = "step"
@@ -19,7 +19,7 @@ STEP = "step"
 def prepare(model: Hybrid, section: EngineConfig, device: torch.device) -> None:
     """Give a model the layout, precision and BatchNorm that training on a device wants. It does not go there yet."""
     set_deterministic(device, tf32=section.precision == "tf32")
-    convert_batchnorm(model, device)
+    convert_batchnorm(model)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:
         # the images bring it along. The weights keep their own layout, since DeepSpeed wants them contiguous

@@ -84,6 +84,17 @@ def test_a_process_that_hangs_is_told_in_our_words() -> None:
     )
 
 
+def test_a_process_that_is_gone_is_told_in_our_words() -> None:
+    """It cannot say why any more; one that made no step for cluster.timeout has ended itself."""
+    said = (
+        "A worker health check failed.\nThe actor is dead because its worker process has died. Worker exit type: "
+        "SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file."
+    )
+    line = str(to_user_error(WorkerGroupError("...", {0: RuntimeError(said)}), retries=0))
+    assert line.startswith("a worker failed more often than cluster.max_failures = 0 allows: its process ended: ")
+    assert "made no step for cluster.timeout" in line
+
+
 def test_a_process_that_ray_ended_for_its_memory_is_told_in_our_words() -> None:
     raised = OutOfMemoryError(
         "Task was killed ... Refer to the documentation on how to address the out of memory issue: ..."

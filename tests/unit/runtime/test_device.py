@@ -1,6 +1,5 @@
 """How much memory there is, and where a model goes that has no room."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -9,17 +8,9 @@ import torch
 from torch import nn
 
 from llm4seg.runtime import device
-from llm4seg.runtime.device import device_that_fits, free_bytes, set_deterministic
+from llm4seg.runtime.device import device_that_fits, free_bytes
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-@pytest.fixture
-def as_it_was() -> Iterator[None]:
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +40,3 @@ def test_a_model_without_room_on_the_device_stays_on_the_cpu(
     assert not capsys.readouterr().err
     assert device_that_fits(nn.Linear(10, 20), CUDA) == CPU  # 880 bytes
     assert "on the CPU: the model takes" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("as_it_was")
-def test_float32_is_float32_on_a_gpu_and_the_same_each_time() -> None:
-    set_deterministic(CPU)
-    assert not torch.are_deterministic_algorithms_enabled()
-    set_deterministic(CUDA)
-    assert torch.are_deterministic_algorithms_enabled()
-    assert not torch.backends.cuda.cudnn_sdp_enabled()
-    assert not torch.backends.cudnn.allow_tf32
-    set_deterministic(CUDA, tf32=True)
-    assert torch.backends.cudnn.allow_tf32
