@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich import box
 from rich.table import Table
 
-from infra.planning.bill import Cost, Line
+from infra.planning.cost_estimate import Cost, Line
 from infra.planning.memory import Fit
 from infra.planning.quotas import Quota
 

@@ -19,7 +19,7 @@ from llm4seg.utils.files import remove
 
 PARTS = ("prepared", "split", "llm_used")  # of `paths`: all that a training reads
 # of a remote's settings, those that say where it is; credentials come from each node's own AWS chain
-PLACE = ("url", "endpointurl", "region", "use_ssl", "ssl_verify", "connect_timeout", "read_timeout")
+REMOTE_SETTINGS = ("url", "endpointurl", "region", "use_ssl", "ssl_verify", "connect_timeout", "read_timeout")
 
 
 class FetchFailed(RuntimeError):
@@ -68,7 +68,7 @@ def data_sync(config: Config) -> DataSync | None:
         _check_pushed(repository, outs)
         remote = repository.config["remote"][repository.config["core"]["remote"]]
         parts = {name: DvcOutput(out.hash_info.value, out.meta.size) for name, out in outs.items()}
-        return DataSync(parts, {name: value for name, value in remote.items() if name in PLACE})
+        return DataSync(parts, {name: value for name, value in remote.items() if name in REMOTE_SETTINGS})
 
 
 @contextmanager

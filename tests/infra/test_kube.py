@@ -83,7 +83,7 @@ def test_down_leaves_nothing_but_what_serves_others_and_may_be_repeated(
 
 
 def test_down_says_what_is_left(kubernetes: Path, cluster: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kuberay, "PATIENCE", 0.0)
+    monkeypatch.setattr(kuberay, "TIMEOUT", 0.0)
     cluster("cluster.yaml").up(dry_run=False)
     (kubernetes / "stuck").touch()
     with pytest.raises(InputError, match="still there after 0 s: pod/llm4seg-head-x"):
@@ -127,7 +127,7 @@ def test_up_again_leaves_a_job_that_runs_alone(
     job = cluster("job.yaml")
     job.up(dry_run=False)
     assert "next: python -m infra submit" in capsys.readouterr().out
-    job.submitted("raysubmit_1")
+    job.on_submitted("raysubmit_1")
     before = objects(kubernetes)
     job.up(dry_run=False)
     assert objects(kubernetes) == before
@@ -148,11 +148,11 @@ def test_a_job_that_ends_before_its_cluster_is_ready_is_not_waited_for(
 def test_a_job_is_told_which_of_rays_jobs_it_is_for(kubernetes: Path, cluster: Made) -> None:
     job = cluster("job.yaml")
     job.up(dry_run=False)
-    job.submitted("raysubmit_1")
+    job.on_submitted("raysubmit_1")
     assert objects(kubernetes)["rayjobs/llm4seg-job"]["spec"]["jobId"] == "raysubmit_1"
     plain = cluster("cluster.yaml")
     before = len(calls(kubernetes))
-    plain.submitted("raysubmit_1")  # a RayCluster is for many jobs
+    plain.on_submitted("raysubmit_1")  # a RayCluster is for many jobs
     assert len(calls(kubernetes)) == before
 
 

@@ -14,7 +14,7 @@ import boto3
 import pytest
 import yaml
 
-from infra.launchers.aws import life
+from infra.launchers.aws import lifetime_script
 from tests.import_graph import ROOT
 from tests.policy import allows
 from tests.servers import KEYS, free_port, wait_for
@@ -159,7 +159,7 @@ def test_every_node_is_as_safe_as_the_file_says(laptop: Laptop, workers: list[di
         asked["Attribute"] = "userData"
         assert ec2.describe_instance_attribute(**asked)["UserData"]["Value"]
     types = laptop.rendered["available_node_types"].values()
-    assert all(node["node_config"]["UserData"] == life(1440) for node in types)
+    assert all(node["node_config"]["UserData"] == lifetime_script(1440) for node in types)
 
 
 def test_every_disk_is_encrypted_and_tagged(laptop: Laptop, workers: list[dict[str, Any]]) -> None:

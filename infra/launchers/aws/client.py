@@ -30,7 +30,7 @@ class Aws:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def translate_aws_errors() -> Iterator[None]:
     """What AWS refuses is the user's to settle: credentials, permissions, quotas."""
     try:
         yield
