@@ -1,13 +1,15 @@
-"""A node's cache: filled from a DVC remote on S3, once however many workers ask, verified, and used again."""
+"""A node's cache: filled from a DVC remote on S3, once for all workers, verified, and used again."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from llm4seg.cluster.data_sync import DataSync, FetchFailed, data_sync
+from llm4seg.cluster.data_sync import DataSync, DvcOutput, FetchFailed, data_sync, dvc_md5
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
@@ -84,6 +86,38 @@ def test_a_changed_byte_is_noticed(pulling: Config, s3: S3, capfd: pytest.Captur
     assert f"{layer.parent} was changed; fetching it again" in capfd.readouterr().err
     again = s3.got("dvc/files/md5")[len(got) :]
     assert 0 < len(again) < len(got)  # the damaged part alone
+
+
+def test_what_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "one").write_text("1")
+    part = DvcOutput(dvc_md5(files), 1)
+    files.rename(part.path(tmp_path))
+    read: list[Path] = []
+    monkeypatch.setattr("llm4seg.cluster.data_sync.dvc_md5", lambda path: read.append(path) or part.md5)
+    assert part.is_intact(tmp_path)
+    assert part.is_intact(tmp_path)
+    assert len(read) == 1
+    os.utime(part.path(tmp_path) / "one", (1, 1))
+    assert part.is_intact(tmp_path)
+    (part.path(tmp_path) / "two").touch()
+    assert part.is_intact(tmp_path)
+    assert len(read) == 3
+
+
+def test_the_hash_is_the_one_that_dvc_writes(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    for name in ("a/b", "a-b", "a/ä", "b.json"):
+        file = project.folder / "files" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    shutil.copy(file, project.folder / "file")
+    project.dvc("init", "--no-scm", "--quiet")
+    project.dvc("add", "--quiet", "files", "file")
+    for name in ("files", "file"):
+        (out,) = yaml.safe_load((project.folder / f"{name}.dvc").read_text())["outs"]
+        assert dvc_md5(project.folder / name) == out["md5"]
 
 
 def test_a_remote_that_gives_something_else_is_noticed(pulling: Config, s3: S3) -> None:
