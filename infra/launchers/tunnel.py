@@ -37,7 +37,7 @@ def tunnel(command: Sequence[str], port: int) -> Iterator[str]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when the dashboard answers. Raises InputError when the command ends, with its last line, or takes too long."""
+    """Return when the dashboard answers. Raises InputError when the command ends, with its last line, or time is up."""
     until = time.monotonic() + TIMEOUT
     while time.monotonic() < until and process.poll() is None:
         if _answers(port):
