@@ -1,8 +1,10 @@
 """Dependency rules inside infra: each folder has a floor, imports downward, no cycles; Ray's internals in one file."""
 
 import graphlib
+import subprocess
+import sys
 
-from tests.import_graph import imported_names, imports, module_files
+from tests.import_graph import ROOT, imported_names, imports, module_files
 
 FLOORS = {
     "shell": 0,
@@ -58,3 +60,8 @@ def test_private_names_of_ray_stand_in_one_file() -> None:
         and any(name.startswith("ray.") and "._" in name for name in imported_names(file))
     }
     assert private == {"infra.launchers.ray_internals"}
+
+
+def test_no_command_waits_for_torch_before_it_begins() -> None:
+    script = "import sys, infra.__main__ as main; main.parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
