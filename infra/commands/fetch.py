@@ -1,7 +1,7 @@
-"""Bring a job's results home: dvc.lock, metrics and outputs, or the experiments of `dvc exp run`.
+"""Fetch a job's results: dvc.lock, metrics and outputs, or the experiments of `dvc exp run`.
 
 Needs the bucket alone: the job may still run (then what is finished comes), or its cluster be gone. Nothing that was
-changed here since the job was sent is overwritten. Without a job: list those that have left something in the bucket.
+changed here since the job was sent is overwritten. Without a job: list those with results in the bucket.
 """
 
 import argparse
@@ -20,7 +20,7 @@ EXAMPLE = "fetch llm4seg-20260131-120000-0a1b2c3"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="[CLUSTER] JOB ...", help="the cluster is not asked, so it may be left out"
+        "words", nargs="*", metavar="[CLUSTER] JOB ...", help="the cluster is not needed, so it may be left out"
     )
 
 

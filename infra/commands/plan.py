@@ -1,9 +1,9 @@
-"""Say what params.yaml takes on a cluster: GPU hours, time, money, memory, quota.
+"""Estimate what params.yaml takes on a cluster: GPU hours, time, money, memory, quota.
 
-Starts nothing and asks no cloud, with or without --dry-run. All figures are estimates: prices come from the dated table
-infra/prices.yaml, and time from --epoch-seconds, or from a guess in that table. To time an epoch on one GPU, train a
-few there: the stage says its seconds of training (they are in .cache/train_seconds.json, too), to be divided by the
-epochs. Or, with study.repeats above 0, `python -m pipelines.study --plan` there.
+Starts nothing and calls no cloud, with or without --dry-run. All figures are estimates: prices come from the dated
+table infra/prices.yaml, and time from --epoch-seconds, or from a guess in that table. To time an epoch on one GPU,
+train a few there: the stage prints its seconds of training (they are in .cache/train_seconds.json, too), to be
+divided by the epochs. Or, with study.repeats above 0, `python -m pipelines.study --plan` there.
 """
 
 import argparse

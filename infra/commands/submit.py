@@ -1,8 +1,8 @@
 """Run a command on a cluster, at the commit that is checked out here.
 
 The commit is sent as a Ray Job, which pulls the data that the command needs from the DVC remote, runs it, and pushes
-what finished stages left. The log is shown here; closing this laptop stops nothing (`logs` goes on, `fetch` brings the
-results home).
+the outputs of finished stages. The log is shown here; closing this laptop stops nothing (`logs` goes on, `fetch` gets
+the results).
 
 Parameters are those of the commit, except where things happen: cluster.address is auto, cluster.data is pull, and
 cluster.storage, if null, is the folder `runs` beside the DVC remote. --set changes any parameter of `cluster`.
