@@ -136,7 +136,7 @@ def test_every_job_named_is_fetched(results: JobResults, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("s3://my-lab/dvc", "the DVC remote: found 's3://my-lab', allowed: s3://BUCKET/PREFIX; .* sets it"),
         ("s3://my-lab/x/brain", "the DVC remote: found 's3://my-lab/x/brain', allowed: s3://BUCKET/PREFIX/dvc"),
@@ -145,7 +145,7 @@ def test_every_job_named_is_fetched(results: JobResults, monkeypatch: pytest.Mon
     ],
 )
 def test_clusters_may_use_the_folder_of_the_remote(
-    url: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / ".dvc" / "config"
     config.parent.mkdir()
@@ -154,5 +154,5 @@ def test_clusters_may_use_the_folder_of_the_remote(
     config.write_text(text.format("s3://my-lab/team/brain/dvc/"))
     assert bucket_and_prefix() == ("my-lab", "team/brain")
     config.write_text(text.format(url))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         bucket_and_prefix()

@@ -43,22 +43,22 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def failing(errors: list[Exception], said: list[Any]) -> Callable[..., None]:
+def failing(errors: list[Exception], calls: list[Any]) -> Callable[..., None]:
     """Something that fails so often and so, then takes note of what it was asked."""
 
     def do(*arguments: Any) -> None:
         if errors:
             raise errors.pop(0)
-        said.append(arguments)
+        calls.append(arguments)
 
     return do
 
 
 @pytest.mark.parametrize("error", [LOST, NoCredentialsError(), DvcException("locked"), TimeoutError()])
 def test_saving_is_tried_again(error: Exception, waits: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[Any] = []
-    retrying(failing([error] * 3, said))(RUNNING)
-    assert (len(waits), said) == (3, [(RUNNING,)])
+    calls: list[Any] = []
+    retrying(failing([error] * 3, calls))(RUNNING)
+    assert (len(waits), calls) == (3, [(RUNNING,)])
     shown = capsys.readouterr().err
     assert shown.count("tried again for 300 s") == 1
     assert "hidden" not in shown
@@ -73,8 +73,8 @@ def test_what_no_waiting_mends_is_not_tried_again(waits: list[float]) -> None:
 def test_a_bucket_that_is_away_ends_no_job(job: Job, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither before its command nor after it."""
     errors: list[Exception] = [LOST, LOST]
-    said: list[Any] = []
-    monkeypatch.setattr(job, "save", failing(errors, said))
+    calls: list[Any] = []
+    monkeypatch.setattr(job, "save", failing(errors, calls))
 
     def command(work: JobRunner) -> int:
         errors.extend([LOST, LOST])
@@ -84,7 +84,7 @@ def test_a_bucket_that_is_away_ends_no_job(job: Job, waits: list[float], monkeyp
     monkeypatch.setattr(JobRunner, "_command", command)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     assert JobRunner(job).run() == 0
-    assert said == [(RUNNING,), ("succeeded", 0)]
+    assert calls == [(RUNNING,), ("succeeded", 0)]
     assert len(waits) == 4
 
 
@@ -110,7 +110,7 @@ def test_a_stage_begins_although_saving_breaks(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (LOST, r'^s3://b/p/jobs: Could not connect to the endpoint URL: "https://b.example/p"$'),
         (NoCredentialsError(), r"^s3://b/p/jobs: Unable to locate credentials; credentials come from"),
@@ -119,7 +119,7 @@ def test_a_stage_begins_although_saving_breaks(job: Job) -> None:
         (DvcException("no\nremote"), r"^DVC: no remote$"),
     ],
 )
-def test_the_laptop_says_it_in_one_line(error: Exception, said: str) -> None:
+def test_the_laptop_says_it_in_one_line(error: Exception, message: str) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise error
 
@@ -128,5 +128,5 @@ def test_the_laptop_says_it_in_one_line(error: Exception, said: str) -> None:
     )
     asked: list[Callable[[], Any]] = [results.jobs, lambda: results.has_ended(JOB), lambda: results.read(JOB, RESULT)]
     for ask in asked:
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             ask()

@@ -58,11 +58,11 @@ def test_up_applies_the_file_and_the_token_and_waits_for_the_head(
     assert len(token) >= 32
     assert (tmp_path / "ray" / "auth_token").read_text() == token
     assert (tmp_path / "ray" / "auth_token").stat().st_mode & 0o777 == 0o600
-    said = capfd.readouterr()
-    assert token not in said.out + said.err
+    output = capfd.readouterr()
+    assert token not in output.out + output.err
     assert not [call for call in calls(kubernetes) if token in " ".join(call["words"])]
     assert any("--for=condition=HeadPodReady" in call["words"] for call in calls(kubernetes))
-    assert "python -m infra submit" in said.out
+    assert "python -m infra submit" in output.out
 
 
 def test_up_again_changes_nothing_and_takes_the_same_token(kubernetes: Path, cluster: Made) -> None:
@@ -131,8 +131,8 @@ def test_up_again_leaves_a_job_that_runs_alone(
     before = objects(kubernetes)
     job.up(dry_run=False)
     assert objects(kubernetes) == before
-    assert "rayjob/llm4seg-job has its job already" in (said := capsys.readouterr().out)
-    assert "infra submit" not in said
+    assert "rayjob/llm4seg-job has its job already" in (output := capsys.readouterr().out)
+    assert "infra submit" not in output
 
 
 def test_a_job_that_ends_before_its_cluster_is_ready_is_not_waited_for(
@@ -197,8 +197,8 @@ def test_status_attach_and_logs_find_the_head(
     started.up(dry_run=False)
     capfd.readouterr()
     started.status(dry_run=False)
-    assert "raycluster/llm4seg: ready" in (said := capfd.readouterr().out)
-    assert "llm4seg-head-x" in said
+    assert "raycluster/llm4seg: ready" in (output := capfd.readouterr().out)
+    assert "llm4seg-head-x" in output
     started.attach(dry_run=False)
     started.logs(dry_run=False)
     asked = [" ".join(call["words"]) for call in calls(kubernetes)]
@@ -228,8 +228,8 @@ def test_a_dry_run_calls_nothing(
     command: str, file: str, kubernetes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     getattr(launcher(str(ROOT / "infra" / "kuberay" / file)), command)(True)
-    said = capfd.readouterr()
-    assert "$ kubectl" in said.err
+    output = capfd.readouterr()
+    assert "$ kubectl" in output.err
     assert calls(kubernetes) == []
     assert not (tmp_path / "ray").exists()
 

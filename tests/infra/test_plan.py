@@ -230,27 +230,27 @@ def plan(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_the_command_by_hand(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs of 100 s on one GPU of one node: the same with --dry-run, and every figure is an estimate."""
     monkeypatch.setenv("COLUMNS", "120")
-    said = plan(capsys, AWS, "--epoch-seconds", "100")
-    assert plan(capsys, AWS, "--epoch-seconds", "100", "--dry-run") == said
+    output = plan(capsys, AWS, "--epoch-seconds", "100")
+    assert plan(capsys, AWS, "--epoch-seconds", "100", "--dry-run") == output
     epochs = Config.load(ROOT / "params.yaml").training.epochs
     run, besides = (epochs * 100 + PRICES.start_seconds) / 3600, (PRICES.node_start_minutes + 10) / 60
-    assert re.search(rf"train +1 +{epochs} +{run:.2f} +{run:.2f} +1\n", said)
+    assert re.search(rf"train +1 +{epochs} +{run:.2f} +{run:.2f} +1\n", output)
     g6 = PRICES.types["g6.xlarge"]
     spot, on_demand = (f"{(run + besides) * price:.2f}" for price in (g6.spot, g6.on_demand))
-    assert re.search(rf"workers +{spot} +{on_demand}\n", said)
+    assert re.search(rf"workers +{spot} +{on_demand}\n", output)
     head = f"{(run + besides) * PRICES.types['m7i.xlarge'].on_demand:.2f}"
-    assert re.search(rf"head \(on demand\) +{head} +{head}\n", said)
-    assert re.search(r"gpu-spot +16 vCPUs +L-3819A6DF", said)
-    assert said.count("estimated ") >= 2
-    assert f"list prices of {PRICES.date} in us-east-1" in said
-    assert "Time is a guess" not in said
+    assert re.search(rf"head \(on demand\) +{head} +{head}\n", output)
+    assert re.search(r"gpu-spot +16 vCPUs +L-3819A6DF", output)
+    assert output.count("estimated ") >= 2
+    assert f"list prices of {PRICES.date} in us-east-1" in output
+    assert "Time is a guess" not in output
 
 
 def test_ones_own_machines_cost_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    said = plan(capsys, str(ROOT / "infra/onprem.yaml"), "--epoch-seconds", "100")
-    assert "nothing to pay here" in said
-    assert "USD" not in said
-    assert "Quota" not in said
+    output = plan(capsys, str(ROOT / "infra/onprem.yaml"), "--epoch-seconds", "100")
+    assert "nothing to pay here" in output
+    assert "USD" not in output
+    assert "Quota" not in output
 
 
 def _written(folder: Path, text: str) -> str:

@@ -139,9 +139,9 @@ def keys_below(server: Server, prefix: str) -> list[str]:
 
 
 def test_set_up_push_and_pull(workspace: Project, moto: Server) -> None:
-    said = infra(workspace, moto)
-    assert "changed: bucket, tags, public access, ownership, encryption, versioning" in said
-    assert f"s3://lab-data/brain/runs?endpoint_override={moto.url[7:]}&scheme=http&region=us-east-1" in said
+    output = infra(workspace, moto)
+    assert "changed: bucket, tags, public access, ownership, encryption, versioning" in output
+    assert f"s3://lab-data/brain/runs?endpoint_override={moto.url[7:]}&scheme=http&region=us-east-1" in output
     config = (workspace.folder / ".dvc" / "config").read_text()
     assert [line.strip() for line in config.splitlines()] == [
         "[core]",
@@ -158,9 +158,9 @@ def test_set_up_push_and_pull(workspace: Project, moto: Server) -> None:
 
 
 def test_a_server_without_settings(workspace: Project, signed: Server) -> None:
-    said = infra(workspace, signed)
-    assert "changed: bucket, DVC remote\n" in said
-    assert "not to be had there: tags, public access, ownership, encryption, versioning, incomplete uploads" in said
+    output = infra(workspace, signed)
+    assert "changed: bucket, DVC remote\n" in output
+    assert "not to be had there: tags, public access, ownership, encryption, versioning, incomplete uploads" in output
     push_clone_and_pull(workspace, signed)
     assert len(keys_below(signed, "brain/dvc/files/md5/")) == 4
     with pytest.raises(AssertionError, match="exists and has no tag project=llm4seg; if it is yours, --adopt"):
@@ -175,7 +175,7 @@ def test_a_server_that_lets_everyone_in(workspace: Project, unguarded: Server) -
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "output"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "forbidden: it is another account's bucket, or these credentials are not"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Unable to locate credentials; credentials come from"),
@@ -183,14 +183,14 @@ def test_a_server_that_lets_everyone_in(workspace: Project, unguarded: Server) -
     ],
 )
 def test_bad_credentials_are_one_line(
-    workspace: Project, signed: Server, environment: dict[str, str], said: str
+    workspace: Project, signed: Server, environment: dict[str, str], output: str
 ) -> None:
     alone = {"AWS_EC2_METADATA_DISABLED": "true"}
     with pytest.raises(AssertionError) as caught:
         infra(workspace, signed, **alone | environment)
     *_, line = str(caught.value).splitlines()
     assert line.startswith("infra storage: s3://lab-data: ")
-    assert said in line
+    assert output in line
 
 
 def test_the_remote_that_was_there_is_changed_and_named(workspace: Project, moto: Server) -> None:
@@ -250,16 +250,16 @@ def test_no_credential_is_written_or_shown(workspace: Project, moto: Server, tmp
     (workspace.folder / "params.yaml").write_text(values)
     url = "s3://lab-data/brain"
     with Onlooker() as onlooker:
-        said = workspace.run(
+        output = workspace.run(
             *(sys.executable, "-m", "infra", "storage", url, "--endpoint-url", moto.url), **environment
         )
-        said += workspace.dvc("push", "--verbose", **environment)
-        said += workspace.run(sys.executable, "-m", "pipelines.prepare", **environment)
+        output += workspace.dvc("push", "--verbose", **environment)
+        output += workspace.run(sys.executable, "-m", "pipelines.prepare", **environment)
     config = (workspace.folder / ".dvc" / "config").read_text()
     assert "profile" not in config  # other machines, which get this file, do not have it
     assert any("dvc remote" in line for line in onlooker.seen)
     assert any("pipelines.prepare" in line for line in onlooker.seen)
-    shown = said + "\n".join(onlooker.seen)
+    shown = output + "\n".join(onlooker.seen)
     assert not [value for value in secret.values() if value in shown]
     files = [file for folder in (workspace.folder, tmp_path / "site cache") for file in folder.rglob("*")]
     assert {"config", "manifest.json"} <= {file.name for file in files}

@@ -261,8 +261,8 @@ def test_a_dry_run_needs_no_credentials(aws: Any, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         without_credentials(patch)
         assert len(done(set_up_bucket(dry_run=True))) == 9
-        said = r"^s3://my-lab: Unable to locate credentials; credentials come from .*AWS_PR"
-        with pytest.raises(InputError, match=said):
+        message = r"^s3://my-lab: Unable to locate credentials; credentials come from .*AWS_PR"
+        with pytest.raises(InputError, match=message):
             set_up_bucket()
 
 
@@ -357,7 +357,7 @@ def test_the_nodes_policy_has_the_buckets_key(aws: Any, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("my-lab/brain", r"found 'my-lab/brain', allowed: s3://BUCKET/PREFIX"),
         ("s3://my-lab", r"found 's3://my-lab', allowed: s3://BUCKET/PREFIX"),
@@ -367,14 +367,14 @@ def test_the_nodes_policy_has_the_buckets_key(aws: Any, capsys: pytest.CaptureFi
         ("s3://my-lab/../brain", r"prefix: found '../brain', allowed"),
     ],
 )
-def test_bad_addresses(url: str, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+def test_bad_addresses(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         S3Location.parse(url)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("minio:9000", "allowed: https://HOST"),
         ("https://minio/path", "allowed: https://HOST"),
@@ -382,8 +382,8 @@ def test_bad_addresses(url: str, said: str) -> None:
         ("http://minio:9000", "travel in the clear"),
     ],
 )
-def test_bad_endpoints(aws: Any, url: str, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+def test_bad_endpoints(aws: Any, url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         Server.named(url, None, allow_http=False)
     assert "hidden" not in str(caught.value)
 
