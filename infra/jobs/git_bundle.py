@@ -20,10 +20,6 @@ class Snapshot:
     head: str
     shipped: str
 
-    @property
-    def name(self) -> str:
-        return self.head[:7] + ("" if self.head == self.shipped else "+")
-
 
 def take_snapshot(folder: Path, include_changes: bool) -> Snapshot:
     """The commits to send. Raises InputError naming tracked files that differ from the commit, unless included."""

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import yaml
 
@@ -23,6 +22,7 @@ from infra.jobs.errors import translate_dvc_errors
 from infra.jobs.git import git, git_lines
 from infra.jobs.git_bundle import Snapshot, shortened, take_snapshot, untracked, write_bundle
 from infra.jobs.job_spec import JobSpec
+from infra.storage.s3_location import DEFAULT_REGION, storage_url
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 
@@ -124,10 +124,5 @@ def storage_beside(remote: Mapping[str, Any]) -> str:
     if not url.startswith("s3://"):
         raise InputError(f"cluster.storage: found null, and {url} is not on S3: set it, or --set cluster.storage=...")
     endpoint = remote.get("endpointurl") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    query = {}
-    if endpoint:
-        parts = urlsplit(endpoint)
-        query = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
-    if region := remote.get("region") or (endpoint and os.environ.get("AWS_DEFAULT_REGION", "us-east-1")):
-        query["region"] = region
-    return f"{url.rpartition('/')[0]}/runs" + (f"?{urlencode(query, safe=':')}" if query else "")
+    default = os.environ.get("AWS_DEFAULT_REGION", DEFAULT_REGION) if endpoint else None
+    return storage_url(f"{url.rpartition('/')[0]}/runs", endpoint, remote.get("region") or default)

@@ -3,10 +3,11 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from llm4seg.utils.errors import InputError
 
+DEFAULT_REGION = "us-east-1"  # of S3 where nobody names one
 # no dots: the certificate for *.s3.amazonaws.com does not cover names with more of them
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -45,12 +46,18 @@ class S3Location:
 
     def run_storage(self, endpoint: str | None, region: str | None) -> str:
         """The value for cluster.storage; without an endpoint the region is looked up from the bucket's name."""
-        if endpoint is None:
-            return self.url("runs")
+        return storage_url(self.url("runs"), endpoint, region or DEFAULT_REGION if endpoint else None)
+
+
+def storage_url(url: str, endpoint: str | None, region: str | None) -> str:
+    """An s3:// url with a server's address and a region in its query, as Arrow's file system reads them."""
+    query = {}
+    if endpoint:
         parts = urlsplit(endpoint)
-        return (
-            f"{self.url('runs')}?endpoint_override={parts.netloc}&scheme={parts.scheme}&region={region or 'us-east-1'}"
-        )
+        query = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    if region:
+        query["region"] = region
+    return url + (f"?{urlencode(query, safe=':')}" if query else "")
 
 
 def _without_password(text: str) -> str:

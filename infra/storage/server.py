@@ -13,13 +13,12 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
-from infra.storage.s3_location import check_endpoint
+from infra.storage.s3_location import DEFAULT_REGION, check_endpoint
 from llm4seg.llm_sources.storage.s3 import REMEDY
 from llm4seg.llm_sources.storage.transport import without_secrets
 from llm4seg.utils.errors import InputError
 
 CLIENT_CONFIG = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
-DEFAULT_REGION = "us-east-1"  # of S3 where nobody names one
 BAD_KEYS = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",

@@ -4,7 +4,8 @@ import sys
 
 from botocore.exceptions import ClientError
 
-from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.client import Aws
+from infra.storage.server import code
 
 NONE = ("ServerSideEncryptionConfigurationNotFoundError", "NoSuchBucket")  # the second: the bucket is another server's
 

@@ -10,10 +10,11 @@ from typing import Any
 import tenacity
 from botocore.exceptions import ClientError
 
-from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.client import Aws
 from infra.launchers.aws.leftovers import TAG
 from infra.launchers.cloud import Config, head_config, node_configs, worker_configs
 from infra.launchers.policies import policy, scaling_policy
+from infra.storage.server import code
 from llm4seg.utils.errors import InputError
 
 KINDS = ("head", "worker")

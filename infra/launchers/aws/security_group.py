@@ -9,10 +9,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.client import Aws
 from infra.launchers.aws.leftovers import TAG
 from infra.launchers.checks import opens_ssh_to_everyone
 from infra.launchers.cloud import Config, node_configs
+from infra.storage.server import code
 from llm4seg.utils.errors import InputError
 
 TIMEOUT = 120  # seconds until AWS lets go of a group whose members have just ended
