@@ -64,13 +64,12 @@ def serving(module: str, words: list[str], port: int, **environment: str) -> Ite
         process.wait()
 
 
-@pytest.fixture
-def signed(packages: Path, tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def signed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that refuses what is not signed, and knows no settings."""
     port, keys = free_port(), {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "sesame-and-more"}
-    (tmp_path / "buckets").mkdir()
     environment = {"PYTHONPATH": str(packages), "NANIO_ACCESS_KEY": "somebody", "NANIO_SECRET_KEY": "sesame-and-more"}
-    words = ["serve", "--host", "127.0.0.1", "--data-dir", str(tmp_path / "buckets")]
+    words = ["serve", "--host", "127.0.0.1", "--data-dir", str(tmp_path_factory.mktemp("buckets"))]
     with serving("nanio", words, port, **environment):
         yield Server(f"http://127.0.0.1:{port}", keys)
 
@@ -89,10 +88,10 @@ def moto(s3: S3) -> Server:
     return Server(s3.url, KEYS)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Project:
-    """A git repository with DVC in it, and a file that DVC keeps."""
-    project = Project(tmp_path / "workspace")
+@pytest.fixture(scope="module")
+def first_workspace(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A git repository with DVC in it, and files that DVC keeps; read-only, `workspace` is a copy."""
+    project = Project(tmp_path_factory.mktemp("first") / "workspace")
     project.folder.mkdir()
     project.git("init", "--quiet", "--initial-branch=main")
     project.dvc("init", "--quiet")
@@ -102,6 +101,11 @@ def workspace(tmp_path: Path) -> Project:
     project.dvc("add", "--quiet", "images")
     project.commit("images")
     return project
+
+
+@pytest.fixture
+def workspace(first_workspace: Project, tmp_path: Path) -> Project:
+    return first_workspace.copied(tmp_path / "workspace")
 
 
 def infra(project: Project, server: Server, *words: str, **environment: str) -> str:
