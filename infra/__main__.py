@@ -23,7 +23,7 @@ def main(words: list[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m infra",
-        description="Clusters of cloud GPUs: start one, run this commit's pipeline on it, bring the results home.",
+        description="Clusters of cloud GPUs: start one, run this commit's pipeline on it, fetch the results.",
         epilog="example: python -m infra up infra/aws.yaml; docs/cloud.md begins with an empty account",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(one)
-        one.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        one.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
         one.set_defaults(run=module.run)
     return top
 

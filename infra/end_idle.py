@@ -1,4 +1,4 @@
-"""What a RayCluster on Kubernetes asks every few minutes, in a pod of its own: is anything left to do, or may it end?
+"""Ends an idle RayCluster on Kubernetes; run every few minutes by a CronJob, in a pod of its own.
 
 The node image carries this file alone, so it imports nothing but Python's own library. What newer versions of KubeRay
 have for it (`idleTerminationOptions`) counts drivers, and a stage without Ray has none; this counts jobs.
@@ -22,7 +22,7 @@ RUNNING = ("PENDING", "RUNNING")
 
 def main(words: list[str] | None = None) -> None:
     """Delete the cluster if it is idle or too old; say what was found in any case."""
-    options = parser().parse_args(words)
+    options = argument_parser().parse_args(words)
     cluster = f"/apis/ray.io/v1/namespaces/{(ACCOUNT / 'namespace').read_text()}/rayclusters/{options.cluster}"
     try:
         found = kubernetes("GET", cluster)
@@ -32,24 +32,24 @@ def main(words: list[str] | None = None) -> None:
         print("no cluster")
         return
     began, now = datetime.fromisoformat(found["metadata"]["creationTimestamp"]).timestamp(), time.time()
-    reason = why(began, now, options, options.dashboard or f"http://{options.cluster}-head-svc:8265")
+    reason = reason_to_end(began, now, options, options.dashboard or f"http://{options.cluster}-head-svc:8265")
     if reason:
         kubernetes("DELETE", cluster)
     print(reason or "in use")
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: end_idle.py llm4seg --idle-minutes 30 --hours 24"
     )
-    made.add_argument("cluster", help="the RayCluster's name, in this pod's namespace")
-    made.add_argument("--idle-minutes", type=float, required=True, help="without a job for so long, it ends")
-    made.add_argument("--hours", type=float, required=True, help="after so long, it ends in any case")
-    made.add_argument("--dashboard", help="Ray's dashboard; else that of the cluster's head service")
-    return made
+    parser.add_argument("cluster", help="the RayCluster's name, in this pod's namespace")
+    parser.add_argument("--idle-minutes", type=float, required=True, help="without a job for so long, it ends")
+    parser.add_argument("--hours", type=float, required=True, help="after so long, it ends in any case")
+    parser.add_argument("--dashboard", help="Ray's dashboard; else that of the cluster's head service")
+    return parser
 
 
-def why(began: float, now: float, options: argparse.Namespace, dashboard: str) -> str | None:
+def reason_to_end(began: float, now: float, options: argparse.Namespace, dashboard: str) -> str | None:
     """The reason to end a cluster that began then, if there is one. A head that does not answer is none."""
     if now - began > options.hours * 3600:
         return f"ended: older than {options.hours:g} hours"
@@ -71,21 +71,21 @@ def last_use(jobs: list[dict[str, Any]], began: float, now: float) -> float:
 
 
 def ray_jobs(dashboard: str) -> list[dict[str, Any]]:
-    """What Ray knows of submitted jobs and drivers."""
+    """Ray's list of submitted jobs and drivers."""
     request = Request(f"{dashboard}/api/jobs/", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
-    with urlopen(request, timeout=30) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
+    with urlopen(request, timeout=30) as response:
+        found: list[dict[str, Any]] = json.load(response)
     return found
 
 
 def kubernetes(method: str, path: str) -> dict[str, Any]:
-    """Ask Kubernetes, as this pod's service account."""
+    """A request to the Kubernetes API, as this pod's service account."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT_HTTPS"]
     token = (ACCOUNT / "token").read_text()
     request = Request(f"https://{host}:{port}{path}", method=method, headers={"Authorization": f"Bearer {token}"})
     trusted = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-    with urlopen(request, timeout=30, context=trusted) as answer:
-        found: dict[str, Any] = json.load(answer)
+    with urlopen(request, timeout=30, context=trusted) as response:
+        found: dict[str, Any] = json.load(response)
     return found
 
 

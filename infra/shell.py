@@ -1,4 +1,4 @@
-"""Other programs, called in the open: each command is printed before it runs, or instead."""
+"""Other programs: each command is printed before it runs, or instead in a dry run."""
 
 import shlex
 import shutil

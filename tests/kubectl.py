@@ -1,21 +1,55 @@
 """A stand-in for kubectl and the Kubernetes cluster behind it: objects are files, KubeRay starts heads at once.
 
-`on_path` puts it on PATH as `kubectl`. It refuses what an API server would (tests/kube.py), finds by label, and notes
-each call with its standard input in calls.jsonl. A file `stuck` lets pods outlive their cluster.
+`on_path` puts it on PATH as `kubectl`: a small program that passes its words on to a thread of the tests' process. It
+refuses what an API server would (tests/kube.py), finds by label, and writes each call with its standard input to
+calls.jsonl. A file `stuck` lets pods outlive their cluster.
 """
 
 import argparse
-import http.server
 import json
 import os
+import socketserver
 import sys
+import threading
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-STATE = "STAND_IN_KUBERNETES"
-ROOT = Path(__file__).parent.parent
+from tests.kube import refused
+
+Object = dict[str, Any]
+
+PROGRAM = """#!{python} -IS
+import json, socket, sys
+words = sys.argv[1:]
+given = sys.stdin.read() if words[-2:] == ["-f", "-"] else None
+with socket.create_connection(("127.0.0.1", {port})) as server:
+    server.sendall(json.dumps([{state!r}, words, given]).encode())
+    server.shutdown(socket.SHUT_WR)
+    error, output = json.load(server.makefile())
+if error is not None:
+    sys.exit(error)
+print(output, flush=True)
+if "port-forward" in words:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"the dashboard")
+
+    dashboard = HTTPServer(("127.0.0.1", 0), Dashboard)
+    print(f"Forwarding from 127.0.0.1:{{dashboard.server_port}} -> 8265", flush=True)
+    dashboard.serve_forever()
+"""
+
+
+class RefusedError(Exception):
+    """What kubectl prints before it ends with exit code 1."""
 
 
 def on_path(folder: Path, monkeypatch: Any) -> Path:
@@ -24,11 +58,29 @@ def on_path(folder: Path, monkeypatch: Any) -> Path:
     programs.mkdir()
     state.mkdir()
     program = programs / "kubectl"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.kubectl "$@"\n', encoding="utf-8")
+    program.write_text(PROGRAM.format(python=sys.executable, port=_server(), state=str(state)), encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv(STATE, str(state))
     return state
+
+
+@cache
+def _server() -> int:
+    """The port of the thread that answers all programs."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            state, words, given = json.load(self.rfile)
+            try:
+                reply = [None, run(Path(state), words, given)]
+            except RefusedError as error:
+                reply = [str(error), ""]
+            self.wfile.write(json.dumps(reply).encode())
+
+    server = socketserver.TCPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port: int = server.server_address[1]
+    return port
 
 
 def calls(state: Path) -> list[dict[str, Any]]:
@@ -37,12 +89,12 @@ def calls(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
-def objects(state: Path) -> dict[str, dict[str, Any]]:
+def objects(state: Path) -> dict[str, Object]:
     """What is there, by kind and name: rayclusters/llm4seg."""
     return {file.stem.replace("__", "/"): json.loads(file.read_text()) for file in sorted(state.glob("*__*.json"))}
 
 
-def put(state: Path, thing: dict[str, Any]) -> str:
+def put(state: Path, thing: Object) -> str:
     name = f"{plural(thing['kind'])}__{thing['metadata']['name']}"
     (state / f"{name}.json").write_text(json.dumps(thing))
     return name.replace("__", "/")
@@ -53,8 +105,10 @@ def plural(kind: str) -> str:
     return kind if kind.endswith("s") else f"{kind}s"
 
 
-def main() -> None:
-    state = Path(os.environ[STATE])
+def run(state: Path, words: list[str], given: str | None) -> str:
+    """What kubectl prints for a command. Raises RefusedError."""
+    with (state / "calls.jsonl").open("a") as log:
+        log.write(json.dumps({"words": words, "given": given}) + "\n")
     parser = argparse.ArgumentParser()
     parser.add_argument("-n", dest="namespace")
     parser.add_argument("-f", dest="file", nargs="?", const=True)
@@ -62,43 +116,40 @@ def main() -> None:
     parser.add_argument("-o", dest="output", default="")
     parser.add_argument("-c", dest="container")
     parser.add_argument("--patch")
-    options, words = parser.parse_known_args(sys.argv[1:])
-    given = sys.stdin.read() if options.file == "-" else None
-    with (state / "calls.jsonl").open("a") as log:
-        log.write(json.dumps({"words": sys.argv[1:], "given": given}) + "\n")
-    verb = words[0].replace("-", "_")
-    globals().get(f"do_{verb}", lambda *_: print(f"{verb} {words[1:]}"))(state, options, words[1:], given)
+    options, (verb, *rest) = parser.parse_known_args(words)
+    return VERBS[verb](state, options, rest, given) if verb in VERBS else f"{verb} {rest}"
 
 
-def _parts(options: argparse.Namespace, given: str | None) -> list[dict[str, Any]]:
+def _parts(options: argparse.Namespace, given: str | None) -> list[Object]:
     text = given if given is not None else Path(options.file).read_text(encoding="utf-8")
-    parts = list(yaml.safe_load_all(text))
+    parts = list(yaml.load_all(text, yaml.CSafeLoader))
     return parts[0]["items"] if parts[0]["kind"] == "List" else parts
 
 
-def do_config(*_: Any) -> None:
-    print("stand-in")
-
-
-def do_apply(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
-    from tests.kube import refused
-
+def _apply(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> str:
+    applied = []
     for part in _parts(options, given):
-        if why := refused(part):
-            sys.exit(f"Error from server (BadRequest): {why}")
+        if why := _refused(json.dumps(part)):
+            raise RefusedError(f"Error from server (BadRequest): {why}")
         before = objects(state).get(f"{plural(part['kind'])}/{part['metadata']['name']}", {})
         if part["kind"] == "RayCluster":
-            start(state, part, part["spec"])
+            _start_head(state, part, part["spec"])
             part["status"] = {"state": "ready"}
         elif part["kind"] == "RayJob" and "status" in before:  # what others have set stays
             part = before | part | {"spec": before["spec"] | part["spec"]}
         elif part["kind"] == "RayJob" and not part["spec"].get("suspend"):
-            start(state, part, part["spec"]["rayClusterSpec"])
+            _start_head(state, part, part["spec"]["rayClusterSpec"])
             part["status"] = {"jobDeploymentStatus": "Waiting"}
-        print(put(state, part), "serverside-applied")
+        applied.append(f"{put(state, part)} serverside-applied")
+    return "\n".join(applied)
 
 
-def start(state: Path, owner: dict[str, Any], spec: dict[str, Any]) -> None:
+@cache
+def _refused(part: str) -> str | None:
+    return refused(json.loads(part))
+
+
+def _start_head(state: Path, owner: Object, spec: Object) -> None:
     """What KubeRay makes of a head group: one pod."""
     template = spec["headGroupSpec"]["template"]
     labels = template["metadata"]["labels"] | {"ray.io/node-type": "head", "ray.io/group": "headgroup"}
@@ -106,8 +157,8 @@ def start(state: Path, owner: dict[str, Any], spec: dict[str, Any]) -> None:
     put(state, {"kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": {"phase": "Running"}})
 
 
-def do_delete(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
-    names = [w for w in words if not w.startswith("-")]
+def _delete(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> str:
+    names = [word for word in words if not word.startswith("-")]
     if given:
         names = [f"{part['kind']}/{part['metadata']['name']}" for part in _parts(options, given)]
     for name in names:
@@ -115,9 +166,10 @@ def do_delete(state: Path, options: argparse.Namespace, words: list[str], given:
         (state / f"{plural(kind)}__{own}.json").unlink(missing_ok=True)
         if plural(kind) in ("rayclusters", "rayjobs") and not (state / "stuck").exists():
             (state / f"pods__{own}-head-x.json").unlink(missing_ok=True)
+    return ""
 
 
-def do_get(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
+def _get(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> str:
     kinds, _, name = words[0].partition("/")
     wanted = {plural(kind) for kind in kinds.split(",")}
     labels = dict(pair.split("=") for pair in options.labels.split(",") if pair)
@@ -129,45 +181,36 @@ def do_get(state: Path, options: argparse.Namespace, words: list[str], given: st
         and (not name or thing["metadata"]["name"] == name)
     ]
     if options.output == "name":
-        print("".join(f"{thing['kind'].lower()}/{thing['metadata']['name']}\n" for thing in found), end="")
-    elif name:
-        print("".join(map(json.dumps, found)), end="")
-    else:
-        print(json.dumps({"items": found}))
+        return "\n".join(f"{thing['kind'].lower()}/{thing['metadata']['name']}" for thing in found)
+    return "".join(map(json.dumps, found)) if name else json.dumps({"items": found})
 
 
-def do_wait(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
+def _wait(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> str:
     kind, _, name = words[0].partition("/")
     there = objects(state).get(f"{plural(kind)}/{name}")
     if there is None:
-        sys.exit("NotFound")
+        raise RefusedError("NotFound")
     wanted = next(word.partition("=")[2] for word in words if word.startswith("--for="))
     path, _, value = wanted.removeprefix("jsonpath={.status.").partition("}=")
     if value and there.get("status", {}).get(path) != value:
-        sys.exit(f"error: timed out waiting for the condition on {kind}/{name}")
-    print("condition met")
+        raise RefusedError(f"error: timed out waiting for the condition on {kind}/{name}")
+    return "condition met"
 
 
-def do_patch(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
+def _patch(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> str:
     kind, _, name = words[0].partition("/")
     thing = objects(state)[f"{plural(kind)}/{name}"]
     thing["spec"] |= json.loads(options.patch)["spec"]
     if thing["spec"].get("jobId") and "status" in thing:
         thing["status"]["jobDeploymentStatus"] = "Running"
-    put(state, thing)
+    return put(state, thing)
 
 
-def do_port_forward(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> None:
-    class Dashboard(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"the dashboard")
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Dashboard)
-    print(f"Forwarding from 127.0.0.1:{server.server_port} -> 8265", flush=True)
-    server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()
+VERBS: dict[str, Callable[[Path, argparse.Namespace, list[str], str | None], str]] = {
+    "apply": _apply,
+    "delete": _delete,
+    "get": _get,
+    "wait": _wait,
+    "patch": _patch,
+    "config": lambda *_: "stand-in",
+}

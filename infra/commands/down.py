@@ -10,7 +10,7 @@ EXAMPLE = "down infra/aws.yaml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster(parser)
     parser.add_argument(
-        "--forget", action="store_true", help="take away what costs nothing, too: roles, accounts, networks"
+        "--forget", action="store_true", help="delete what costs nothing, too: roles, accounts, networks"
     )
 
 

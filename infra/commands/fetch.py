@@ -1,7 +1,7 @@
-"""Bring a job's results home: dvc.lock, metrics and outputs, or the experiments of `dvc exp run`.
+"""Fetch a job's results: dvc.lock, metrics and outputs, or the experiments of `dvc exp run`.
 
 Needs the bucket alone: the job may still run (then what is finished comes), or its cluster be gone. Nothing that was
-changed here since the job was sent is overwritten. Without a job: list those that have left something in the bucket.
+changed here since the job was sent is overwritten. Without a job: list those with results in the bucket.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from infra.jobs.fetch_results import Home
+from infra.jobs.fetch_results import ResultFetcher
 from infra.jobs.job_spec import NAME
 from infra.jobs.results import JobResults
 from llm4seg.utils.errors import InputError
@@ -20,16 +20,16 @@ EXAMPLE = "fetch llm4seg-20260131-120000-0a1b2c3"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "words", nargs="*", metavar="[CLUSTER] JOB ...", help="the cluster is not asked, so it may be left out"
+        "words", nargs="*", metavar="[CLUSTER] JOB ...", help="the cluster is not needed, so it may be left out"
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    shelf = JobResults.of(Path.cwd())
+    results = JobResults.open(Path.cwd())
     for job in _jobs(options.words):
-        Home(Path.cwd(), shelf).fetch(job, options.dry_run)
+        ResultFetcher(Path.cwd(), results).fetch(job, options.dry_run)
     if not options.words:
-        _list(shelf)
+        _list(results)
 
 
 def _jobs(words: list[str]) -> list[str]:
@@ -41,20 +41,20 @@ def _jobs(words: list[str]) -> list[str]:
     return jobs
 
 
-def _list(shelf: JobResults) -> None:
-    """A line a job."""
+def _list(results: JobResults) -> None:
+    """Print a line for each job."""
     table = Table("job", "state", "at", "by", "command")
-    for job in shelf.jobs():
-        table.add_row(job, *_about(shelf, job))
+    for job in results.jobs():
+        table.add_row(job, *_row(results, job))
     if table.row_count:
         Console().print(table)
     else:
         print("fetch: no job has left anything in the bucket yet")
 
 
-def _about(shelf: JobResults, job: str) -> tuple[str, ...]:
-    """The rest of its row; a job that was killed early has left no result, and no word of this."""
-    result = shelf.result_if_any(job)
+def _row(results: JobResults, job: str) -> tuple[str, ...]:
+    """A job's row in the table; one that was killed early has left no record of this."""
+    result = results.result_if_any(job)
     if result is None:
         return ("?",) * 4
     return result["state"], result["at"], result["user"], " ".join(result["command"])

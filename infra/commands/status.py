@@ -1,4 +1,4 @@
-"""Say which nodes a cluster has, and what it runs."""
+"""Print the nodes of a cluster, and what it runs."""
 
 import argparse
 

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from infra.launchers.policies import Account, storage_policy
 from infra.storage.remote import set_remote
-from infra.storage.s3_location import Place
-from infra.storage.server import Server, explained
+from infra.storage.s3_location import S3Location
+from infra.storage.server import Server, translate_s3_errors
 from infra.storage.settings import Row
 from infra.storage.setup import Options, set_up
 from llm4seg.utils.errors import InputError
@@ -50,40 +50,44 @@ def _days(word: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    place = Place.parse(options.url)
+    location = S3Location.parse(options.url)
     if options.print_policy:
-        print(json.dumps(_nodes_policy(place, options.region, options.kms_key), indent=2))
+        print(json.dumps(_nodes_policy(location, options.region, options.kms_key), indent=2))
         return
-    wishes = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
+    chosen = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
     rows: list[Row] = []
     try:
-        with explained(place.bucket):
+        with translate_s3_errors(location.bucket):
             server = Server.named(options.endpoint_url, options.region, options.allow_http)
-            server = set_up(place, server, wishes, rows)
+            server = set_up(location, server, chosen, rows)
         remote = {"endpointurl": server.endpoint, "region": server.region}
-        rows.append(set_remote(place.url("dvc"), remote, options.dry_run))
+        rows.append(set_remote(location.url("dvc"), remote, options.dry_run))
     finally:
-        _show(place, rows)
-    _say_end(rows, options.dry_run)
+        _print_table(location, rows)
+    _print_summary(rows, options.dry_run)
     if rows[-1].done and not options.dry_run:
         print("the DVC remote is in .dvc/config, without credentials: commit it")
-    print(
-        f"cluster.storage in params.yaml, for runs on a cluster:\n{place.run_storage(server.endpoint, server.region)}"
-    )
+    storage = location.run_storage(server.endpoint, server.region)
+    print(f"cluster.storage in params.yaml, for runs on a cluster:\n{storage}")
 
 
-def _nodes_policy(place: Place, region: str | None, key: str | None) -> dict[str, Any]:
+def _nodes_policy(location: S3Location, region: str | None, key: str | None) -> dict[str, Any]:
     """What `up` gives the nodes of a cluster on AWS; other clusters get it by hand. Raises InputError."""
     if key and not re.fullmatch(r"arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+", key):
         raise InputError(f"--kms-key: found {key}, allowed with --print-policy: arn:aws:kms:REGION:ACCOUNT:key/ID")
-    with explained(place.bucket):
+    with translate_s3_errors(location.bucket):
         partition = Server(None, region).client.meta.partition
-    return storage_policy(Account(partition, "", ""), place.bucket, place.prefix, key)
+    return storage_policy(Account(partition, "", ""), location.bucket, location.prefix, key)
 
 
-def _show(place: Place, rows: list[Row]) -> None:
+def _print_table(location: S3Location, rows: list[Row]) -> None:
     table = Table(
-        "check", "found", "done", box=box.SIMPLE, title=f"s3://{place.bucket}/{place.prefix}", title_justify="left"
+        "check",
+        "found",
+        "done",
+        box=box.SIMPLE,
+        title=f"s3://{location.bucket}/{location.prefix}",
+        title_justify="left",
     )
     for row in rows:
         style = "yellow" if row.missing else "green" if row.done else None
@@ -92,7 +96,7 @@ def _show(place: Place, rows: list[Row]) -> None:
         Console().print(table)
 
 
-def _say_end(rows: list[Row], dry_run: bool) -> None:
+def _print_summary(rows: list[Row], dry_run: bool) -> None:
     changed = [row.check for row in rows if row.done and not row.missing]
     missing = [row.check for row in rows if row.missing]
     verb = "would be changed" if dry_run else "changed"

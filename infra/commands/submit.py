@@ -1,8 +1,8 @@
 """Run a command on a cluster, at the commit that is checked out here.
 
 The commit is sent as a Ray Job, which pulls the data that the command needs from the DVC remote, runs it, and pushes
-what finished stages left. The log is shown here; closing this laptop stops nothing (`logs` goes on, `fetch` brings the
-results home).
+the outputs of finished stages. The log is shown here; closing this laptop stops nothing (`logs` goes on, `fetch` gets
+the results).
 
 Parameters are those of the commit, except where things happen: cluster.address is auto, cluster.data is pull, and
 cluster.storage, if null, is the folder `runs` beside the DVC remote. --set changes any parameter of `cluster`.
@@ -12,12 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from infra.jobs.client import jobs_of, send
-from infra.jobs.job_spec import Order
-from infra.jobs.submit import Outbox, parse_settings
-from infra.jobs.watch import remember, watch
+from infra.jobs.client import job_client, submit_job
+from infra.jobs.job_spec import JobSpec
+from infra.jobs.submit import Submission, parse_settings
+from infra.jobs.watch import save_cluster, watch
 from infra.launchers import add_cluster, launcher
-from infra.planning.fleet import brings_gpus
+from infra.planning.fleet import has_gpu_nodes
 from infra.planning.prices import read_prices
 from infra.shell import call
 
@@ -35,27 +35,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    outbox = Outbox.open(Path.cwd(), options.include_changes)
-    gpus_come = brings_gpus(options.cluster, read_prices())
-    order = outbox.order(options.words, parse_settings(options.set), gpus_come)
-    outbox.describe(order)
+    submission = Submission.open(Path.cwd(), options.include_changes)
+    gpu_nodes = has_gpu_nodes(options.cluster, read_prices())
+    spec = submission.job_spec(options.words, parse_settings(options.set), gpu_nodes)
+    submission.describe(spec)
     push = [sys.executable, "-m", "dvc", "push"]
     if options.dry_run:
         call(push, dry_run=True)
         return
-    with outbox.packed(order) as folder:
+    with submission.working_dir(spec) as folder:
         call(push)
-        _send(outbox, order, folder, options.cluster)
+        _send(submission, spec, folder, options.cluster)
     if not options.detach:
-        watch(options.cluster, order.job)
+        watch(options.cluster, launcher(options.cluster).dashboard, spec.job)
 
 
-def _send(outbox: Outbox, order: Order, folder: Path, cluster: str) -> None:
-    """The job's name is shown and remembered first: from the first byte on it may run, whatever happens here."""
-    with jobs_of(cluster) as client:
-        print(f"job {order.job}", file=sys.stderr)
-        outbox.keep(order)
-        remember(outbox.folder, order.job, cluster)
-        send(client, order, folder)
-    print(f"sent as {order.job}", file=sys.stderr)
-    launcher(cluster).submitted(order.job)
+def _send(submission: Submission, spec: JobSpec, folder: Path, cluster: str) -> None:
+    """The job's name is printed and saved first: from the first byte on it may run, whatever happens here."""
+    launched = launcher(cluster)
+    with job_client(launched.dashboard) as client:
+        print(f"job {spec.job}", file=sys.stderr)
+        submission.keep_commit(spec)
+        save_cluster(submission.folder, spec.job, cluster)
+        submit_job(client, spec, folder)
+    print(f"sent as {spec.job}", file=sys.stderr)
+    launched.on_submitted(spec.job)

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ssh-from",
         metavar="ADDRESS",
-        help="who may come by SSH, such as 203.0.113.7/32; default: this machine, as "
+        help="who may connect by SSH, such as 203.0.113.7/32; default: this machine, as "
         "https://checkip.amazonaws.com sees it",
     )
 

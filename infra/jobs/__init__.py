@@ -1,1 +1,1 @@
-"""Jobs: a command of this project, run on a cluster at one commit, whose results come home through the bucket."""
+"""Jobs: a command of this project, run on a cluster at one commit, whose results are fetched through the bucket."""

@@ -1,4 +1,4 @@
-"""Where a job begins on the head node: unpack the commit, go on with its code. Sent as a file, so: no imports."""
+"""The entrypoint of a job on the head node: check out the commit, run its code. Sent as a file: no imports."""
 
 import json
 import os
@@ -25,13 +25,13 @@ def main() -> None:
     sent = Path.cwd()
     if shutil.which("git") is None:
         sys.exit("git is not installed on the head node: apt-get install git")
-    order = json.loads((sent / "order.json").read_text())
-    folder = Path.home() / ".cache" / "llm4seg" / "jobs" / order["job"]
+    spec = json.loads((sent / "job_spec.json").read_text())
+    folder = Path.home() / ".cache" / "llm4seg" / "jobs" / spec["job"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copy(sent / "order.json", folder)
-    unpack(sent / "tree.bundle", folder / "tree", order["head"], order["shipped"])
-    os.chdir(folder / "tree")
+    shutil.copy(sent / "job_spec.json", folder)
+    unpack(sent / "snapshot.bundle", folder / "checkout", spec["head"], spec["shipped"])
+    os.chdir(folder / "checkout")
     os.execv(sys.executable, [sys.executable, "-m", "infra.jobs.runner", str(folder)])
 
 

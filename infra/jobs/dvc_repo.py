@@ -1,17 +1,17 @@
-"""What DVC knows of a checkout: its remote, what its stages read and leave."""
+"""A checkout as DVC's `Repo`: its remote, the dependencies and outputs of its stages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from llm4seg.cluster.data_sync import PLACE
+from llm4seg.cluster.data_sync import REMOTE_SETTINGS
 from llm4seg.utils.errors import InputError
 
 
 @contextmanager
-def workspace(folder: Path) -> Iterator[Any]:
-    """Lend a checkout as DVC's `Repo`. Raises InputError where there is none, or none with a remote on the network."""
+def open_repo(folder: Path) -> Iterator[Any]:
+    """A checkout as DVC's `Repo`. Raises InputError where there is none, or none with a remote on the network."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -25,7 +25,7 @@ def workspace(folder: Path) -> Iterator[Any]:
 
 
 def remote(repository: Any) -> dict[str, Any]:
-    """Where the default remote is, without what only this machine may know."""
+    """Settings of the default remote that say where it is, without credentials."""
     name = repository.config["core"].get("remote")
     advice = "run `python -m infra storage s3://BUCKET/PREFIX`"
     if not name:
@@ -33,7 +33,7 @@ def remote(repository: Any) -> dict[str, Any]:
     settings = repository.config["remote"].get(name, {})
     if "://" not in settings.get("url", ""):
         raise InputError(f"DVC's default remote {name}: found {settings.get('url')}, which no cluster sees: {advice}")
-    return {key: value for key, value in settings.items() if key in PLACE}
+    return {key: value for key, value in settings.items() if key in REMOTE_SETTINGS}
 
 
 def read_in_part(repository: Any) -> list[str]:

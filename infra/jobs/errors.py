@@ -1,4 +1,4 @@
-"""What DVC and its bucket refuse: tried again on the head node, said in one line on the laptop."""
+"""Errors of DVC and its bucket: retried on the head node, InputError in one line on the laptop."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,56 +12,56 @@ from llm4seg.llm_sources.storage.s3 import REMEDY
 from llm4seg.llm_sources.storage.transport import without_secrets
 from llm4seg.utils.errors import InputError
 
-PATIENCE = 300.0  # seconds
+TIMEOUT = 300.0  # seconds
 
 
-def refusals() -> tuple[type[Exception], ...]:
-    """What DVC raises when its bucket cannot be reached or refuses: its file system lets errors of boto through."""
+def remote_errors() -> tuple[type[Exception], ...]:
+    """What DVC raises when its bucket cannot be reached or refuses: its file system passes on errors of boto."""
     from dvc.exceptions import DvcException
 
     return DvcException, OSError, BotoCoreError, ClientError
 
 
-def patient(save: Callable[..., None]) -> Callable[..., None]:
-    """Try again while the network or the storage refuses; it would be a pity."""
+def retrying(save: Callable[..., None]) -> Callable[..., None]:
+    """Retry while the network or the storage fails: what a job has computed is worth the wait."""
     return tenacity.retry(
-        retry=tenacity.retry_if_exception_type(refusals()),
+        retry=tenacity.retry_if_exception_type(remote_errors()),
         wait=tenacity.wait_exponential(multiplier=0.5, max=15),
-        stop=tenacity.stop_after_delay(PATIENCE),
-        before_sleep=_say_once,
+        stop=tenacity.stop_after_delay(TIMEOUT),
+        before_sleep=_print_once,
         reraise=True,
     )(save)
 
 
-def _say_once(state: tenacity.RetryCallState) -> None:
-    """Why nothing seems to happen."""
+def _print_once(state: tenacity.RetryCallState) -> None:
+    """The cause, before the first wait."""
     if state.attempt_number == 1 and state.outcome:
-        why = _one_line(state.outcome.exception())
-        print(f"the DVC remote: {why}; tried again for {PATIENCE:g} s", file=sys.stderr, flush=True)
+        cause = _one_line(state.outcome.exception())
+        print(f"the DVC remote: {cause}; tried again for {TIMEOUT:g} s", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def explained(place: str) -> Iterator[None]:
-    """Refusals of DVC, and of the bucket at a place, as InputError."""
+def translate_remote_errors(path: str) -> Iterator[None]:
+    """Errors of DVC, and of its bucket at a path, as InputError."""
     try:
-        with explained_by_dvc(), server.explained(place):
+        with translate_dvc_errors(), server.translate_s3_errors(path):
             yield
     except PermissionError as error:
-        raise InputError(f"s3://{place}: {_one_line(error)}; {REMEDY}") from None
+        raise InputError(f"s3://{path}: {_one_line(error)}; {REMEDY}") from None
     except OSError as error:
-        raise InputError(f"s3://{place}: {_one_line(error)}") from None
+        raise InputError(f"s3://{path}: {_one_line(error)}") from None
 
 
 @contextmanager
-def explained_by_dvc() -> Iterator[None]:
-    """What DVC finds wrong with its files as InputError."""
+def translate_dvc_errors() -> Iterator[None]:
+    """Errors of DVC as InputError."""
     from dvc.exceptions import DvcException
 
     try:
         yield
     except DvcException as error:
-        more = "; `dvc status` shows where" if hasattr(error, "__pretty_exc__") else ""
-        raise InputError(f"DVC: {_one_line(error)}{more}") from None
+        advice = "; `dvc status` shows where" if hasattr(error, "__pretty_exc__") else ""
+        raise InputError(f"DVC: {_one_line(error)}{advice}") from None
 
 
 def _one_line(error: BaseException | None) -> str:

@@ -1,4 +1,4 @@
-"""Results on the laptop: what a job left goes where it would be if the command had run here."""
+"""Results of a job, fetched to where they would be if the command had run here."""
 
 import json
 import os
@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.dvc_repo import remote, workspace
-from infra.jobs.errors import explained
-from infra.jobs.git import git, git_bytes, lines
-from infra.jobs.git_bundle import some
+from infra.jobs.dvc_repo import open_repo, remote
+from infra.jobs.errors import translate_remote_errors
+from infra.jobs.git import git, git_bytes, git_lines
+from infra.jobs.git_bundle import shortened
 from infra.jobs.job_spec import EXPERIMENT
 from infra.jobs.results import BUNDLE, RUNNING, JobResults
 from infra.jobs.save import EXPERIMENTS, RESULT_REF
-from infra.jobs.submit import KEPT
+from infra.jobs.submit import SUBMITTED_REFS
 from infra.shell import call
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing
@@ -23,38 +23,38 @@ from llm4seg.utils.files import replacing
 DVC = [sys.executable, "-m", "dvc"]
 
 
-class Home:
-    """A checkout that results are brought to."""
+class ResultFetcher:
+    """Fetches results of jobs into a checkout."""
 
-    def __init__(self, folder: Path, shelf: JobResults) -> None:
-        self._folder, self._shelf = folder, shelf
+    def __init__(self, folder: Path, results: JobResults) -> None:
+        self._folder, self._results = folder, results
 
     def fetch(self, job: str, dry_run: bool) -> None:
-        """Bring experiments, or else files and outputs. Raises InputError naming what would be overwritten."""
-        result = self._shelf.result(job)
+        """Fetch experiments, or else files and outputs. Raises InputError naming what would be overwritten."""
+        result = self._results.result(job)
         print(f"{job}: {result['state']}, as of {result['at']}: {' '.join(result['command'])}", file=sys.stderr)
         self._check_commits(result)
         with tempfile.TemporaryDirectory() as temporary:
             bundle = Path(temporary) / BUNDLE
-            bundle.write_bytes(self._shelf.read(job, BUNDLE))
-            heads = [line.split()[1] for line in lines(self._folder, "bundle", "list-heads", os.fspath(bundle))]
+            bundle.write_bytes(self._results.read(job, BUNDLE))
+            heads = [line.split()[1] for line in git_lines(self._folder, "bundle", "list-heads", os.fspath(bundle))]
             experiments = [ref for ref in heads if ref.startswith(EXPERIMENTS)]
             if experiments:
-                self._take_experiments(bundle, experiments, dry_run)
+                self._fetch_experiments(bundle, experiments, dry_run)
             else:
-                self._take_result(bundle, result, dry_run)
+                self._fetch_result(bundle, result, dry_run)
         if not dry_run and result["state"] != RUNNING:
-            git(self._folder, "update-ref", "-d", f"{KEPT}/{job}")
+            git(self._folder, "update-ref", "-d", f"{SUBMITTED_REFS}/{job}")
 
     def _check_commits(self, result: dict[str, Any]) -> None:
         for commit in (result["head"], result["shipped"]):
-            found = lines(self._folder, "rev-list", "--ignore-missing", "--max-count=1", commit, "--")
+            found = git_lines(self._folder, "rev-list", "--ignore-missing", "--max-count=1", commit, "--")
             if not found:
                 raise InputError(
                     f"commit {commit[:7]}, at which the job ran, is not in this repository: `git fetch` first"
                 )
 
-    def _take_experiments(self, bundle: Path, refs: list[str], dry_run: bool) -> None:
+    def _fetch_experiments(self, bundle: Path, refs: list[str], dry_run: bool) -> None:
         """Git's references of experiments, and their outputs in DVC's cache; files here stay as they are."""
         names = ", ".join(ref.rpartition("/")[2] for ref in refs)
         if dry_run:
@@ -64,18 +64,18 @@ class Home:
         self._fill_cache(refs)
         print(f"experiments: {names}; `dvc exp show` lists them, `dvc exp apply NAME` brings one to the workspace")
 
-    def _take_result(self, bundle: Path, result: dict[str, Any], dry_run: bool) -> None:
+    def _fetch_result(self, bundle: Path, result: dict[str, Any], dry_run: bool) -> None:
         """Files and outputs; of experiments, whose files are to stay apart from those here, outputs alone."""
         git(self._folder, "fetch", "--quiet", os.fspath(bundle), f"+{RESULT_REF}:{RESULT_REF}")
         try:
             if result["command"][: len(EXPERIMENT)] == EXPERIMENT:
-                self._take_outputs(result["state"], dry_run)
+                self._fetch_outputs(result["state"], dry_run)
             else:
-                self._take_files(result["shipped"], dry_run)
+                self._fetch_files(result["shipped"], dry_run)
         finally:
             git(self._folder, "update-ref", "-d", RESULT_REF)
 
-    def _take_outputs(self, state: str, dry_run: bool) -> None:
+    def _fetch_outputs(self, state: str, dry_run: bool) -> None:
         """Those of finished stages, into DVC's cache: an experiment is there only when all of them are."""
         print(f"no experiment {'yet' if state == RUNNING else 'of it'}; files here stay as they are")
         if not dry_run:
@@ -83,12 +83,14 @@ class Home:
         print(f"outputs of finished stages {'would be' if dry_run else 'are'} in DVC's cache")
 
     def _fill_cache(self, refs: list[str]) -> None:
-        with workspace(self._folder) as repository, explained(remote(repository)["url"].partition("://")[2]):
-            repository.fetch(revs=[git(self._folder, "rev-parse", ref) for ref in refs], workspace=False)
+        with open_repo(self._folder) as repository:
+            path = remote(repository)["url"].partition("://")[2]
+            with translate_remote_errors(path):
+                repository.fetch(revs=[git(self._folder, "rev-parse", ref) for ref in refs], workspace=False)
 
-    def _take_files(self, shipped: str, dry_run: bool) -> None:
+    def _fetch_files(self, shipped: str, dry_run: bool) -> None:
         """Every file that the job changed, unless it was changed here; then the outputs that dvc.lock names."""
-        names = lines(self._folder, "diff", "--name-only", "--no-renames", shipped, RESULT_REF)
+        names = git_lines(self._folder, "diff", "--name-only", "--no-renames", shipped, RESULT_REF)
         names = [name for name in names if self._content(name) != self._blob(RESULT_REF, name)]
         self._refuse_conflicts(shipped, names)
         if dry_run:
@@ -108,11 +110,11 @@ class Home:
         changed = [name for name in names if self._content(name) != self._blob(shipped, name)]
         if changed:
             raise InputError(
-                f"{some(changed)}: changed here since the job was sent, and by it: commit or remove it first"
+                f"{shortened(changed)}: changed here since the job was sent, and by it: commit or remove it first"
             )
         if outputs := self._changed_outputs():
             raise InputError(
-                f"{some(outputs)}: not what dvc.lock says: `dvc commit`, `dvc checkout` or remove it first"
+                f"{shortened(outputs)}: not what dvc.lock says: `dvc commit`, `dvc checkout` or remove it first"
             )
 
     def _changed_outputs(self) -> list[str]:

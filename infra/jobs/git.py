@@ -21,5 +21,5 @@ def git(folder: Path, *words: str, **environment: str) -> str:
     return git_bytes(folder, *words, **environment).decode().rstrip("\n")
 
 
-def lines(folder: Path, *words: str, **environment: str) -> list[str]:
+def git_lines(folder: Path, *words: str, **environment: str) -> list[str]:
     return git(folder, *words, **environment).splitlines()

@@ -1,4 +1,4 @@
-"""What a job is told: which command at which commit, where, for whom. Knows no credentials."""
+"""A job's specification: the command, the commit, where it runs, who sent it; no credentials."""
 
 import json
 import re
@@ -13,8 +13,8 @@ NAME = re.compile(r"[a-z0-9_.-]+-\d{8}-\d{6}-[0-9a-f]{7}")
 
 
 @dataclass(frozen=True)
-class Order:
-    """A job's order. `settings` are dotted parameters of `cluster`; `remote` says where the DVC remote is."""
+class JobSpec:
+    """A job's specification. `settings` are dotted parameters of `cluster`; `remote` says where the DVC remote is."""
 
     job: str
     command: list[str]
@@ -25,18 +25,18 @@ class Order:
     author: dict[str, str]
 
     @classmethod
-    def read(cls, folder: Path) -> "Order":
-        return cls(**json.loads((folder / "order.json").read_text()))
+    def read(cls, folder: Path) -> "JobSpec":
+        return cls(**json.loads((folder / "job_spec.json").read_text()))
 
     def write(self, folder: Path) -> None:
-        (folder / "order.json").write_text(json.dumps(asdict(self), indent=2))
+        (folder / "job_spec.json").write_text(json.dumps(asdict(self), indent=2))
 
     @property
-    def people(self) -> dict[str, str]:
-        """Who the commits of experiments and results are by, in git's words."""
+    def identity(self) -> dict[str, str]:
+        """Author and committer of the commits of experiments and results, as git's environment variables."""
         return {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in self.author.items()}
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the command finds in its environment."""
-        return {JOB_SETTINGS: json.dumps(self.settings), **self.people}
+        """Environment variables of the command."""
+        return {JOB_SETTINGS: json.dumps(self.settings), **self.identity}

@@ -1,11 +1,11 @@
-"""What jobs leave for `fetch`: a folder for each, beside the DVC remote and reached as DVC reaches that."""
+"""Results of jobs for `fetch`: a folder each, beside the DVC remote and reached through DVC's file system."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.dvc_repo import workspace
-from infra.jobs.errors import explained, explained_by_dvc
+from infra.jobs.dvc_repo import open_repo
+from infra.jobs.errors import translate_dvc_errors, translate_remote_errors
 from llm4seg.utils.errors import InputError
 
 RESULT, BUNDLE, LOG = "result.json", "result.bundle", "log.txt"
@@ -20,9 +20,9 @@ class JobResults:
         self._path = f"{remote.path.rstrip('/').rpartition('/')[0]}/jobs"
 
     @classmethod
-    def of(cls, folder: Path) -> "JobResults":
+    def open(cls, folder: Path) -> "JobResults":
         """That of a checkout. Raises InputError, as reading from it does."""
-        with explained_by_dvc(), workspace(folder) as repository:
+        with translate_dvc_errors(), open_repo(folder) as repository:
             return cls(repository.cloud.get_remote())
 
     def write(self, job: str, name: str, content: bytes) -> None:
@@ -32,26 +32,26 @@ class JobResults:
     def read(self, job: str, name: str) -> bytes:
         content = self._read(job, name)
         if content is None:
-            raise InputError(f"{job}: {self._path} has no {name} of it; {self._known()}")
+            raise InputError(f"{job}: {self._path} has no {name} of it; {self._known_jobs()}")
         return content
 
     def result(self, job: str) -> dict[str, Any]:
-        """What is known of a job: state, exit code, command, commits, who, when."""
+        """A job's record: state, exit code, command, commits, user, time."""
         found: dict[str, Any] = json.loads(self.read(job, RESULT))
         return found
 
     def result_if_any(self, job: str) -> dict[str, Any] | None:
-        """The same; None of a job that was killed before it could leave it."""
+        """The same; None of a job that was killed before it could write one."""
         content = self._read(job, RESULT)
         return None if content is None else json.loads(content)
 
     def has_ended(self, job: str) -> bool:
-        """Whether a job has left its last word; one that was killed has not."""
+        """Whether a job has written its final record; one that was killed has not."""
         result = self.result_if_any(job)
         return result is not None and result["state"] != RUNNING
 
     def _read(self, job: str, name: str) -> bytes | None:
-        with explained(self._path):
+        with translate_remote_errors(self._path):
             try:
                 content: bytes = self._files.cat_file(f"{self._path}/{job}/{name}")
             except FileNotFoundError:
@@ -60,13 +60,13 @@ class JobResults:
 
     def jobs(self) -> list[str]:
         """All jobs, the newest last."""
-        with explained(self._path):
+        with translate_remote_errors(self._path):
             try:
                 found = self._files.ls(self._path, detail=False, refresh=True)
             except FileNotFoundError:
                 return []
         return sorted((path.rstrip("/").rpartition("/")[2] for path in found), key=lambda job: job.split("-")[-3:])
 
-    def _known(self) -> str:
+    def _known_jobs(self) -> str:
         jobs = self.jobs()
         return f"there are {', '.join(jobs[-3:])}" if jobs else "no job has left anything there"

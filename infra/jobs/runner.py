@@ -1,4 +1,4 @@
-"""A job on the head node: pull what the command needs, run it, and leave what came of it, however it ends."""
+"""A job on the head node: pull what the command needs, run it, save its results, however it ends."""
 
 import os
 import shutil
@@ -8,20 +8,23 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from infra.jobs.dvc_repo import in_remote, made_by_hand, read_in_part, unrecorded, workspace
-from infra.jobs.errors import patient
+from infra.jobs.dvc_repo import in_remote, made_by_hand, open_repo, read_in_part, unrecorded
+from infra.jobs.errors import retrying
 from infra.jobs.job_spec import EXPERIMENT
 from infra.jobs.results import RUNNING
 from infra.jobs.save import Job
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]
-PULLING = ("--pull", "--allow-missing")  # what is up to date is not run, nor fetched unless a stage that runs reads it
-REPRO = (["dvc", "repro"], EXPERIMENT)
+PULL_OPTIONS = (
+    "--pull",
+    "--allow-missing",
+)  # what is up to date is not run, nor fetched unless a stage that runs reads it
+REPRO_COMMANDS = (["dvc", "repro"], EXPERIMENT)
 
 
-class Work:
-    """The command of a job, with what comes before and after it."""
+class JobRunner:
+    """Runs the command of a job, with what comes before and after it."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._stopped = job, False
@@ -30,12 +33,12 @@ class Work:
         """The command's exit code, or that of what failed before it."""
         signal.signal(signal.SIGTERM, self._stop)
         self._configure()
-        patient(self._job.save)(RUNNING)
+        retrying(self._job.save)(RUNNING)
         code = 1
         try:
             code = self._pull() or self._command()
         finally:
-            patient(self._job.save)(self._state(code), code)
+            retrying(self._job.save)(self._state(code), code)
         return code
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
@@ -49,26 +52,26 @@ class Work:
 
     def _configure(self) -> None:
         """DVC's settings here: where the remote is, and one cache for all jobs of this node."""
-        remote = "".join(f"    {name} = {value}\n" for name, value in self._job.order.remote.items())
-        (self._job.tree / ".dvc" / "config.local").write_text(
+        remote = "".join(f"    {name} = {value}\n" for name, value in self._job.spec.remote.items())
+        (self._job.checkout / ".dvc" / "config.local").write_text(
             f"[core]\n    remote = job\n[cache]\n    dir = {CACHE}\n['remote \"job\"']\n{remote}"
         )
 
     def _pull(self) -> int:
         """Fetch what DVC would not fetch by itself, or not whole; for other commands than DVC's, everything."""
-        with workspace(self._job.tree) as repository:
-            outs = (read_in_part if reproduces(self._job.order.command) else in_remote)(repository)
+        with open_repo(self._job.checkout) as repository:
+            outs = (read_in_part if is_repro(self._job.spec.command) else in_remote)(repository)
         return self._call([*DVC, "pull", *outs]) if outs else 0
 
     def _command(self) -> int:
         """The command itself. Outputs that it made without DVC go into dvc.lock, or nobody would push or fetch them."""
-        if reproduces(self._job.order.command):
-            return self._call(with_pull(self._job.order.command))
-        with workspace(self._job.tree) as repository:
+        if is_repro(self._job.spec.command):
+            return self._call(with_pull(self._job.spec.command))
+        with open_repo(self._job.checkout) as repository:
             before = unrecorded(repository)
-        if code := self._call(self._job.order.command):
+        if code := self._call(self._job.spec.command):
             return code
-        with workspace(self._job.tree) as repository:
+        with open_repo(self._job.checkout) as repository:
             stages = made_by_hand(repository, before)
         return self._call([*DVC, "commit", "--force", *stages]) if stages else 0
 
@@ -76,11 +79,11 @@ class Work:
         """Run a command to the end of its last process; what they print is passed on and kept."""
         if self._stopped:
             return 128 + signal.SIGTERM
-        environment = os.environ | self._job.order.environment | {"SHELL": str(self._job.shell())}
+        environment = os.environ | self._job.spec.environment | {"SHELL": str(self._job.shell())}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         try:
             process = subprocess.Popen(
-                command, cwd=self._job.tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                command, cwd=self._job.checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
         except OSError as error:  # as a shell says it
             print(f"{command[0]}: {error.strerror}", flush=True)
@@ -88,31 +91,31 @@ class Work:
         assert process.stdout is not None
         with self._job.log.open("ab") as log, process.stdout as output:
             while chunk := output.read1(1 << 16):  # type: ignore[attr-defined]
-                for place in (log, sys.stdout.buffer):
-                    place.write(chunk)
-                    place.flush()
+                for file in (log, sys.stdout.buffer):
+                    file.write(chunk)
+                    file.flush()
         return process.wait()
 
 
-def reproduces(command: list[str]) -> bool:
+def is_repro(command: list[str]) -> bool:
     """Whether DVC decides which stages run."""
-    return any(command[: len(start)] == start for start in REPRO)
+    return any(command[: len(start)] == start for start in REPRO_COMMANDS)
 
 
 def with_pull(command: list[str]) -> list[str]:
-    """`dvc repro` and `dvc exp run` told to fetch what they need; other commands as they are."""
-    if not reproduces(command):
+    """`dvc repro` and `dvc exp run` with the options that fetch what they need; other commands as they are."""
+    if not is_repro(command):
         return command
-    missing = [option for option in PULLING if option not in command]
+    missing = [option for option in PULL_OPTIONS if option not in command]
     words = 3 if command[1] == "exp" else 2
     return [*command[:words], *missing, *command[words:]]
 
 
 def main() -> None:
     job = Job(Path(sys.argv[1]))
-    code = Work(job).run()
+    code = JobRunner(job).run()
     if code == 0:
-        shutil.rmtree(job.tree)  # all of it is in the bucket; after a failure, somebody may want to look
+        shutil.rmtree(job.checkout)  # all of it is in the bucket; after a failure, somebody may want to look
     sys.exit(code if code >= 0 else 128 - code)
 
 

@@ -1,4 +1,4 @@
-"""Leave what a job has so far: outputs in the DVC remote, and the rest beside it. Runs on the head node.
+"""Save what a job has so far: outputs to the DVC remote, and the rest beside it. Runs on the head node.
 
 DVC runs the command of every stage through $SHELL, for which a job sets a script that calls this file first. So a stage
 begins once all that was finished before it is in the remote, where its nodes fetch it, and a head node that dies
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.dvc_repo import uncached, workspace
-from infra.jobs.errors import patient, refusals
-from infra.jobs.git import git, lines
-from infra.jobs.job_spec import Order
+from infra.jobs.dvc_repo import open_repo, uncached
+from infra.jobs.errors import remote_errors, retrying
+from infra.jobs.git import git, git_lines
+from infra.jobs.job_spec import JobSpec
 from infra.jobs.results import BUNDLE, LOG, RESULT, RUNNING, JobResults
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import sha256_file
@@ -28,68 +28,68 @@ INTERNAL = ("exec", "stash", "celery")  # of DVC's refs below refs/exps, those t
 LOG_BYTES = 5_000_000
 SHELL = """#!/bin/sh
 # DVC runs each stage's command through this
-(cd {tree} && exec {python} -m infra.jobs.save {folder}); SHELL=/bin/sh exec /bin/sh "$@"
+(cd {checkout} && exec {python} -m infra.jobs.save {folder}); SHELL=/bin/sh exec /bin/sh "$@"
 """
 
 
 class Job:
-    """A job's folder on the head node: its order, its log, and the checkout `tree`."""
+    """A job's folder on the head node: its specification, its log, and the checkout."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.tree, self.order = folder, folder / "tree", Order.read(folder)
+        self.folder, self.checkout, self.spec = folder, folder / "checkout", JobSpec.read(folder)
         self.log, self._saved = folder / LOG, folder / "saved"
 
     def shell(self) -> Path:
         """The script that DVC is to run stages through."""
         path = self.folder / "sh"
-        words = {"tree": self.tree, "python": sys.executable, "folder": self.folder}
+        words = {"checkout": self.checkout, "python": sys.executable, "folder": self.folder}
         path.write_text(SHELL.format(**{name: shlex.quote(str(word)) for name, word in words.items()}))
         path.chmod(0o755)
         return path
 
     def save(self, state: str, exit_code: int | None = None) -> None:
         """Push outputs, then the rest; of a running job only if a stage has finished since it was last called."""
-        lock = sha256_file(self.tree / LOCK) if (self.tree / LOCK).exists() else "none"
+        lock = sha256_file(self.checkout / LOCK) if (self.checkout / LOCK).exists() else "none"
         if state == RUNNING and self._saved.exists() and self._saved.read_text() == lock:
             return
-        with workspace(self.tree) as repository:
+        with open_repo(self.checkout) as repository:
             experiments = self._experiments()
             if self._saved.exists():  # not before anything ran
-                repository.push(revs=[git(self.tree, "rev-parse", ref) for ref in experiments] or None)
-            shelf = JobResults(repository.cloud.get_remote())
-            shelf.write(self.order.job, BUNDLE, self._bundle(repository, experiments))
+                repository.push(revs=[git(self.checkout, "rev-parse", ref) for ref in experiments] or None)
+            results = JobResults(repository.cloud.get_remote())
+            results.write(self.spec.job, BUNDLE, self._bundle(repository, experiments))
         if self.log.exists():
-            shelf.write(self.order.job, LOG, self._last_of_log())
-        shelf.write(self.order.job, RESULT, json.dumps(self._result(state, exit_code), indent=2).encode())
+            results.write(self.spec.job, LOG, self._last_of_log())
+        results.write(self.spec.job, RESULT, json.dumps(self._result(state, exit_code), indent=2).encode())
         self._saved.write_text(lock)
 
     def _experiments(self) -> list[str]:
-        refs = lines(self.tree, "for-each-ref", "--format=%(refname)", EXPERIMENTS)
+        refs = git_lines(self.checkout, "for-each-ref", "--format=%(refname)", EXPERIMENTS)
         return [ref for ref in refs if ref.split("/")[2] not in INTERNAL]
 
     def _bundle(self, repository: Any, experiments: list[str]) -> bytes:
         """The experiments, and a commit on top of what was sent, with every tracked file that changed."""
         with tempfile.TemporaryDirectory() as temporary:
             content = self._content(f"{temporary}/index", repository)
-            message = f"What job {self.order.job} left"
+            message = f"What job {self.spec.job} left"
             commit = git(
-                self.tree, "commit-tree", content, "-p", self.order.shipped, "-m", message, **self.order.people
+                self.checkout, "commit-tree", content, "-p", self.spec.shipped, "-m", message, **self.spec.identity
             )
-            git(self.tree, "update-ref", RESULT_REF, commit)
-            bundle, sent = Path(temporary) / BUNDLE, {f"^{self.order.head}", f"^{self.order.shipped}"}
-            git(self.tree, "bundle", "create", "--quiet", os.fspath(bundle), RESULT_REF, *experiments, *sent)
+            git(self.checkout, "update-ref", RESULT_REF, commit)
+            bundle, sent = Path(temporary) / BUNDLE, {f"^{self.spec.head}", f"^{self.spec.shipped}"}
+            git(self.checkout, "bundle", "create", "--quiet", os.fspath(bundle), RESULT_REF, *experiments, *sent)
             return bundle.read_bytes()
 
     def _content(self, index: str, repository: Any) -> str:
         """A git tree of what was sent and what a run changed of it, or finished stages left to git."""
-        git(self.tree, "read-tree", self.order.shipped, GIT_INDEX_FILE=index)
-        git(self.tree, "add", "--update", ":/", GIT_INDEX_FILE=index)
+        git(self.checkout, "read-tree", self.spec.shipped, GIT_INDEX_FILE=index)
+        git(self.checkout, "add", "--update", ":/", GIT_INDEX_FILE=index)
         if unfinished := uncached(repository, finished=False):
-            git(self.tree, "reset", "--quiet", self.order.shipped, "--", *unfinished, GIT_INDEX_FILE=index)
-        lock = [LOCK] if (self.tree / LOCK).exists() else []
+            git(self.checkout, "reset", "--quiet", self.spec.shipped, "--", *unfinished, GIT_INDEX_FILE=index)
+        lock = [LOCK] if (self.checkout / LOCK).exists() else []
         if new := [*lock, *uncached(repository, finished=True)]:
-            git(self.tree, "add", "--", *new, GIT_INDEX_FILE=index)
-        return git(self.tree, "write-tree", GIT_INDEX_FILE=index)
+            git(self.checkout, "add", "--", *new, GIT_INDEX_FILE=index)
+        return git(self.checkout, "write-tree", GIT_INDEX_FILE=index)
 
     def _last_of_log(self) -> bytes:
         with self.log.open("rb") as file:
@@ -97,22 +97,20 @@ class Job:
             return file.read()
 
     def _result(self, state: str, exit_code: int | None) -> dict[str, Any]:
-        order = self.order
-        about = {"job": order.job, "state": state, "exit_code": exit_code, "command": order.command}
-        commits = {"head": order.head, "shipped": order.shipped}
-        return (
-            about | commits | {"user": order.author["NAME"], "at": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())}
-        )
+        spec = self.spec
+        about = {"job": spec.job, "state": state, "exit_code": exit_code, "command": spec.command}
+        commits = {"head": spec.head, "shipped": spec.shipped}
+        return about | commits | {"user": spec.author["NAME"], "at": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())}
 
 
 def main() -> None:
     """Save before a stage begins. Where that fails, the stage runs all the same: its end will try again."""
     job = Job(Path(sys.argv[1]))
-    expected: tuple[type[Exception], ...] = (InputError, *refusals())
+    expected: tuple[type[Exception], ...] = (InputError, *remote_errors())
     try:
-        patient(job.save)(RUNNING)
+        retrying(job.save)(RUNNING)
     except expected as error:
-        print(f"{job.order.job}: what is finished is not in the DVC remote yet: {error}", file=sys.stderr)
+        print(f"{job.spec.job}: what is finished is not in the DVC remote yet: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

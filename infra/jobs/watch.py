@@ -1,35 +1,35 @@
-"""A job's log on the laptop, followed until it ends or the user has seen enough."""
+"""A job's log on the laptop, followed until the job ends or the user presses Ctrl-C."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.client import Follower
+from infra.jobs.client import Dashboard, LogFollower
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_text
 
 
-def _note(folder: Path, job: str) -> Path:
+def _file(folder: Path, job: str) -> Path:
     return folder / ".infra" / "jobs" / f"{job}.json"
 
 
-def remember(folder: Path, job: str, cluster: str) -> None:
-    """Which cluster a job was sent to, so that its name is enough to follow it."""
-    write_text(_note(folder, job), json.dumps({"cluster": cluster}) + "\n")
+def save_cluster(folder: Path, job: str, cluster: str) -> None:
+    """Write down the cluster that a job was sent to, so that the job's name is enough to follow it."""
+    write_text(_file(folder, job), json.dumps({"cluster": cluster}) + "\n")
 
 
-def remembered(folder: Path, job: str) -> str | None:
+def cluster_of(folder: Path, job: str) -> str | None:
     """The cluster that a job was sent to from this checkout."""
-    note = _note(folder, job)
-    return str(json.loads(note.read_text())["cluster"]) if note.exists() else None
+    file = _file(folder, job)
+    return str(json.loads(file.read_text())["cluster"]) if file.exists() else None
 
 
-def watch(cluster: str, job: str) -> None:
+def watch(cluster: str, dashboard: Dashboard, job: str) -> None:
     """Show a job's log to its end. Raises InputError with the cause when the job has failed."""
     print(f"Ctrl-C ends only this view; python -m infra logs {cluster} {job} shows it again", file=sys.stderr)
     try:
-        details = Follower(cluster, job).follow()
+        details = LogFollower(dashboard, job).follow()
     except KeyboardInterrupt:
         print(f"\n{job} goes on: python -m infra logs {cluster} {job}", file=sys.stderr)
         raise

@@ -1,4 +1,4 @@
-"""Who starts and ends a cluster, told from its file: Ray's launcher, Kubernetes, or nobody (it runs already)."""
+"""The launcher of a cluster, chosen by its file: Ray's, KubeRay, or none (it runs already)."""
 
 import argparse
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ KUBERAY_KINDS = ("RayCluster", "RayJob")
 
 
 class Launcher(Protocol):
-    """What every kind of cluster can do; with `dry_run` it only says what it would do."""
+    """What every kind of cluster can do; with `dry_run` it only prints what it would do."""
 
     def up(self, dry_run: bool) -> None:
         """Start it, or bring it up to its file."""
@@ -32,11 +32,11 @@ class Launcher(Protocol):
     def logs(self, dry_run: bool) -> None:
         """Follow the log of its autoscaler."""
 
-    def submitted(self, job: str) -> None:
-        """Take note of a job that was sent to it."""
+    def on_submitted(self, job: str) -> None:
+        """Called once a job has been submitted to it."""
 
     def dashboard(self) -> AbstractContextManager[str]:
-        """Lend the http address of Ray's dashboard, through a tunnel that is there as long as the block."""
+        """The http address of Ray's dashboard, through a tunnel that is open inside the block."""
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -48,20 +48,20 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def launcher(cluster: str, **wishes: str | bool | None) -> Launcher:
-    """Who launches this cluster. Raises InputError for a file that is none, naming the field.
+def launcher(cluster: str, **options: str | bool | None) -> Launcher:
+    """The launcher of this cluster. Raises InputError for a file that is none, naming the field.
 
-    `wishes`: options that only Ray's cluster launcher knows; None and False are none.
+    `options`: those that only Ray's cluster launcher knows; None and False are none.
     """
-    asked = {name: wish for name, wish in wishes.items() if wish}
+    given = {name: value for name, value in options.items() if value}
     if cluster.startswith(("http://", "https://")):
-        _refuse(asked)
+        _refuse(given)
         from infra.launchers.running import RunningCluster
 
         return RunningCluster(cluster)
     path, parts = Path(cluster), read(Path(cluster))
     if any(part.get("kind") in KUBERAY_KINDS for part in parts):
-        _refuse(asked)
+        _refuse(given)
         from infra.launchers.kuberay import KubeRayCluster
 
         return KubeRayCluster(path, parts)
@@ -71,12 +71,12 @@ def launcher(cluster: str, **wishes: str | bool | None) -> Launcher:
         raise InputError(f"{path}: provider.type: found {kind!r}, allowed: {', '.join(RAY_PROVIDERS)}")
     from infra.launchers.ray_up import RayUpCluster
 
-    return RayUpCluster(path, parts[0], **asked)  # type: ignore[arg-type]
+    return RayUpCluster(path, parts[0], **given)  # type: ignore[arg-type]
 
 
-def _refuse(asked: Mapping[str, object]) -> None:
-    if asked:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+def _refuse(options: Mapping[str, object]) -> None:
+    if options:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
         raise InputError(f"{names}: allowed for files of Ray's cluster launcher only")
 
 

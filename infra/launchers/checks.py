@@ -1,13 +1,12 @@
-"""What a file of Ray's cluster launcher must say before anything is started: Ray's rules, and ours for safety."""
+"""Checks of a file of Ray's cluster launcher before anything is started: Ray's rules, and ours for safety."""
 
-import contextlib
-import io
 import ipaddress
 import json
 import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from infra.launchers.ray_internals import validate_cluster_config
 from llm4seg.utils.errors import InputError
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")  # names of roles, networks and labels begin with it
@@ -18,7 +17,7 @@ LONGEST_LIFE = 24 * 14  # hours
 
 
 class Fields:
-    """A cluster's file, or a part of it, field by field; a complaint names the file and the dotted field."""
+    """A cluster's file, or a part of it, field by field; an error names the file and the dotted field."""
 
     def __init__(self, path: Path, part: Any, above: tuple[str, ...] = ()) -> None:
         self.path, self.part, self.above = path, part, above
@@ -66,7 +65,7 @@ def check(path: Path, config: dict[str, Any]) -> None:
         _check_machines(fields)
     elif not isinstance(config.get("available_node_types"), dict):
         fields.refuse("available_node_types", config.get("available_node_types"), "the kinds of nodes, by name")
-    _check_with_ray(fields)
+    validate_cluster_config(config, path)
     _check_secrets(fields)
     _check_commands(fields)
     match config["provider"]["type"]:
@@ -76,19 +75,6 @@ def check(path: Path, config: dict[str, Any]) -> None:
         case "gcp":
             _check_lifetime(fields)
             _check_gcp(fields)
-
-
-def _check_with_ray(fields: Fields) -> None:
-    """Ray's own validation, which `ray up` would do, too, but with a traceback."""
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            validate_config(prepare_config(fields.part))  # it has something to say on every mounted file
-    except Exception as error:  # whatever Ray stumbles over, it is the file
-        dotted = ".".join(str(part) for part in getattr(error, "absolute_path", []))  # of its schema
-        reason = getattr(error, "message", None) or str(error) or type(error).__name__
-        raise InputError(f"{fields.path}: {dotted + ': ' if dotted else ''}{reason}") from None
 
 
 def _check_machines(fields: Fields) -> None:
@@ -163,7 +149,7 @@ def is_open_to_the_world(rule: dict[str, Any]) -> bool:
     return any(ipaddress.ip_network(cidr, strict=False).prefixlen == 0 for cidr in ranges if cidr)
 
 
-def lets_the_world_in_by_ssh(rule: dict[str, Any]) -> bool:
+def opens_ssh_to_everyone(rule: dict[str, Any]) -> bool:
     first, last = rule.get("FromPort", 0), rule.get("ToPort", 65535)
     return is_open_to_the_world(rule) and (rule.get("IpProtocol") == "-1" or first <= SSH <= last)
 

@@ -22,8 +22,8 @@ class Node:
 class Cloud(Protocol):
     """Everything raises InputError for what the user has to settle."""
 
-    def wishes(self) -> list[str]:
-        """What `prepare` makes, in words."""
+    def requirements(self) -> list[str]:
+        """What `prepare` creates, one line each, for a dry run."""
 
     def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
         """Make what the nodes need, if it is not there, and return the cluster's file with it filled in.
@@ -35,14 +35,14 @@ class Cloud(Protocol):
     def nodes(self) -> list[Node]:
         """The nodes that have not ended, the head first."""
 
-    def end(self) -> None:
-        """End what `ray down` left, and take away what would stand in the way of the next `up` or open a door."""
+    def terminate(self) -> None:
+        """Terminate what `ray down` left, and delete what would stand in the way of the next `up` or open a port."""
 
-    def left(self) -> list[str]:
-        """What is still there and billed."""
+    def leftovers(self) -> list[str]:
+        """What is still there and billed, one line each."""
 
     def forget(self) -> None:
-        """Take away what `prepare` made and costs nothing."""
+        """Delete what `prepare` created and costs nothing."""
 
 
 def node_configs(config: Config) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ class GoogleCloud:
     def account(self) -> str:
         return f"{self.name}-head@{self.provider['project_id']}.iam.gserviceaccount.com"
 
-    def wishes(self) -> list[str]:
+    def requirements(self) -> list[str]:
         return [
             f"network {self.name} with one subnet in {self.provider['region']}",
             f"its firewall: SSH from your address alone, anything between nodes ({self.name}-ssh, -members)",
@@ -92,7 +92,7 @@ class GoogleCloud:
             address=next((address for address in addresses if address), ""),
         )
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """The head first, which would start others. The firewall's door for SSH goes with the nodes."""
         while nodes := self.nodes():
             ending = [node.name for node in nodes if node.kind == "head"] or [node.name for node in nodes]
@@ -101,7 +101,7 @@ class GoogleCloud:
         if self._is_there("compute", "firewall-rules", f"{self.name}-ssh"):
             self._gcloud("compute", "firewall-rules", "delete", f"{self.name}-ssh")
 
-    def left(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         """Boot disks have their node's name, which begins with the cluster's."""
         disks = self._list("disks", f"name~^ray-{self.name}-(head|worker)-")
         return [
@@ -128,19 +128,19 @@ class GoogleCloud:
         call(["gcloud", *words, f"--project={self.provider['project_id']}", "--quiet"])
 
     def _is_there(self, group: str, kind: str, name: str, *where: str) -> bool:
-        done = self._ask(*group.split(), kind, "describe", name, *where)
-        if done.returncode and not any(said in done.stderr for said in ("not found", "NOT_FOUND", "does not exist")):
+        done = self._query(*group.split(), kind, "describe", name, *where)
+        if done.returncode and not any(text in done.stderr for text in ("not found", "NOT_FOUND", "does not exist")):
             raise InputError(f"gcloud: {' '.join(done.stderr.split())}")
         return done.returncode == 0
 
     def _list(self, kind: str, condition: str) -> list[dict[str, Any]]:
-        done = self._ask("compute", kind, "list", f"--filter={condition}")
+        done = self._query("compute", kind, "list", f"--filter={condition}")
         if done.returncode:
             raise InputError(f"gcloud: {' '.join(done.stderr.split())}")
         found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
         return found
 
-    def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _query(self, *words: str) -> subprocess.CompletedProcess[str]:
         if shutil.which("gcloud") is None:
             raise InputError("gcloud is not installed: https://cloud.google.com/sdk/docs/install")
         where = [f"--project={self.provider['project_id']}", "--format=json", "--quiet"]

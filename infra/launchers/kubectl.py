@@ -1,4 +1,4 @@
-"""kubectl, called in the open, and what it answers."""
+"""kubectl: each command is printed before it runs; its output is returned."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from llm4seg.utils.errors import InputError
 FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
-def feed(words: Sequence[str], parts: Sequence[dict[str, Any]], dry_run: bool) -> None:
+def run_on_objects(words: Sequence[str], parts: Sequence[dict[str, Any]], dry_run: bool) -> None:
     """Run kubectl on objects through its standard input: a secret in them is in no file and no list of processes."""
     named = ", ".join(f"{part['kind']} {part['metadata']['name']}" for part in parts)
     print(f"$ kubectl {' '.join(words)} -f -   # {named}", file=sys.stderr, flush=True)
@@ -25,7 +25,7 @@ def feed(words: Sequence[str], parts: Sequence[dict[str, Any]], dry_run: bool) -
         print(_run([*words, "-f", "-"], objects), end="", flush=True)
 
 
-def answer(*words: str) -> str:
+def output(*words: str) -> str:
     """What kubectl prints."""
     return _run(words, None)
 
@@ -46,25 +46,25 @@ def _installed() -> None:
 
 
 @contextmanager
-def forwarded(namespace: str, pod: str, port: int) -> Iterator[str]:
-    """Lend the http address of a pod's port, through a tunnel from a free port of this machine."""
+def port_forward(namespace: str, pod: str, port: int) -> Iterator[str]:
+    """The http address of a pod's port, through a tunnel from a free port of this machine."""
     _installed()
     command = ["kubectl", "-n", namespace, "port-forward", "--address", "127.0.0.1", pod, f":{port}"]
-    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would fill, and stop the tunnel
-        tunnel = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would fill, and stop the tunnel
+        tunnel = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         try:
-            yield f"http://127.0.0.1:{_port(tunnel, said)}"
+            yield f"http://127.0.0.1:{_port(tunnel, log)}"
         finally:
             tunnel.terminate()
             tunnel.wait()
 
 
-def _port(tunnel: "subprocess.Popen[bytes]", said: Any) -> str:
+def _port(tunnel: "subprocess.Popen[bytes]", log: Any) -> str:
     """The tunnel's end here, as soon as there is one."""
     while True:
         ended = tunnel.poll() is not None
-        said.seek(0)
-        text = said.read()
+        log.seek(0)
+        text = log.read()
         if found := FORWARDING.search(text):
             return found[1]
         if ended:

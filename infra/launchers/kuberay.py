@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from infra.launchers.kubectl import answer, feed, forwarded
+from infra.launchers.kubectl import output, port_forward, run_on_objects
 from infra.launchers.kuberay_file import LABEL, Part, at, read_kuberay
 from infra.launchers.token import make_token, token_in_use
 from infra.shell import call
@@ -19,7 +19,7 @@ from llm4seg.utils.errors import InputError
 DASHBOARD = 8265
 APPLY = ("apply", "--server-side", "--field-manager=llm4seg")  # server-side: no copy of the token in an annotation
 BILLABLE = "rayjobs.ray.io,rayclusters.ray.io,pods,jobs.batch,cronjobs.batch,persistentvolumeclaims"
-PATIENCE = 300.0  # seconds for pods to end once their cluster is deleted
+TIMEOUT = 300.0  # seconds for pods to end once their cluster is deleted
 START = 1200.0  # seconds for a head to be ready
 # of a RayJob, as KubeRay says it: the cluster is ready, without its job or with it; it has ended
 READY, ENDED = ("Waiting", "Running"), ("Complete", "Failed", "ValidationFailed")
@@ -39,9 +39,9 @@ class KubeRayCluster:
                 raise InputError(mistake)
             print(f"to do first: {mistake}")
         call(["kubectl", "config", "current-context"], dry_run)
-        self._refuse_a_namesake(dry_run)
+        self._refuse_same_name(dry_run)
         namespaces = [part for part in self.file.parts if part["kind"] == "Namespace"]
-        feed(
+        run_on_objects(
             APPLY,
             [*namespaces, self._secret("" if dry_run else make_token().read_text(encoding="utf-8").strip())],
             dry_run,
@@ -58,12 +58,12 @@ class KubeRayCluster:
         if not self.file.is_job:
             ready = ("--for=condition=HeadPodReady", f"--timeout={START:g}s")
             self._kubectl("wait", self.file.resource, *ready, dry_run=dry_run)
-        elif not dry_run and self._begun() == "Running":
+        elif not dry_run and self._state_when_ready() == "Running":
             print(f"{self.file.resource} has its job already, and ends with it")
             return
         print(f"next: python -m infra submit {self.file.path} -- dvc repro")
 
-    def _begun(self) -> str:
+    def _state_when_ready(self) -> str:
         """The state of a RayJob once its cluster is ready. kubectl waits for one state alone, and there are two."""
         until = time.monotonic() + START
         while (state := self._state()) not in READY:
@@ -73,18 +73,18 @@ class KubeRayCluster:
             time.sleep(2)
         return state
 
-    def _refuse_a_namesake(self, dry_run: bool) -> None:
+    def _refuse_same_name(self, dry_run: bool) -> None:
         """Raise InputError if a cluster of the other kind has this name: it would have the same label and Secret."""
         other = f"{'raycluster' if self.file.is_job else 'rayjob'}/{self.file.name}"
-        if dry_run or not answer("-n", self.file.namespace, "get", other, "--ignore-not-found", "-o", "name").strip():
+        if dry_run or not output("-n", self.file.namespace, "get", other, "--ignore-not-found", "-o", "name").strip():
             return
         raise InputError(
             f"{self.file.path}: {self.file.ray['kind']} metadata.name: found {self.file.name}, which is {other}'s, "
             "too; allowed: a name and label of its own"
         )
 
-    def submitted(self, job: str) -> None:
-        """Tell KubeRay which of Ray's jobs this RayJob is for, so that the cluster ends when the job has ended."""
+    def on_submitted(self, job: str) -> None:
+        """Set the RayJob's `jobId` to the submitted job, so that the cluster ends when the job has ended."""
         if self.file.is_job:
             self._kubectl(
                 "patch", self.file.resource, "--type=merge", f"--patch={json.dumps({'spec': {'jobId': job}})}"
@@ -92,18 +92,18 @@ class KubeRayCluster:
 
     def down(self, dry_run: bool) -> None:
         """Delete what comes and goes with the cluster, and wait until none of it is left."""
-        self._refuse_a_namesake(dry_run)
+        self._refuse_same_name(dry_run)
         mine = [*self.file.own, self._secret("")]
         mine.sort(key=lambda part: part["kind"] != "CronJob")  # the clock first: it would end the same cluster
-        feed(("delete", "--ignore-not-found", "--wait=true", "--timeout=10m"), mine, dry_run)
+        run_on_objects(("delete", "--ignore-not-found", "--wait=true", "--timeout=10m"), mine, dry_run)
         find = ("get", BILLABLE, "-l", self.label, "-o", "name")
         if dry_run:
             self._kubectl(*find, dry_run=True)
             return
-        until = time.monotonic() + PATIENCE
-        while left := answer("-n", self.file.namespace, *find).split():
+        until = time.monotonic() + TIMEOUT
+        while left := output("-n", self.file.namespace, *find).split():
             if time.monotonic() > until:
-                raise InputError(f"{self.file.path}: still there after {PATIENCE:g} s: {', '.join(left)}")
+                raise InputError(f"{self.file.path}: still there after {TIMEOUT:g} s: {', '.join(left)}")
             time.sleep(1)
         print(f"nothing of {self.file.name} is left; its nodes end when the node autoscaler finds them empty")
 
@@ -112,7 +112,7 @@ class KubeRayCluster:
         if dry_run:
             self._kubectl("get", "pods", "-l", self.label, dry_run=True)
             return
-        pods = json.loads(answer("-n", self.file.namespace, "get", "pods", "-l", self.label, "-o", "json"))["items"]
+        pods = json.loads(output("-n", self.file.namespace, "get", "pods", "-l", self.label, "-o", "json"))["items"]
         table = Table(title=f"{self.file.resource}: {self._state() or 'not there'}")
         for column in ("pod", "group", "phase", "GPUs", "node", "since"):
             table.add_column(column)
@@ -132,8 +132,8 @@ class KubeRayCluster:
 
     @contextmanager
     def dashboard(self) -> Iterator[str]:
-        """Lend the http address of Ray's dashboard, through `kubectl port-forward`."""
-        with token_in_use(), forwarded(self.file.namespace, self._head(), DASHBOARD) as address:
+        """The http address of Ray's dashboard, through `kubectl port-forward`."""
+        with token_in_use(), port_forward(self.file.namespace, self._head(), DASHBOARD) as address:
             yield address
 
     def _secret(self, token: str) -> Part:
@@ -142,7 +142,7 @@ class KubeRayCluster:
 
     def _state(self) -> str:
         """As KubeRay says it; nothing where there is no such object."""
-        found = answer("-n", self.file.namespace, "get", self.file.resource, "--ignore-not-found", "-o", "json")
+        found = output("-n", self.file.namespace, "get", self.file.resource, "--ignore-not-found", "-o", "json")
         if not found.strip():
             return ""
         there = json.loads(found)
@@ -154,7 +154,7 @@ class KubeRayCluster:
         if dry_run:
             return "pod/HEAD"
         where = f"{self.label},ray.io/node-type=head"
-        found = answer("-n", self.file.namespace, "get", "pods", "-l", where, "-o", "name").split()
+        found = output("-n", self.file.namespace, "get", "pods", "-l", where, "-o", "name").split()
         if not found:
             raise InputError(f"{self.file.path}: no head runs; start it with `python -m infra up {self.file.path}`")
         return found[0]

@@ -18,7 +18,7 @@ Part = dict[str, Any]
 
 @dataclass(frozen=True)
 class KubeRayFile:
-    """The objects of a file, and what is asked of its RayCluster or RayJob."""
+    """The objects of a file, and the fields of its RayCluster or RayJob."""
 
     path: Path
     parts: tuple[Part, ...]

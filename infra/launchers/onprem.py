@@ -1,8 +1,7 @@
 """A cluster of Ray's launcher on machines of one's own, reached by SSH: nothing to make, nothing to pay for."""
 
-from ray.autoscaler._private.local.node_provider import LocalNodeProvider
-
 from infra.launchers.cloud import Config, Node
+from infra.launchers.ray_internals import local_nodes
 
 
 class OwnMachines:
@@ -11,7 +10,7 @@ class OwnMachines:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def wishes(self) -> list[str]:
+    def requirements(self) -> list[str]:
         provider = self.config["provider"]
         return [f"on {provider['head_ip']} and {len(provider['worker_ips'])} others: setup_commands, then Ray"]
 
@@ -19,19 +18,17 @@ class OwnMachines:
         return self.config
 
     def nodes(self) -> list[Node]:
-        """As the launcher on this machine remembers them; the head starts Ray on the others by itself."""
-        provider = LocalNodeProvider(self.config["provider"], self.config["cluster_name"])
-        running = provider.non_terminated_nodes({})
-        return [self._node(provider.node_tags(name), name) for name in running]
+        """As the launcher on this machine has them on record; the head starts Ray on the others by itself."""
+        return [self._node(tags, name) for name, tags in local_nodes(self.config).items()]
 
     def _node(self, tags: dict[str, str], name: str) -> Node:
         kind, state = tags["ray-node-type"], tags.get("ray-node-status", "not set up")
         return Node(name, kind, "", "own", state, None, name)
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """`ray down` has ended Ray there; the machines stay."""
 
-    def left(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         return []
 
     def forget(self) -> None:

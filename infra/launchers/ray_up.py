@@ -28,7 +28,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 class RayUpCluster:
-    """See `infra.launchers.Launcher`. `ssh_from`: addresses that may come by SSH instead of this laptop's own;
+    """See `infra.launchers.Launcher`. `ssh_from`: addresses that may connect by SSH instead of this laptop's own;
     `forget`: `down` takes away what costs nothing, too.
     """
 
@@ -46,7 +46,7 @@ class RayUpCluster:
     def up(self, dry_run: bool) -> None:
         self._refuse_another_provider()
         if dry_run:
-            self._say_what_up_would_do()
+            self._print_what_up_would_do()
             return
         make_token()
         config = self.cloud.prepare(self.ssh_from, self._before())
@@ -62,8 +62,8 @@ class RayUpCluster:
             return
         if self.rendered.exists() and self.cloud.nodes():
             self._ray("down", "--yes", str(self.rendered))
-        self.cloud.end()
-        if left := self.cloud.left():
+        self.cloud.terminate()
+        if left := self.cloud.leftovers():
             raise InputError(f"{self.config['cluster_name']} is not all gone: {'; '.join(left)}")
         if self.forget:
             self.cloud.forget()
@@ -83,12 +83,12 @@ class RayUpCluster:
     def logs(self, dry_run: bool) -> None:
         self._ray("monitor", self._running_file(dry_run), dry_run=dry_run)
 
-    def submitted(self, job: str) -> None:
+    def on_submitted(self, job: str) -> None:
         """Nothing to do: it does not end with a job."""
 
     @contextmanager
     def dashboard(self) -> Iterator[str]:
-        """With the token in use, so that JobSubmissionClient gets in."""
+        """With the token in use, so that JobSubmissionClient is let in."""
         port = free_port()
         command = [RAY, "dashboard", self._running_file(dry_run=False), "--port", str(port)]
         command += ["--remote-port", self._dashboard_port()]
@@ -132,15 +132,15 @@ class RayUpCluster:
             json.loads(json.dumps(config)), sort_keys=False, width=120
         )
 
-    def _say_what_up_would_do(self) -> None:
+    def _print_what_up_would_do(self) -> None:
         origin = f"your address: {self.ssh_from or 'this machine, as the world sees it'}"
-        for line in [*self.cloud.wishes(), origin, f"token: {token_file()}, copied to the nodes"]:
+        for line in [*self.cloud.requirements(), origin, f"token: {token_file()}, copied to the nodes"]:
             print(f"- {line}")
         print(f"- {self.rendered}: {self.path}, with all that filled in")
         self._ray("up", "--yes", str(self.rendered), dry_run=True)
 
     def _ray(self, *words: str, dry_run: bool = False) -> None:
-        """The launcher of this environment, with the file's own choices: no cache of what clouds said before."""
+        """The launcher of this environment, with the file's own choices: no cached answers of clouds."""
         quiet = {"RAY_UP_enable_autoscaler_v2": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
         cached = [] if words[0] == "down" or words[0] == "monitor" else ["--no-config-cache"]
         call([RAY if shutil.which(RAY) else "ray", *words, *cached], dry_run, {**os.environ, **quiet})

@@ -10,7 +10,7 @@ from llm4seg.utils.errors import InputError
 
 
 class RunningCluster:
-    """Somebody else's to start and end; jobs can be sent to it."""
+    """Jobs can be submitted to it; others start and end it."""
 
     def __init__(self, address: str) -> None:
         self._address = address.rstrip("/")
@@ -33,14 +33,14 @@ class RunningCluster:
     def status(self, dry_run: bool) -> None:
         """Its nodes, and its jobs."""
         if dry_run:
-            print(f"would ask {self._address} for its nodes and jobs")
+            print(f"would list the nodes and jobs of {self._address}")
             return
-        from infra.jobs.connection import connected
+        from infra.jobs.connection import job_server
 
-        with connected(self._address) as client:
+        with job_server(self._address) as client:
             Console().print(_nodes(self._address), _jobs(client))
 
-    def submitted(self, job: str) -> None:
+    def on_submitted(self, job: str) -> None:
         """Nothing to do: it does not end with a job."""
 
     @contextmanager

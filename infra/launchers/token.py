@@ -1,10 +1,11 @@
-"""The token without which a cluster answers nobody: in a file of this laptop, from which Ray copies it to the nodes."""
+"""Ray's authentication token of a cluster: in a file on this laptop, from which Ray copies it to the nodes."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.launchers.ray_internals import new_token, reload_authentication
 from llm4seg.utils.errors import InputError
 
 MODE, PATH, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"
@@ -27,23 +28,18 @@ def make_token() -> Path:
     if path.exists():
         path.chmod(0o600)
         return path
-    from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
-
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(generate_new_authentication_token())
+        file.write(new_token())
     return path
 
 
 @contextmanager
 def token_in_use() -> Iterator[None]:
-    """Ray's clients in this process show the token, as long as the block."""
-    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
-
+    """Ray's clients in this process send the token, inside the block."""
     before = os.environ.get(MODE)
     os.environ[MODE] = "token"
-    Config.initialize("")  # Ray remembers the mode otherwise
-    AuthenticationTokenLoader.instance().reset_cache()
+    reload_authentication()
     try:
         yield
     finally:
@@ -51,4 +47,4 @@ def token_in_use() -> Iterator[None]:
             del os.environ[MODE]
         else:
             os.environ[MODE] = before
-        Config.initialize("")
+        reload_authentication()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from llm4seg.utils.errors import InputError
 
-PATIENCE = 60  # seconds
+TIMEOUT = 60  # seconds
 
 
 def free_port() -> int:
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def tunnel(command: Sequence[str], port: int) -> Iterator[str]:
-    """Lend the http address of what a command forwards to a port here; the command ends with the block."""
+    """The http address of what a command forwards to a port here; the command ends with the block."""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
@@ -37,16 +37,16 @@ def tunnel(command: Sequence[str], port: int) -> Iterator[str]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when the dashboard answers. Raises InputError with what the command said if it ends, or takes too long."""
-    until = time.monotonic() + PATIENCE
+    """Return when the dashboard answers. Raises InputError when the command ends, with its last line, or time is up."""
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until and process.poll() is None:
         if _answers(port):
             return
         time.sleep(0.2)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    said = process.stdout.read().decode(errors="replace").split("\n") if process.stdout else []
-    last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")
+    output = process.stdout.read().decode(errors="replace").split("\n") if process.stdout else []
+    last = next((line.strip() for line in reversed(output) if line.strip()), "nothing")
     raise InputError(
         f"no tunnel to the dashboard; `ray dashboard` said: {last}; `python -m infra status` shows the nodes"
     )

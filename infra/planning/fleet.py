@@ -52,7 +52,7 @@ class Fleet:
         return found
 
 
-def fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet:
+def read_fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet:
     """What a cluster's file may start; `instance_type` takes the place of the workers'. Raises InputError."""
     if cluster.startswith(("http://", "https://")):
         raise InputError(f"{cluster}: a cluster that runs already has no plan; name its file")
@@ -69,7 +69,7 @@ def fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet:
     return _of_ray(path, parts[0], prices, instance_type)
 
 
-def brings_gpus(cluster: str, prices: Prices) -> bool:
+def has_gpu_nodes(cluster: str, prices: Prices) -> bool:
     """Whether nodes with GPUs come when somebody asks for them, as far as a cluster's file says so."""
     if cluster.startswith(("http://", "https://")):
         return False
@@ -78,7 +78,7 @@ def brings_gpus(cluster: str, prices: Prices) -> bool:
         groups = read_kuberay(Path(cluster), parts).cluster["workerGroupSpecs"]
         return any(_gpus_of_pod(group["template"]["spec"]) for group in groups)
     try:
-        return any(one.machine and one.gpus for one in fleet(cluster, prices, None).workers)
+        return any(one.machine and one.gpus for one in read_fleet(cluster, prices, None).workers)
     except UserError:  # a type that the table does not have
         return False
 
@@ -169,9 +169,9 @@ def _gpus_of_pod(pod: dict[str, Any]) -> int:
 
 
 def _pod_disk_gb(pod: dict[str, Any]) -> float:
-    """What its containers may fill of their node's disk, if it is said in Gi."""
-    asked = [str(at(one, "resources.limits.ephemeral-storage") or "") for one in pod["containers"]]
-    return sum(float(one.removesuffix("Gi")) for one in asked if one.endswith("Gi"))
+    """What its containers may fill of their node's disk, if given in Gi."""
+    limits = [str(at(one, "resources.limits.ephemeral-storage") or "") for one in pod["containers"]]
+    return sum(float(one.removesuffix("Gi")) for one in limits if one.endswith("Gi"))
 
 
 def _of_ones_own(file: dict[str, Any], instance_type: str | None) -> Fleet:

@@ -13,7 +13,7 @@ MONTH = 730.0  # hours
 
 @dataclass(frozen=True)
 class MachineType:
-    """A machine that a cloud lends: USD an hour, GiB of memory of each GPU, and how its GPU compares with an L4."""
+    """A machine type of a cloud: USD an hour, GiB of memory of each GPU, and how its GPU compares with an L4."""
 
     name: str
     cloud: str

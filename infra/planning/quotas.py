@@ -19,17 +19,17 @@ class Quota:
     name: str
 
 
-def quotas(prices: Prices, lent: Fleet) -> Iterator[Quota]:
+def quotas(prices: Prices, fleet: Fleet) -> Iterator[Quota]:
     """As much as the file may start of each kind."""
-    if lent.head:
-        yield _quota(prices, "head", lent.head, 1, spot=False)
-    machines = [one for one in lent.workers if one.machine]
+    if fleet.head:
+        yield _quota(prices, "head", fleet.head, 1, spot=False)
+    machines = [one for one in fleet.workers if one.machine]
     for one in machines:
         assert one.machine is not None
-        yield _quota(prices, one.name, one.machine, min(one.count, lent.most), one.spot)
+        yield _quota(prices, one.name, one.machine, min(one.count, fleet.most), one.spot)
     google = [one.machine.gpus for one in machines if one.machine and one.machine.cloud == "gcp"]
     if google:
-        yield Quota("all workers", lent.most * max(google), "GPU", EVERYWHERE)
+        yield Quota("all workers", fleet.most * max(google), "GPU", EVERYWHERE)
 
 
 def _quota(prices: Prices, nodes: str, machine: MachineType, count: int, spot: bool) -> Quota:

@@ -1,13 +1,16 @@
 """A plan as a person reads it."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-from infra.planning.bill import Cost, Line
-from infra.planning.memory import Fit
+from infra.planning.cost_estimate import Cost, Line
 from infra.planning.quotas import Quota
+
+if TYPE_CHECKING:
+    from infra.planning.memory import Fit  # brings torch along, for which no other command should wait
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -40,7 +43,7 @@ def cost_table(spot: Cost, on_demand: Cost, knows_head: bool) -> Table:
     return table
 
 
-def memory_table(found: Iterable[Fit]) -> Table:
+def memory_table(found: Iterable["Fit"]) -> Table:
     """GB of each worker, as `python -m llm4seg.tools.memory_estimate` has them."""
     names = ("parameters", "gradients", "optimizer", "activations")
     table = _table("Memory: GB a worker", "estimated", *names, "in all", "usable", "")
@@ -52,7 +55,7 @@ def memory_table(found: Iterable[Fit]) -> Table:
     return table
 
 
-def _verdict(one: Fit) -> str:
+def _verdict(one: "Fit") -> str:
     if one.fits:
         return "fits"
     return f"too much; {one.other} fits" if one.other else "too much for every engine: smaller batches, a larger GPU"

@@ -1,4 +1,4 @@
-"""An existing bucket, asked for its settings; what a server does not know is told from what it refuses."""
+"""An existing bucket and its settings; a setting that the server lacks differs from one that it refuses."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class Bucket:
     def arn(self) -> str:
         return f"arn:{self.server.client.meta.partition}:s3:::{self.name}"
 
-    def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         """The server's answer; {} where nothing is set. Raises NotImplementedThere."""
         try:
             answer: dict[str, Any] = getattr(self.server.client, operation)(Bucket=self.name, **arguments)

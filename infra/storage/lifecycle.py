@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.storage.bucket import Bucket, NotImplementedThere
-from infra.storage.s3_location import Place
+from infra.storage.s3_location import S3Location
 from llm4seg.utils.errors import InputError
 
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # `dvc pull` cannot read from there
@@ -19,43 +19,45 @@ class Lifecycle:
     rule: dict[str, Any]
 
     def read(self, bucket: Bucket) -> dict[str, Any]:
-        return bucket.ask("get_bucket_lifecycle_configuration")
+        return bucket.call("get_bucket_lifecycle_configuration")
 
     def wrong(self, found: dict[str, Any] | None) -> str:
         same = [rule for rule in (found or {}).get("Rules", []) if rule.get("ID") == self.rule["ID"]]
         if not same:
             return "no rule"
-        return "" if _essence(same[0]) == _essence(self.rule) else "another rule"
+        return "" if _normalized(same[0]) == _normalized(self.rule) else "another rule"
 
     def write(self, bucket: Bucket, found: dict[str, Any]) -> None:
         others = [rule for rule in found.get("Rules", []) if rule.get("ID") != self.rule["ID"]]
         kept = {name: value for name, value in found.items() if name == "TransitionDefaultMinimumObjectSize"}
-        bucket.ask("put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": [*others, self.rule]}, **kept)
+        bucket.call(
+            "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": [*others, self.rule]}, **kept
+        )
 
 
-def lifecycle(place: Place, upload_days: int, run_days: int, version_days: int) -> list[Lifecycle]:
+def lifecycle(location: S3Location, upload_days: int, run_days: int, version_days: int) -> list[Lifecycle]:
     """The rules of one project; ids name the prefix, so that projects can share a bucket."""
     uploads = {
-        **_rule(place, "incomplete uploads", f"{place.prefix}/"),
+        **_rule(location, "incomplete uploads", f"{location.prefix}/"),
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": upload_days},
     }
     runs = {
-        **_rule(place, "old runs", place.key("runs")),
+        **_rule(location, "old runs", location.key("runs")),
         "Expiration": {"Days": run_days},
         "NoncurrentVersionExpiration": {"NoncurrentDays": version_days},
     }
-    said = f"{place.key('runs')} deleted after {run_days} days, old versions after {version_days}"
+    summary = f"{location.key('runs')} deleted after {run_days} days, old versions after {version_days}"
     return [
         Lifecycle("incomplete uploads", f"given up after {upload_days} days", uploads),
-        Lifecycle("old runs", said, runs),
+        Lifecycle("old runs", summary, runs),
     ]
 
 
-def _rule(place: Place, what: str, prefix: str) -> dict[str, Any]:
-    return {"ID": f"llm4seg {place.prefix}: {what}", "Status": "Enabled", "Filter": {"Prefix": prefix}}
+def _rule(location: S3Location, what: str, prefix: str) -> dict[str, Any]:
+    return {"ID": f"llm4seg {location.prefix}: {what}", "Status": "Enabled", "Filter": {"Prefix": prefix}}
 
 
-def _essence(rule: dict[str, Any]) -> tuple[Any, ...]:
+def _normalized(rule: dict[str, Any]) -> tuple[Any, ...]:
     """What a rule does, however the server writes it."""
     return (
         rule["Status"],
@@ -71,13 +73,13 @@ def _prefix(rule: dict[str, Any]) -> str:
     return str(filtered.get("Prefix") or filtered.get("And", {}).get("Prefix") or rule.get("Prefix") or "")
 
 
-def check_nothing_deletes_data(place: Place, bucket: Bucket) -> None:
+def check_nothing_deletes_data(location: S3Location, bucket: Bucket) -> None:
     """Raises InputError naming a rule, whoever set it, that would delete or archive what DVC keeps."""
     try:
-        rules = bucket.ask("get_bucket_lifecycle_configuration").get("Rules", [])
+        rules = bucket.call("get_bucket_lifecycle_configuration").get("Rules", [])
     except NotImplementedThere:
         return
-    data = place.key("dvc")
+    data = location.key("dvc")
     for rule in rules:
         prefix = _prefix(rule)
         if (data.startswith(prefix) or prefix.startswith(data)) and _takes_away(rule):

@@ -40,8 +40,8 @@ def _settings() -> dict[str, str]:
     """What .dvc/config says. Raises InputError outside a DVC workspace, and if it holds a remote's credentials."""
     done = subprocess.run([*DVC, "config", "--project", "--list"], capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["dvc failed"]
-        raise InputError(f"the DVC remote cannot be set here: {said[0].removeprefix('ERROR: ')}")
+        errors = [line for line in done.stderr.splitlines() if line.strip()] or ["dvc failed"]
+        raise InputError(f"the DVC remote cannot be set here: {errors[0].removeprefix('ERROR: ')}")
     settings = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     for name in settings:
         if name.startswith(f"remote.{NAME}.") and name.rpartition(".")[2] in SECRETS:

@@ -1,34 +1,35 @@
-"""Where a project's data and runs are: a bucket, a prefix in it, and a server's address where it is not AWS's."""
+"""The location of a project's data and runs: a bucket, a prefix in it, and a server's address where it is not AWS's."""
 
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from llm4seg.utils.errors import InputError
 
+DEFAULT_REGION = "us-east-1"  # of S3 where nobody names one
 # no dots: the certificate for *.s3.amazonaws.com does not cover names with more of them
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 @dataclass(frozen=True)
-class Place:
+class S3Location:
     """s3://bucket/prefix, with what this project keeps there: dvc/, runs/ and jobs/."""
 
     bucket: str
     prefix: str
 
     @classmethod
-    def parse(cls, url: str) -> "Place":
+    def parse(cls, url: str) -> "S3Location":
         """Raises InputError for another scheme, a name that S3 does not allow, and no prefix."""
         scheme, _, rest = url.partition("://")
         bucket, _, prefix = rest.partition("/")
         if scheme != "s3" or not prefix.strip("/"):
-            raise InputError(f"found {_hidden(url)!r}, allowed: s3://BUCKET/PREFIX")
+            raise InputError(f"found {_without_password(url)!r}, allowed: s3://BUCKET/PREFIX")
         if not _BUCKET.fullmatch(bucket):
             raise InputError(
-                f"bucket: found {_hidden(bucket)!r}, allowed: 3 to 63 of a-z, 0-9 and -, no - first or last"
+                f"bucket: found {_without_password(bucket)!r}, allowed: 3 to 63 of a-z, 0-9 and -, no - first or last"
             )
         if not _PREFIX.fullmatch(prefix.rstrip("/")):
             raise InputError(
@@ -45,15 +46,21 @@ class Place:
 
     def run_storage(self, endpoint: str | None, region: str | None) -> str:
         """The value for cluster.storage; without an endpoint the region is looked up from the bucket's name."""
-        if endpoint is None:
-            return self.url("runs")
+        return storage_url(self.url("runs"), endpoint, region or DEFAULT_REGION if endpoint else None)
+
+
+def storage_url(url: str, endpoint: str | None, region: str | None) -> str:
+    """An s3:// url with a server's address and a region in its query, as Arrow's file system reads them."""
+    query = {}
+    if endpoint:
         parts = urlsplit(endpoint)
-        return (
-            f"{self.url('runs')}?endpoint_override={parts.netloc}&scheme={parts.scheme}&region={region or 'us-east-1'}"
-        )
+        query = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    if region:
+        query["region"] = region
+    return url + (f"?{urlencode(query, safe=':')}" if query else "")
 
 
-def _hidden(text: str) -> str:
+def _without_password(text: str) -> str:
     """A mistyped address may hold a password; what is before an @ is never repeated."""
     return re.sub(r"[^/@\s]*@", "...@", text)
 
@@ -62,7 +69,7 @@ def check_endpoint(url: str, allow_http: bool) -> str:
     """A server's address. Raises InputError for what is not http(s)://HOST[:PORT], and plain http over a network."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise InputError(f"--endpoint-url: found {_hidden(url)!r}, allowed: https://HOST[:PORT]")
+        raise InputError(f"--endpoint-url: found {_without_password(url)!r}, allowed: https://HOST[:PORT]")
     if parts.username or parts.password:
         raise InputError("--endpoint-url: found credentials in it; allowed: https://HOST[:PORT]")
     if parts.scheme == "http" and not allow_http and not _is_here(parts.hostname):

@@ -13,13 +13,12 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
-from infra.storage.s3_location import check_endpoint
+from infra.storage.s3_location import DEFAULT_REGION, check_endpoint
 from llm4seg.llm_sources.storage.s3 import REMEDY
 from llm4seg.llm_sources.storage.transport import without_secrets
 from llm4seg.utils.errors import InputError
 
-PATIENT = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
-DEFAULT_REGION = "us-east-1"  # of S3 where nobody names one
+CLIENT_CONFIG = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
 BAD_KEYS = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -53,13 +52,13 @@ class Server:
 
     @functools.cached_property
     def client(self) -> Any:
-        """Asks in the caller's name."""
-        return self._connect(PATIENT)
+        """Signs requests with the caller's credentials."""
+        return self._connect(CLIENT_CONFIG)
 
     @functools.cached_property
     def anyone(self) -> Any:
-        """Asks in nobody's name."""
-        return self._connect(PATIENT.merge(Config(signature_version=UNSIGNED)))
+        """Signs no request."""
+        return self._connect(CLIENT_CONFIG.merge(Config(signature_version=UNSIGNED)))
 
     def _connect(self, config: Config) -> Any:
         return boto3.Session(region_name=self.region).client("s3", endpoint_url=self.endpoint, config=config)
@@ -73,7 +72,7 @@ class Server:
         """On AWS, the caller's account, for requests that are to fail elsewhere; asking for it needs no permission."""
         if self.endpoint:
             return {}
-        sts = boto3.Session().client("sts", region_name=self.region or DEFAULT_REGION, config=PATIENT)
+        sts = boto3.Session().client("sts", region_name=self.region or DEFAULT_REGION, config=CLIENT_CONFIG)
         return {"ExpectedBucketOwner": sts.get_caller_identity()["Account"]}
 
     def region_to_create_in(self) -> str:
@@ -96,7 +95,7 @@ def status(error: ClientError) -> int:
 
 
 @contextmanager
-def explained(bucket: str) -> Iterator[None]:
+def translate_s3_errors(bucket: str) -> Iterator[None]:
     """Errors of boto3 as InputError, one line each."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a bucket is to be like, setting by setting: read, judged, mended by adding to it, and read again."""
+"""What a bucket is to be like, setting by setting: read, checked, mended by adding to it, and read again."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from infra.storage.bucket import Bucket, NotImplementedThere
 
 OWN_TAG = ("project", "llm4seg")  # a bucket with it is recognized as this project's
 TAGS = dict([OWN_TAG]) | {"managed-by": "infra-storage"}
-PATIENCE = 10.0  # seconds: AWS may answer with what was set before for a while
+TIMEOUT = 10.0  # seconds: AWS may answer with what was set before for a while
 
 
 class Setting(Protocol):
@@ -64,7 +64,7 @@ def _still_wrong(setting: Setting, bucket: Bucket) -> str:
     again = tenacity.Retrying(
         retry=tenacity.retry_if_result(bool),
         wait=tenacity.wait_fixed(0.5),
-        stop=tenacity.stop_after_delay(PATIENCE),
+        stop=tenacity.stop_after_delay(TIMEOUT),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
     )
     return str(again(lambda: setting.wrong(setting.read(bucket))))
@@ -76,7 +76,7 @@ class Tags:
     name, right = "tags", ", ".join(f"{key}={value}" for key, value in TAGS.items())
 
     def read(self, bucket: Bucket) -> dict[str, str]:
-        return {tag["Key"]: tag["Value"] for tag in bucket.ask("get_bucket_tagging").get("TagSet", [])}
+        return {tag["Key"]: tag["Value"] for tag in bucket.call("get_bucket_tagging").get("TagSet", [])}
 
     def wrong(self, found: dict[str, str] | None) -> str:
         lacking = [key for key, value in TAGS.items() if (found or {}).get(key) != value]
@@ -84,7 +84,7 @@ class Tags:
 
     def write(self, bucket: Bucket, found: dict[str, str]) -> None:
         tags = [{"Key": key, "Value": value} for key, value in (found | TAGS).items()]
-        bucket.ask("put_bucket_tagging", Tagging={"TagSet": tags})
+        bucket.call("put_bucket_tagging", Tagging={"TagSet": tags})
 
 
 class PublicAccess:
@@ -94,14 +94,14 @@ class PublicAccess:
     switches = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
     def read(self, bucket: Bucket) -> dict[str, bool]:
-        return dict(bucket.ask("get_public_access_block").get("PublicAccessBlockConfiguration", {}))
+        return dict(bucket.call("get_public_access_block").get("PublicAccessBlockConfiguration", {}))
 
     def wrong(self, found: dict[str, bool] | None) -> str:
         off = [name for name in self.switches if not (found or {}).get(name)]
         return "not blocked" if len(off) == len(self.switches) else f"off: {', '.join(off)}" if off else ""
 
     def write(self, bucket: Bucket, found: dict[str, bool]) -> None:
-        bucket.ask("put_public_access_block", PublicAccessBlockConfiguration=dict.fromkeys(self.switches, True))
+        bucket.call("put_public_access_block", PublicAccessBlockConfiguration=dict.fromkeys(self.switches, True))
 
 
 class Ownership:
@@ -110,7 +110,7 @@ class Ownership:
     name, right = "ownership", "the bucket owner's, no ACLs"
 
     def read(self, bucket: Bucket) -> str:
-        rules = bucket.ask("get_bucket_ownership_controls").get("OwnershipControls", {}).get("Rules", [])
+        rules = bucket.call("get_bucket_ownership_controls").get("OwnershipControls", {}).get("Rules", [])
         return "".join(rule["ObjectOwnership"] for rule in rules)
 
     def wrong(self, found: str | None) -> str:
@@ -118,7 +118,7 @@ class Ownership:
 
     def write(self, bucket: Bucket, found: str) -> None:
         rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-        bucket.ask("put_bucket_ownership_controls", OwnershipControls=rules)
+        bucket.call("put_bucket_ownership_controls", OwnershipControls=rules)
 
 
 class TlsOnly:
@@ -127,7 +127,7 @@ class TlsOnly:
     name, right, sid = "transport", "TLS only", "llm4segTlsOnly"
 
     def read(self, bucket: Bucket) -> dict[str, Any]:
-        policy = json.loads(bucket.ask("get_bucket_policy").get("Policy", "{}"))
+        policy = json.loads(bucket.call("get_bucket_policy").get("Policy", "{}"))
         statements = policy.get("Statement", [])
         return policy | {"Statement": statements if isinstance(statements, list) else [statements]}
 
@@ -162,7 +162,7 @@ class TlsOnly:
         }
         others = [one for one in found["Statement"] if one.get("Sid") != self.sid]
         policy = {"Version": "2012-10-17"} | found | {"Statement": [*others, ours]}
-        bucket.ask("put_bucket_policy", Policy=json.dumps(policy))
+        bucket.call("put_bucket_policy", Policy=json.dumps(policy))
 
 
 def _entries(value: Any) -> list[str]:
@@ -182,7 +182,7 @@ class Encryption:
         self.right = f"KMS, {kms_key}" if kms_key else "on"
 
     def read(self, bucket: Bucket) -> dict[str, Any]:
-        found = bucket.ask("get_bucket_encryption").get("ServerSideEncryptionConfiguration", {})
+        found = bucket.call("get_bucket_encryption").get("ServerSideEncryptionConfiguration", {})
         return next(iter(found.get("Rules", [])), {})
 
     def wrong(self, found: dict[str, Any] | None) -> str:
@@ -198,7 +198,7 @@ class Encryption:
         if self._key:
             by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self._key}
         rule = found | {"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": bool(self._key)}
-        bucket.ask("put_bucket_encryption", ServerSideEncryptionConfiguration={"Rules": [rule]})
+        bucket.call("put_bucket_encryption", ServerSideEncryptionConfiguration={"Rules": [rule]})
 
 
 class Versioning:
@@ -207,10 +207,10 @@ class Versioning:
     name, right = "versioning", "on"
 
     def read(self, bucket: Bucket) -> str:
-        return str(bucket.ask("get_bucket_versioning").get("Status", ""))
+        return str(bucket.call("get_bucket_versioning").get("Status", ""))
 
     def wrong(self, found: str | None) -> str:
         return "" if found == "Enabled" else (found or "off").lower()
 
     def write(self, bucket: Bucket, found: str) -> None:
-        bucket.ask("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+        bucket.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})

@@ -1,13 +1,16 @@
 """A run's data and LLM layers on a node that shares no file system: fetched by content with DVC, once a node."""
 
+import hashlib
 import json
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,11 @@ from filelock import FileLock
 
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import remove
+from llm4seg.utils.files import remove, write_text
 
 PARTS = ("prepared", "split", "llm_used")  # of `paths`: all that a training reads
 # of a remote's settings, those that say where it is; credentials come from each node's own AWS chain
-PLACE = ("url", "endpointurl", "region", "use_ssl", "ssl_verify", "connect_timeout", "read_timeout")
+REMOTE_SETTINGS = ("url", "endpointurl", "region", "use_ssl", "ssl_verify", "connect_timeout", "read_timeout")
 
 
 class FetchFailed(RuntimeError):
@@ -28,7 +31,7 @@ class FetchFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class DvcOutput:
-    """An output of a DVC stage by what is in it: DVC's hash, which names it in every cache and remote, and bytes."""
+    """An output of a DVC stage: DVC's hash, which names it in every cache and remote, and its size in bytes."""
 
     md5: str
     size: int
@@ -36,10 +39,33 @@ class DvcOutput:
     def path(self, cache: Path) -> Path:
         return cache / self.md5
 
+    def is_intact(self, cache: Path) -> bool:
+        """Whether it is in the cache with its hash; its bytes are read only if a file has changed since last time."""
+        path, verified = self.path(cache), self._verified(cache)
+        if not path.exists():
+            return False
+        now = _times_of_change(path)
+        if verified.exists() and verified.read_text(encoding="utf-8") == now:
+            return True
+        if dvc_md5(path) != self.md5:
+            print(f"node {socket.gethostname()}: {path} was changed; fetching it again", file=sys.stderr)
+            return False
+        write_text(verified, now)
+        return True
+
+    def move_here(self, fetched: Path, cache: Path) -> None:
+        """Move fetched files, whose hash was checked, into the cache."""
+        fetched.rename(self.path(cache))
+        write_text(self._verified(cache), _times_of_change(self.path(cache)))
+
+    def _verified(self, cache: Path) -> Path:
+        """The file that says how old its files were when their hash was right."""
+        return cache / "state" / f"{self.md5}.json"
+
 
 @dataclass(frozen=True)
 class DataSync:
-    """What the nodes of a run need, and the DVC remote that has it. Can be pickled; knows no credentials."""
+    """The DVC outputs that the nodes of a run need, and the remote that has them. Can be pickled; no credentials."""
 
     parts: dict[str, DvcOutput]
     remote: dict[str, Any]
@@ -51,13 +77,13 @@ class DataSync:
         """
         cache = config.cluster.node_cache.expanduser()
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / "lock"):  # the first worker of a node fetches, the others wait and find all there
-            _fetch([part for part in self.parts.values() if not _is_intact(part, cache)], cache, self.remote)
+        with FileLock(cache / "lock"):  # the first worker of a node fetches, the others wait and find everything there
+            _fetch([part for part in self.parts.values() if not part.is_intact(cache)], cache, self.remote)
         return config.override({f"paths.{name}": str(part.path(cache)) for name, part in self.parts.items()})
 
 
 def data_sync(config: Config) -> DataSync | None:
-    """What the nodes are to fetch, as dvc.lock has it; None where they share the project's folder.
+    """The outputs that nodes fetch, as dvc.lock has them; None where nodes share the project's folder.
 
     Raises InputError when a part is no DVC output, was changed since, or is not in the remote.
     """
@@ -68,7 +94,7 @@ def data_sync(config: Config) -> DataSync | None:
         _check_pushed(repository, outs)
         remote = repository.config["remote"][repository.config["core"]["remote"]]
         parts = {name: DvcOutput(out.hash_info.value, out.meta.size) for name, out in outs.items()}
-        return DataSync(parts, {name: value for name, value in remote.items() if name in PLACE})
+        return DataSync(parts, {name: value for name, value in remote.items() if name in REMOTE_SETTINGS})
 
 
 @contextmanager
@@ -117,31 +143,33 @@ def _check_pushed(repository: Any, outs: Mapping[str, Any]) -> None:
         raise InputError(f"the DVC remote lacks {', '.join(missing)}: run `dvc push` first")
 
 
-def _is_intact(part: DvcOutput, cache: Path) -> bool:
-    """Whether a part is in the cache, by DVC's hash of its bytes; says if it is damaged."""
-    path = part.path(cache)
-    if not path.exists():
-        return False
-    sound = _md5(path, cache) == part.md5
-    if not sound:
-        print(f"node {socket.gethostname()}: {path} was changed; fetching it again", file=sys.stderr)
-    return sound
+def dvc_md5(path: Path) -> str:
+    """DVC's hash of a file, its md5, or of a folder: that of the list of its files, which remotes keep as HASH.dir."""
+    if path.is_file():
+        return _md5(path)
+    files = _files(path)
+    with ThreadPoolExecutor() as threads:
+        hashes = list(threads.map(_md5, files.values()))
+    listing = [{"md5": md5, "relpath": name} for name, md5 in zip(files, hashes, strict=True)]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _md5(path: Path, cache: Path) -> str:
-    """DVC's hash of a file or folder. Bytes are read once: DVC remembers files by inode, size and time of change."""
-    from dvc.fs import LocalFileSystem
-    from dvc_data.hashfile.build import build
-    from dvc_data.hashfile.db import get_odb
-    from dvc_data.hashfile.state import State
+def _files(folder: Path) -> dict[str, Path]:
+    """All files below a folder by their relative path, sorted by it."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return dict(sorted(files.items()))
 
-    files, state = LocalFileSystem(), State(root_dir=str(cache), tmp_dir=str(cache / "state"))
-    try:
-        store = get_odb(files, str(cache / "state" / "objects"), state=state, hash_name="md5")
-        _, _, found = build(store, str(path), files, "md5", dry_run=True)
-    finally:
-        state.close()
-    return str(found.hash_info.value)
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def _times_of_change(path: Path) -> str:
+    """Inode, bytes and time of change of each file, as text: the same as before means the same bytes as before."""
+    files = {"": path} if path.is_file() else _files(path)
+    stats = {name: file.stat() for name, file in files.items()}
+    return json.dumps({name: [stat.st_ino, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
 
 
 def _fetch(parts: list[DvcOutput], cache: Path, remote: dict[str, Any]) -> None:
@@ -156,9 +184,9 @@ def _fetch(parts: list[DvcOutput], cache: Path, remote: dict[str, Any]) -> None:
     try:
         _pull(parts, workspace, remote)
         for part in parts:
-            if _md5(workspace / part.md5, cache) != part.md5:
+            if dvc_md5(workspace / part.md5) != part.md5:
                 raise FetchFailed(f"{remote['url']}: what it gave for {part.md5} has another hash")
-            (workspace / part.md5).rename(part.path(cache))
+            part.move_here(workspace / part.md5, cache)
     finally:
         remove(workspace)
 
@@ -185,5 +213,5 @@ def _pull(parts: list[DvcOutput], workspace: Path, remote: dict[str, Any]) -> No
     command = [sys.executable, "-m", "dvc", "pull"]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise FetchFailed(f"node {socket.gethostname()}: `dvc pull` from {remote['url']}: {' '.join(said)}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise FetchFailed(f"node {socket.gethostname()}: `dvc pull` from {remote['url']}: {' '.join(errors)}")

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from infra.jobs import fetch_results as home
+from infra.jobs import fetch_results
 from infra.jobs.bootstrap import unpack
-from infra.jobs.dvc_repo import read_but_not_sent, read_in_part, uncached, workspace
-from infra.jobs.fetch_results import Home
-from infra.jobs.git import git, lines
-from infra.jobs.git_bundle import pack, tree, untracked
+from infra.jobs.dvc_repo import open_repo, read_but_not_sent, read_in_part, uncached
+from infra.jobs.fetch_results import ResultFetcher
+from infra.jobs.git import git, git_lines
+from infra.jobs.git_bundle import take_snapshot, untracked, write_bundle
 from infra.jobs.job_spec import NAME
 from infra.jobs.results import BUNDLE, RESULT, JobResults
 from infra.jobs.runner import with_pull
-from infra.jobs.submit import KEPT, Outbox, parse_settings, storage_beside
+from infra.jobs.submit import SUBMITTED_REFS, Submission, parse_settings, storage_beside
 from infra.launchers import launcher
 from llm4seg.config import Config
 from llm4seg.config.config import JOB_SETTINGS
@@ -81,29 +81,29 @@ def test_changes_are_refused_by_name_or_sent_on_no_branch(checkout: Path) -> Non
     git(checkout, "add", "new")
     (checkout / "stray").write_text("stray\n")
     with pytest.raises(InputError, match="b, new: changed since the last commit"):
-        tree(checkout, include_changes=False)
+        take_snapshot(checkout, include_changes=False)
     status = git(checkout, "status", "--porcelain")
 
-    sent = tree(checkout, include_changes=True)
+    sent = take_snapshot(checkout, include_changes=True)
     assert git(checkout, "show", f"{sent.shipped}:b") == "other"
     assert git(checkout, "show", f"{sent.shipped}:new") == "new"
     assert sent.head == git(checkout, "rev-parse", "HEAD") == git(checkout, "rev-parse", f"{sent.shipped}^")
     assert git(checkout, "status", "--porcelain") == status
-    assert lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
+    assert git_lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
     assert untracked(checkout) == ["stray"]
 
 
 def test_a_sent_tree_is_the_commit_with_its_changes_and_without_history(checkout: Path, tmp_path: Path) -> None:
     (checkout / "b").unlink()
     (checkout / "a").write_text("changed\n")
-    sent = tree(checkout, include_changes=True)
-    pack(checkout, sent, tmp_path / "tree.bundle")
+    sent = take_snapshot(checkout, include_changes=True)
+    write_bundle(checkout, sent, tmp_path / "snapshot.bundle")
     there = tmp_path / "there"
-    unpack(tmp_path / "tree.bundle", there, sent.head, sent.shipped)
+    unpack(tmp_path / "snapshot.bundle", there, sent.head, sent.shipped)
     assert git(there, "rev-parse", "HEAD") == sent.head
     assert git(there, "diff", "HEAD", "--name-status") == "M\ta\nD\tb"
     assert (there / "a").read_text() == "changed\n"
-    assert len(lines(there, "log", "--format=%h")) == 1
+    assert len(git_lines(there, "log", "--format=%h")) == 1
 
 
 def test_only_where_a_run_happens_may_be_set() -> None:
@@ -158,13 +158,13 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     config = dvc_folder / "config"
     for text, message in (("", "no default remote"), ("['remote \"here\"']\n    url = /tmp/here\n", "no cluster sees")):
         config.write_text(("[core]\n    remote = here\n" if text else "") + text)
-        with pytest.raises(InputError, match=message), workspace(checkout):
+        with pytest.raises(InputError, match=message), open_repo(checkout):
             pass
     config.write_text("[core]\n    remote = s\n['remote \"s\"']\n    url = s3://b/p/dvc\n    secret_access_key = x\n")
-    with workspace(checkout) as repository:
+    with open_repo(checkout) as repository:
         assert read_in_part(repository) == []  # nothing to fetch yet
     (checkout / "dvc.lock").write_text(LOCK)
-    with workspace(checkout) as repository:
+    with open_repo(checkout) as repository:
         assert read_in_part(repository) == ["data", "raw/more"]
         assert uncached(repository) == ["report"]
         names = ["raw/1.png", "raw/more/2.png", "data/x", "notes"]
@@ -173,27 +173,27 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     git(checkout, "add", "dvc.yaml", "dvc.lock", ".dvc")
     git(checkout, "commit", "--quiet", "--message", "stages")
     with pytest.raises(InputError, match=r"raw/1.png: read by a stage, and neither in git nor in DVC"):
-        Outbox.open(checkout, include_changes=False)
+        Submission.open(checkout, include_changes=False)
     (checkout / "raw" / "1.png").unlink()
     (checkout / "dvc.yaml").write_text("stages:\n  make: [\n")
     with pytest.raises(InputError, match=r"^DVC: unable to read: '.*dvc.yaml', .*; `dvc status` shows where$"):
-        Outbox.open(checkout, include_changes=True)
+        Submission.open(checkout, include_changes=True)
     git(checkout, "checkout", "--quiet", "dvc.yaml")
-    outbox = Outbox.open(checkout, include_changes=False)
-    assert outbox.remote["url"] == "s3://b/p/dvc"
-    assert "secret_access_key" not in outbox.remote
+    submission = Submission.open(checkout, include_changes=False)
+    assert submission.remote["url"] == "s3://b/p/dvc"
+    assert "secret_access_key" not in submission.remote
     shutil.copy(ROOT / "params.yaml", checkout)
-    order = outbox.order(["dvc", "repro"], {"cluster.workers": 2})
-    assert NAME.fullmatch(order.job)
-    assert order.job.startswith("my-project-")
-    assert order.job.endswith(order.head[:7])
-    assert order.settings["cluster.storage"].startswith("s3://b/p/runs")
-    assert "cluster.device" not in order.settings
-    assert outbox.order(["dvc", "repro"], {}, gpus_come=True).settings["cluster.device"] == "cuda"
-    wished = outbox.order(["dvc", "repro"], {"cluster.device": "cpu"}, gpus_come=True)
+    spec = submission.job_spec(["dvc", "repro"], {"cluster.workers": 2})
+    assert NAME.fullmatch(spec.job)
+    assert spec.job.startswith("my-project-")
+    assert spec.job.endswith(spec.head[:7])
+    assert spec.settings["cluster.storage"].startswith("s3://b/p/runs")
+    assert "cluster.device" not in spec.settings
+    assert submission.job_spec(["dvc", "repro"], {}, gpu_nodes=True).settings["cluster.device"] == "cuda"
+    wished = submission.job_spec(["dvc", "repro"], {"cluster.device": "cpu"}, gpu_nodes=True)
     assert wished.settings["cluster.device"] == "cpu"
     with pytest.raises(InputError, match="workers"):
-        outbox.order(["dvc", "repro"], {"cluster.workers": 0})
+        submission.job_spec(["dvc", "repro"], {"cluster.workers": 0})
 
 
 def test_a_cluster_that_runs_already_is_not_ours() -> None:
@@ -206,21 +206,21 @@ def test_a_cluster_that_runs_already_is_not_ours() -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> JobResults:
-    """A shelf on this machine's disk."""
+def results(tmp_path: Path) -> JobResults:
+    """A results on this machine's disk."""
     return JobResults(
         SimpleNamespace(fs=SimpleNamespace(fs=LocalFileSystem(auto_mkdir=True)), path=f"{tmp_path}/bucket/dvc")
     )
 
 
 def leave(
-    checkout: Path, shelf: JobResults, tmp_path: Path, changes: dict[str, str | None], command: str = "dvc repro"
+    checkout: Path, results: JobResults, tmp_path: Path, changes: dict[str, str | None], command: str = "dvc repro"
 ) -> str:
     """What a job leaves that changed some files of a checkout's commit."""
-    sent = tree(checkout, include_changes=False)
-    pack(checkout, sent, tmp_path / "tree.bundle")
+    sent = take_snapshot(checkout, include_changes=False)
+    write_bundle(checkout, sent, tmp_path / "snapshot.bundle")
     there = tmp_path / "there"
-    unpack(tmp_path / "tree.bundle", there, sent.head, sent.shipped)
+    unpack(tmp_path / "snapshot.bundle", there, sent.head, sent.shipped)
     for name, text in changes.items():
         (there / name).unlink(missing_ok=True) if text is None else (there / name).write_text(text)
     git(there, "add", "--all")
@@ -230,8 +230,8 @@ def leave(
     job = "p-20260101-000000-0123456"
     about = {"state": "succeeded", "at": "now", "command": command.split()}
     about |= {"head": sent.head, "shipped": sent.shipped}
-    shelf.write(job, RESULT, json.dumps(about).encode())
-    shelf.write(job, BUNDLE, (tmp_path / BUNDLE).read_bytes())
+    results.write(job, RESULT, json.dumps(about).encode())
+    results.write(job, BUNDLE, (tmp_path / BUNDLE).read_bytes())
     return job
 
 
@@ -242,73 +242,73 @@ def dvc_in(checkout: Path) -> None:
     )
 
 
-def test_results_come_home(checkout: Path, shelf: JobResults, tmp_path: Path) -> None:
-    job = leave(checkout, shelf, tmp_path, {"a": "result\n", "b": None, "c": "new\n"})
+def test_results_come_home(checkout: Path, results: JobResults, tmp_path: Path) -> None:
+    job = leave(checkout, results, tmp_path, {"a": "result\n", "b": None, "c": "new\n"})
     dvc_in(checkout)
-    Home(checkout, shelf).fetch(job, dry_run=True)
+    ResultFetcher(checkout, results).fetch(job, dry_run=True)
     assert (checkout / "a").read_text() == "a 2\n"
-    Home(checkout, shelf).fetch(job, dry_run=False)
+    ResultFetcher(checkout, results).fetch(job, dry_run=False)
     assert ((checkout / "a").read_text(), (checkout / "c").read_text()) == ("result\n", "new\n")
     assert not (checkout / "b").exists()
-    assert lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
-    Home(checkout, shelf).fetch(job, dry_run=False)  # again: nothing to bring
+    assert git_lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
+    ResultFetcher(checkout, results).fetch(job, dry_run=False)  # again: nothing to bring
 
 
 def test_an_experiment_that_did_not_end_changes_no_file(
     checkout: Path,
-    shelf: JobResults,
+    results: JobResults,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without an experiment, its bundle has every file that it changed, parameters too."""
-    job = leave(checkout, shelf, tmp_path, {"a": "theirs\n", "c": "new\n"}, "dvc exp run -S a=1")
+    job = leave(checkout, results, tmp_path, {"a": "theirs\n", "c": "new\n"}, "dvc exp run -S a=1")
     fetched: list[str] = []
 
     class Repository:
         def fetch(self, revs: list[str], workspace: bool) -> None:
             fetched.extend(git(checkout, "show", f"{rev}:a") for rev in revs)
 
-    monkeypatch.setattr(home, "workspace", lambda folder: nullcontext(Repository()))
-    monkeypatch.setattr(home, "remote", lambda repository: {"url": "s3://b/p/dvc"})
+    monkeypatch.setattr(fetch_results, "open_repo", lambda folder: nullcontext(Repository()))
+    monkeypatch.setattr(fetch_results, "remote", lambda repository: {"url": "s3://b/p/dvc"})
     for dry_run in (True, False):
-        Home(checkout, shelf).fetch(job, dry_run)
+        ResultFetcher(checkout, results).fetch(job, dry_run)
         assert "no experiment" in capsys.readouterr().out
         assert git(checkout, "status", "--porcelain") == ""
         assert fetched == ([] if dry_run else ["theirs"])
-    assert lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
+    assert git_lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
 
 
-def test_what_was_changed_here_is_not_overwritten(checkout: Path, shelf: JobResults, tmp_path: Path) -> None:
-    job = leave(checkout, shelf, tmp_path, {"a": "result\n", "b": "result\n", "c": "result\n"})
+def test_what_was_changed_here_is_not_overwritten(checkout: Path, results: JobResults, tmp_path: Path) -> None:
+    job = leave(checkout, results, tmp_path, {"a": "result\n", "b": "result\n", "c": "result\n"})
     dvc_in(checkout)
     (checkout / "a").write_text("mine\n")
     (checkout / "c").write_text("mine, and not in git\n")
     git(checkout, "commit", "--all", "--quiet", "--message", "mine")
     with pytest.raises(InputError, match=r"^a, c: changed here"):
-        Home(checkout, shelf).fetch(job, dry_run=False)
+        ResultFetcher(checkout, results).fetch(job, dry_run=False)
     assert (checkout / "a").read_text() == "mine\n"
     assert (checkout / "b").read_text() == "b\n"
 
 
-def test_an_unknown_job_and_an_unknown_commit(checkout: Path, shelf: JobResults, tmp_path: Path) -> None:
+def test_an_unknown_job_and_an_unknown_commit(checkout: Path, results: JobResults, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no job has left anything"):
-        Home(checkout, shelf).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
-    job = leave(checkout, shelf, tmp_path, {"a": "result\n"})
+        ResultFetcher(checkout, results).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
+    job = leave(checkout, results, tmp_path, {"a": "result\n"})
     with pytest.raises(InputError, match=f"there are {job}"):
-        Home(checkout, shelf).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
+        ResultFetcher(checkout, results).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     git(stranger, "init", "--quiet")
     with pytest.raises(InputError, match="is not in this repository"):
-        Home(stranger, shelf).fetch(job, dry_run=False)
+        ResultFetcher(stranger, results).fetch(job, dry_run=False)
 
 
 def test_a_sent_commit_on_no_branch_is_kept_until_it_is_fetched(checkout: Path) -> None:
     (checkout / "a").write_text("changed\n")
-    sent = tree(checkout, include_changes=True)
-    outbox = Outbox(checkout, sent, {"url": "s3://b/dvc"})
+    sent = take_snapshot(checkout, include_changes=True)
+    submission = Submission(checkout, sent, {"url": "s3://b/dvc"})
     shutil.copy(ROOT / "params.yaml", checkout)
-    order = outbox.order(["dvc", "repro"], {})
-    outbox.keep(order)
-    assert git(checkout, "rev-parse", f"{KEPT}/{order.job}") == sent.shipped
+    spec = submission.job_spec(["dvc", "repro"], {})
+    submission.keep_commit(spec)
+    assert git(checkout, "rev-parse", f"{SUBMITTED_REFS}/{spec.job}") == sent.shipped

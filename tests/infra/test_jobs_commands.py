@@ -14,29 +14,29 @@ from fsspec.implementations.local import LocalFileSystem
 from infra.__main__ import main
 from infra.commands import fetch, submit
 from infra.jobs.results import BUNDLE, RESULT, JobResults
-from infra.jobs.watch import remembered
+from infra.jobs.watch import cluster_of
 from infra.launchers.dvc_remote import bucket_and_prefix
 from llm4seg.utils.errors import InputError
 
 JOBS = ("p-20260101-000000-0123456", "p-20260102-000000-0123456")
 
 
-class Outbox:
+class Submission:
     """Sends nothing, and remembers what it was asked."""
 
     def __init__(self, folder: Path, events: list[str]) -> None:
         self.folder, self._events = folder, events
 
-    def order(self, words: list[str], settings: dict[str, Any], gpus_come: bool) -> Any:
+    def job_spec(self, words: list[str], settings: dict[str, Any], gpu_nodes: bool) -> Any:
         return SimpleNamespace(job=JOBS[0])
 
-    def describe(self, order: Any) -> None:
+    def describe(self, spec: Any) -> None:
         pass
 
-    def packed(self, order: Any) -> Any:
+    def working_dir(self, spec: Any) -> Any:
         return nullcontext(self.folder)
 
-    def keep(self, order: Any) -> None:
+    def keep_commit(self, spec: Any) -> None:
         self._events.append("keep")
 
 
@@ -53,13 +53,13 @@ def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     def patch(job: str) -> None:
         raise InputError("kubectl patch failed")
 
-    outbox = Outbox(tmp_path, seen)
-    monkeypatch.setattr(submit, "Outbox", SimpleNamespace(open=lambda folder, changes: outbox))
+    submission = Submission(tmp_path, seen)
+    monkeypatch.setattr(submit, "Submission", SimpleNamespace(open=lambda folder, changes: submission))
     monkeypatch.setattr(submit, "call", lambda command, dry_run=False: seen.append(command[-1]))
-    monkeypatch.setattr(submit, "brings_gpus", lambda cluster, prices: True)
-    monkeypatch.setattr(submit, "jobs_of", tunnel)
-    monkeypatch.setattr(submit, "send", lambda *arguments: seen.append("send"))
-    monkeypatch.setattr(submit, "launcher", lambda cluster: SimpleNamespace(submitted=patch))
+    monkeypatch.setattr(submit, "has_gpu_nodes", lambda cluster, prices: True)
+    monkeypatch.setattr(submit, "job_client", tunnel)
+    monkeypatch.setattr(submit, "submit_job", lambda *arguments: seen.append("send"))
+    monkeypatch.setattr(submit, "launcher", lambda cluster: SimpleNamespace(on_submitted=patch, dashboard=None))
     return seen
 
 
@@ -69,7 +69,7 @@ def test_a_job_is_known_before_it_can_run(
     with pytest.raises(SystemExit, match="infra submit: kubectl patch failed"):
         main(["submit", "c.yaml", "--", "dvc", "repro"])
     assert events == ["push", "tunnel", "keep", "send"]
-    assert remembered(tmp_path, JOBS[0]) == "c.yaml"
+    assert cluster_of(tmp_path, JOBS[0]) == "c.yaml"
     assert f"sent as {JOBS[0]}" in capsys.readouterr().err
 
 
@@ -79,11 +79,11 @@ def test_a_job_is_known_although_the_user_leaves_while_it_is_sent(
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(submit, "send", interrupted)
+    monkeypatch.setattr(submit, "submit_job", interrupted)
     with pytest.raises(SystemExit):
         main(["submit", "c.yaml", "--", "dvc", "repro"])
     assert "keep" in events
-    assert remembered(tmp_path, JOBS[0]) == "c.yaml"
+    assert cluster_of(tmp_path, JOBS[0]) == "c.yaml"
     assert JOBS[0] in capsys.readouterr().err
 
 
@@ -93,38 +93,38 @@ def test_nothing_is_stopped_without_a_job() -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobResults:
-    """A shelf on this machine's disk; its first job was killed before it could leave a result."""
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobResults:
+    """A results on this machine's disk; its first job was killed before it could leave a result."""
     files = SimpleNamespace(fs=LocalFileSystem(auto_mkdir=True))
     made = JobResults(SimpleNamespace(fs=files, path=f"{tmp_path}/bucket/dvc"))
     about = {"state": "succeeded", "at": "now", "user": "Ada", "command": ["dvc", "repro"]}
     for job in JOBS:
         made.write(job, BUNDLE, b"")
     made.write(JOBS[1], RESULT, json.dumps(about).encode())
-    monkeypatch.setattr(fetch.Shelf, "of", lambda folder: made)
+    monkeypatch.setattr(fetch.JobResults, "open", lambda folder: made)
     return made
 
 
 def test_a_job_without_a_result_is_listed(
-    shelf: JobResults, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    results: JobResults, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     main(["fetch"])
     incomplete, complete = [line for line in capsys.readouterr().out.splitlines() if "p-2026" in line]
     assert (incomplete.count("?"), complete.count("?")) == (4, 0)
-    assert not shelf.has_ended(JOBS[0])
-    assert shelf.has_ended(JOBS[1])
+    assert not results.has_ended(JOBS[0])
+    assert results.has_ended(JOBS[1])
 
 
-def test_no_job_at_all_is_said(shelf: JobResults, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_no_job_at_all_is_said(results: JobResults, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "bucket")
     main(["fetch"])
     assert capsys.readouterr().out == "fetch: no job has left anything in the bucket yet\n"
 
 
-def test_every_job_named_is_fetched(shelf: JobResults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_named_is_fetched(results: JobResults, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
-    monkeypatch.setattr(fetch.Home, "fetch", lambda home, job, dry_run: fetched.append(job))
+    monkeypatch.setattr(fetch.ResultFetcher, "fetch", lambda home, job, dry_run: fetched.append(job))
     for words in (JOBS, ("infra/aws.yaml", *JOBS)):
         main(["fetch", *words])
         assert fetched == [*JOBS]
@@ -136,7 +136,7 @@ def test_every_job_named_is_fetched(shelf: JobResults, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("s3://my-lab/dvc", "the DVC remote: found 's3://my-lab', allowed: s3://BUCKET/PREFIX; .* sets it"),
         ("s3://my-lab/x/brain", "the DVC remote: found 's3://my-lab/x/brain', allowed: s3://BUCKET/PREFIX/dvc"),
@@ -145,7 +145,7 @@ def test_every_job_named_is_fetched(shelf: JobResults, monkeypatch: pytest.Monke
     ],
 )
 def test_clusters_may_use_the_folder_of_the_remote(
-    url: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / ".dvc" / "config"
     config.parent.mkdir()
@@ -154,5 +154,5 @@ def test_clusters_may_use_the_folder_of_the_remote(
     config.write_text(text.format("s3://my-lab/team/brain/dvc/"))
     assert bucket_and_prefix() == ("my-lab", "team/brain")
     config.write_text(text.format(url))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         bucket_and_prefix()

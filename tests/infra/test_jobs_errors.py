@@ -13,12 +13,11 @@ import tenacity
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from dvc.exceptions import DvcException
 
-from infra.jobs import errors as refusals
-from infra.jobs import save
-from infra.jobs.errors import patient
-from infra.jobs.job_spec import Order
+from infra.jobs import errors, save
+from infra.jobs.errors import retrying
+from infra.jobs.job_spec import JobSpec
 from infra.jobs.results import RESULT, RUNNING, JobResults
-from infra.jobs.runner import Work
+from infra.jobs.runner import JobRunner
 from infra.jobs.save import Job
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
@@ -31,8 +30,8 @@ JOB = "p-20260101-000000-0123456"
 def job(tmp_path: Path) -> Job:
     """A job's folder, with a checkout in which nothing is."""
     author = {"NAME": "Ada", "EMAIL": "ada@example.org"}
-    Order(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {"url": "s3://b/p/dvc"}, author).write(tmp_path)
-    (tmp_path / "tree" / ".dvc").mkdir(parents=True)
+    JobSpec(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {"url": "s3://b/p/dvc"}, author).write(tmp_path)
+    (tmp_path / "checkout" / ".dvc").mkdir(parents=True)
     return Job(tmp_path)
 
 
@@ -44,22 +43,22 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def failing(errors: list[Exception], said: list[Any]) -> Callable[..., None]:
+def failing(errors: list[Exception], calls: list[Any]) -> Callable[..., None]:
     """Something that fails so often and so, then takes note of what it was asked."""
 
     def do(*arguments: Any) -> None:
         if errors:
             raise errors.pop(0)
-        said.append(arguments)
+        calls.append(arguments)
 
     return do
 
 
 @pytest.mark.parametrize("error", [LOST, NoCredentialsError(), DvcException("locked"), TimeoutError()])
 def test_saving_is_tried_again(error: Exception, waits: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[Any] = []
-    patient(failing([error] * 3, said))(RUNNING)
-    assert (len(waits), said) == (3, [(RUNNING,)])
+    calls: list[Any] = []
+    retrying(failing([error] * 3, calls))(RUNNING)
+    assert (len(waits), calls) == (3, [(RUNNING,)])
     shown = capsys.readouterr().err
     assert shown.count("tried again for 300 s") == 1
     assert "hidden" not in shown
@@ -67,25 +66,25 @@ def test_saving_is_tried_again(error: Exception, waits: list[float], capsys: pyt
 
 def test_what_no_waiting_mends_is_not_tried_again(waits: list[float]) -> None:
     with pytest.raises(InputError):
-        patient(failing([InputError("no such commit")], []))(RUNNING)
+        retrying(failing([InputError("no such commit")], []))(RUNNING)
     assert not waits
 
 
 def test_a_bucket_that_is_away_ends_no_job(job: Job, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither before its command nor after it."""
     errors: list[Exception] = [LOST, LOST]
-    said: list[Any] = []
-    monkeypatch.setattr(job, "save", failing(errors, said))
+    calls: list[Any] = []
+    monkeypatch.setattr(job, "save", failing(errors, calls))
 
-    def command(work: Work) -> int:
+    def command(work: JobRunner) -> int:
         errors.extend([LOST, LOST])
         return 0
 
-    monkeypatch.setattr(Work, "_pull", lambda work: 0)
-    monkeypatch.setattr(Work, "_command", command)
+    monkeypatch.setattr(JobRunner, "_pull", lambda work: 0)
+    monkeypatch.setattr(JobRunner, "_command", command)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
-    assert Work(job).run() == 0
-    assert said == [(RUNNING,), ("succeeded", 0)]
+    assert JobRunner(job).run() == 0
+    assert calls == [(RUNNING,), ("succeeded", 0)]
     assert len(waits) == 4
 
 
@@ -93,7 +92,7 @@ def test_a_bucket_that_is_away_ends_no_job(job: Job, waits: list[float], monkeyp
 def test_a_stage_begins_although_nothing_can_be_saved(
     job: Job, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(refusals, "PATIENCE", 0.0)
+    monkeypatch.setattr(errors, "TIMEOUT", 0.0)
     monkeypatch.setattr(Job, "save", failing([error], []))
     monkeypatch.setattr(sys, "argv", ["save", str(job.folder)])
     save.main()
@@ -102,7 +101,7 @@ def test_a_stage_begins_although_nothing_can_be_saved(
 
 def test_a_stage_begins_although_saving_breaks(job: Job) -> None:
     """Here since DVC has no workspace there, which is no refusal of the bucket."""
-    (job.tree / ".dvc").rmdir()
+    (job.checkout / ".dvc").rmdir()
     command = [str(job.shell()), "-c", "echo begun; exit 3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -111,7 +110,7 @@ def test_a_stage_begins_although_saving_breaks(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (LOST, r'^s3://b/p/jobs: Could not connect to the endpoint URL: "https://b.example/p"$'),
         (NoCredentialsError(), r"^s3://b/p/jobs: Unable to locate credentials; credentials come from"),
@@ -120,14 +119,14 @@ def test_a_stage_begins_although_saving_breaks(job: Job) -> None:
         (DvcException("no\nremote"), r"^DVC: no remote$"),
     ],
 )
-def test_the_laptop_says_it_in_one_line(error: Exception, said: str) -> None:
+def test_the_laptop_says_it_in_one_line(error: Exception, message: str) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise error
 
-    shelf = JobResults(
+    results = JobResults(
         SimpleNamespace(fs=SimpleNamespace(fs=SimpleNamespace(cat_file=refuse, ls=refuse)), path="b/p/dvc")
     )
-    asked: list[Callable[[], Any]] = [shelf.jobs, lambda: shelf.has_ended(JOB), lambda: shelf.read(JOB, RESULT)]
+    asked: list[Callable[[], Any]] = [results.jobs, lambda: results.has_ended(JOB), lambda: results.read(JOB, RESULT)]
     for ask in asked:
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             ask()

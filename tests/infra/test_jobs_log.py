@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from infra.jobs import client
-from infra.jobs.client import Follower, jobs_of, send
-from infra.jobs.job_spec import Order
+from infra.jobs.client import Dashboard, LogFollower, job_client, submit_job
+from infra.jobs.job_spec import JobSpec
 from infra.jobs.watch import watch
 from llm4seg.utils.errors import InputError
 
@@ -55,7 +56,7 @@ class JobServer:
 
     def _details(self) -> dict[str, Any]:
         status = self._status if self._done else "RUNNING"
-        about = {"type": "SUBMISSION", "submission_id": JOB, "status": status, "entrypoint": "python enter.py"}
+        about = {"type": "SUBMISSION", "submission_id": JOB, "status": status, "entrypoint": "python bootstrap.py"}
         return about | ({"driver_exit_code": 3} if status == "FAILED" else {})
 
     async def _all(self, request: web.Request) -> web.Response:
@@ -87,6 +88,10 @@ class JobServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
+def dashboard(server: JobServer) -> Dashboard:
+    return lambda: nullcontext(server.address)
+
+
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[JobServer]:
     made = JobServer(*request.param)
@@ -104,21 +109,21 @@ def test_every_line_is_shown_once(
     server: JobServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PAUSE", 0.01)
-    assert Follower(server.address, JOB).follow().status == "SUCCEEDED"
+    assert LogFollower(dashboard(server), JOB).follow().status == "SUCCEEDED"
     assert capsys.readouterr().out == "".join(LINES)
 
 
 @pytest.mark.parametrize("server", [([], "FAILED")], indirect=True)
 def test_a_failure_is_one_line_with_the_exit_code(server: JobServer) -> None:
     with pytest.raises(InputError, match=f"^{JOB}: failed with exit code 3; what is finished"):
-        watch(server.address, JOB)
+        watch(server.address, dashboard(server), JOB)
 
 
 @pytest.mark.parametrize("server", [([0] * 99, "SUCCEEDED", range(2, 99))], indirect=True)
 def test_a_connection_that_does_not_come_back(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PAUSE", 0.01)
     with pytest.raises(InputError, match=f"^{JOB} may go on, but .* does not come back: {server.address}: .* code 500"):
-        Follower(server.address, JOB).follow()
+        LogFollower(dashboard(server), JOB).follow()
 
 
 @pytest.mark.parametrize("server", [([], "SUCCEEDED", range(1, 99))], indirect=True)
@@ -126,22 +131,25 @@ def test_a_server_that_refuses_says_so(server: JobServer) -> None:
     """And not that there is no such job; likewise where it has no such page, as here for stopping one."""
     refused = f"^{server.address}: Ray's dashboard: Request failed with status code 500: .* OSError: no space left"
     with pytest.raises(InputError, match=refused):
-        Follower(server.address, JOB).follow()
+        LogFollower(dashboard(server), JOB).follow()
     with (
         pytest.raises(InputError, match="Ray's dashboard: Request failed with status code 404"),
-        jobs_of(server.address) as jobs,
+        job_client(dashboard(server)) as jobs,
     ):
         jobs.stop_job(JOB)
 
 
 @pytest.mark.parametrize("server", [([],)], indirect=True)
 def test_a_job_that_cannot_be_sent_is_one_line(server: JobServer, tmp_path: Path) -> None:
-    order = Order(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {}, {"NAME": "Ada"})
-    with pytest.raises(InputError, match=f"^{server.address}: Ray's dashboard: "), jobs_of(server.address) as jobs:
-        send(jobs, order, tmp_path)
+    spec = JobSpec(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {}, {"NAME": "Ada"})
+    with (
+        pytest.raises(InputError, match=f"^{server.address}: Ray's dashboard: "),
+        job_client(dashboard(server)) as jobs,
+    ):
+        submit_job(jobs, spec, tmp_path)
 
 
 @pytest.mark.parametrize("server", [([],)], indirect=True)
 def test_an_unknown_job(server: JobServer) -> None:
     with pytest.raises(InputError, match=f"^x: no such job on this cluster; there are {JOB}"):
-        Follower(server.address, "x").follow()
+        LogFollower(dashboard(server), "x").follow()

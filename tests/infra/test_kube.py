@@ -58,11 +58,11 @@ def test_up_applies_the_file_and_the_token_and_waits_for_the_head(
     assert len(token) >= 32
     assert (tmp_path / "ray" / "auth_token").read_text() == token
     assert (tmp_path / "ray" / "auth_token").stat().st_mode & 0o777 == 0o600
-    said = capfd.readouterr()
-    assert token not in said.out + said.err
+    output = capfd.readouterr()
+    assert token not in output.out + output.err
     assert not [call for call in calls(kubernetes) if token in " ".join(call["words"])]
     assert any("--for=condition=HeadPodReady" in call["words"] for call in calls(kubernetes))
-    assert "python -m infra submit" in said.out
+    assert "python -m infra submit" in output.out
 
 
 def test_up_again_changes_nothing_and_takes_the_same_token(kubernetes: Path, cluster: Made) -> None:
@@ -83,7 +83,7 @@ def test_down_leaves_nothing_but_what_serves_others_and_may_be_repeated(
 
 
 def test_down_says_what_is_left(kubernetes: Path, cluster: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kuberay, "PATIENCE", 0.0)
+    monkeypatch.setattr(kuberay, "TIMEOUT", 0.0)
     cluster("cluster.yaml").up(dry_run=False)
     (kubernetes / "stuck").touch()
     with pytest.raises(InputError, match="still there after 0 s: pod/llm4seg-head-x"):
@@ -127,12 +127,12 @@ def test_up_again_leaves_a_job_that_runs_alone(
     job = cluster("job.yaml")
     job.up(dry_run=False)
     assert "next: python -m infra submit" in capsys.readouterr().out
-    job.submitted("raysubmit_1")
+    job.on_submitted("raysubmit_1")
     before = objects(kubernetes)
     job.up(dry_run=False)
     assert objects(kubernetes) == before
-    assert "rayjob/llm4seg-job has its job already" in (said := capsys.readouterr().out)
-    assert "infra submit" not in said
+    assert "rayjob/llm4seg-job has its job already" in (output := capsys.readouterr().out)
+    assert "infra submit" not in output
 
 
 def test_a_job_that_ends_before_its_cluster_is_ready_is_not_waited_for(
@@ -148,11 +148,11 @@ def test_a_job_that_ends_before_its_cluster_is_ready_is_not_waited_for(
 def test_a_job_is_told_which_of_rays_jobs_it_is_for(kubernetes: Path, cluster: Made) -> None:
     job = cluster("job.yaml")
     job.up(dry_run=False)
-    job.submitted("raysubmit_1")
+    job.on_submitted("raysubmit_1")
     assert objects(kubernetes)["rayjobs/llm4seg-job"]["spec"]["jobId"] == "raysubmit_1"
     plain = cluster("cluster.yaml")
     before = len(calls(kubernetes))
-    plain.submitted("raysubmit_1")  # a RayCluster is for many jobs
+    plain.on_submitted("raysubmit_1")  # a RayCluster is for many jobs
     assert len(calls(kubernetes)) == before
 
 
@@ -197,8 +197,8 @@ def test_status_attach_and_logs_find_the_head(
     started.up(dry_run=False)
     capfd.readouterr()
     started.status(dry_run=False)
-    assert "raycluster/llm4seg: ready" in (said := capfd.readouterr().out)
-    assert "llm4seg-head-x" in said
+    assert "raycluster/llm4seg: ready" in (output := capfd.readouterr().out)
+    assert "llm4seg-head-x" in output
     started.attach(dry_run=False)
     started.logs(dry_run=False)
     asked = [" ".join(call["words"]) for call in calls(kubernetes)]
@@ -228,8 +228,8 @@ def test_a_dry_run_calls_nothing(
     command: str, file: str, kubernetes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     getattr(launcher(str(ROOT / "infra" / "kuberay" / file)), command)(True)
-    said = capfd.readouterr()
-    assert "$ kubectl" in said.err
+    output = capfd.readouterr()
+    assert "$ kubectl" in output.err
     assert calls(kubernetes) == []
     assert not (tmp_path / "ray").exists()
 

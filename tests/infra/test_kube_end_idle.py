@@ -29,7 +29,7 @@ class There(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.known: dict[str, Any] = {}
         self.asked: list[tuple[str, str, str | None]] = []
-        self.thread = threading.Thread(target=self.serve_forever)
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
     def __enter__(self) -> "There":
         self.thread.start()

@@ -191,14 +191,14 @@ BAD: list[tuple[str, str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("file", "dotted", "value", "said"), BAD, ids=[one[1] for one in BAD])
-def test_a_bad_file_is_refused_by_the_dotted_field(file: str, dotted: str, value: Any, said: str) -> None:
+@pytest.mark.parametrize(("file", "dotted", "value", "message"), BAD, ids=[one[1] for one in BAD])
+def test_a_bad_file_is_refused_by_the_dotted_field(file: str, dotted: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as raised:
         read_kuberay(Path(file), changed(file, dotted, value))
     where, _, rest = str(raised.value).partition(dotted)
     assert where in (f"{file}: RayCluster ", f"{file}: RayJob ")
     assert rest.startswith(": ")
-    assert said in rest
+    assert message in rest
     assert "\n" not in rest
 
 

@@ -12,9 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra.launchers.aws import PER_BOOT, life, roles
-from infra.launchers.aws import kms as key
-from infra.launchers.aws import leftovers as remains
+from infra.launchers.aws import PER_BOOT, kms, leftovers, lifetime_script, roles
 from infra.launchers.aws.client import Aws
 from infra.launchers.policies import Account, storage_policy
 from llm4seg.utils.errors import InputError
@@ -46,7 +44,7 @@ def config() -> dict[str, Any]:
 
 def made(where: Aws) -> dict[str, str]:
     """The profile of each node type."""
-    filled = roles.filled(where, config(), storage_policy(where.account, "data", "lab"))
+    filled = roles.with_profiles(where, config(), storage_policy(where.account, "data", "lab"))
     types = filled["available_node_types"].items()
     return {name: kind["node_config"]["IamInstanceProfile"]["Arn"].rpartition("/")[2] for name, kind in types}
 
@@ -58,7 +56,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("account", "known")
 @pytest.mark.parametrize("kind", ["head", "worker"])
-@pytest.mark.parametrize("tags", [[], [{"Key": remains.TAG, "Value": "theirs"}]])
+@pytest.mark.parametrize("tags", [[], [{"Key": leftovers.TAG, "Value": "theirs"}]])
 def test_a_role_of_somebody_else_is_refused_and_stays_as_it_is(kind: str, tags: list[dict[str, str]]) -> None:
     iam, name = aws().iam, f"mine-us-east-1-{kind}"
     iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(OTHER), Tags=tags)
@@ -136,18 +134,18 @@ def bucket(**default: str) -> str:
 @pytest.mark.parametrize("by", ["Arn", "KeyId"])
 def test_the_buckets_key_is_found(by: str) -> None:
     made = boto3.client("kms", region_name="eu-west-1").create_key()["KeyMetadata"]
-    assert key.of(aws(), bucket(SSEAlgorithm="aws:kms", KMSMasterKeyID=made[by])) == made["Arn"]
+    assert kms.bucket_key(aws(), bucket(SSEAlgorithm="aws:kms", KMSMasterKeyID=made[by])) == made["Arn"]
 
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("algorithm", ["AES256", "aws:kms"])
 def test_keys_of_aws_itself_take_no_permission(algorithm: str) -> None:
-    assert key.of(aws(), bucket(SSEAlgorithm=algorithm)) is None
+    assert kms.bucket_key(aws(), bucket(SSEAlgorithm=algorithm)) is None
 
 
 @pytest.mark.usefixtures("account")
 def test_a_bucket_that_is_not_on_aws_has_no_key() -> None:
-    assert key.of(aws(), "elsewhere") is None
+    assert kms.bucket_key(aws(), "elsewhere") is None
 
 
 def test_who_may_not_ask_for_the_key_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,21 +157,21 @@ def test_who_may_not_ask_for_the_key_is_told(capsys: pytest.CaptureFixture[str])
             raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetBucketEncryption")
 
     refusing = Aws(Refusing(), Account("aws", "us-east-1", NUMBER), "mine")  # type: ignore[arg-type]
-    assert key.of(refusing, "data") is None
+    assert kms.bucket_key(refusing, "data") is None
     assert "data is encrypted (s3:GetEncryptionConfiguration is not allowed)" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("account")
 def test_requests_for_spot_nodes_end_where_no_node_is_left() -> None:
     ec2, found = aws().ec2, aws()
-    marks = [{"ResourceType": "spot-instances-request", "Tags": [{"Key": remains.TAG, "Value": "mine"}]}]
+    marks = [{"ResourceType": "spot-instances-request", "Tags": [{"Key": leftovers.TAG, "Value": "mine"}]}]
     for tags in (marks, []):
         ec2.request_spot_instances(
             InstanceCount=1, LaunchSpecification={"ImageId": "ami-12c6146b"}, TagSpecifications=tags
         )
-    assert [left.partition(" sir-")[0] for left in remains.left(found)] == ["spot request"]
-    remains.end(found)
-    assert remains.left(found) == []
+    assert [left.partition(" sir-")[0] for left in leftovers.billed(found)] == ["spot request"]
+    leftovers.terminate(found)
+    assert leftovers.billed(found) == []
     requests = ec2.describe_spot_instance_requests()["SpotInstanceRequests"]
     assert [one["State"] for one in requests if not one.get("Tags")] in (["open"], ["active"]), "somebody else's"
 
@@ -184,7 +182,7 @@ def test_a_node_ends_in_time_and_at_a_second_boot(tmp_path: Path) -> None:
     tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/log\n')
     tool.chmod(0o755)
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    (tmp_path / "user-data").write_text(life(90).replace(PER_BOOT, str(boots)))
+    (tmp_path / "user-data").write_text(lifetime_script(90).replace(PER_BOOT, str(boots)))
     subprocess.run(["sh", "-e", tmp_path / "user-data"], env=path, check=True, timeout=30)
     assert (tmp_path / "log").read_text() == "-h +90\n"
     (script,) = boots.iterdir()

@@ -48,7 +48,7 @@ def test_our_files_are_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dotted", "value", "said"),
+    ("name", "dotted", "value", "message"),
     [
         ("aws", "cluster_name", "My cluster", "cluster_name: found 'My cluster', allowed: up to 40"),
         ("aws", "cluster_name", MISSING, "cluster_name: found null"),
@@ -110,11 +110,11 @@ def test_our_files_are_accepted(name: str) -> None:
         ("onprem", "worker_start_ray_commands.1", "ray start", "RAY_AUTH_MODE=token"),
     ],
 )
-def test_a_bad_file_is_refused_with_its_field(name: str, dotted: str, value: Any, said: str) -> None:
+def test_a_bad_file_is_refused_with_its_field(name: str, dotted: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as refused:
         check(Path("cluster.yaml"), changed(name, dotted, value))
     assert str(refused.value).startswith("cluster.yaml: ")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from infra.__main__ import main
-from infra.planning.bill import Line, cost, gpus, lines
-from infra.planning.fleet import SELECTOR, Fleet, Workers, brings_gpus, fleet
+from infra.planning.cost_estimate import Line, cost, gpus, lines
+from infra.planning.fleet import SELECTOR, Fleet, Workers, has_gpu_nodes, read_fleet
 from infra.planning.memory import fit, sizes_of
 from infra.planning.prices import MachineType, read_prices
 from infra.planning.quotas import Quota, quotas
-from infra.planning.work import Work, guessed_epoch, work
+from infra.planning.workload import Workload, guessed_epoch, workloads
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
 from llm4seg.utils.errors import InputError
@@ -41,46 +41,46 @@ def params() -> Config:
 
 
 def test_what_params_ask_for(params: Config) -> None:
-    assert list(work(params, 4)) == [Work("train", 1, 30, 1, 1)]
+    assert list(workloads(params, 4)) == [Workload("train", 1, 30, 1, 1)]
     search = {"search.trials": 20, "search.epochs": 6, "cluster.trials": 3}
     asked = params.override(search | STUDY)
-    assert list(work(asked, 4)) == [
-        Work("search, at most", 20, 120, 3, 3),
-        Work("train", 1, 30, 1, 1),
-        Work("study", 4, 2 * (30 + 10), 4, 4),
+    assert list(workloads(asked, 4)) == [
+        Workload("search, at most", 20, 120, 3, 3),
+        Workload("train", 1, 30, 1, 1),
+        Workload("study", 4, 2 * (30 + 10), 4, 4),
     ]
     capped = asked.override({"search.total_epochs": 50, "search.warm_start": True, "cluster.workers": 2})
-    assert list(work(capped, 5)) == [
-        Work("search: the CNN alone", 1, 30, 1, 2),
-        Work("search, at most", 20, 50, 2, 4),
-        Work("train", 1, 30, 1, 2),
-        Work("study", 4, 80, 2, 4),
+    assert list(workloads(capped, 5)) == [
+        Workload("search: the CNN alone", 1, 30, 1, 2),
+        Workload("search, at most", 20, 50, 2, 4),
+        Workload("train", 1, 30, 1, 2),
+        Workload("study", 4, 80, 2, 4),
     ]
     folds = asked.override({"study.folds": [0, 1, 2]})
-    assert list(work(folds, 4))[-1] == Work("study", 12, 6 * (30 + 10), 4, 4)
+    assert list(workloads(folds, 4))[-1] == Workload("study", 12, 6 * (30 + 10), 4, 4)
 
 
 def test_trials_that_share_a_gpu(params: Config) -> None:
     """Twelve trials of ten epochs, four at a time on two GPUs: each goes half as fast."""
     halves = {"search.trials": 12, "search.epochs": 10, "cluster.trials": 4, "cluster.gpus_per_worker": 0.5}
-    found, *_ = work(params.override(halves), 4)
-    assert found == Work("search, at most", 12, 120, 4, 2)
+    found, *_ = workloads(params.override(halves), 4)
+    assert found == Workload("search, at most", 12, 120, 4, 2)
     assert found.hours(3600, 0) == pytest.approx(60)
     assert found.gpu_hours(3600, 0) == pytest.approx(120)
 
 
 def test_too_few_gpus_are_named(params: Config) -> None:
     with pytest.raises(InputError, match=r"cluster\.workers: found 4, allowed: up to 3, the cluster's GPUs"):
-        list(work(params.override({"cluster.workers": 4}), 3))
-    (elastic,) = work(params.override({"cluster.workers": [1, 4]}), 3)
+        list(workloads(params.override({"cluster.workers": 4}), 3))
+    (elastic,) = workloads(params.override({"cluster.workers": [1, 4]}), 3)
     assert elastic.gpus == 3
     with pytest.raises(InputError, match=r"cluster\.device: found cpu"):
-        list(work(params.override({"cluster.device": "cpu"}), 4))
+        list(workloads(params.override({"cluster.device": "cpu"}), 4))
 
 
 def test_hours_by_hand() -> None:
     """Six runs of ten epochs of 60 s, two at a time, on two GPUs each, with a minute to start."""
-    one = Work("study", 6, 60, 2, 4)
+    one = Workload("study", 6, 60, 2, 4)
     assert one.gpu_hours(60, 60) == pytest.approx((60 * 60 + 6 * 2 * 60) / 3600)
     assert one.hours(60, 60) == pytest.approx((3 * 10 * 60 / 2 + 3 * 60) / 3600)
 
@@ -100,9 +100,9 @@ def test_costs_by_hand(params: Config) -> None:
     """Four workers of a run on two nodes with two GPUs each: ten epochs of 360 s are a quarter of an hour."""
     machine = MachineType("two", "aws", 8, on_demand=2.0, spot=1.0, quota="aws-g", gpus=2)
     workers = Workers("gpu", machine, 4, 8, True, disk_gb=730.0)
-    lent = Fleet(MachineType("head", "aws", 4, 0.4, 0.1, "aws-standard"), 73.0, (workers,), 4, idle_minutes=20)
+    fleet = Fleet(MachineType("head", "aws", 4, 0.4, 0.1, "aws-standard"), 73.0, (workers,), 4, idle_minutes=20)
     asked = params.override({"cluster.workers": 4, "training.epochs": 10})
-    train, besides = lines(asked, PRICES, lent, (workers,), 360)
+    train, besides = lines(asked, PRICES, fleet, (workers,), 360)
     start, nodes_start = PRICES.start_seconds / 3600, PRICES.node_start_minutes / 60
     assert (train.nodes, train.hours, train.gpu_hours) == pytest.approx((2, 0.25 + start, 1 + 4 * start))
     assert (besides.nodes, besides.hours) == pytest.approx((2, nodes_start + 1 / 3))
@@ -110,7 +110,7 @@ def test_costs_by_hand(params: Config) -> None:
     disk = PRICES.disk_gb_month["aws"]  # USD an hour for 730 GB
     two_hours = [Line("a", 1, 1, 4.0, 1.5, 2), Line("b", 0, 0, 0.5, 0.5, 1)]  # 3.5 hours of nodes
     for spot, price in ((True, 1.0), (False, 2.0)):
-        found = cost(two_hours, PRICES, lent, workers, spot)
+        found = cost(two_hours, PRICES, fleet, workers, spot)
         assert found.workers == pytest.approx(3.5 * price)
         assert found.head == pytest.approx(2 * 0.4)
         assert found.disks == pytest.approx((3.5 + 2 * 0.1) * disk)
@@ -119,39 +119,39 @@ def test_costs_by_hand(params: Config) -> None:
 
 @pytest.mark.parametrize(("file", "expected"), [(AWS, "g6.xlarge"), (GCP, "g2-standard-4")])
 def test_the_machines_of_a_file(file: str, expected: str) -> None:
-    lent = fleet(file, PRICES, None)
-    ((machine, (spot, on_demand)),) = lent.machines().items()
+    fleet = read_fleet(file, PRICES, None)
+    ((machine, (spot, on_demand)),) = fleet.machines().items()
     assert machine is not None
     assert machine.name == expected
     assert (spot.spot, on_demand.spot) == (True, False)
-    assert lent.head is not None
-    assert (lent.head_disk_gb, spot.disk_gb, lent.most, lent.idle_minutes) == (100, 100, 4, 10)
+    assert fleet.head is not None
+    assert (fleet.head_disk_gb, spot.disk_gb, fleet.most, fleet.idle_minutes) == (100, 100, 4, 10)
 
 
 def test_quotas_by_hand() -> None:
     """Four nodes with four vCPUs and a GPU each: AWS counts the vCPUs, Google the GPUs."""
     names = PRICES.quotas
-    assert list(quotas(PRICES, fleet(AWS, PRICES, None))) == [
+    assert list(quotas(PRICES, read_fleet(AWS, PRICES, None))) == [
         Quota("head", 4, "vCPU", names["aws-standard"]["on_demand"]),
         Quota("gpu-spot", 16, "vCPU", names["aws-g"]["spot"]),
         Quota("gpu-on-demand", 16, "vCPU", names["aws-g"]["on_demand"]),
     ]
-    assert list(quotas(PRICES, fleet(AWS, PRICES, "p4d.24xlarge")))[1].amount == 4 * 96
-    google = list(quotas(PRICES, fleet(GCP, PRICES, None)))
+    assert list(quotas(PRICES, read_fleet(AWS, PRICES, "p4d.24xlarge")))[1].amount == 4 * 96
+    google = list(quotas(PRICES, read_fleet(GCP, PRICES, None)))
     assert Quota("gpu_spot", 4, "GPU", "PREEMPTIBLE_NVIDIA_L4_GPUS") in google
     assert Quota("all workers", 4, "GPU", "GPUS_ALL_REGIONS") in google
 
 
 def test_pods_go_by_their_node_selector(tmp_path: Path) -> None:
-    (workers,) = fleet(PODS, PRICES, None).workers
+    (workers,) = read_fleet(PODS, PRICES, None).workers
     assert workers.machine is not None
     assert (workers.machine.name, workers.count, workers.spot, workers.disk_gb) == ("g6.2xlarge", 4, False, 120)
     text = Path(PODS).read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if f"{SELECTOR}:" in line)
     spot = _written(tmp_path, text.replace(line, line.partition("node.")[0] + "karpenter.sh/capacity-type: spot"))
     with pytest.raises(InputError, match=r"workerGroupSpecs\.0\..*instance-type: found none.* or --instance-type"):
-        fleet(spot, PRICES, None)
-    (workers,) = fleet(spot, PRICES, "g2-standard-8").workers
+        read_fleet(spot, PRICES, None)
+    (workers,) = read_fleet(spot, PRICES, "g2-standard-8").workers
     assert workers.machine is not None
     assert (workers.machine.name, workers.spot) == ("g2-standard-8", True)
 
@@ -159,20 +159,20 @@ def test_pods_go_by_their_node_selector(tmp_path: Path) -> None:
 def test_pods_fill_nodes() -> None:
     """Four pods with a GPU each: one node with four GPUs, or half of one with eight, or four nodes."""
     for name, nodes, disk in (("g6.12xlarge", 1, 480), ("g6.48xlarge", 1, 480), ("g6.xlarge", 4, 120)):
-        lent = fleet(PODS, PRICES, name)
-        (workers,) = lent.workers
-        assert (workers.count, workers.gpus, workers.disk_gb, gpus(lent, lent.workers)) == (nodes, 4, disk, 4)
+        fleet = read_fleet(PODS, PRICES, name)
+        (workers,) = fleet.workers
+        assert (workers.count, workers.gpus, workers.disk_gb, gpus(fleet, fleet.workers)) == (nodes, 4, disk, 4)
     with pytest.raises(InputError, match=r"found m7i\.xlarge with 0 GPUs, allowed: 1 or more, as pods ask"):
-        fleet(PODS, PRICES, "m7i.xlarge")
+        read_fleet(PODS, PRICES, "m7i.xlarge")
 
 
 def test_workers_without_a_gpu_are_left_out(tmp_path: Path) -> None:
     file: dict[str, Any] = yaml.safe_load(Path(AWS).read_text(encoding="utf-8"))
     kinds = file["available_node_types"]
     kinds["cpu"] = kinds["head"] | {"max_workers": 2}
-    lent = fleet(_written(tmp_path, yaml.safe_dump(file)), PRICES, None)
-    assert [machine and machine.name for machine in lent.machines()] == ["g6.xlarge"]
-    assert gpus(lent, next(iter(lent.machines().values()))) == 4  # 4 + 4, of which max_workers lets four be
+    fleet = read_fleet(_written(tmp_path, yaml.safe_dump(file)), PRICES, None)
+    assert [machine and machine.name for machine in fleet.machines()] == ["g6.xlarge"]
+    assert gpus(fleet, next(iter(fleet.machines().values()))) == 4  # 4 + 4, of which max_workers lets four be
 
 
 def _with_disk(folder: Path, file: str, place: str, size: Any) -> str:
@@ -195,17 +195,17 @@ def test_disks_whose_size_is_not_said_are_not_counted(
     file: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = _with_disk(tmp_path, file, place, None)
-    lent = fleet(own, PRICES, None)
-    assert (lent.head_disk_gb, lent.workers[0].disk_gb) == (0, 100)
+    fleet = read_fleet(own, PRICES, None)
+    assert (fleet.head_disk_gb, fleet.workers[0].disk_gb) == (0, 100)
     note = "Not counted: disks whose size the file leaves to their image"
     assert note in plan(capsys, own, "--epoch-seconds", "100")
     assert note not in plan(capsys, file, "--epoch-seconds", "100")
 
 
 def test_sizes_of_disks_may_be_strings_as_google_has_them(tmp_path: Path) -> None:
-    assert fleet(_with_disk(tmp_path, GCP, DISK, "200"), PRICES, None).head_disk_gb == 200
+    assert read_fleet(_with_disk(tmp_path, GCP, DISK, "200"), PRICES, None).head_disk_gb == 200
     with pytest.raises(InputError, match=rf"types\.head\.node_config\.{DISK}: found '1TB', allowed: GB"):
-        fleet(_with_disk(tmp_path, GCP, DISK, "1TB"), PRICES, None)
+        read_fleet(_with_disk(tmp_path, GCP, DISK, "1TB"), PRICES, None)
 
 
 def test_the_memory_plan_names_an_engine_that_fits(config: Config) -> None:
@@ -230,27 +230,27 @@ def plan(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_the_command_by_hand(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs of 100 s on one GPU of one node: the same with --dry-run, and every figure is an estimate."""
     monkeypatch.setenv("COLUMNS", "120")
-    said = plan(capsys, AWS, "--epoch-seconds", "100")
-    assert plan(capsys, AWS, "--epoch-seconds", "100", "--dry-run") == said
+    output = plan(capsys, AWS, "--epoch-seconds", "100")
+    assert plan(capsys, AWS, "--epoch-seconds", "100", "--dry-run") == output
     epochs = Config.load(ROOT / "params.yaml").training.epochs
     run, besides = (epochs * 100 + PRICES.start_seconds) / 3600, (PRICES.node_start_minutes + 10) / 60
-    assert re.search(rf"train +1 +{epochs} +{run:.2f} +{run:.2f} +1\n", said)
+    assert re.search(rf"train +1 +{epochs} +{run:.2f} +{run:.2f} +1\n", output)
     g6 = PRICES.types["g6.xlarge"]
     spot, on_demand = (f"{(run + besides) * price:.2f}" for price in (g6.spot, g6.on_demand))
-    assert re.search(rf"workers +{spot} +{on_demand}\n", said)
+    assert re.search(rf"workers +{spot} +{on_demand}\n", output)
     head = f"{(run + besides) * PRICES.types['m7i.xlarge'].on_demand:.2f}"
-    assert re.search(rf"head \(on demand\) +{head} +{head}\n", said)
-    assert re.search(r"gpu-spot +16 vCPUs +L-3819A6DF", said)
-    assert said.count("estimated ") >= 2
-    assert f"list prices of {PRICES.date} in us-east-1" in said
-    assert "Time is a guess" not in said
+    assert re.search(rf"head \(on demand\) +{head} +{head}\n", output)
+    assert re.search(r"gpu-spot +16 vCPUs +L-3819A6DF", output)
+    assert output.count("estimated ") >= 2
+    assert f"list prices of {PRICES.date} in us-east-1" in output
+    assert "Time is a guess" not in output
 
 
 def test_ones_own_machines_cost_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    said = plan(capsys, str(ROOT / "infra/onprem.yaml"), "--epoch-seconds", "100")
-    assert "nothing to pay here" in said
-    assert "USD" not in said
-    assert "Quota" not in said
+    output = plan(capsys, str(ROOT / "infra/onprem.yaml"), "--epoch-seconds", "100")
+    assert "nothing to pay here" in output
+    assert "USD" not in output
+    assert "Quota" not in output
 
 
 def _written(folder: Path, text: str) -> str:
@@ -293,12 +293,12 @@ def test_the_table_is_whole() -> None:
 )
 def test_a_job_is_told_that_nodes_with_gpus_come_when_asked_for(file: str) -> None:
     """Or it would train on the head, since there are no others before."""
-    assert brings_gpus(str(ROOT / "infra" / file), PRICES)
+    assert has_gpu_nodes(str(ROOT / "infra" / file), PRICES)
 
 
 def test_gpus_that_are_there_already_need_not_be_asked_for(tmp_path: Path) -> None:
-    assert not brings_gpus("http://127.0.0.1:8265", PRICES)
-    assert not brings_gpus(str(ROOT / "infra/onprem.yaml"), PRICES)
+    assert not has_gpu_nodes("http://127.0.0.1:8265", PRICES)
+    assert not has_gpu_nodes(str(ROOT / "infra/onprem.yaml"), PRICES)
     of_cpus = tmp_path / "aws.yaml"
     of_cpus.write_text(Path(AWS).read_text().replace("g6.xlarge", "m7i.large"))
-    assert not brings_gpus(str(of_cpus), PRICES)
+    assert not has_gpu_nodes(str(of_cpus), PRICES)

@@ -14,7 +14,7 @@ import boto3
 import pytest
 import yaml
 
-from infra.launchers.aws import life
+from infra.launchers.aws import lifetime_script
 from tests.import_graph import ROOT
 from tests.policy import allows
 from tests.servers import KEYS, free_port, wait_for
@@ -96,13 +96,13 @@ def laptop(server: str, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
 
 
 @pytest.fixture(scope="module")
-def said(laptop: Laptop) -> str:
+def output(laptop: Laptop) -> str:
     """What `up` says, the first time."""
     return laptop.infra("up", "infra/aws.yaml", "--ssh-from", HERE)
 
 
 @pytest.fixture(scope="module")
-def workers(laptop: Laptop, said: str) -> list[dict[str, Any]]:
+def workers(laptop: Laptop, output: str) -> list[dict[str, Any]]:
     """One worker of each type, started by Ray's provider with what the head has in its file."""
     script = """
 import sys, yaml
@@ -129,14 +129,14 @@ def tags(found: dict[str, Any]) -> dict[str, str]:
 
 def test_a_dry_run_needs_no_account(laptop: Laptop) -> None:
     without = Laptop(laptop.folder, {**laptop.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
-    told = without.infra("up", "infra/aws.yaml", "--dry-run")
-    assert "SSH from your address alone" in told
-    assert f"ray up --yes .infra/{NAME}/cluster.yaml" in told
+    printed = without.infra("up", "infra/aws.yaml", "--dry-run")
+    assert "SSH from your address alone" in printed
+    assert f"ray up --yes .infra/{NAME}/cluster.yaml" in printed
     assert not (laptop.folder / ".infra").exists()
     assert f"ray down --yes .infra/{NAME}/cluster.yaml" in without.infra("down", "infra/aws.yaml", "--dry-run")
 
 
-def test_up_starts_a_head_on_demand(laptop: Laptop, said: str) -> None:
+def test_up_starts_a_head_on_demand(laptop: Laptop, output: str) -> None:
     (head,) = [found for found in laptop.instances() if tags(found)["ray-node-type"] == "head"]
     assert head["InstanceType"] == "m7i.xlarge"
     assert "InstanceLifecycle" not in head
@@ -159,7 +159,7 @@ def test_every_node_is_as_safe_as_the_file_says(laptop: Laptop, workers: list[di
         asked["Attribute"] = "userData"
         assert ec2.describe_instance_attribute(**asked)["UserData"]["Value"]
     types = laptop.rendered["available_node_types"].values()
-    assert all(node["node_config"]["UserData"] == life(1440) for node in types)
+    assert all(node["node_config"]["UserData"] == lifetime_script(1440) for node in types)
 
 
 def test_every_disk_is_encrypted_and_tagged(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
@@ -232,28 +232,28 @@ def test_the_head_may_do_what_it_does(laptop: Laptop, workers: list[dict[str, An
     )
 
 
-def test_the_key_pair_is_the_clusters_own(laptop: Laptop, said: str) -> None:
+def test_the_key_pair_is_the_clusters_own(laptop: Laptop, output: str) -> None:
     (key,) = laptop.client("ec2").describe_key_pairs()["KeyPairs"]
     assert key["KeyName"] == f"{NAME}-us-east-1"
     (file,) = (laptop.folder / "home" / ".ssh").glob("*.pem")
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_no_file_command_or_log_has_the_token(laptop: Laptop, said: str) -> None:
+def test_no_file_command_or_log_has_the_token(laptop: Laptop, output: str) -> None:
     token = (laptop.folder / "home" / ".ray" / "auth_token").read_text()
     written = [file.read_text() for file in (laptop.folder / ".infra").rglob("*") if file.is_file()]
     commands = [(laptop.folder / f"{name}.log").read_text() for name in ("ssh", "rsync")]
-    assert not [text for text in [said, *written, *commands] if token in text]
+    assert not [text for text in [output, *written, *commands] if token in text]
     assert any("auth_token" in text for text in commands), "it did not reach the head"
     assert "RAY_AUTH_MODE=token" in commands[0]
 
 
 def test_status_shows_every_node(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
-    told = laptop.infra("status", "infra/aws.yaml")
-    assert "3 nodes" in told
-    assert all(node["InstanceId"] in told and node["PublicIpAddress"] in told for node in laptop.instances())
+    printed = laptop.infra("status", "infra/aws.yaml")
+    assert "3 nodes" in printed
+    assert all(node["InstanceId"] in printed and node["PublicIpAddress"] in printed for node in laptop.instances())
     for word in ("head (m7i.xlarge)", "gpu-spot (g6.xlarge)", "spot", "on demand", "running, up-to-date", "0 min"):
-        assert word in told
+        assert word in printed
 
 
 def test_nodes_with_efa_get_the_group_at_their_interfaces(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
@@ -285,8 +285,8 @@ def test_down_in_another_region_is_refused(laptop: Laptop, workers: list[dict[st
     config = yaml.safe_load((laptop.folder / "infra" / "aws.yaml").read_text())
     config["provider"]["region"] = "eu-west-1"
     (laptop.folder / "moved.yaml").write_text(yaml.safe_dump(config))
-    told = laptop.infra("down", "moved.yaml", code=1)
-    assert f"found aws eu-west-1, but .infra/{NAME}/cluster.yaml is of a cluster {NAME} in aws us-east-1" in told
+    printed = laptop.infra("down", "moved.yaml", code=1)
+    assert f"found aws eu-west-1, but .infra/{NAME}/cluster.yaml is of a cluster {NAME} in aws us-east-1" in printed
     assert laptop.rendered
     assert len(laptop.instances()) == 3
 
@@ -294,8 +294,8 @@ def test_down_in_another_region_is_refused(laptop: Laptop, workers: list[dict[st
 def test_up_again_changes_the_door_and_nothing_else(laptop: Laptop, workers: list[dict[str, Any]]) -> None:
     before = sorted(node["InstanceId"] for node in laptop.instances())
     images = laptop.rendered["metadata"]["images"]
-    told = laptop.infra("up", "infra/aws.yaml", "--ssh-from", "198.51.100.8")
-    assert "--no-restart" in told, "a run would have died"
+    printed = laptop.infra("up", "infra/aws.yaml", "--ssh-from", "198.51.100.8")
+    assert "--no-restart" in printed, "a run would have died"
     assert sorted(node["InstanceId"] for node in laptop.instances()) == before
     assert laptop.rendered["metadata"]["images"] == images
     groups = laptop.client("ec2").describe_security_groups(GroupNames=[f"{NAME}-nodes"])["SecurityGroups"]
@@ -308,8 +308,8 @@ def test_down_says_what_is_left(laptop: Laptop, workers: list[dict[str, Any]]) -
     ec2 = laptop.client("ec2")
     marks = [{"ResourceType": "volume", "Tags": [{"Key": "ray-cluster-name", "Value": NAME}]}]
     disk = ec2.create_volume(AvailabilityZone="us-east-1a", Size=7, TagSpecifications=marks)["VolumeId"]
-    told = laptop.infra("down", "infra/aws.yaml", code=1)
-    assert f"infra down: {NAME} is not all gone: volume {disk} (7 GB)" in told
+    printed = laptop.infra("down", "infra/aws.yaml", code=1)
+    assert f"infra down: {NAME} is not all gone: volume {disk} (7 GB)" in printed
     ec2.delete_volume(VolumeId=disk)
 
 
@@ -346,16 +346,16 @@ def test_a_group_of_the_users_that_is_open_to_the_world_is_refused(laptop: Lapto
     for node in config["available_node_types"].values():
         node["node_config"]["SecurityGroupIds"] = [group]
     (laptop.folder / "mine.yaml").write_text(yaml.safe_dump(config))
-    told = laptop.infra("up", "mine.yaml", "--ssh-from", HERE, code=1)
-    assert f"SecurityGroupIds: {group} lets the whole world try port 22" in told
+    printed = laptop.infra("up", "mine.yaml", "--ssh-from", HERE, code=1)
+    assert f"SecurityGroupIds: {group} lets the whole world try port 22" in printed
 
 
 def test_without_a_remote_nothing_starts(laptop: Laptop) -> None:
     config = laptop.folder / ".dvc" / "config"
     before = config.read_text()
     config.write_text("[core]\n    no_scm = True\n")
-    told = laptop.infra("up", "infra/aws.yaml", "--ssh-from", HERE, code=1)
+    printed = laptop.infra("up", "infra/aws.yaml", "--ssh-from", HERE, code=1)
     config.write_text(before)
-    assert "DVC has no default remote" in told
-    assert "`python -m infra storage s3://BUCKET/PREFIX`" in told
+    assert "DVC has no default remote" in printed
+    assert "`python -m infra storage s3://BUCKET/PREFIX`" in printed
     assert not [node for node in laptop.instances() if tags(node).get("ray-cluster-name") == NAME], "something started"

@@ -61,20 +61,20 @@ class Google:
         path = uri.partition("?")[0]
         if method == "POST" and path.endswith("/instances"):
             self.instances.append(json.loads(body))
-        said: dict[str, Any] = {"name": "operation", "status": "DONE", "done": True}
+        reply: dict[str, Any] = {"name": "operation", "status": "DONE", "done": True}
         if re.search(r"v1/projects/[^/:]+$", path):
-            said |= {
+            reply |= {
                 "projectId": "your-project",
                 "lifecycleState": "ACTIVE",
                 "commonInstanceMetadata": {"fingerprint": "f"},
             }
         elif "serviceAccounts" in path:
-            said |= {"email": "ray-autoscaler-sa-v1@your-project.iam.gserviceaccount.com", "projectId": "your-project"}
+            reply |= {"email": "ray-autoscaler-sa-v1@your-project.iam.gserviceaccount.com", "projectId": "your-project"}
         elif path.endswith(":getIamPolicy"):
-            said |= {"bindings": []}
+            reply |= {"bindings": []}
         elif method == "GET" and path.endswith("/instances"):
-            said = {"items": self.instances}
-        return httplib2.Response({"status": 200}), json.dumps(said).encode()
+            reply = {"items": self.instances}
+        return httplib2.Response({"status": 200}), json.dumps(reply).encode()
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def prepared() -> Config:
     return copy.deepcopy(cluster().cloud.prepare(f"{HERE}/32", None))
 
 
-def told(folder: Path) -> list[str]:
+def gcloud_calls(folder: Path) -> list[str]:
     lines = (folder / "gcloud.log").read_text().splitlines()
     (folder / "gcloud.log").unlink()
     return [line for line in lines if " describe " not in line]
@@ -108,7 +108,7 @@ def told(folder: Path) -> list[str]:
 
 def test_what_the_nodes_need_is_made_once(folder: Path) -> None:
     prepared()
-    first = told(folder)
+    first = gcloud_calls(folder)
     assert [line for line in first if "llm4seg-gcp-ssh" in line] == [
         "compute firewall-rules create llm4seg-gcp-ssh --network=llm4seg-gcp --allow=tcp:22 "
         f"--source-ranges={HERE}/32 --target-tags=llm4seg-gcp --project=your-project --quiet"
@@ -118,7 +118,7 @@ def test_what_the_nodes_need_is_made_once(folder: Path) -> None:
     assert "--target-tags=llm4seg-gcp" in members
     assert not [line for line in first if "0.0.0.0/0" in line]
     prepared()
-    assert [line.split(" --")[0] for line in told(folder)] == [
+    assert [line.split(" --")[0] for line in gcloud_calls(folder)] == [
         "compute firewall-rules update llm4seg-gcp-ssh",
         "projects add-iam-policy-binding your-project",
     ]
@@ -171,7 +171,7 @@ def test_a_node_ends_at_a_second_boot(folder: Path) -> None:
 
 def test_down_ends_what_is_left_and_closes_the_door(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepared()
-    told(folder)
+    gcloud_calls(folder)
     node = {
         "name": "ray-llm4seg-gcp-head-1",
         "labels": {"ray-cluster-name": "llm4seg-gcp", "ray-node-type": "head", "ray-user-node-type": "head"},
@@ -186,10 +186,10 @@ def test_down_ends_what_is_left_and_closes_the_door(folder: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("ray-llm4seg-gcp-head-1", "head (n2-standard-4)", "on demand", "203.0.113.5"))
     cluster().down(dry_run=False)
-    ended = [line.split(" --")[0] for line in told(folder) if " delete " in line]
+    ended = [line.split(" --")[0] for line in gcloud_calls(folder) if " delete " in line]
     assert ended == ["compute instances delete ray-llm4seg-gcp-head-1", "compute firewall-rules delete llm4seg-gcp-ssh"]
     cluster().down(dry_run=False)
-    assert not [line for line in told(folder) if " delete " in line]
+    assert not [line for line in gcloud_calls(folder) if " delete " in line]
 
 
 def test_a_disk_that_is_left_is_named(folder: Path) -> None:

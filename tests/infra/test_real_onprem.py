@@ -158,17 +158,17 @@ def _check_that_an_idle_head_ends_itself(lab: Lab) -> None:
     """Not while a job runs, and then after as long as it was told."""
     address = f"http://127.0.0.1:{lab.port}"
     here = {**lab.environment, "HOME": str(lab.home), "RAY_AUTH_MODE": "token"}
-    client = f"from ray.job_submission import JobSubmissionClient as C; C('{address}').submit_job(entrypoint='sleep 6')"
+    client = f"from ray.job_submission import JobSubmissionClient as C; C('{address}').submit_job(entrypoint='sleep 3')"
     subprocess.run([sys.executable, "-c", client], env=here, check=True, timeout=60)
     began = time.monotonic()
-    watch = [sys.executable, str(ROOT / "infra" / "nodes" / "idle.py"), "--head", "--minutes", "0.05", "--dashboard"]
+    watch = [sys.executable, str(ROOT / "infra" / "nodes" / "idle.py"), "--head", "--minutes", "0.02", "--dashboard"]
     done = subprocess.run(
-        [*watch, address, "--look-every", "0.5", "--", "echo", "off"],
+        [*watch, address, "--look-every", "0.2", "--", "echo", "off"],
         env=here,
         text=True,
         capture_output=True,
         timeout=120,
     )
     assert done.stdout == "off\n", done.stderr
-    assert time.monotonic() - began > 6
+    assert time.monotonic() - began > 3
     assert "does not answer" not in done.stderr

@@ -64,13 +64,12 @@ def serving(module: str, words: list[str], port: int, **environment: str) -> Ite
         process.wait()
 
 
-@pytest.fixture
-def signed(packages: Path, tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def signed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that refuses what is not signed, and knows no settings."""
     port, keys = free_port(), {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "sesame-and-more"}
-    (tmp_path / "buckets").mkdir()
     environment = {"PYTHONPATH": str(packages), "NANIO_ACCESS_KEY": "somebody", "NANIO_SECRET_KEY": "sesame-and-more"}
-    words = ["serve", "--host", "127.0.0.1", "--data-dir", str(tmp_path / "buckets")]
+    words = ["serve", "--host", "127.0.0.1", "--data-dir", str(tmp_path_factory.mktemp("buckets"))]
     with serving("nanio", words, port, **environment):
         yield Server(f"http://127.0.0.1:{port}", keys)
 
@@ -89,10 +88,10 @@ def moto(s3: S3) -> Server:
     return Server(s3.url, KEYS)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Project:
-    """A git repository with DVC in it, and a file that DVC keeps."""
-    project = Project(tmp_path / "workspace")
+@pytest.fixture(scope="module")
+def first_workspace(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A git repository with DVC in it, and files that DVC keeps; read-only, `workspace` is a copy."""
+    project = Project(tmp_path_factory.mktemp("first") / "workspace")
     project.folder.mkdir()
     project.git("init", "--quiet", "--initial-branch=main")
     project.dvc("init", "--quiet")
@@ -102,6 +101,11 @@ def workspace(tmp_path: Path) -> Project:
     project.dvc("add", "--quiet", "images")
     project.commit("images")
     return project
+
+
+@pytest.fixture
+def workspace(first_workspace: Project, tmp_path: Path) -> Project:
+    return first_workspace.copied(tmp_path / "workspace")
 
 
 def infra(project: Project, server: Server, *words: str, **environment: str) -> str:
@@ -139,9 +143,9 @@ def keys_below(server: Server, prefix: str) -> list[str]:
 
 
 def test_set_up_push_and_pull(workspace: Project, moto: Server) -> None:
-    said = infra(workspace, moto)
-    assert "changed: bucket, tags, public access, ownership, encryption, versioning" in said
-    assert f"s3://lab-data/brain/runs?endpoint_override={moto.url[7:]}&scheme=http&region=us-east-1" in said
+    output = infra(workspace, moto)
+    assert "changed: bucket, tags, public access, ownership, encryption, versioning" in output
+    assert f"s3://lab-data/brain/runs?endpoint_override={moto.url[7:]}&scheme=http&region=us-east-1" in output
     config = (workspace.folder / ".dvc" / "config").read_text()
     assert [line.strip() for line in config.splitlines()] == [
         "[core]",
@@ -158,9 +162,9 @@ def test_set_up_push_and_pull(workspace: Project, moto: Server) -> None:
 
 
 def test_a_server_without_settings(workspace: Project, signed: Server) -> None:
-    said = infra(workspace, signed)
-    assert "changed: bucket, DVC remote\n" in said
-    assert "not to be had there: tags, public access, ownership, encryption, versioning, incomplete uploads" in said
+    output = infra(workspace, signed)
+    assert "changed: bucket, DVC remote\n" in output
+    assert "not to be had there: tags, public access, ownership, encryption, versioning, incomplete uploads" in output
     push_clone_and_pull(workspace, signed)
     assert len(keys_below(signed, "brain/dvc/files/md5/")) == 4
     with pytest.raises(AssertionError, match="exists and has no tag project=llm4seg; if it is yours, --adopt"):
@@ -175,7 +179,7 @@ def test_a_server_that_lets_everyone_in(workspace: Project, unguarded: Server) -
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "output"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "forbidden: it is another account's bucket, or these credentials are not"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Unable to locate credentials; credentials come from"),
@@ -183,14 +187,14 @@ def test_a_server_that_lets_everyone_in(workspace: Project, unguarded: Server) -
     ],
 )
 def test_bad_credentials_are_one_line(
-    workspace: Project, signed: Server, environment: dict[str, str], said: str
+    workspace: Project, signed: Server, environment: dict[str, str], output: str
 ) -> None:
     alone = {"AWS_EC2_METADATA_DISABLED": "true"}
     with pytest.raises(AssertionError) as caught:
         infra(workspace, signed, **alone | environment)
     *_, line = str(caught.value).splitlines()
     assert line.startswith("infra storage: s3://lab-data: ")
-    assert said in line
+    assert output in line
 
 
 def test_the_remote_that_was_there_is_changed_and_named(workspace: Project, moto: Server) -> None:
@@ -250,16 +254,16 @@ def test_no_credential_is_written_or_shown(workspace: Project, moto: Server, tmp
     (workspace.folder / "params.yaml").write_text(values)
     url = "s3://lab-data/brain"
     with Onlooker() as onlooker:
-        said = workspace.run(
+        output = workspace.run(
             *(sys.executable, "-m", "infra", "storage", url, "--endpoint-url", moto.url), **environment
         )
-        said += workspace.dvc("push", "--verbose", **environment)
-        said += workspace.run(sys.executable, "-m", "pipelines.prepare", **environment)
+        output += workspace.dvc("push", "--verbose", **environment)
+        output += workspace.run(sys.executable, "-m", "pipelines.prepare", **environment)
     config = (workspace.folder / ".dvc" / "config").read_text()
     assert "profile" not in config  # other machines, which get this file, do not have it
     assert any("dvc remote" in line for line in onlooker.seen)
     assert any("pipelines.prepare" in line for line in onlooker.seen)
-    shown = said + "\n".join(onlooker.seen)
+    shown = output + "\n".join(onlooker.seen)
     assert not [value for value in secret.values() if value in shown]
     files = [file for folder in (workspace.folder, tmp_path / "site cache") for file in folder.rglob("*")]
     assert {"config", "manifest.json"} <= {file.name for file in files}

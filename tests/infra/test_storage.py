@@ -14,8 +14,8 @@ from moto.core.authorization import enable_iam_authentication
 from infra.__main__ import main
 from infra.storage import settings
 from infra.storage.bucket import Bucket
-from infra.storage.s3_location import Place
-from infra.storage.server import Server, explained
+from infra.storage.s3_location import S3Location
+from infra.storage.server import Server, translate_s3_errors
 from infra.storage.settings import Row
 from infra.storage.setup import Options, set_up
 from llm4seg.utils.errors import InputError
@@ -23,7 +23,7 @@ from tests.import_graph import ROOT
 from tests.policy import allows, wildcards
 
 BUCKET, REGION = "my-lab", "eu-central-1"
-PLACE = Place(BUCKET, "brain")
+LOCATION = S3Location(BUCKET, "brain")
 DATA = "brain/dvc/files/md5/00/11"
 
 
@@ -34,17 +34,17 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setattr(settings, "PATIENCE", 0.0)
+    monkeypatch.setattr(settings, "TIMEOUT", 0.0)
     with mock_aws():
         yield boto3.Session().client("s3", region_name=REGION)
 
 
-def set_up_bucket(asked: str | None = REGION, place: Place = PLACE, **wishes: Any) -> list[Row]:
+def set_up_bucket(asked: str | None = REGION, location: S3Location = LOCATION, **options: Any) -> list[Row]:
     rows: list[Row] = []
     defaults = {"region": None, "run_days": 30, "version_days": 7, "upload_days": 7, "kms_key": None}
-    with explained(place.bucket):
+    with translate_s3_errors(location.bucket):
         server = Server.named(None, asked, allow_http=False)
-        set_up(place, server, Options(**{**defaults, "adopt": False, "dry_run": False, **wishes}), rows)
+        set_up(location, server, Options(**{**defaults, "adopt": False, "dry_run": False, **options}), rows)
     return rows
 
 
@@ -113,7 +113,7 @@ def test_a_second_run_changes_nothing(aws: Any) -> None:
     server = Server.named(None, REGION, allow_http=False)
     server.client.meta.events.register("before-call.s3", lambda model, **_: written.append(model.name))
     rows: list[Row] = []
-    set_up(PLACE, server, Options(None, 30, 7, 7, None, adopt=False, dry_run=False), rows)
+    set_up(LOCATION, server, Options(None, 30, 7, 7, None, adopt=False, dry_run=False), rows)
     assert done(rows) == {}
     assert written
     assert not [name for name in written if not name.startswith(("Get", "Head"))]
@@ -195,7 +195,7 @@ def test_an_adopted_bucket_keeps_what_it_has(aws: Any) -> None:
 
 def test_two_projects_share_a_bucket(aws: Any) -> None:
     set_up_bucket()
-    assert set(done(set_up_bucket(place=Place(BUCKET, "lung")))) == {"incomplete uploads", "old runs"}
+    assert set(done(set_up_bucket(location=S3Location(BUCKET, "lung")))) == {"incomplete uploads", "old runs"}
     assert len(state(aws)["bucket_lifecycle_configuration"]["Rules"]) == 4
     assert done(set_up_bucket()) == {}
 
@@ -261,8 +261,8 @@ def test_a_dry_run_needs_no_credentials(aws: Any, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         without_credentials(patch)
         assert len(done(set_up_bucket(dry_run=True))) == 9
-        said = r"^s3://my-lab: Unable to locate credentials; credentials come from .*AWS_PR"
-        with pytest.raises(InputError, match=said):
+        message = r"^s3://my-lab: Unable to locate credentials; credentials come from .*AWS_PR"
+        with pytest.raises(InputError, match=message):
             set_up_bucket()
 
 
@@ -289,7 +289,7 @@ def test_a_strangers_bucket_that_lets_everyone_in_is_no_place_for_data(aws: Any)
         "before-call.s3.HeadBucket",
         lambda params, **_: headers.append(params["headers"].get("x-amz-expected-bucket-owner")),
     )
-    set_up(PLACE, server, Options(None, 30, 7, 7, None, adopt=False, dry_run=True), [])
+    set_up(LOCATION, server, Options(None, 30, 7, 7, None, adopt=False, dry_run=True), [])
     assert headers == ["123456789012"]
 
 
@@ -306,7 +306,7 @@ def as_a_user(policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stated_policy() -> dict[str, Any]:
     text = (ROOT / "infra" / "policies" / "owner.json").read_text(encoding="utf-8")
-    policy: dict[str, Any] = json.loads(text.replace("BUCKET", BUCKET).replace("PREFIX", PLACE.prefix))
+    policy: dict[str, Any] = json.loads(text.replace("BUCKET", BUCKET).replace("PREFIX", LOCATION.prefix))
     policy["Statement"][0]["Action"].append("s3:HeadBucket")  # what this S3 calls s3:ListBucket for HEAD
     return policy
 
@@ -357,7 +357,7 @@ def test_the_nodes_policy_has_the_buckets_key(aws: Any, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("my-lab/brain", r"found 'my-lab/brain', allowed: s3://BUCKET/PREFIX"),
         ("s3://my-lab", r"found 's3://my-lab', allowed: s3://BUCKET/PREFIX"),
@@ -367,14 +367,14 @@ def test_the_nodes_policy_has_the_buckets_key(aws: Any, capsys: pytest.CaptureFi
         ("s3://my-lab/../brain", r"prefix: found '../brain', allowed"),
     ],
 )
-def test_bad_addresses(url: str, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
-        Place.parse(url)
+def test_bad_addresses(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        S3Location.parse(url)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("minio:9000", "allowed: https://HOST"),
         ("https://minio/path", "allowed: https://HOST"),
@@ -382,8 +382,8 @@ def test_bad_addresses(url: str, said: str) -> None:
         ("http://minio:9000", "travel in the clear"),
     ],
 )
-def test_bad_endpoints(aws: Any, url: str, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+def test_bad_endpoints(aws: Any, url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         Server.named(url, None, allow_http=False)
     assert "hidden" not in str(caught.value)
 
@@ -392,16 +392,16 @@ def test_endpoints(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Server.named("http://minio:9000", None, allow_http=True).endpoint == "http://minio:9000"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/")
     assert Server.named(None, None, allow_http=False).endpoint == "http://127.0.0.1:9000"
-    address = PLACE.run_storage("https://minio:9000", "eu-1")
+    address = LOCATION.run_storage("https://minio:9000", "eu-1")
     assert address == "s3://my-lab/brain/runs?endpoint_override=minio:9000&scheme=https&region=eu-1"
-    assert PLACE.run_storage(None, REGION) == "s3://my-lab/brain/runs"
+    assert LOCATION.run_storage(None, REGION) == "s3://my-lab/brain/runs"
 
 
 def test_a_setting_that_a_server_takes_and_forgets_is_missing(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As some servers do; here all writes of tags get lost."""
-    ask = Bucket.ask
-    lost = lambda self, operation, **rest: {} if operation == "put_bucket_tagging" else ask(self, operation, **rest)  # noqa: E731
-    monkeypatch.setattr(Bucket, "ask", lost)
+    call = Bucket.call
+    lost = lambda self, operation, **rest: {} if operation == "put_bucket_tagging" else call(self, operation, **rest)  # noqa: E731
+    monkeypatch.setattr(Bucket, "call", lost)
     (row,) = [row for row in set_up_bucket() if row.missing]
     assert (row.check, row.found) == ("tags", "no project, managed-by, although the server took it")
 

@@ -3,11 +3,8 @@
 import boto3
 
 from infra.launchers.address import own_address
-from infra.launchers.aws import images, roles
-from infra.launchers.aws import kms as key
-from infra.launchers.aws import leftovers as remains
-from infra.launchers.aws import security_group as group
-from infra.launchers.aws.client import Aws, explained
+from infra.launchers.aws import images, kms, leftovers, roles, security_group
+from infra.launchers.aws.client import Aws, translate_aws_errors
 from infra.launchers.cloud import Config, Node, node_configs
 from infra.launchers.dvc_remote import bucket_and_prefix
 from infra.launchers.policies import Account, storage_policy
@@ -15,7 +12,7 @@ from infra.launchers.policies import Account, storage_policy
 PER_BOOT = "/var/lib/cloud/scripts/per-boot"  # cloud-init runs what is there at every boot
 
 
-def life(minutes: int) -> str:
+def lifetime_script(minutes: int) -> str:
     """User data by which a node ends after so many minutes, or as soon as it boots again.
 
     EC2 runs user data at the first boot alone, after the scripts for every boot. A planned shutdown does not outlive a
@@ -39,28 +36,31 @@ class AwsCloud:
         _, partition, _, _, number, _ = session.client("sts").get_caller_identity()["Arn"].split(":", 5)
         return Aws(session, Account(partition, session.region_name, number), self.name)
 
-    def wishes(self) -> list[str]:
+    def requirements(self) -> list[str]:
         head, worker = (roles.name(self.name, self.config["provider"]["region"], kind) for kind in roles.KINDS)
+        group = security_group.name(self.name)
         return [
-            f"security group {group.name(self.name)}: SSH from your address alone, anything between its members",
+            f"security group {group}: SSH from your address alone, anything between its members",
             f"roles and instance profiles {head}, {worker}: the project's prefix in its bucket; the head starts and "
             "ends workers of this cluster",
             "AWS's role for spot instances, if the account has none yet",
         ]
 
     def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
-        with explained():
+        with translate_aws_errors():
             aws = self._aws()
             bucket, prefix = bucket_and_prefix()
             roles.refuse_others(aws, self.config)
-            config = images.resolved(aws, self.config, before)
-            config = group.filled(aws, config, ssh_from or own_address())
-            config = roles.filled(aws, config, storage_policy(aws.account, bucket, prefix, key.of(aws, bucket)))
-            return self._with_tags_and_an_end(config)
+            config = images.with_image_ids(aws, self.config, before)
+            config = security_group.with_group(aws, config, ssh_from or own_address())
+            config = roles.with_profiles(
+                aws, config, storage_policy(aws.account, bucket, prefix, kms.bucket_key(aws, bucket))
+            )
+            return self._with_tags_and_lifetime(config)
 
-    def _with_tags_and_an_end(self, config: Config) -> Config:
+    def _with_tags_and_lifetime(self, config: Config) -> Config:
         """Tags for what is billed, and the longest life of a node, which begins when it boots."""
-        tags = [{"Key": remains.TAG, "Value": self.name}]
+        tags = [{"Key": leftovers.TAG, "Value": self.name}]
         minutes = round(60 * config["metadata"]["lifetime_hours"])
         for node in node_configs(config):
             billed = ["volume", *(["spot-instances-request"] if node.get("InstanceMarketOptions") else [])]
@@ -68,24 +68,24 @@ class AwsCloud:
                 *node.get("TagSpecifications", []),
                 *({"ResourceType": kind, "Tags": tags} for kind in billed),
             ]
-            node["UserData"] = life(minutes) + node.get("UserData", "")
+            node["UserData"] = lifetime_script(minutes) + node.get("UserData", "")
         config["provider"].setdefault("key_pair", {"key_name": f"{self.name}-{config['provider']['region']}"})
         return config
 
     def nodes(self) -> list[Node]:
-        with explained():
-            return remains.nodes(self._aws())
+        with translate_aws_errors():
+            return leftovers.nodes(self._aws())
 
-    def end(self) -> None:
-        with explained():
+    def terminate(self) -> None:
+        with translate_aws_errors():
             aws = self._aws()
-            remains.end(aws)
-            group.remove(aws)
+            leftovers.terminate(aws)
+            security_group.remove(aws)
 
-    def left(self) -> list[str]:
-        with explained():
-            return remains.left(self._aws())
+    def leftovers(self) -> list[str]:
+        with translate_aws_errors():
+            return leftovers.billed(self._aws())
 
     def forget(self) -> None:
-        with explained():
+        with translate_aws_errors():
             roles.remove(self._aws())

@@ -1,4 +1,4 @@
-"""One cluster's corner of an AWS account, and AWS's refusals in one line."""
+"""Clients of AWS for one cluster in one account, and AWS's errors as InputError."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from llm4seg.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Aws:
-    """Who asks, in whose account, for which cluster."""
+    """A session, the account it is in, and the cluster it is for."""
 
     session: boto3.Session
     account: Account
@@ -30,16 +30,11 @@ class Aws:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What AWS refuses is the user's to settle: credentials, permissions, quotas."""
+def translate_aws_errors() -> Iterator[None]:
+    """Errors of AWS as InputError: credentials, permissions, quotas are the user's to settle."""
     try:
         yield
     except NoCredentialsError:
         raise InputError("found no AWS credentials: `aws configure sso`, or set AWS_PROFILE") from None
     except (BotoCoreError, ClientError) as error:
         raise InputError(f"AWS: {error}") from None
-
-
-def code(error: ClientError) -> str:
-    found: str = error.response["Error"]["Code"]
-    return found

@@ -6,7 +6,7 @@ from infra.launchers.cloud import Config, node_configs
 PREFIX = "resolve:ssm:"
 
 
-def resolved(aws: Aws, config: Config, before: Config | None) -> Config:
+def with_image_ids(aws: Aws, config: Config, before: Config | None) -> Config:
     """With ids for names. A cluster that runs keeps the ids it began with, or else its head would be replaced."""
     known: dict[str, str] = ((before or {}).get("metadata") or {}).get("images", {})
     wanted = {node["ImageId"] for node in node_configs(config) if node["ImageId"].startswith(PREFIX)}

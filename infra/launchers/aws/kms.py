@@ -4,18 +4,19 @@ import sys
 
 from botocore.exceptions import ClientError
 
-from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.client import Aws
+from infra.storage.server import code
 
 NONE = ("ServerSideEncryptionConfigurationNotFoundError", "NoSuchBucket")  # the second: the bucket is another server's
 
 
-def of(aws: Aws, bucket: str) -> str | None:
+def bucket_key(aws: Aws, bucket: str) -> str | None:
     """Its ARN; none where S3 encrypts with its own keys, or with AWS's key for it, which takes no permission."""
     try:
         found = aws.session.client("s3").get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
     except ClientError as error:
         if code(error) == "AccessDenied":
-            why = f"AWS does not tell how {bucket} is encrypted (s3:GetEncryptionConfiguration is not allowed)"
+            why = f"cannot read how {bucket} is encrypted (s3:GetEncryptionConfiguration is not allowed)"
             print(f"{why}: if it is with a key of KMS, nodes cannot read it", file=sys.stderr)
         elif code(error) not in NONE:
             raise

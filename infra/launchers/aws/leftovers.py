@@ -1,4 +1,4 @@
-"""What a cluster has in the account that costs money, found by its tag; how the rest of it ends."""
+"""What a cluster still has in the account that costs money, found by its tag; how it is terminated."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def _node(instance: dict[str, Any]) -> Node:
     )
 
 
-def end(aws: Aws) -> None:
+def terminate(aws: Aws) -> None:
     """End whatever runs, the head first, which would start others; return when EC2 says that all have ended."""
     while instances := _instances_without_requests(aws):
         heads = [node.name for node in nodes(aws) if node.kind == "head"]
@@ -63,7 +63,7 @@ def _instances_without_requests(aws: Aws) -> list[str]:
     return [found["InstanceId"] for found in _instances(aws)]
 
 
-def left(aws: Aws) -> list[str]:
+def billed(aws: Aws) -> list[str]:
     """Everything with the cluster's tag that is billed: nodes, requests for some, disks, addresses."""
     volumes = aws.ec2.describe_volumes(Filters=_tagged(aws))["Volumes"]
     addresses = aws.ec2.describe_addresses(Filters=_tagged(aws))["Addresses"]

@@ -10,16 +10,17 @@ from typing import Any
 import tenacity
 from botocore.exceptions import ClientError
 
-from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.client import Aws
 from infra.launchers.aws.leftovers import TAG
 from infra.launchers.cloud import Config, head_config, node_configs, worker_configs
 from infra.launchers.policies import policy, scaling_policy
+from infra.storage.server import code
 from llm4seg.utils.errors import InputError
 
 KINDS = ("head", "worker")
 SPOT = "spot.amazonaws.com"
 SPOT_ROLE = "AWSServiceRoleForEC2Spot"
-NEWS_TRAVELS = 60  # seconds, at most, until EC2 knows a profile that IAM has just made
+PROPAGATION_TIMEOUT = 60  # seconds, at most, until EC2 knows a profile that IAM has just made
 
 
 def name(cluster: str, region: str, kind: str) -> str:
@@ -32,7 +33,7 @@ def _name(aws: Aws, kind: str) -> str:
 
 
 def refuse_others(aws: Aws, config: Config) -> None:
-    """Raise InputError if a role or profile that `filled` would take is there and is not this cluster's."""
+    """Raise InputError if a role or profile that `with_profiles` would take is there and is not this cluster's."""
     if all("IamInstanceProfile" in node for node in node_configs(config)):
         return
     for role in (_name(aws, kind) for kind in KINDS):
@@ -52,9 +53,9 @@ def _profile(aws: Aws, name: str) -> dict[str, Any] | None:
     return _if_there(lambda: aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"])
 
 
-def _if_there(ask: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+def _if_there(read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     try:
-        return ask()
+        return read()
     except ClientError as error:
         if code(error) != "NoSuchEntity":
             raise
@@ -65,23 +66,23 @@ def _is_ours(aws: Aws, found: dict[str, Any]) -> bool:
     return {"Key": TAG, "Value": aws.cluster} in found.get("Tags", [])
 
 
-def filled(aws: Aws, config: Config, storage: dict[str, Any]) -> Config:
+def with_profiles(aws: Aws, config: Config, storage: dict[str, Any]) -> Config:
     """The configuration with an instance profile for every node type that names none; made, if need be.
 
     `storage`: the policy by which nodes reach their data.
     """
     refuse_others(aws, config)
-    _allow_spot(aws, config)
+    _ensure_spot_role(aws, config)
     workers = [node for node in worker_configs(config) if "IamInstanceProfile" not in node]
     head = [node for node in [head_config(config)] if "IamInstanceProfile" not in node]
     if workers or head:
-        worker_profile = _made(aws, _name(aws, "worker"), {"storage": storage})
+        worker_profile = _ensure_profile(aws, _name(aws, "worker"), {"storage": storage})
         for node in workers:
             node["IamInstanceProfile"] = {"Arn": worker_profile}
     if head:
         scaling = _scaling(aws, config, worker_profile)
         head[0]["IamInstanceProfile"] = {
-            "Arn": _made(aws, _name(aws, "head"), {"storage": storage, "scaling": scaling})
+            "Arn": _ensure_profile(aws, _name(aws, "head"), {"storage": storage, "scaling": scaling})
         }
     for node in [*workers, *head]:
         _wait_until_ec2_knows(aws, node)
@@ -98,7 +99,7 @@ def _scaling(aws: Aws, config: Config, profile: str) -> dict[str, Any]:
     return scaling_policy(aws.account, aws.cluster, types, sorted(groups), role, profile)
 
 
-def _made(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
+def _ensure_profile(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
     """The ARN of the instance profile of that name, with a role of that name that has these policies and no others."""
     tags = [{"Key": TAG, "Value": aws.cluster}]
     trust = json.dumps(policy("trust", {}))
@@ -107,7 +108,7 @@ def _made(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
     aws.iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
     for title, document in policies.items():
         aws.iam.put_role_policy(RoleName=name, PolicyName=title, PolicyDocument=json.dumps(document))
-    _strip(aws, name, keep=set(policies))
+    _delete_policies(aws, name, keep=set(policies))
     profile = _profile(aws, name)
     if profile is None:
         profile = aws.iam.create_instance_profile(InstanceProfileName=name, Tags=tags)["InstanceProfile"]
@@ -116,15 +117,15 @@ def _made(aws: Aws, name: str, policies: dict[str, dict[str, Any]]) -> str:
     return str(profile["Arn"])
 
 
-def _strip(aws: Aws, role: str, keep: set[str]) -> None:
-    """Take away what somebody else gave to the role."""
+def _delete_policies(aws: Aws, role: str, keep: set[str]) -> None:
+    """Delete the policies that others gave to the role."""
     for name in set(aws.iam.list_role_policies(RoleName=role)["PolicyNames"]) - keep:
         aws.iam.delete_role_policy(RoleName=role, PolicyName=name)
     for found in aws.iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
         aws.iam.detach_role_policy(RoleName=role, PolicyArn=found["PolicyArn"])
 
 
-def _allow_spot(aws: Aws, config: Config) -> None:
+def _ensure_spot_role(aws: Aws, config: Config) -> None:
     """An account's first spot instance needs a role of AWS's own, which the head may not make."""
     if not any(node.get("InstanceMarketOptions") for node in worker_configs(config)) or _role(aws, SPOT_ROLE):
         return
@@ -136,34 +137,34 @@ def _allow_spot(aws: Aws, config: Config) -> None:
 
 
 def _wait_until_ec2_knows(aws: Aws, node: dict[str, Any]) -> None:
-    """Ask EC2 for a dry run until it no longer says that there is no such profile."""
-    asked = ("ImageId", "InstanceType", "IamInstanceProfile", "SecurityGroupIds", "NetworkInterfaces")
-    request = {key: node[key] for key in asked if key in node}
+    """Request dry runs of EC2 until it no longer answers that there is no such profile."""
+    fields = ("ImageId", "InstanceType", "IamInstanceProfile", "SecurityGroupIds", "NetworkInterfaces")
+    request = {key: node[key] for key in fields if key in node}
     if "SubnetIds" in node:
         request["SubnetId"] = node["SubnetIds"][0]
 
     @tenacity.retry(
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ClientError) and _is_news(error)),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ClientError) and _is_propagating(error)),
         wait=tenacity.wait_fixed(3),
-        stop=tenacity.stop_after_delay(NEWS_TRAVELS),
+        stop=tenacity.stop_after_delay(PROPAGATION_TIMEOUT),
         reraise=True,
     )
-    def ask() -> None:
+    def dry_run() -> None:
         try:
             aws.ec2.run_instances(**request, MinCount=1, MaxCount=1, DryRun=True)
         except ClientError as error:
             if code(error) != "DryRunOperation":
                 raise
 
-    ask()
+    dry_run()
 
 
-def _is_news(error: ClientError) -> bool:
+def _is_propagating(error: ClientError) -> bool:
     return "iaminstanceprofile" in str(error).lower().replace(" ", "")
 
 
 def remove(aws: Aws) -> None:
-    """Delete this cluster's roles and profiles. They cost nothing, so `down` leaves them unless it is asked to."""
+    """Delete this cluster's roles and profiles. They cost nothing, so `down` leaves them unless `--forget` is given."""
     for name in (_name(aws, kind) for kind in KINDS):
         profile, role = _profile(aws, name), _role(aws, name)
         if profile and _is_ours(aws, profile):
@@ -171,5 +172,5 @@ def remove(aws: Aws) -> None:
                 aws.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=held["RoleName"])
             aws.iam.delete_instance_profile(InstanceProfileName=name)
         if role and _is_ours(aws, role):
-            _strip(aws, name, keep=set())
+            _delete_policies(aws, name, keep=set())
             aws.iam.delete_role(RoleName=name)

@@ -9,20 +9,21 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.launchers.aws.client import Aws, code
+from infra.launchers.aws.client import Aws
 from infra.launchers.aws.leftovers import TAG
-from infra.launchers.checks import lets_the_world_in_by_ssh
+from infra.launchers.checks import opens_ssh_to_everyone
 from infra.launchers.cloud import Config, node_configs
+from infra.storage.server import code
 from llm4seg.utils.errors import InputError
 
-PATIENCE = 120  # seconds until AWS lets go of a group whose members have just ended
+TIMEOUT = 120  # seconds until AWS lets go of a group whose members have just ended
 
 
 def name(cluster: str) -> str:
     return f"{cluster}-nodes"
 
 
-def filled(aws: Aws, config: Config, ssh_from: str) -> Config:
+def with_group(aws: Aws, config: Config, ssh_from: str) -> Config:
     """The configuration with a security group for every node type; groups that the file names are checked instead."""
     nodes = node_configs(config)
     ours = [node for node in nodes if not _named_groups(node)]
@@ -80,8 +81,8 @@ def _make(aws: Aws, vpc: str, ssh_from: str) -> str:
         group = {"GroupId": made["GroupId"], "IpPermissions": []}
     identity = str(group["GroupId"])
     wanted = [_among_members(identity), _ssh(ssh_from)]
-    surplus = [rule for rule in group["IpPermissions"] if _essence(rule) not in map(_essence, wanted)]
-    missing = [rule for rule in wanted if _essence(rule) not in map(_essence, group["IpPermissions"])]
+    surplus = [rule for rule in group["IpPermissions"] if _normalized(rule) not in map(_normalized, wanted)]
+    missing = [rule for rule in wanted if _normalized(rule) not in map(_normalized, group["IpPermissions"])]
     if surplus:
         aws.ec2.revoke_security_group_ingress(GroupId=identity, IpPermissions=surplus)
     if missing:
@@ -99,8 +100,8 @@ def _ssh(ssh_from: str) -> dict[str, Any]:
     return {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": ssh_from}]}
 
 
-def _essence(rule: dict[str, Any]) -> tuple[Any, ...]:
-    """A rule as AWS tells it and as it was asked for, in one form."""
+def _normalized(rule: dict[str, Any]) -> tuple[Any, ...]:
+    """A rule, as AWS reports it or as we request it, in one form."""
     ports = (None, None) if rule["IpProtocol"] == "-1" else (rule.get("FromPort"), rule.get("ToPort"))
     v4 = sorted(part["CidrIp"] for part in rule.get("IpRanges", []))
     v6 = sorted(part["CidrIpv6"] for part in rule.get("Ipv6Ranges", []))
@@ -111,7 +112,7 @@ def _essence(rule: dict[str, Any]) -> tuple[Any, ...]:
 def _check_named(aws: Aws, groups: list[str]) -> None:
     found = aws.ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"] if groups else []
     for group in found:
-        if any(lets_the_world_in_by_ssh(rule) for rule in group["IpPermissions"]):
+        if any(opens_ssh_to_everyone(rule) for rule in group["IpPermissions"]):
             raise InputError(
                 f"SecurityGroupIds: {group['GroupId']} lets the whole world try port 22; allowed: a group "
                 "that does not, or none, and `up` makes one"
@@ -120,7 +121,7 @@ def _check_named(aws: Aws, groups: list[str]) -> None:
 
 def remove(aws: Aws) -> None:
     """Delete the group, once AWS has seen that its members are gone."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     for group in _ours(aws):
         while True:
             try:

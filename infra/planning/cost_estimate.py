@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from infra.planning.fleet import Fleet, Workers
 from infra.planning.prices import Prices
-from infra.planning.work import Work, work
+from infra.planning.workload import Workload, workloads
 from llm4seg.config import Config
 
 
@@ -35,36 +35,36 @@ class Cost:
         return self.workers + self.head + self.disks
 
 
-def gpus(lent: Fleet, workers: tuple[Workers, ...]) -> int:
+def gpus(fleet: Fleet, workers: tuple[Workers, ...]) -> int:
     """The GPUs of as many workers of one type as there may be; one's own machines count as having one each."""
     machine = workers[0].machine
-    return min(sum(one.gpus for one in workers), lent.most * (machine.gpus if machine else 1))
+    return min(sum(one.gpus for one in workers), fleet.most * (machine.gpus if machine else 1))
 
 
-def lines(config: Config, prices: Prices, lent: Fleet, workers: tuple[Workers, ...], seconds: float) -> Iterator[Line]:
+def lines(config: Config, prices: Prices, fleet: Fleet, workers: tuple[Workers, ...], seconds: float) -> Iterator[Line]:
     """What takes how long, if all of it runs on workers of one type that take `seconds` for an epoch on one GPU."""
     machine, nodes = workers[0].machine, 0
-    for one in work(config, gpus(lent, workers)):
+    for one in workloads(config, gpus(fleet, workers)):
         of_this = _nodes(one, machine.gpus if machine else 1)
         nodes = max(nodes, of_this)
         times = (seconds, prices.start_seconds)
         yield Line(one.name, one.runs, one.epochs, one.gpu_hours(*times), one.hours(*times), of_this)
     if machine:
-        lasts = (prices.node_start_minutes + lent.idle_minutes) / 60
+        lasts = (prices.node_start_minutes + fleet.idle_minutes) / 60
         yield Line("nodes: start, idle at the end", 0, 0, nodes * machine.gpus * lasts, lasts, nodes)
 
 
-def _nodes(one: Work, gpus_a_node: int) -> int:
+def _nodes(one: Workload, gpus_a_node: int) -> int:
     return math.ceil(one.gpus / gpus_a_node)
 
 
-def cost(found: list[Line], prices: Prices, lent: Fleet, workers: Workers, spot: bool) -> Cost:
+def cost(found: list[Line], prices: Prices, fleet: Fleet, workers: Workers, spot: bool) -> Cost:
     """Of all lines; the head is there all the time, and never a spot machine."""
     assert workers.machine is not None, "one's own machines cost nothing"
     node_hours, hours = sum(one.hours * one.nodes for one in found), sum(one.hours for one in found)
     disks = node_hours * prices.disk(workers.machine, workers.disk_gb)
     head = 0.0
-    if lent.head:
-        head = hours * lent.head.on_demand
-        disks += hours * prices.disk(lent.head, lent.head_disk_gb)
+    if fleet.head:
+        head = hours * fleet.head.on_demand
+        disks += hours * prices.disk(fleet.head, fleet.head_disk_gb)
     return Cost(node_hours * workers.machine.price(spot), head, disks)

@@ -1,4 +1,4 @@
-"""What params.yaml asks a cluster for, in epochs, and how long that takes."""
+"""The workload that params.yaml gives a cluster, in epochs, and how long it takes."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ REFERENCE = 256 * 256  # pixels of the images that prices.yaml's images_a_second
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """Runs of one kind: so many at the same time, on so many GPUs together."""
 
     name: str
@@ -32,7 +32,7 @@ class Work:
         return rounds * (alone + start_seconds) / 3600
 
 
-def work(config: Config, gpus: int) -> Iterator[Work]:
+def workloads(config: Config, gpus: int) -> Iterator[Workload]:
     """The training, and the search and study that are switched on, on so many GPUs. Raises InputError for too few."""
     section = config.cluster
     if section.device == "cpu":
@@ -42,29 +42,29 @@ def work(config: Config, gpus: int) -> Iterator[Work]:
     each = min(section.most, gpus)
     if config.search.trials:
         yield from _search(config, gpus, each)
-    yield Work("train", 1, config.training.epochs, 1, each)
+    yield Workload("train", 1, config.training.epochs, 1, each)
     if config.study.repeats:
         yield _study(config, gpus, each)
 
 
-def _search(config: Config, gpus: int, each: int) -> Iterator[Work]:
+def _search(config: Config, gpus: int, each: int) -> Iterator[Workload]:
     """At most so much: ASHA ends most trials before."""
     section, sharing = config.search, int(1 / config.cluster.gpus_per_worker)  # trials on one GPU
     if section.warm_start:
-        yield Work("search: the CNN alone", 1, config.training.epochs, 1, each)
+        yield Workload("search: the CNN alone", 1, config.training.epochs, 1, each)
     epochs = min(section.trials * section.epochs, section.total_epochs or math.inf)
     at_once = min(section.trials, config.cluster.trials, gpus // each * sharing)
-    yield Work("search, at most", section.trials, int(epochs), at_once, math.ceil(at_once / sharing) * each)
+    yield Workload("search, at most", section.trials, int(epochs), at_once, math.ceil(at_once / sharing) * each)
 
 
-def _study(config: Config, gpus: int, each: int) -> Work:
+def _study(config: Config, gpus: int, each: int) -> Workload:
     """All of it: runs of an earlier study that are finished are not known here."""
     section = config.study
     of_an_arm = section.repeats * max(1, len(section.folds))
     runs = of_an_arm * len(section.arms)
     epochs = of_an_arm * sum(config.arm(name).training.epochs for name in section.arms)
     at_once = min(runs, gpus // each)
-    return Work("study", runs, epochs, at_once, at_once * each)
+    return Workload("study", runs, epochs, at_once, at_once * each)
 
 
 def guessed_epoch(config: Config, prices: Prices, speed: float) -> float:
