@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm4seg.llm_sources.gguf_file import Field, GGUFFile
-from llm4seg.llm_sources.license import LicenceFile
+from llm4seg.llm_sources.license import LicenseFile
 from llm4seg.llm_sources.storage import Storage
 from llm4seg.utils.errors import InputError
 
@@ -48,7 +48,7 @@ class GGUFLlama:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.files = [name]
-        self.license_file: LicenceFile | None = None  # of one beside the file nothing is known here
+        self.license_file: LicenseFile | None = None  # of one beside the file nothing is known here
         self._file = GGUFFile(storage, name)
         found = str(self._file.fields.get("general.architecture"))
         if found not in ARCHITECTURES:

@@ -331,7 +331,7 @@ def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "licence"),
+    ("file", "text", "license"),
     [
         ("README.md", "---\ntags: [a]\nlicense: llama3.2\n---\nlicense: no\n", "llama3.2"),
         ("LICENSE.txt", "\n  A Licence of Its Own\nwith text\n", "A Licence of Its Own"),
