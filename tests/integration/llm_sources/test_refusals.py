@@ -68,13 +68,16 @@ def test_servers_that_say_not_allowed_of_what_is_absent(
 
 @pytest.mark.usefixtures("two_attempts")
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for source in ("http://127.0.0.1:9/llm", "s3://bucket/llm"):
-        with pytest.raises(UserError, match=rf"^{source}/config\.json: .*connect.*; gave up after 2") as caught:
+        with pytest.raises(UserError, match=rf"^{source}/config\.json: .*connect.*; gave up after 2"):
             fill(tmp_path, source)
-        assert "secret" not in str(caught.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(UserError, match=r"^s3://bucket/llm/config\.json: ") as caught:
+        fill(tmp_path, "s3://bucket/llm")
+    assert "secret" not in str(caught.value)
 
 
 def test_no_credentials_and_no_bucket(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ def test_gguf(served: Served, folders: Path, tmp_path: Path) -> None:
     assert needed <= served.proxy.sent <= 1.01 * needed + 0.01 * MB
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_connections_that_break_and_servers_that_are_busy(
     served: Served,
     folders: Path,
@@ -167,6 +168,11 @@ def test_a_changed_file_is_another_source(served: Served, folders: Path, llama: 
     before = served.proxy.sent
     assert fill(tmp_path, source, (1,)).layers == (0, 1)
     assert served.proxy.sent - before < 0.02 * MB  # the header, and no layer
+    said = json.loads((first.folder / "config.json").read_text())
+    old = {name: value for name, value in said.items() if name != "layer_specs"}  # a store of an earlier version
+    (first.folder / "config.json").write_text(json.dumps(old))
+    assert fill(tmp_path, source, (1,)).spec(1)
+    assert served.proxy.sent - before < 0.04 * MB
     changed = save_llm(tmp_path / "changed", tiny_like(llama, seed=1))
     store = fill(tmp_path, served.folder(changed), (1,))
     assert store.layers == (1,)
