@@ -22,7 +22,8 @@ GGUF = ".gguf"
 REMOTE = ("s3", "http", "https", "gs", "az")
 ALLOWED = (
     "package://NAME==VERSION/FILE.gguf, hf://ORG/NAME@REVISION, s3://BUCKET/PREFIX, https://HOST/FOLDER, a path here "
-    "(gs://BUCKET/PREFIX with gcsfs installed, az://CONTAINER/PREFIX with adlfs); what is named is a .gguf file, or a folder with config.json and safetensors"
+    "(gs://BUCKET/PREFIX with gcsfs installed, az://CONTAINER/PREFIX with adlfs); "
+    "what is named is a .gguf file, or a folder with config.json and safetensors"
 )
 
 
