@@ -8,9 +8,7 @@ import tenacity
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.storage import server
-from llm4seg.llm_sources.storage.s3 import REMEDY
-from llm4seg.llm_sources.storage.transport import without_secrets
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import S3_CREDENTIALS, InputError, without_secrets
 
 TIMEOUT = 300.0  # seconds
 
@@ -47,7 +45,7 @@ def translate_remote_errors(path: str) -> Iterator[None]:
         with translate_dvc_errors(), server.translate_s3_errors(path):
             yield
     except PermissionError as error:
-        raise InputError(f"s3://{path}: {_one_line(error)}; {REMEDY}") from None
+        raise InputError(f"s3://{path}: {_one_line(error)}; {S3_CREDENTIALS}") from None
     except OSError as error:
         raise InputError(f"s3://{path}: {_one_line(error)}") from None
 

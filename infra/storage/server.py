@@ -14,9 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
 from infra.storage.s3_location import DEFAULT_REGION, check_endpoint
-from llm4seg.llm_sources.storage.s3 import REMEDY
-from llm4seg.llm_sources.storage.transport import without_secrets
-from llm4seg.utils.errors import InputError
+from llm4seg.utils.errors import S3_CREDENTIALS, InputError, without_secrets
 
 CLIENT_CONFIG = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
 BAD_KEYS = {
@@ -104,7 +102,7 @@ def translate_s3_errors(bucket: str) -> Iterator[None]:
     except (ConnectionError, HTTPClientError) as error:
         raise InputError(f"s3://{bucket}: {without_secrets(str(error))}") from None
     except BotoCoreError as error:
-        raise InputError(f"s3://{bucket}: {without_secrets(str(error))}; {REMEDY}") from None
+        raise InputError(f"s3://{bucket}: {without_secrets(str(error))}; {S3_CREDENTIALS}") from None
 
 
 def _refusal(error: ClientError) -> str:
@@ -112,7 +110,7 @@ def _refusal(error: ClientError) -> str:
     if what in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
         return "the name is taken, most likely by another account: choose another one"
     if what in BAD_KEYS:
-        return f"the credentials are not valid ({what}); {REMEDY}"
+        return f"the credentials are not valid ({what}); {S3_CREDENTIALS}"
     if what in OTHER_REGION or status(error) in (301, 307):
         return f"is in another region than the one asked ({what}): name its own with --region"
     if status(error) in (401, 403) and error.operation_name == "HeadBucket":

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm4seg.llm.transformers_internals import decode_special_floats, initialize, set_attention
 from llm4seg.utils.errors import InputError
 
 
@@ -18,15 +19,13 @@ def text_config(config: dict[str, Any]) -> Any:
 
     Raises InputError when transformers does not know the architecture, or refuses the values.
     """
-    from transformers import PreTrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type", "")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
-    values = PreTrainedConfig._decode_special_floats(config)  # infinity, which JSON cannot say
     with _refusals(kind):
-        return CONFIG_MAPPING[kind].from_dict(values).get_text_config(decoder=True)
+        return CONFIG_MAPPING[kind].from_dict(decode_special_floats(config)).get_text_config(decoder=True)
 
 
 def meta_model(config: dict[str, Any]) -> Any:
@@ -43,7 +42,7 @@ def meta_model(config: dict[str, Any]) -> Any:
         raise unsupported(text, f"its weights are quantized ({quantized.get('quant_method')})")
     if type(text) not in MODEL_MAPPING:
         raise unsupported(text, "transformers builds no model of its text part alone")
-    text._attn_implementation = None  # what the checkpoint was trained with may not be here: transformers' default
+    set_attention(text, None)  # what the checkpoint was trained with may not be here: transformers' default
     with _refusals(text.model_type), torch.device("meta"):
         model = AutoModel.from_config(text, dtype=torch.float32)
     if not isinstance(getattr(model, "layers", None), nn.ModuleList):
@@ -60,16 +59,16 @@ def unsupported(config: Any, reason: str) -> InputError:
 
 @contextmanager
 def _refusals(kind: str) -> Iterator[None]:
-    """What transformers says of a config that it cannot use, whatever its class, is about the user's file."""
+    """Any error of transformers about a config, whatever its class, as InputError: it is about the user's file."""
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"the LLM's config: model_type {kind!r}: transformers cannot build it: {said}") from error
+        message = " ".join(str(error).split())
+        raise InputError(f"the LLM's config: model_type {kind!r}: transformers cannot build it: {message}") from error
 
 
 def final_norm(model: Any) -> tuple[str, nn.Module]:
-    """The norm that a skeleton ends with, and its name there."""
+    """The norm that a meta model ends with, and its name there."""
     norms = [(name, module) for name, module in model.named_children() if "norm" in name]
     if len(norms) != 1:
         raise InputError(f"model.llm.norm: a {type(model).__name__} has {len(norms)} final norms, needed: one")
@@ -98,20 +97,20 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def loaded(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """A skeleton's module with weights given to it, in float32."""
+    """A meta model's module with weights given to it, in float32."""
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return module
 
 
 @torch.no_grad()
 def initialized(model: Any, module: nn.Module) -> nn.Module:
-    """A skeleton's module, drawn by the architecture's own initializer from torch's generator.
+    """A meta model's module, drawn by the architecture's own initializer from torch's generator.
 
     For LLaMA and its relatives: matrices normal with the config's `initializer_range`, biases 0, norms 1.
     """
     for tensor in module.to_empty(device="cpu").parameters():
         tensor.fill_(torch.nan)
-    module.apply(model._init_weights)
+    initialize(model, module)
     for name, tensor in module.named_parameters():
         if tensor.isnan().any():
             kind = type(module).__name__
@@ -128,6 +127,6 @@ def shuffled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rotary_embedding(model: Any) -> nn.Module:
-    """The LLM's own rotary position embedding, its frequencies really computed (a skeleton's are not)."""
+    """The LLM's own rotary position embedding, its frequencies really computed (a meta model's are not)."""
     rotary: nn.Module = type(model.rotary_emb)(model.config)
     return rotary

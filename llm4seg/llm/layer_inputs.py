@@ -1,6 +1,7 @@
-"""What an LLM natively hands to each of its layers beside the hidden states: rotary positions and a causal mask."""
+"""What an LLM gives to each of its layers beside the hidden states: rotary positions and a causal mask."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +12,39 @@ INPUTS = ("attention_mask", "position_embeddings", "position_ids", "cache_positi
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What layers of one kind want to be handed: layers of equal kinds can share it."""
+    """The inputs that a layer needs: layers of equal specs can share them."""
 
     inputs: frozenset[str]  # of INPUTS
-    layer_type: str | None  # some LLMs rotate by another spectrum in some layers, and want to be told which
+    layer_type: str | None  # some LLMs rotate by another spectrum in some layers, and need to know which
     window: int | None  # how many tokens a token sees, itself included, at most; None: all before it
-    rotates: bool = True  # some LLMs hand positions to all of their layers, and make no use of them in some
+    rotates: bool = True  # some LLMs give positions to all of their layers, and make no use of them in some
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "LayerSpec":
+        """What `plain` returned. Raises KeyError and TypeError for anything else."""
+        return cls(frozenset(values["inputs"]), values["layer_type"], values["window"], values["rotates"])
+
+    def plain(self) -> dict[str, Any]:
+        """The spec as JSON holds it."""
+        return {
+            "inputs": sorted(self.inputs),
+            "layer_type": self.layer_type,
+            "window": self.window,
+            "rotates": self.rotates,
+        }
 
     @property
     def rotary_options(self) -> dict[str, str]:
-        """What the LLM's rotary embedding is to be called with, beside hidden states and positions."""
+        """Arguments of the LLM's rotary embedding beside hidden states and positions."""
         return {} if self.layer_type is None else {"layer_type": self.layer_type}
 
 
-def layer_spec(rotary: nn.Module, config: Any, layer: int, handed: frozenset[str]) -> LayerSpec:
-    """The kind of a layer, as far as the LLM's config says it."""
+def layer_spec(rotary: nn.Module, config: Any, layer: int, inputs: frozenset[str]) -> LayerSpec:
+    """The spec of a layer, as far as the LLM's config says it."""
     layer_type = config.layer_types[layer] if getattr(config, "layer_types", None) else None
-    told = "layer_type" in inspect.signature(rotary.forward).parameters
-    width = getattr(config, "sliding_window", None) if layer_type in (None, "sliding_attention") else None
-    return LayerSpec(handed, layer_type if told else None, width)
+    by_type = "layer_type" in inspect.signature(rotary.forward).parameters
+    window = getattr(config, "sliding_window", None) if layer_type in (None, "sliding_attention") else None
+    return LayerSpec(inputs, layer_type if by_type else None, window)
 
 
 def causal_mask(tokens: int, window: int | None, like: Tensor) -> Tensor:

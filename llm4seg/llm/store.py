@@ -1,7 +1,7 @@
 """The layer store: a folder with one safetensors file a layer, and config.json that says what they are.
 
 A layer's file describes itself and does not depend on which others are present, so a result can be bound to it alone.
-`fill` writes the store.
+`llm_sources.build_store` writes the store.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
@@ -55,6 +56,8 @@ class LayerStore:
         self._sha256 = {int(layer): sha256 for layer, sha256 in described["layers"].items()}
         self.norm_sha256: str | None = described["norm"]
         self.layers: tuple[int, ...] = tuple(sorted(self._sha256))
+        specs = described.get("layer_specs", {})  # none: a store of an earlier version
+        self._specs = {int(n): one if isinstance(one, str) else LayerSpec.parse(one) for n, one in specs.items()}
 
     def sha256(self, layer: int) -> str:
         """Hex sha256 of a layer's tensors (see `tensors_sha256`)."""
@@ -62,6 +65,19 @@ class LayerStore:
             held = ", ".join(map(str, self.layers))
             raise InputError(f"model.llm.layer: found {layer}, allowed: {held} (in {self.folder}); {REMEDY}")
         return self._sha256[layer]
+
+    def spec(self, layer: int) -> LayerSpec:
+        """The inputs of any layer of the LLM, fetched or not.
+
+        Raises InputError where the LLM has no such layer, or one that cannot run alone.
+        """
+        if not self._specs:
+            raise InputError(f"{self.folder / CONFIG}: has no layer_specs, an earlier version wrote it; {REMEDY}")
+        if layer not in self._specs:
+            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {max(self._specs)} ({self.source})")
+        if isinstance(found := self._specs[layer], str):
+            raise InputError(found)
+        return found
 
     def path(self, layer: int) -> Path:
         """The file of a layer."""

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from llm4seg.llm.architecture import check_finite, check_tensors, meta_model
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, read_verified, tensors_sha256
 from llm4seg.llm_sources.sources import Source, check_layers, open_source
 from llm4seg.llm_sources.state_dict_conversion import convert_state_dict
-from llm4seg.llm_sources.supported import check_supported
+from llm4seg.llm_sources.supported import layer_specs
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import read_json, replacing, write_json
 
@@ -34,7 +35,7 @@ class CachedLayers:
     layers: dict[int, str] = field(default_factory=dict)  # layer: sha256 of its tensors
     norm: str | None = None
     certain: bool = False  # the source cannot have changed since
-    current: bool = False  # all that config.json says of the source and of the files is true still
+    current: bool = False  # all that config.json says of the source, of the layers and of the files is true still
 
 
 def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -> LayerStore:
@@ -46,15 +47,15 @@ def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -
     Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256` says, and for
     tensors that the architecture lacks.
     """
-    with open_source(section, cache) as source:
-        check_layers(layers, source)
-        held = _cached(folder, source)
-        if held.certain and held.current and set(layers) <= held.layers.keys():
-            _check_expected(held.layers, section, source)
-        else:
-            with replacing(folder) as partial:
-                partial.mkdir()
-                _fill(partial, folder, {*layers, *held.layers}, held, source, section)
+    source = open_source(section, cache)
+    check_layers(layers, source)
+    cached = _cached(folder, source)
+    if cached.certain and cached.current and set(layers) <= cached.layers.keys():
+        _check_expected(cached.layers, section, source)
+    else:
+        with replacing(folder) as partial:
+            partial.mkdir()
+            _fill(partial, folder, {*layers, *cached.layers}, cached, source, section)
     return LayerStore(folder)
 
 
@@ -85,6 +86,7 @@ def _listed(layers: Mapping[int, str], norm: str | None) -> dict[str, Any]:
 
 
 def _describe(source: Source) -> dict[str, Any]:
+    """What the store's config.json says of the source, and of the code that judged its layers."""
     return {
         "source": source.name,
         "revision": source.revision,
@@ -92,6 +94,7 @@ def _describe(source: Source) -> dict[str, Any]:
         "licence": source.checkpoint.license,
         "licence_file": source.checkpoint.license_file,
         "architecture": source.checkpoint.config,
+        "transformers": version("transformers"),
     }
 
 
@@ -108,6 +111,7 @@ def _cached(folder: Path, source: Source) -> CachedLayers:
         norm=norm,
         certain=source.revision is not None or (source.sha256 is not None and source.sha256 == present["sha256"]),
         current=(layers, norm) == (listed, present["norm"])
+        and "layer_specs" in present
         and all(present.get(name) == value for name, value in described.items()),
     )
 
@@ -136,44 +140,48 @@ class Part:
     path: str
     module: nn.Module
     layer: int | None  # None: the final norm
-    held: str | None
+    cached: str | None
 
     @property
     def file(self) -> str:
         return NORM_FILE if self.layer is None else layer_file(self.layer)
 
 
-def _parts(model: Any, layers: Collection[int], held: CachedLayers) -> Iterator[Part]:
+def _parts(model: Any, layers: Collection[int], cached: CachedLayers) -> Iterator[Part]:
     """The layers, and the final norm; an LLM without one of the usual kind is fine until `model.llm.norm` wants it."""
     for layer in sorted(layers):
-        yield Part(f"layers.{layer}", model.layers[layer], layer, held.layers.get(layer))
+        yield Part(f"layers.{layer}", model.layers[layer], layer, cached.layers.get(layer))
     norms = [(name, module) for name, module in model.named_children() if "norm" in name]
     if len(norms) == 1:
-        yield Part(*norms[0], None, held.norm)
+        yield Part(*norms[0], None, cached.norm)
 
 
-def _fill(new: Path, old: Path, layers: Collection[int], held: CachedLayers, source: Source, section: LLM) -> None:
+def _fill(new: Path, old: Path, layers: Collection[int], cached: CachedLayers, source: Source, section: LLM) -> None:
     """Write a store: what the old one holds for certain is linked, the rest read from the source."""
     model = meta_model(source.checkpoint.config)
-    check_supported(model, sorted(layers))
-    parts = list(_parts(model, layers, held))
-    reading = [part for part in parts if not (held.certain and part.held)]
-    source.storage.expect(sum(source.checkpoint.nbytes(part.path, part.module.state_dict()) for part in reading))
+    specs = layer_specs(model, range(len(model.layers)))  # of all layers: random ones need not be fetched
+    for layer in sorted(layers):
+        if isinstance(refusal := specs.get(layer), str):
+            raise InputError(refusal)
+    parts = list(_parts(model, layers, cached))
+    reading = [part for part in parts if not (cached.certain and part.cached)]
     found: dict[int, str] = {}
     norm = None
-    for part in parts:
-        sha256 = _refresh(new, old, part, source, model) if part in reading else _link(new, old, part)
-        if part.layer is None:
-            norm = sha256
-        elif sha256 is not None:
-            found[part.layer] = sha256
+    with source.storage.progress(sum(source.checkpoint.nbytes(one.path, one.module.state_dict()) for one in reading)):
+        for part in parts:
+            sha256 = _refresh(new, old, part, source, model) if part in reading else _link(new, old, part)
+            if part.layer is None:
+                norm = sha256
+            elif sha256 is not None:
+                found[part.layer] = sha256
     _check_expected(found, section, source)
-    write_json(new / CONFIG, _describe(source) | _listed(found, norm))
+    judged = {str(layer): spec if isinstance(spec, str) else spec.plain() for layer, spec in specs.items()}
+    write_json(new / CONFIG, _describe(source) | {"layer_specs": judged} | _listed(found, norm))
 
 
 def _link(new: Path, old: Path, part: Part) -> str | None:
     _link_or_copy(old / part.file, new / part.file)
-    return part.held
+    return part.cached
 
 
 def _refresh(new: Path, old: Path, part: Part, source: Source, model: Any) -> str | None:
@@ -182,7 +190,7 @@ def _refresh(new: Path, old: Path, part: Part, source: Source, model: Any) -> st
     if not tensors:
         return None
     sha256 = tensors_sha256(tensors)
-    if sha256 == part.held:
+    if sha256 == part.cached:
         return _link(new, old, part)
     _write(new / part.file, tensors, source, part.layer, sha256)
     return sha256

@@ -1,6 +1,6 @@
 """The GGUF file format: a header of named fields and tensors, then the tensors' data, often quantized.
 
-Only the header is parsed, and its long arrays (the tokeniser's) are skipped: 0.1 s where the gguf package's own reader
+Only the header is parsed, and its long arrays (the tokenizer's) are skipped: 0.1 s where the gguf package's own reader
 takes 2.4 s for 49 152 tokens. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -31,12 +31,12 @@ class Entry:
     """Where a tensor lies and how it is written; `shape` is torch's (GGUF lists the fastest axis first)."""
 
     shape: tuple[int, ...]
-    kind: GGMLQuantizationType
+    quantization: GGMLQuantizationType
     offset: int  # from the start of the data
 
     @property
     def nbytes(self) -> int:
-        block, size = GGML_QUANT_SIZES[self.kind]
+        block, size = GGML_QUANT_SIZES[self.quantization]
         return math.prod(self.shape) // block * size
 
 
@@ -60,7 +60,7 @@ class _Cursor:
     def numbers(self, code: str) -> tuple[Field, ...]:
         return struct.unpack("<" + code, self.raw(struct.calcsize("<" + code)))
 
-    def whole(self, code: str) -> int:
+    def integer(self, code: str) -> int:
         return int(self.numbers(code)[0])
 
     def raw(self, nbytes: int) -> bytes:
@@ -69,18 +69,18 @@ class _Cursor:
         return bytes(self._window[place : place + nbytes])
 
     def text(self) -> str:
-        return self.raw(self.whole("Q")).decode("utf-8")
+        return self.raw(self.integer("Q")).decode("utf-8")
 
     def value(self) -> Field | None:
         """A field's value; None for an array, which is skipped."""
-        kind = self.whole("I")
+        kind = self.integer("I")
         if kind == STRING:
             return self.text()
         if kind in SCALARS:
             return self.numbers(SCALARS[kind])[0]
         if kind != ARRAY:
             raise ValueError(f"unknown value type {kind}")
-        self.skip_array(self.whole("I"), self.whole("Q"))
+        self.skip_array(self.integer("I"), self.integer("Q"))
         return None
 
     def skip_array(self, kind: int, count: int) -> None:
@@ -95,9 +95,9 @@ class _Cursor:
             raise ValueError(f"unknown array type {kind}")
 
     def entry(self) -> tuple[str, Entry]:
-        name, dims = self.text(), self.whole("I")
+        name, dims = self.text(), self.integer("I")
         shape = tuple(int(side) for side in reversed(self.numbers(f"{dims}Q")))
-        return name, Entry(shape, GGMLQuantizationType(self.whole("I")), self.whole("Q"))
+        return name, Entry(shape, GGMLQuantizationType(self.integer("I")), self.integer("Q"))
 
 
 class GGUFFile:
@@ -123,9 +123,9 @@ class GGUFFile:
         cursor = _Cursor(self._storage, self._name, size)
         if cursor.raw(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
-        if (version := cursor.whole("I")) not in VERSIONS:
+        if (version := cursor.integer("I")) not in VERSIONS:
             raise ValueError(f"found version {version}, allowed: {VERSIONS[0]} and {VERSIONS[1]} (little-endian)")
-        tensors, fields = cursor.whole("Q"), cursor.whole("Q")
+        tensors, fields = cursor.integer("Q"), cursor.integer("Q")
         named = ((cursor.text(), cursor.value()) for _ in range(fields))
         self.fields: dict[str, Field] = {name: value for name, value in named if value is not None}
         self.tensors: dict[str, Entry] = dict(cursor.entry() for _ in range(tensors))
@@ -148,7 +148,8 @@ class GGUFFile:
     def _dequantized(self, name: str, data: memoryview) -> NDArray[np.float32]:
         entry, raw = self.tensors[name], np.frombuffer(data, np.uint8)
         try:
-            values = dequantize(raw.reshape(quant_shape_to_byte_shape(entry.shape, entry.kind)), entry.kind)
+            shape = quant_shape_to_byte_shape(entry.shape, entry.quantization)
+            values = dequantize(raw.reshape(shape), entry.quantization)
         except (NotImplementedError, ValueError) as error:
             raise InputError(f"{self.place}: {name} cannot be dequantized: {error}") from None
         return np.array(values, np.float32)  # a copy: the file may be closed or deleted

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm4seg.llm_sources.gguf_file import Field, GGUFFile
-from llm4seg.llm_sources.license import LicenceFile
+from llm4seg.llm_sources.license import LicenseFile
 from llm4seg.llm_sources.storage import Storage
 from llm4seg.utils.errors import InputError
 
@@ -48,7 +48,7 @@ class GGUFLlama:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.files = [name]
-        self.license_file: LicenceFile | None = None  # of one beside the file nothing is known here
+        self.license_file: LicenseFile | None = None  # of one beside the file nothing is known here
         self._file = GGUFFile(storage, name)
         found = str(self._file.fields.get("general.architecture"))
         if found not in ARCHITECTURES:
@@ -67,23 +67,26 @@ class GGUFLlama:
         """The tensors of one module in float32, under transformers' names."""
         names = self._names(path)
         values = self._file.read(names.values())
-        return {ours: torch.from_numpy(self._in_our_order(name, values.pop(name))) for ours, name in names.items()}
+        return {ours: torch.from_numpy(self._unpermuted(name, values.pop(name))) for ours, name in names.items()}
 
     def _names(self, path: str) -> dict[str, str]:
-        """A module's tensors: transformers' names, and the file's. All that a layer must have is there."""
+        """A module's tensors: transformers' names, and the file's; those that a layer must have, there or not."""
         if path == "norm":
             return {"weight": FINAL_NORM} if FINAL_NORM in self._file.tensors else {}
         prefix = f"blk.{path.removeprefix('layers.')}."
         present = {name.removeprefix(prefix) for name in self._file.tensors if name.startswith(prefix)}
-        return {self._renamed(name): prefix + name for name in sorted(present | {f"{short}.weight" for short in NAMES})}
+        return {
+            self._transformers_name(name): prefix + name
+            for name in sorted(present | {f"{short}.weight" for short in NAMES})
+        }
 
-    def _renamed(self, name: str) -> str:
+    def _transformers_name(self, name: str) -> str:
         short, _, kind = name.partition(".")
         if short not in NAMES:
             raise InputError(f"{self._file.place}: a tensor {name} has no place in a {self._name} layer")
         return f"{NAMES[short]}.{kind}"
 
-    def _in_our_order(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _unpermuted(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
         heads = HEADS.get(name.split(".")[-2])
         if heads is None or not self._architecture.rope_pairs:
             return values

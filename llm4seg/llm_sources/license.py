@@ -6,10 +6,10 @@ from llm4seg.llm_sources.storage import Storage
 
 CARD = "README.md"
 FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md")
-LicenceFile = dict[str, str]  # its name and its text
+LicenseFile = dict[str, str]  # its name and its text
 
 
-def find_license(storage: Storage) -> tuple[str | None, LicenceFile | None]:
+def find_license(storage: Storage) -> tuple[str | None, LicenseFile | None]:
     """The license in short, which is the model card's `license:` or a license file's first line; and that file."""
     file = find_license_file(storage)
     card = re.match(r"---\n(?:(?!---).*\n)*?license: *(.+)\n", _text(storage, CARD) or "")
@@ -19,7 +19,7 @@ def find_license(storage: Storage) -> tuple[str | None, LicenceFile | None]:
     return next((line for line in lines if line), None), file
 
 
-def find_license_file(storage: Storage) -> LicenceFile | None:
+def find_license_file(storage: Storage) -> LicenseFile | None:
     """The license file beside the weights; None where there is none."""
     for name in FILES:
         if (text := _text(storage, name)) is not None:

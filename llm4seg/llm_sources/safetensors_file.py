@@ -67,7 +67,7 @@ class SafetensorsFile:
         if length > LONGEST_HEADER or start > size:
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = json.loads(bytes(self._storage.read(self._name, LENGTH.size, start)))
-        return {name: _entry(said, start, size) for name, said in header.items() if name != "__metadata__"}
+        return {name: _entry(values, start, size) for name, values in header.items() if name != "__metadata__"}
 
     def nbytes(self, names: Collection[str]) -> int:
         """How many bytes these tensors take."""
@@ -89,10 +89,10 @@ class SafetensorsFile:
         return torch.frombuffer(data, dtype=DTYPES[entry.dtype]).reshape(entry.shape)
 
 
-def _entry(said: Any, data: int, size: int) -> Entry:
+def _entry(values: Any, data: int, size: int) -> Entry:
     """A tensor's line of the header, checked against the file's size."""
-    start, stop = (data + offset for offset in said["data_offsets"])
-    entry = Entry(said["dtype"], tuple(said["shape"]), start, stop)
+    start, stop = (data + offset for offset in values["data_offsets"])
+    entry = Entry(values["dtype"], tuple(values["shape"]), start, stop)
     if not data <= start <= stop <= size:
         raise ValueError(f"a tensor from byte {start} to {stop} in a file of {size}; is it truncated?")
     if entry.dtype in DTYPES and math.prod(entry.shape) * DTYPES[entry.dtype].itemsize != stop - start:

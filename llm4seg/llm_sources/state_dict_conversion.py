@@ -7,16 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
+from llm4seg.llm.transformers_internals import ignored_names
+
 OLD_BUFFERS = r"rotary_emb\.inv_freq"  # what transformers passes over in any family
 
 
 def convert_state_dict(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the module `path` of a skeleton, by the rules by which transformers itself loads checkpoints."""
+    """The tensors of the module `path` of a meta model, by the rules by which transformers itself loads checkpoints."""
     wanted = model.get_submodule(path).state_dict()
     built = {name: tensor for name, tensor in tensors.items() if name in wanted}
     if len(built) < len(tensors):
         built |= _converted(model, path, {name: tensor for name, tensor in tensors.items() if name not in wanted})
-    ignored = re.compile("|".join([OLD_BUFFERS, *(model._keys_to_ignore_on_load_unexpected or ())]))
+    ignored = re.compile("|".join([OLD_BUFFERS, *ignored_names(model)]))
     return {name: tensor for name, tensor in built.items() if name in wanted or not ignored.search(f"{path}.{name}")}
 
 

@@ -17,8 +17,10 @@ from torch.func import functional_call
 from llm4seg.config import Config
 from llm4seg.config.schema import EngineConfig
 from llm4seg.llm.architecture import final_norm, meta_model
+from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.llm_sources.sources import open_source
+from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models import Hybrid, build_model
 from llm4seg.objectives.losses import build_loss, out_channels
 from llm4seg.runtime.device import default_device
@@ -68,6 +70,12 @@ class Architecture:
 
     config: dict[str, Any]
     source: str = "llm.source"
+
+    def spec(self, layer: int) -> LayerSpec:
+        model = meta_model(self.config)
+        if layer >= len(model.layers):
+            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(model.layers) - 1} ({self.source})")
+        return check_supported(model, [layer])[layer]
 
     def load(self, layer: int) -> dict[str, Tensor]:
         return dict(meta_model(self.config).layers[layer].state_dict())
@@ -223,6 +231,5 @@ def llm_config(config: Config) -> dict[str, Any] | None:
         if (folder / CONFIG).exists():
             return LayerStore(folder).config
     if Path(config.llm.source).exists():
-        with open_source(config.llm.model_copy(update={"sha256": None}), config.paths.cache) as source:
-            return source.checkpoint.config
+        return open_source(config.llm.model_copy(update={"sha256": None}), config.paths.cache).checkpoint.config
     raise InputError(f"{config.paths.llm}: no layer store, so the LLM's shape is not known; run `dvc repro fetch_llm`")

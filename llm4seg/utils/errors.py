@@ -1,5 +1,9 @@
 """`UserError`, `InputError` and `StopRequested`: what ends a command with one line and no traceback."""
 
+import re
+
+S3_CREDENTIALS = "credentials come from the environment, ~/.aws or the machine's role; AWS_PROFILE chooses among them"
+
 
 class UserError(ValueError):
     """What a user can do something about. The message says what is wrong and what to do."""
@@ -11,3 +15,8 @@ class InputError(UserError):
 
 class StopRequested(Exception):
     """A run has saved a checkpoint and stopped, as it was asked to."""
+
+
+def without_secrets(text: str) -> str:
+    """A message without what may stand in an address: user and password, and a query, which may be a signature."""
+    return re.sub(r"(\w+://)[^/\s@'\"]*@", r"\1", re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text))

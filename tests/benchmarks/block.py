@@ -29,8 +29,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Block
+from llm4seg.llm.architecture import meta_model
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.llm_sources.build_store import fill_store
+from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models.bottleneck.layers import LLMLayers
 from llm4seg.utils.files import write_json
 
@@ -66,8 +68,10 @@ def builder(shape: str, config: Config, folder: Path) -> Build:
         middle = config.model.llm.layer[0]
         store, changes = fill_store(folder, config.llm, [middle - 1, middle, middle + 1], config.paths.cache), {}
     else:
+        specs = check_supported(meta_model(LLAMA), range(LLAMA["num_hidden_layers"]))
         described = {"source": shape, "revision": None, "licence": None, "sha256": "", "layers": {}, "norm": None}
-        write_json(folder / CONFIG, described | {"architecture": LLAMA})
+        described |= {"architecture": LLAMA, "layer_specs": {str(n): spec.plain() for n, spec in specs.items()}}
+        write_json(folder / CONFIG, described)
         store, changes = LayerStore(folder), {"weights": "random"}
 
     def build(**more: Any) -> LLMLayers:

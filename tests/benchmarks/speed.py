@@ -26,7 +26,7 @@ from llm4seg.data.augment import augment
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
-from llm4seg.llm_sources.location import locate
+from llm4seg.llm_sources.sources import locate
 from llm4seg.objectives.losses import build_loss
 from llm4seg.training.optim import build_optimizer, build_schedule
 from llm4seg.training.run import LocalRun, group_of_one

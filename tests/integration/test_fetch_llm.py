@@ -16,7 +16,7 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
-from llm4seg.llm_sources.storage.local import LocalFolder
+from llm4seg.llm_sources.storage import LocalFolder
 from llm4seg.utils.pypi import package_file
 from tests.tiny_llm import tiny_llm, write_gguf
 

@@ -20,7 +20,6 @@ from llm4seg.llm.architecture import (
 )
 from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import LayerStore, tensors_sha256
-from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models.bottleneck.lora import add_lora
 from llm4seg.models.bottleneck.position import attention_mask, rotation
 from llm4seg.models.bottleneck.quantized import quantize
@@ -38,7 +37,7 @@ class LLMLayers(nn.Module):
         super().__init__()
         self._section = section
         llm = meta_model(store.config)
-        self._kinds = _kinds(llm, section.layer, store)
+        self._specs = [store.spec(layer) for layer in section.layer]
         self._check_position(llm.config.model_type, store.source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -54,7 +53,7 @@ class LLMLayers(nn.Module):
     def _check_position(self, model_type: str, source: str) -> None:
         """Refuse other positions than the LLM's own where no layer makes use of any: they would change nothing."""
         position, layers = self._section.position, ", ".join(map(str, self._section.layer))
-        if position in ("axial", "released") and not any(kind.rotates for kind in self._kinds):
+        if position in ("axial", "released") and not any(spec.rotates for spec in self._specs):
             raise InputError(
                 f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates nothing "
                 f"in layer {layers} ({source})"
@@ -75,38 +74,30 @@ class LLMLayers(nn.Module):
     def forward(self, tokens_NTD: Tensor, grid: Sequence[int]) -> Tensor:
         """Tokens (N, T, D) of a grid in raster order to tokens of equal shape and dtype."""
         hidden_NTD = tokens_NTD if self._section.dtype != "bf16" else tokens_NTD.bfloat16()
-        about = {kind: self._about(kind, hidden_NTD, grid) for kind in set(self._kinds)}
-        for layer, kind in zip(self.layers, self._kinds, strict=True):
-            hidden_NTD = self._through(layer, hidden_NTD, about[kind])
+        inputs = {spec: self._inputs(spec, hidden_NTD, grid) for spec in set(self._specs)}
+        for layer, spec in zip(self.layers, self._specs, strict=True):
+            hidden_NTD = self._through(layer, hidden_NTD, inputs[spec])
         out: Tensor = self.norm(hidden_NTD)
         return out.to(tokens_NTD.dtype)
 
-    def _about(self, kind: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
-        """What layers of a kind are handed beside the hidden states."""
-        rotary_at = partial(self.rotary, like, **kind.rotary_options)
+    def _inputs(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
+        """The inputs of layers of a spec beside the hidden states."""
+        rotary_at = partial(self.rotary, like, **spec.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
-        about = {
-            "attention_mask": attention_mask(len(index), self._section.attention, kind.window, like),
+        inputs = {
+            "attention_mask": attention_mask(len(index), self._section.attention, spec.window, like),
             "position_embeddings": rotation(self._section.position, rotary_at, grid, like.device),
             "position_ids": index[None],
             "cache_position": index,
         }
-        return {name: about[name] for name in kind.inputs}
+        return {name: inputs[name] for name in spec.inputs}
 
-    def _through(self, layer: nn.Module, hidden_NTD: Tensor, about: dict[str, Any]) -> Tensor:
+    def _through(self, layer: nn.Module, hidden_NTD: Tensor, inputs: dict[str, Any]) -> Tensor:
         if self._section.checkpointing and torch.is_grad_enabled():
-            out = checkpoint(layer, hidden_NTD, use_reentrant=False, **about)
+            out = checkpoint(layer, hidden_NTD, use_reentrant=False, **inputs)
         else:
-            out = layer(hidden_NTD, **about)
+            out = layer(hidden_NTD, **inputs)
         return out[0] if isinstance(out, tuple) else out  # transformers: some architectures return a tuple
-
-
-def _kinds(llm: Any, layers: Sequence[int], store: LayerStore) -> list[LayerSpec]:
-    for layer in layers:
-        if layer >= len(llm.layers):
-            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(llm.layers) - 1} ({store.source})")
-    kinds = check_supported(llm, layers)
-    return [kinds[layer] for layer in layers]
 
 
 def _decoder_layer(llm: Any, layer: int, section: Block, store: LayerStore) -> nn.Module:

@@ -9,7 +9,7 @@ import pytest
 import tenacity
 from gguf import GGMLQuantizationType as Kind
 
-from llm4seg.llm_sources.storage import retry
+from llm4seg.llm_sources import retry
 from tests.integration.llm_sources.served import Served, copy
 from tests.servers import BUCKET, S3, CountingProxy, WebServer
 from tests.tiny_llm import save_llm, tiny_llm, write_gguf
@@ -60,7 +60,11 @@ def served(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, without a wait."""
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
     monkeypatch.setattr(retry, "WAIT", tenacity.wait_none())
+
+
+@pytest.fixture
+def two_attempts(no_waits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)

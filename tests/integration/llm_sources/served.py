@@ -12,15 +12,12 @@ import yaml
 
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.llm_sources.storage.transport import CHUNK
 from tests.import_graph import ROOT
 from tests.servers import CountingProxy
 from tests.tiny_llm import section, tiny_llm
 
 LAYER = 2
 MB = 1 << 20
-UNDER_WAY = 2 * CHUNK  # what is lost when we hang up: in the proxy's hands and in ours
-BROKEN = 7 * CHUNK  # what is lost when the server does: aiohttp reads 2 chunks and 256 KiB ahead, and one is on its way
 
 
 @dataclass
@@ -45,10 +42,6 @@ def copy(file: Path, target: Path) -> None:
 def fill(root: Path, source: str, layers: tuple[int, ...] = (LAYER,), **llm: Any) -> LayerStore:
     wanted = section(source).model_copy(update=llm)
     return fill_store(root / "store", wanted, layers, root / "cache")
-
-
-def parts(root: Path) -> list[Path]:
-    return list((root / "cache" / "parts").glob("*"))
 
 
 def assert_is_layer(store: LayerStore, llama: Any, layer: int = LAYER) -> None:

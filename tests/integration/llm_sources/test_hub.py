@@ -101,6 +101,21 @@ def test_hub_token_beside_a_netrc(hub: HubServer, tmp_path: Path, monkeypatch: p
     assert not any("Authorization" in headers for headers in hub.headers_seen)
 
 
+def test_hub_connection_that_breaks(hub: HubServer, llama: Any, tmp_path: Path) -> None:
+    proxy = CountingProxy(hub.port)
+    hub.cdn_port, proxy.cuts = proxy.port, [3 * MB]
+    assert_is_layer(fill(tmp_path, f"hf://{REPO}"), llama)
+    assert not proxy.cuts
+
+
+def test_hub_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HF_HUB_OFFLINE=1 asks for, which is read on import: refused at once."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=rf"^hf://{REPO}: .*[oO]ffline"):
+        fill(tmp_path, f"hf://{REPO}")
+    assert not hub.requests
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store, select_layers
 from llm4seg.utils.errors import InputError
@@ -146,18 +147,54 @@ def test_a_damaged_file_is_read_again(folder: Path, tmp_path: Path, file: str, d
     assert again.path(2).stat().st_ino == kept
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "null", "norm", "layers", "architecture"])
-def test_a_damaged_description_is_written_again(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_description_is_written_again(folder: Path, tmp_path: Path) -> None:
     store = fill(tmp_path, folder, [1])
     path = store.folder / "config.json"
-    if damage.isalpha() and damage != "null":
-        said = json.loads(path.read_text())
-        del said[damage]
-        damage = json.dumps(said)
-    path.write_text(damage)
-    with pytest.raises(InputError, match=r"store/config\.json: not "):
-        LayerStore(store.folder)
-    assert fill(tmp_path, folder, [1]).load(1)
+    good = path.read_text()
+    said = json.loads(good)
+    lacking = [{key: said[key] for key in said if key != name} for name in ("norm", "layers", "architecture")]
+    wrong = [said | {"layer_specs": specs} for specs in ([], {"1": {}}, {"one": "x"})]
+    for damage in ["", "{", "[]", "null", *map(json.dumps, lacking + wrong)]:
+        path.write_text(damage)
+        with pytest.raises(InputError, match=r"store/config\.json: not "):
+            LayerStore(store.folder)
+        fill(tmp_path, folder, [1])
+        assert path.read_text() == good
+
+
+def test_a_store_of_an_earlier_version(folder: Path, tmp_path: Path) -> None:
+    """It has no specs of the layers: `fetch_llm` adds them, and reads no layer where the source is the same."""
+    sha256 = folder_sha256(folder)
+    store = fill(tmp_path, folder, [1, 2], sha256)
+    said, inode = json.loads((store.folder / "config.json").read_text()), store.path(1).stat().st_ino
+    old = {name: value for name, value in said.items() if name not in ("layer_specs", "transformers")}
+    (store.folder / "config.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"store/config\.json: has no layer_specs, .*; run `dvc repro fetch_llm`$"):
+        LayerStore(store.folder).spec(1)
+    again = fill(tmp_path, folder, [1], sha256)
+    assert json.loads((again.folder / "config.json").read_text()) == said
+    assert again.path(1).stat().st_ino == inode
+
+
+def test_layers_are_judged_again_by_another_transformers(folder: Path, tmp_path: Path) -> None:
+    sha256 = folder_sha256(folder)
+    path = fill(tmp_path, folder, [1], sha256).folder / "config.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "transformers": "5.0.0", "layer_specs": {"1": "not supported"}}))
+    with pytest.raises(InputError, match=r"^not supported$"):
+        LayerStore(path.parent).spec(1)
+    fill(tmp_path, folder, [1], sha256)
+    assert json.loads(path.read_text()) == said
+
+
+def test_specs_of_layers_do_not_depend_on_which_are_held(folder: Path, tmp_path: Path) -> None:
+    store = fill(tmp_path, folder, [1])
+    spec = LayerSpec(frozenset({"attention_mask", "position_embeddings", "position_ids"}), None, None)
+    assert [store.spec(layer) for layer in range(4)] == [spec] * 4
+    with pytest.raises(InputError, match=r"^model\.llm\.layer: found 4, allowed: 0 to 3 \(tiny-llama\)$"):
+        store.spec(4)
+    used = select_layers(fill(tmp_path, folder, [1, 2]), [2], tmp_path / "used")
+    assert used.spec(0) == spec
 
 
 @pytest.mark.parametrize("error", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])
@@ -331,7 +368,7 @@ def test_config_without_a_needed_entry(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "licence"),
+    ("file", "text", "license"),
     [
         ("README.md", "---\ntags: [a]\nlicense: llama3.2\n---\nlicense: no\n", "llama3.2"),
         ("LICENSE.txt", "\n  A Licence of Its Own\nwith text\n", "A Licence of Its Own"),

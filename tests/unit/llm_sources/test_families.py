@@ -206,7 +206,7 @@ NOWHERE_IN_LAYER_3 = {
 
 @pytest.mark.parametrize("kind", NOWHERE_IN_LAYER_3)
 def test_other_positions_are_refused_where_a_layer_uses_none(kind: str, tmp_path: Path) -> None:
-    """It is handed them all the same: another rotation would change nothing, silently."""
+    """It is given them all the same: another rotation would change nothing, silently."""
     store = filled(tmp_path, save_llm(tmp_path / "source", tiny_llm(kind, **NOWHERE_IN_LAYER_3[kind])), range(LAYERS))
     hidden = torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(0))
     for layers in ([2], [3], [2, 3]):
@@ -225,7 +225,7 @@ def test_other_positions_are_refused_where_a_layer_uses_none(kind: str, tmp_path
 def test_experts_do_not_keep_from_seeing_that_a_layer_rotates() -> None:
     """They cannot be chosen among without values."""
     values = tiny_llm("qwen3_moe", num_experts=3, num_experts_per_tok=2).config.to_dict()
-    assert all(kind.rotates for kind in check_supported(meta_model(values), range(LAYERS)).values())
+    assert all(spec.rotates for spec in check_supported(meta_model(values), range(LAYERS)).values())
 
 
 def test_a_checkpoint_with_the_same_layer_twice_is_refused(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_what_transformers_cannot_draw_at_random_is_refused(tmp_path: Path) -> N
 
 
 def test_asking_draws_nothing_and_changes_nothing() -> None:
-    """The skeleton is used on, and random weights follow the seed alone."""
+    """The meta model is used on, and random weights follow the seed alone."""
     model, state = meta_model(tiny_llm("mistral").config.to_dict()), torch.get_rng_state()
     check_supported(model, [1, 3])
     assert torch.equal(torch.get_rng_state(), state)

@@ -13,7 +13,7 @@ from llm4seg.llm.architecture import loaded, meta_model, rotary_embedding
 from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.llm_sources.gguf_file import GGUFFile
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
-from llm4seg.llm_sources.storage.local import LocalFolder
+from llm4seg.llm_sources.storage import LocalFolder
 from llm4seg.utils.errors import InputError
 from tests.tiny_llm import gguf_tensors, section, through_layers, tiny_llm, write_gguf
 

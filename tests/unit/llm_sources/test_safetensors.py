@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm4seg.llm_sources.safetensors_file import DTYPES, SafetensorsFile
-from llm4seg.llm_sources.storage import read_spans
-from llm4seg.llm_sources.storage.local import LocalFolder
+from llm4seg.llm_sources.storage import LocalFolder, read_spans
 from llm4seg.utils.errors import InputError
 
 

@@ -84,8 +84,7 @@ def of_an_llm(name: str) -> Callable[[Config, Path], Read]:
         section = config.override({"llm.source": str(copy)}).llm
 
         def read() -> None:
-            with open_source(section, folder) as source:
-                source.checkpoint.tensors("layers.1", ["self_attn.q_proj.weight"])
+            open_source(section, folder).checkpoint.tensors("layers.1", ["self_attn.q_proj.weight"])
 
         return copy / name, read
 

@@ -1,0 +1,28 @@
+"""Models on the Hugging Face hub: from an address to the commit that it means now."""
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfUriError
+from huggingface_hub.utils import parse_hf_uri
+
+from llm4seg.llm_sources.remote import REMEDIES
+from llm4seg.llm_sources.retry import retrying
+from llm4seg.utils.errors import InputError
+
+
+def resolve(source: str) -> tuple[str, str, str]:
+    """A model's `hf://ORG/NAME`, its commit, and the path in it. A branch or tag is looked up once, here.
+
+    Raises InputError where it is no address of a model, or there is no such repository or revision.
+    """
+    try:
+        found = parse_hf_uri(source)
+    except HfUriError as error:
+        raise InputError(f"llm.source: {error}") from None
+    if found.type != "model":
+        raise InputError(f"llm.source: found {source!r}, a {found.type} on the hub, allowed: a model")
+    wanted = f"hf://{found.id}@{found.revision}" if found.revision else f"hf://{found.id}"
+    try:
+        about = retrying(wanted, REMEDIES["hf"], lambda: HfApi().model_info(found.id, revision=found.revision))
+    except FileNotFoundError:
+        raise InputError(f"{wanted}: no such repository or revision; {REMEDIES['hf']}") from None
+    return f"hf://{found.id}", str(about.sha), found.path_in_repo

@@ -1,0 +1,105 @@
+"""Errors of reading from elsewhere: tried again where that may help, else explained in one line."""
+
+import sys
+from collections.abc import Callable
+from http.client import IncompleteRead
+from typing import TypeVar
+
+import aiohttp
+from botocore import exceptions as boto
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tqdm import tqdm
+
+from llm4seg.utils.errors import InputError, UserError, without_secrets
+
+ATTEMPTS = 7  # with the waits between them about half a minute
+WAIT = wait_exponential_jitter(multiplier=0.5, max=30)
+FINAL = (aiohttp.ClientSSLError, aiohttp.InvalidURL, boto.SSLError, OfflineModeIsEnabled)
+BROKEN = (
+    ConnectionError,
+    TimeoutError,
+    IncompleteRead,
+    aiohttp.ClientError,
+    HTTPError,  # httpx's, which huggingface_hub sends requests with
+    boto.ConnectionError,
+    boto.HTTPClientError,
+)
+Result = TypeVar("Result")
+
+
+class UnavailableError(Exception):
+    """No answer, or half of one: the same request may succeed later."""
+
+
+class NotAllowedError(InputError):
+    """Reading a file is not allowed; or, from some servers, there is none."""
+
+
+def retrying(place: str, remedy: str, action: Callable[[], Result]) -> Result:
+    """The result of an action that reads from a place, tried again after errors that may pass.
+
+    `remedy` says where the right to read comes from. Raises FileNotFoundError, NotAllowedError, and UserError with one
+    line for all else.
+    """
+
+    def attempt() -> Result:
+        try:
+            return action()
+        except Exception as error:
+            raise explained(error, place, remedy) from None
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(UnavailableError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=WAIT,
+        before_sleep=lambda state: _log(place, state),
+        reraise=True,
+    )
+    try:
+        return attempts(attempt)
+    except UnavailableError as error:
+        raise UserError(f"{place}: {error}; gave up after {ATTEMPTS} attempts, run again later") from None
+
+
+def _log(place: str, state: RetryCallState) -> None:
+    assert state.outcome is not None
+    assert state.next_action is not None
+    why, seconds = state.outcome.exception(), state.next_action.sleep
+    tqdm.write(f"{place}: {why}; trying again in {seconds:.1f} s", file=sys.stderr)
+
+
+def explained(error: Exception, place: str, remedy: str) -> Exception:
+    """An error of any file system, by the status that its server answered, as one of those that `retrying` raises."""
+    if isinstance(error, UserError | UnavailableError):
+        return error
+    message = without_secrets(" ".join(str(error).split())) or type(error).__name__
+    status, code = _answer(error)
+    if code == "NoSuchBucket":
+        return InputError(f"{place}: there is no bucket {place.split('/')[2]}")
+    if status in (401, 403):
+        return NotAllowedError(f"{place}: the server answered {status}, not allowed; {remedy}")
+    if status == 404 or (status is None and isinstance(error, FileNotFoundError)):
+        return FileNotFoundError(place)
+    if status is not None:
+        if status in (408, 429) or status >= 500:
+            return UnavailableError(f"the server answered {status}")
+        return InputError(f"{place}: the server answered {status}")
+    if isinstance(error, BROKEN) and not isinstance(error, FINAL):
+        return UnavailableError(message)
+    if isinstance(error, KeyError):  # of S3's headers: botocore lets an answer pass that broke off in them
+        return UnavailableError("the answer broke off")
+    return InputError(f"{place}: {message}; {remedy}")
+
+
+def _answer(error: BaseException | None) -> tuple[int | None, str]:
+    """The HTTP status in an error or in its causes, and S3's word for it."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):  # botocore's
+            return response["ResponseMetadata"]["HTTPStatusCode"], str(response["Error"].get("Code"))
+        for found in (getattr(error, "status", None), getattr(response, "status_code", None)):  # aiohttp's, the hub's
+            if isinstance(found, int):
+                return found, ""
+        error = error.__cause__
+    return None, ""
