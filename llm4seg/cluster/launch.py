@@ -45,10 +45,11 @@ from llm4seg.utils.provenance import TRAINING, code_digest
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished training leaves: a row an epoch, its seconds inside `fit`, and the last checkpoint."""
+    """What a finished training leaves: a row an epoch, its seconds inside `fit`, what ran it, the last checkpoint."""
 
     history: list[Row]
     seconds: float
+    engine: str
     checkpoint: RayCheckpoint
 
     @contextmanager
@@ -81,7 +82,8 @@ def _train(order: dict[str, Any]) -> dict[str, Any]:
     facts = profile_model(config, get_device()) if order.get("measure") else {}
     tags = {"number": order["number"]} if "number" in order else {}
     with RayRun(config.cluster, order["stop_signal"], order.get("run"), facts | tags) as run:
-        return {"history": fit(config, run, initial), "seconds": time.monotonic() - began, "facts": facts}
+        history, engine = fit(config, run, initial), config.engine.resolve(run.world_size).name
+        return {"history": history, "seconds": time.monotonic() - began, "engine": engine, "facts": facts}
 
 
 def _weights_of(config: Config, name: str) -> dict[str, Tensor]:
@@ -175,7 +177,7 @@ def _outcome(result: Any) -> Outcome:
     if "error" in returned:
         raise InputError(returned["error"])
     assert result.checkpoint is not None
-    return Outcome(returned["history"], returned["seconds"], result.checkpoint)
+    return Outcome(returned["history"], returned["seconds"], returned["engine"], result.checkpoint)
 
 
 def _group(section: Cluster) -> TorchConfig:

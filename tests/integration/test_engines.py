@@ -21,9 +21,9 @@ from llm4seg.utils.errors import StopRequested
 pytestmark = pytest.mark.usefixtures("group")
 ENGINES: dict[str, dict[str, Any]] = {
     "torch": {"engine.name": "torch"},
-    "zero 0": {"engine.zero": 0},
-    "zero 1": {"engine.zero": 1},
-    "zero 2": {"engine.zero": 2},
+    "zero 0": {"engine.name": "deepspeed", "engine.zero": 0},
+    "zero 1": {"engine.name": "deepspeed", "engine.zero": 1},
+    "zero 2": {"engine.name": "deepspeed", "engine.zero": 2},
     "zero 3": {"engine.zero": 3},
     "zero 3, CPU offload": {"engine.zero": 3, "engine.offload": "cpu"},
 }

@@ -10,9 +10,9 @@ from torch.nn.utils import clip_grad_norm_
 from llm4seg.config.schema import EngineConfig, OptimizerConfig
 from llm4seg.models import Hybrid
 from llm4seg.training.engines.common import (
-    SLOT,
+    ENTRY,
     STEP,
-    optimizer_state_names,
+    optimizer_state_keys,
     prepare,
     resume_schedule,
     schedule_state,
@@ -75,17 +75,17 @@ class TorchEngine:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._micro_batches // self._accumulation)}
         for name, parameter in self._trained.items():
-            for slot, value in self._optimizer.state[parameter].items():
-                if slot != STEP:
-                    state[SLOT.format(slot=slot, name=name)] = value
+            for key, value in self._optimizer.state[parameter].items():
+                if key != STEP:
+                    state[ENTRY.format(key=key, name=name)] = value
         return to_cpu(state), schedule_state(self._schedule)
 
-    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+    def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        keys = optimizer_state_keys(optimizer_state)
         for name, parameter in self._trained.items():
-            mine = {slot: state[SLOT.format(slot=slot, name=name)] for slot in optimizer_state_names(state)}
-            self._optimizer.state[parameter] = {
-                STEP: state[STEP].float(),
-                **{slot: value.to(parameter.device, copy=True) for slot, value in mine.items()},
-            }
-        self._micro_batches = int(state[STEP]) * self._accumulation
+            mine = {STEP: optimizer_state[STEP].float()}
+            for key in keys:
+                mine[key] = optimizer_state[ENTRY.format(key=key, name=name)].to(parameter.device, copy=True)
+            self._optimizer.state[parameter] = mine
+        self._micro_batches = int(optimizer_state[STEP]) * self._accumulation
         resume_schedule(self._schedule, self._optimizer.param_groups, schedule)

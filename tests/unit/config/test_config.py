@@ -177,7 +177,7 @@ BAD_VALUES = [
         "[8, 8] (data.size, model.backbone)",
     ),
     ("model.llm.max_tokens", 63, "model.llm.max_tokens: found 63, allowed: at least 64", "8 x 8"),
-    ("engine.offload", "cpu", "engine:", "offload: cpu needs name: deepspeed and zero: 3"),
+    ("engine.offload", "cpu", "engine:", "offload: cpu needs name: auto or deepspeed, and zero: 3"),
     # what sections must agree on
     (
         "cluster.workers",

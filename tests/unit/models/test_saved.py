@@ -31,7 +31,7 @@ def saved(config: Config) -> Config:
     """Leave the untrained model of a config as `train` leaves a trained one."""
     data, weights = Prepared(config.paths.prepared), config.paths.model.with_name("weights.safetensors")
     save_file(assemble(config, data).trainable_state_dict(), weights)
-    save_trained(config.paths.model, weights, config, data)
+    save_trained(config.paths.model, weights, config, data, "torch")
     return config
 
 
