@@ -80,7 +80,7 @@ def check(path: Path, config: dict[str, Any]) -> None:
 
 def _check_with_ray(fields: Fields) -> None:
     """Ray's own validation, which `ray up` would do, too, but with a traceback."""
-    from ray.autoscaler._private.util import prepare_config, validate_config
+    from infra.launchers.ray_internals import prepare_config, validate_config
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -1,8 +1,7 @@
 """A cluster of Ray's launcher on machines of one's own, reached by SSH: nothing to make, nothing to pay for."""
 
-from ray.autoscaler._private.local.node_provider import LocalNodeProvider
-
 from infra.launchers.cloud import Config, Node
+from infra.launchers.ray_internals import LocalNodeProvider
 
 
 class OwnMachines:

@@ -27,7 +27,7 @@ def make_token() -> Path:
     if path.exists():
         path.chmod(0o600)
         return path
-    from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+    from infra.launchers.ray_internals import generate_new_authentication_token
 
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -38,12 +38,11 @@ def make_token() -> Path:
 @contextmanager
 def token_in_use() -> Iterator[None]:
     """Ray's clients in this process show the token, as long as the block."""
-    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
+    from infra.launchers.ray_internals import reload_token
 
     before = os.environ.get(MODE)
     os.environ[MODE] = "token"
-    Config.initialize("")  # Ray remembers the mode otherwise
-    AuthenticationTokenLoader.instance().reset_cache()
+    reload_token()
     try:
         yield
     finally:
@@ -51,4 +50,4 @@ def token_in_use() -> Iterator[None]:
             del os.environ[MODE]
         else:
             os.environ[MODE] = before
-        Config.initialize("")
+        reload_token()

@@ -22,11 +22,11 @@ from ray.train import (
 )
 from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from torch import Tensor
 
 from llm4seg.cluster.data_sync import DataSync, data_sync
 from llm4seg.cluster.failures import FailFast, is_out_of_memory, is_the_controllers, out_of_memory, to_user_error
+from llm4seg.cluster.ray_internals import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
 from llm4seg.cluster.storage import RunFolder, retrying

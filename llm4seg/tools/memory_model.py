@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
@@ -22,6 +21,7 @@ from llm4seg.llm_sources.sources import open_source
 from llm4seg.models import Hybrid, build_model
 from llm4seg.objectives.losses import build_loss, out_channels
 from llm4seg.runtime.device import default_device
+from llm4seg.tools.torch_internals import FakeTensorMode, storage_id
 from llm4seg.training.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.utils.errors import InputError
 
@@ -137,12 +137,12 @@ def _kept(model: Hybrid, config: Config, channels: int, images: int) -> int:
 @contextmanager
 def saved_bytes(known: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
     """Lends a function that tells how many bytes autograd has kept since, beside tensors that are known."""
-    storages = {tensor.untyped_storage()._cdata for tensor in known}
+    storages = {storage_id(tensor) for tensor in known}
     kept: dict[int, Tensor] = {}  # holds on to the tensors, so that no storage's place is taken by another
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in storages:
-            kept[tensor.untyped_storage()._cdata] = tensor
+        if storage_id(tensor) not in storages:
+            kept[storage_id(tensor)] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

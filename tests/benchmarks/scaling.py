@@ -41,7 +41,7 @@ IMAGES, BATCH = 8, 512  # a GPU, weak scaling; over all GPUs, strong scaling
 def small(config: Config) -> tuple[int, int]:
     """Small exchanges in a step (two a BatchNorm, two of the loss, one to agree on what is next); trained tensors."""
     model = assemble(config, Prepared(config.paths.prepared))
-    norms = sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     return 2 * norms + 3, len(trainable_parameters(model))
 
 
