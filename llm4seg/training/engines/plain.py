@@ -1,5 +1,6 @@
 """Plain torch behind the Engine protocol: DistributedDataParallel in any process group, one worker or many."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -23,7 +24,11 @@ from llm4seg.training.optim import build_optimizer, build_schedule
 
 
 class TorchEngine:
-    """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs."""
+    """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs.
+
+    On one worker it computes the bits of DeepSpeed's ZeRO 0 to 2, except where gradients are clipped: DeepSpeed adds
+    their norm up in another order and divides where torch multiplies, so that a clipped step differs in the last bits.
+    """
 
     def __init__(
         self, model: Hybrid, optimizer: OptimizerConfig, section: EngineConfig, steps: int, device: torch.device
@@ -33,6 +38,8 @@ class TorchEngine:
         self._clip_norm = optimizer.clip_norm
         prepare(model, section, device)
         model.to(device)
+        # layouts of one-channel kernels differ in strides that nothing depends on
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
         self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
         self._trained = trainable_parameters(model)

@@ -51,6 +51,14 @@ def change_json(file: Path, dotted: list[str], value: Any) -> None:
     file.write_text(json.dumps(content))
 
 
+def test_model_json_says_which_engine_ran_and_need_not(trained: Config) -> None:
+    file = trained.paths.model / "model.json"
+    description = json.loads(file.read_text())
+    assert (description["config"]["engine"]["name"], description.pop("engine")) == ("auto", "torch")
+    file.write_text(json.dumps(description))  # as earlier versions wrote it
+    assert not load_trained(trained.paths.model, trained.paths.llm_used).training
+
+
 def test_the_weights_hold_no_tensor_of_the_frozen_llm(trained: Config) -> None:
     store = LayerStore(trained.paths.llm_used)
     frozen = [*store.load(1).values(), *store.load_norm().values()]
