@@ -24,7 +24,7 @@ def train(config: Config) -> None:
         with progress(config.training.epochs) as callback:
             outcome = train_on_ray(config, [callback])
         with outcome.weights() as weights:
-            save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared))
+            save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared), outcome.engine)
         write_history(config.paths.history, outcome.history)
         forget_run(config)
     report_time(config, outcome.seconds)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.cluster_utils import Cluster
+
+from tests.ray_internals import reset_auth_token_state
 
 Node = Any
 

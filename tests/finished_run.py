@@ -85,7 +85,7 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
     for stage in (prepare, split, search, study):
         stage(config)
     data = Prepared(config.paths.prepared)
-    write_json(config.paths.model / "model.json", describe(config, describe_data(data)))
+    write_json(config.paths.model / "model.json", describe(config, describe_data(data), "torch"))
     write_history(config.paths.history)
     leave_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
     return config

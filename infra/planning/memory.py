@@ -39,7 +39,9 @@ def fit(config: Config, sizes: Sizes, machine: MachineType) -> Fit:
     workers = config.cluster.most
     usable = machine.gpu_gib * 2**30 * USABLE * config.cluster.gpus_per_worker
     images = images_a_worker(config, workers) or 1
-    engine = config.engine if config.engine.offload != "auto" else config.engine.model_copy(update={"offload": "none"})
+    engine = config.engine.resolve(workers)
+    if engine.offload == "auto":
+        engine = engine.model_copy(update={"offload": "none"})
     found = memory_needs(sizes, engine, workers, images)
     others = (name(one) for one in engines(config.engine) if memory_needs(sizes, one, workers, images).device <= usable)
     other = None if found.device <= usable else next(others, "")

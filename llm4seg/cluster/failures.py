@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, TrainingFailedError, UserCallback
-from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
+from llm4seg.cluster.ray_internals import WorkerHealthCheckTimeoutError
 from llm4seg.utils.errors import InputError, UserError
 
 FULL = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")  # as torch says it, anywhere

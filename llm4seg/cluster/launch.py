@@ -22,11 +22,11 @@ from ray.train import (
 )
 from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from torch import Tensor
 
 from llm4seg.cluster.data_sync import DataSync, data_sync
 from llm4seg.cluster.failures import FailFast, is_out_of_memory, is_the_controllers, out_of_memory, to_user_error
+from llm4seg.cluster.ray_internals import HEALTH_CHECK_INTERVAL_S_ENV_VAR, WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from llm4seg.cluster.session import cpus_per_worker, uses_gpu
 from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
 from llm4seg.cluster.storage import RunFolder, retrying
@@ -45,10 +45,11 @@ from llm4seg.utils.provenance import TRAINING, code_digest
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished training leaves: a row an epoch, its seconds inside `fit`, and the last checkpoint."""
+    """What a finished training leaves: a row an epoch, its seconds inside `fit`, what ran it, the last checkpoint."""
 
     history: list[Row]
     seconds: float
+    engine: str
     checkpoint: RayCheckpoint
 
     @contextmanager
@@ -81,7 +82,8 @@ def _train(order: dict[str, Any]) -> dict[str, Any]:
     facts = profile_model(config, get_device()) if order.get("measure") else {}
     tags = {"number": order["number"]} if "number" in order else {}
     with RayRun(config.cluster, order["stop_signal"], order.get("run"), facts | tags) as run:
-        return {"history": fit(config, run, initial), "seconds": time.monotonic() - began, "facts": facts}
+        history, engine = fit(config, run, initial), config.engine.resolve(run.world_size).name
+        return {"history": history, "seconds": time.monotonic() - began, "engine": engine, "facts": facts}
 
 
 def _weights_of(config: Config, name: str) -> dict[str, Tensor]:
@@ -175,7 +177,7 @@ def _outcome(result: Any) -> Outcome:
     if "error" in returned:
         raise InputError(returned["error"])
     assert result.checkpoint is not None
-    return Outcome(returned["history"], returned["seconds"], result.checkpoint)
+    return Outcome(returned["history"], returned["seconds"], returned["engine"], result.checkpoint)
 
 
 def _group(section: Cluster) -> TorchConfig:

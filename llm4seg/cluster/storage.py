@@ -10,12 +10,12 @@ import psutil
 import pyarrow
 import pyarrow.fs
 import tenacity
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
-from ray.train.v2._internal.execution.storage import _upload_to_fs_path
 
+from llm4seg.cluster.ray_internals import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from llm4seg.utils.errors import InputError
 
 PREFIX = "llm4seg-checkpoint-"  # of temporary folders; the process that made one follows
+CHUNK = 64 * 2**20  # bytes of an upload at a time
 
 
 def retrying(seconds: float) -> tenacity.Retrying:
@@ -77,8 +77,13 @@ class RunFolder:
         self._files.delete_file(f"{self._path}/{name}")
 
     def take(self, checkpoint: Path, name: str) -> None:
-        """Copy a local checkpoint here. Raises OSError when the storage refuses."""
-        _upload_to_fs_path(str(checkpoint), self._files, f"{self._path}/{name}")
+        """Copy a local checkpoint here. Raises OSError when the storage refuses, maybe after some of the files."""
+        target, in_bucket = f"{self._path}/{name}", isinstance(self._files, pyarrow.fs.S3FileSystem)
+        self._files.create_dir(target)
+        # several threads that upload to S3 may wait for each other forever: github.com/apache/arrow/issues/32372
+        pyarrow.fs.copy_files(
+            str(checkpoint), target, destination_filesystem=self._files, chunk_size=CHUNK, use_threads=not in_bucket
+        )
 
     def delete_checkpoint(self, name: str) -> None:
         self._files.delete_dir(f"{self._path}/{name}")

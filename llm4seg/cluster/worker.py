@@ -15,6 +15,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
 from llm4seg.cluster.hang_timeout import HangTimeout
+from llm4seg.cluster.ray_internals import check_same_storage
 from llm4seg.cluster.stop_signal import StopSignal
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, retrying, sweep
 from llm4seg.config.schema import Cluster
@@ -112,7 +113,7 @@ class RayRun:
         return Checkpoint(self._storage.build_checkpoint_path_from_name(name), self._storage.storage_filesystem)
 
     def _store(self, checkpoint: Path, name: str) -> None:
-        self._storage._check_validation_file()  # whoever started the workers left it there: the storage is the same one
+        check_same_storage(self._storage)
         self._folder.take(checkpoint, name)
 
     def _prune(self) -> None:

@@ -28,14 +28,15 @@ DESCRIPTION = "model.json"
 SECTIONS = ("model", "optimizer", "training", "engine")  # what decides the weights, beside data and LLM layer
 
 
-def describe(config: Config, data: dict[str, Any]) -> dict[str, Any]:
+def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[str, Any]:
     """What a person or a program needs to know of a model: how it was made and what it needs to run.
 
-    `data`: see `describe_data`.
+    `data`: see `describe_data`; `engine`: what ran, where `engine.name` may be `auto`; None: not known.
     """
     plain = config.plain()
     return {
         "config": {name: plain[name] for name in SECTIONS},
+        "engine": engine,
         "llm": describe_llm(config),
         "drawn_sha256": _describe_drawn(config),
         "data": data,
@@ -81,12 +82,12 @@ def _describe_drawn(config: Config) -> dict[str, str]:
     return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).drawn
 
 
-def save_trained(folder: Path, weights: Path, config: Config, data: Prepared) -> None:
+def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, engine: str) -> None:
     """Write a trained model's folder, whole or not at all."""
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
-        write_json(partial / DESCRIPTION, describe(config, describe_data(data)))
+        write_json(partial / DESCRIPTION, describe(config, describe_data(data), engine))
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:

@@ -142,7 +142,8 @@ def _described(config: Config, shape: Shape) -> dict[str, Any]:
     # what the released code feeds its networks; it has pictures of three channels alone
     intensity = "released" if shape.in_channels == 3 else None
     data = {"spatial_dims": 2, "channels": shape.in_channels, "classes": classes, "size": None}
-    description = describe(config, {"name": None, "sha256": None, **data, "intensity": intensity, "window": None})
+    data |= {"name": None, "sha256": None, "intensity": intensity, "window": None}
+    description = describe(config, data, engine=None)
     for name in ("optimizer", "training", "engine"):
         description["config"][name] = dict.fromkeys(description["config"][name])
     # what its logits mean: one channel is a sigmoid's, more are classes with the background first

@@ -33,7 +33,8 @@ def name(engine: EngineConfig) -> str:
     """An engine's name for people."""
     if engine.name == "torch":
         return "torch"
-    return f"ZeRO {engine.zero}" + (f", offload {engine.offload}" if engine.offload != "none" else "")
+    zero = f"ZeRO {engine.zero}" + (f", offload {engine.offload}" if engine.offload != "none" else "")
+    return f"auto, {zero}" if engine.name == "auto" else zero
 
 
 def add(table: Table, config: Config, sizes: Sizes, engine: EngineConfig, workers: int) -> None:

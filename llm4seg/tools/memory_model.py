@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from llm4seg.config import Config
@@ -24,10 +23,11 @@ from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models import Hybrid, build_model
 from llm4seg.objectives.losses import build_loss, out_channels
 from llm4seg.runtime.device import default_device
+from llm4seg.tools.torch_internals import FakeTensorMode, storage_id
 from llm4seg.training.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.utils.errors import InputError
 
-SLOTS = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
+OPTIMIZER_STATE = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sizes:
     matrices: tuple[int, ...]  # each frozen LLM matrix
     together: int  # of these, how many are used at a time
     rest: int  # frozen vectors and buffers
-    slots: int  # of the optimizer, as multiples of `trained`
+    optimizer_state: int  # as multiples of `trained`
     threshold: int  # the largest tensor that stays on the device
     activations: int  # whatever the images are
     activations_an_image: int
@@ -103,7 +103,7 @@ def model_sizes(config: Config, llm: dict[str, Any] | None, channels: int, class
         matrices=matrices,
         together=together(name for name, one in named if movable(name, one)),
         rest=whole - trained - sum(matrices),
-        slots=SLOTS[config.optimizer.name],
+        optimizer_state=OPTIMIZER_STATE[config.optimizer.name],
         threshold=max(_bytes(one) for name, one in named if not movable(name, one)),
         activations=max(0, 3 * two - 2 * three),
         activations_an_image=three - two,
@@ -145,12 +145,12 @@ def _kept(model: Hybrid, config: Config, channels: int, images: int) -> int:
 @contextmanager
 def saved_bytes(known: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
     """Lends a function that tells how many bytes autograd has kept since, beside tensors that are known."""
-    storages = {tensor.untyped_storage()._cdata for tensor in known}
+    storages = {storage_id(tensor) for tensor in known}
     kept: dict[int, Tensor] = {}  # holds on to the tensors, so that no storage's place is taken by another
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in storages:
-            kept[tensor.untyped_storage()._cdata] = tensor
+        if storage_id(tensor) not in storages:
+            kept[storage_id(tensor)] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -163,15 +163,14 @@ def _bytes(tensor: Tensor) -> int:
 
 def memory_needs(sizes: Sizes, engine: EngineConfig, workers: int, images: int) -> Needs:
     """What each of some workers needs for micro-batches of `images`, at most at any one moment of a step."""
+    engine = engine.resolve(workers)
     activations = sizes.activations + images * sizes.activations_an_image
     match engine.name, engine.zero:
-        case "torch", _:  # DistributedDataParallel sends gradients through buckets
-            return Needs(_whole(sizes), 2 * sizes.trained, sizes.slots * sizes.trained, activations)
-        case _, 0:
-            return Needs(_whole(sizes), 2 * sizes.trained, sizes.slots * sizes.trained, activations)
+        case ("torch", _) | (_, 0):  # gradients are sent through buckets
+            return Needs(_whole(sizes), 2 * sizes.trained, sizes.optimizer_state * sizes.trained, activations)
         case _, 1 | 2:  # a copy of its share, on which the optimizer works; a bucket, and its share of the mean
             share = -(-sizes.trained // workers)
-            return Needs(_whole(sizes) + share, sizes.trained + share, sizes.slots * share, activations)
+            return Needs(_whole(sizes) + share, sizes.trained + share, sizes.optimizer_state * share, activations)
         case _:
             return _zero_3(sizes, engine, workers, activations)
 
@@ -193,7 +192,7 @@ def _zero_3(sizes: Sizes, engine: EngineConfig, workers: int, activations: int) 
     here = gathered + 2 * share + sizes.rest + stays + in_use
     # a bucket and its share of the mean; while the optimizer steps, a copy of that takes the place of gathered weights
     gradients = sizes.trained + share + max(0, share - gathered)
-    optimizer = sizes.slots * share
+    optimizer = sizes.optimizer_state * share
     match engine.offload:
         case "cpu":
             return Needs(here, gradients, optimizer, activations, host=sum(shared))
@@ -207,14 +206,15 @@ def _zero_3(sizes: Sizes, engine: EngineConfig, workers: int, activations: int) 
 
 
 def decided(config: Config, sizes: Sizes, workers: int) -> EngineConfig:
-    """The engine section, with what the engine would make of `offload: auto` for some workers on a machine like this.
+    """The engine section without `auto`: what name and offload would be for some workers on a machine like this.
 
-    Raises InputError where it would.
+    Raises InputError where the engine would.
     """
-    if config.engine.offload != "auto":
-        return config.engine
+    engine = config.engine.resolve(workers)
+    if engine.offload != "auto":
+        return engine
     place = nearest(sizes.frozen, workers, default_device(config.cluster), config.cluster.nvme)
-    return config.engine.model_copy(update={"offload": place})
+    return engine.model_copy(update={"offload": place})
 
 
 def images_a_worker(config: Config, workers: int) -> int | None:

@@ -7,7 +7,6 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +14,7 @@ from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import build_model
 from llm4seg.models.hybrid import parameter_counts
+from llm4seg.tools.torch_internals import FakeTensorMode
 
 
 @dataclass(frozen=True)

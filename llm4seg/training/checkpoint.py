@@ -1,6 +1,6 @@
 """A checkpoint on disk: what a training goes on from, on any engine and any number of workers.
 
-`state.safetensors` holds the current weights and the optimizer's slots, `weights.safetensors` the weights to leave
+`state.safetensors` holds the current weights and the optimizer's state, `weights.safetensors` the weights to leave
 behind, and `checkpoint.json`, written last, how far the run is and the sha256 of all: no pickle, no LLM layer.
 """
 

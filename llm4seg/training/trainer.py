@@ -133,8 +133,16 @@ class Trainer:
         if len(history) == self.config.training.epochs:
             self.save(None)  # finished, but whoever started it has not heard of it
         for epoch in range(len(history), self.config.training.epochs):
-            row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch), **self.validate(), "lr": self.engine.lr}
-            self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
+            train_loss = self.train_epoch(epoch)
+            val_loss, val_dice = self.validate()
+            self.check_finite(val_loss, "validation loss", f"after epoch {epoch + 1}")
+            row = {
+                "epoch": epoch + 1,
+                "train_loss": train_loss,
+                "val_loss": val_loss,
+                "val_dice": val_dice,
+                "lr": self.engine.lr,
+            }
             self.record(row)
             self.save(row)
         return history
@@ -212,7 +220,7 @@ class Trainer:
             raise StopRequested
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> tuple[float, float]:
         """Loss and Dice on the validation part. Workers add sums, so how many they are changes nothing."""
         classes, mine = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
         counts = torch.zeros(classes, 3, dtype=torch.int64, device=self.run.device)  # tp, fp, fn of each class
@@ -229,7 +237,7 @@ class Trainer:
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)
         dist.all_reduce(sums)
-        return {"val_loss": float(self.loss.value(sums)), "val_dice": float(dice_from_counts(counts).nanmean())}
+        return float(self.loss.value(sums)), float(dice_from_counts(counts).nanmean())
 
     def chunks(self, mine: list[str]) -> Iterator[list[str]]:
         """This worker's cases a batch at a time; as many batches on every worker, the last ones empty if need be."""

@@ -97,7 +97,9 @@ def test_under_autocast(store: LayerStore, dtype: str) -> None:
     assert_near(mixed, exact, 0.05)
 
 
-@pytest.mark.parametrize("engine", [{"engine.name": "torch"}, {"engine.zero": 1}, {"engine.zero": 3}], ids=str)
+@pytest.mark.parametrize(
+    "engine", [{"engine.name": "torch"}, {"engine.name": "deepspeed"}, {"engine.zero": 3}], ids=str
+)
 @pytest.mark.parametrize(
     "option",
     [

@@ -33,7 +33,12 @@ def ray(workspace: Config) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "engine",
-    [{"engine.name": "torch"}, {"engine.zero": 1}, {"engine.zero": 3}, {"engine.zero": 3, "engine.offload": "cpu"}],
+    [
+        {"engine.name": "torch"},
+        {"engine.name": "deepspeed"},
+        {"engine.zero": 3},
+        {"engine.zero": 3, "engine.offload": "cpu"},
+    ],
     ids=str,
 )
 def test_cuda_agrees_with_the_cpu(

@@ -106,9 +106,8 @@ def workers(laptop: Laptop, output: str) -> list[dict[str, Any]]:
     """One worker of each type, started by Ray's provider with what the head has in its file."""
     script = """
 import sys, yaml
-from ray.autoscaler._private.aws.config import bootstrap_aws
-from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-from ray.autoscaler._private.util import prepare_config, validate_config
+from infra.launchers.ray_internals import prepare_config, validate_config
+from tests.ray_internals import AWSNodeProvider, bootstrap_aws
 config = prepare_config(yaml.safe_load(open(sys.argv[1])))
 validate_config(config)
 config = bootstrap_aws(config)
@@ -261,8 +260,8 @@ def test_nodes_with_efa_get_the_group_at_their_interfaces(laptop: Laptop, worker
 import json, sys, yaml
 from infra.launchers.ray_up import RayUpCluster
 from pathlib import Path
-from ray.autoscaler._private.aws.config import bootstrap_aws
-from ray.autoscaler._private.util import prepare_config
+from infra.launchers.ray_internals import prepare_config
+from tests.ray_internals import bootstrap_aws
 config = yaml.safe_load(open("infra/aws.yaml"))
 efa = {"DeviceIndex": 0, "NetworkCardIndex": 0, "InterfaceType": "efa", "SubnetId": sys.argv[1]}
 config["available_node_types"]["gpu-spot"]["node_config"]["NetworkInterfaces"] = [efa]

@@ -14,15 +14,14 @@ from typing import Any
 import httplib2
 import pytest
 import yaml
-from ray.autoscaler._private.gcp.config import bootstrap_gcp
-from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from infra.launchers.cloud import Config
 from infra.launchers.gcp import END_AT_A_SECOND_BOOT
+from infra.launchers.ray_internals import prepare_config, validate_config
 from infra.launchers.ray_up import RayUpCluster
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
+from tests.ray_internals import GCPNodeProvider, bootstrap_gcp
 
 GCLOUD = """#!{python}
 import json, os, sys

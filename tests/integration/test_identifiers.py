@@ -168,7 +168,7 @@ def run_all(root: Path, cache: Path, changes: dict[str, Any]) -> Config:
     from llm4seg.data.prepared import Prepared
 
     data = Prepared(config.paths.prepared)
-    write_json(config.paths.model / "model.json", describe(config, describe_data(data)))
+    write_json(config.paths.model / "model.json", describe(config, describe_data(data), "torch"))
     write_history(config.paths.history)
     leave_evaluation(config, ByIntensity([0.0, 1.2]))
     report(config)

@@ -11,8 +11,8 @@ from tests.memory_probe import held_on
 
 ENGINES: list[dict[str, Any]] = [
     {"engine.name": "torch"},
-    {"engine.zero": 1},
-    {"engine.zero": 2},
+    {"engine.name": "deepspeed", "engine.zero": 1},
+    {"engine.name": "deepspeed", "engine.zero": 2},
     {"engine.zero": 3},
     {"engine.zero": 3, "engine.offload": "cpu"},
 ]

@@ -17,6 +17,7 @@ from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
 from llm4seg.config import Config
 from llm4seg.utils.errors import StopRequested
+from tests.ray_internals import dashboard
 
 VISITOR = """
 import sys, ray
@@ -31,11 +32,6 @@ except ConnectionError as error:
 def session(workspace: Config) -> Iterator[None]:
     with ray_session(workspace.cluster):
         yield
-
-
-def dashboard() -> str:
-    """Host and port."""
-    return str(ray._private.worker.global_worker.node.webui_url)
 
 
 def visit(**environment: str) -> str:

@@ -80,6 +80,16 @@ def test_gone_on_with_by_other_engines_on_other_numbers_of_workers(config: Confi
     assert_same(fit_on(2, config.override(ENGINES["torch"]), parts), whole)
 
 
+def test_auto_changes_engines_with_the_number_of_workers(config: Config, tmp_path: Path) -> None:
+    """One worker trains with torch, two go on with DeepSpeed, and one takes over again."""
+    config = config.override(EIGHT | OPTIMIZERS["adamw"] | {"engine.name": "auto", "engine.zero": 2})
+    assert [config.engine.resolve(workers).name for workers in (1, 2)] == ["torch", "deepspeed"]
+    whole, parts = fit_on(1, config, tmp_path / "whole"), tmp_path / "parts"
+    for workers in (1, 2):
+        assert fit_on(workers, config, parts, stop_after=2) == []
+    assert_same(fit_on(1, config, parts), whole)
+
+
 @pytest.mark.usefixtures("group")
 @pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
 def test_a_finished_run_asked_again_reports_its_checkpoint(config: Config, tmp_path: Path, name: str) -> None:

@@ -83,7 +83,7 @@ class Training(Section):
 class EngineConfig(Section):
     """Who runs the optimizer step."""
 
-    name: Literal["torch", "deepspeed"]
+    name: Literal["auto", "deepspeed", "torch"]
     zero: Literal[0, 1, 2, 3]
     offload: Literal["none", "cpu", "nvme", "auto"]
     accumulation: PositiveInt
@@ -93,9 +93,20 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _offload_needs_zero_3(self) -> Self:
-        if self.offload != "none" and (self.name, self.zero) != ("deepspeed", 3):
-            raise ValueError(f"offload: {self.offload} needs name: deepspeed and zero: 3")
+        if self.offload != "none" and (self.name == "torch" or self.zero != 3):
+            raise ValueError(f"offload: {self.offload} needs name: auto or deepspeed, and zero: 3")
         return self
+
+    def resolve(self, workers: int) -> Self:
+        """A copy in which `name` says what runs on some workers.
+
+        `auto` is DeepSpeed where ZeRO has something to do: several workers to share out to, or the offload that only
+        stage 3 has. Everywhere else plain torch computes the same without DeepSpeed's overhead.
+        """
+        if self.name != "auto":
+            return self
+        name = "deepspeed" if self.zero == 3 or (self.zero > 0 and workers > 1) else "torch"
+        return self.model_copy(update={"name": name})
 
 
 def _both_ends(value: Any) -> Any:

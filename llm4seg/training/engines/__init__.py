@@ -1,4 +1,4 @@
-"""Who runs the optimizer step. One Protocol with DeepSpeed's verbs; plain torch and DeepSpeed behind it."""
+"""Who runs the optimizer step: a Protocol with DeepSpeed's verbs; plain torch and DeepSpeed behind it."""
 
 from typing import Any, Protocol
 
@@ -36,23 +36,24 @@ class Engine(Protocol):
         """A copy of what a weights file holds, on the CPU: of LLM layers only what is trained."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The optimizer's slots by `slot/parameter` with the number of steps, and the schedule's numbers.
+        """The optimizer's state by `key/parameter` with the number of steps, and the schedule's numbers.
 
         To be asked for between optimizer steps.
         """
 
-    def resume(self, slots: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+    def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
         """Take a state back; the model was built with the weights that belong to it."""
 
 
 def build_engine(model: Hybrid, config: Config, steps: int, run: Run) -> Engine:
-    """The engine of the `engine` section for a run of `steps` optimizer steps."""
-    match config.engine.name:
-        case "torch":
-            from llm4seg.training.engines.plain import TorchEngine
+    """The engine of the `engine` section for a run of `steps` optimizer steps; rank 0 logs which one `auto` is."""
+    section = config.engine.resolve(run.world_size)
+    if config.engine.name == "auto" and run.rank == 0:
+        run.log(f"engine.name: auto is {section.name} (workers: {run.world_size}, engine.zero: {section.zero})")
+    if section.name == "torch":
+        from llm4seg.training.engines.plain import TorchEngine
 
-            return TorchEngine(model, config.optimizer, config.engine, steps, run.device)
-        case "deepspeed":
-            from llm4seg.training.engines.deepspeed import DeepSpeedEngine
+        return TorchEngine(model, config.optimizer, section, steps, run.device)
+    from llm4seg.training.engines.deepspeed import DeepSpeedEngine
 
-            return DeepSpeedEngine(model, config, steps, run)
+    return DeepSpeedEngine(model, config, steps, run)

@@ -12,7 +12,7 @@ from llm4seg.models import Hybrid
 from llm4seg.runtime.batchnorm import convert_batchnorm
 from llm4seg.runtime.seeding import set_deterministic
 
-SLOT = "{slot}/{name}"  # how a state names a slot of the optimizer for a parameter
+ENTRY = "{key}/{name}"  # a tensor of the optimizer's state by torch's key for it and the parameter's name
 STEP = "step"
 
 
@@ -44,9 +44,9 @@ def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
 
-def optimizer_state_names(state: dict[str, Tensor]) -> list[str]:
-    """The names of an optimizer's slots in a state: `exp_avg` and `exp_avg_sq` of Adam, for example."""
-    return sorted({name.split("/")[0] for name in state} - {STEP})
+def optimizer_state_keys(optimizer_state: dict[str, Tensor]) -> list[str]:
+    """The keys of an optimizer's state: `exp_avg` and `exp_avg_sq` of Adam, for example."""
+    return sorted({name.split("/")[0] for name in optimizer_state} - {STEP})
 
 
 def resume_schedule(schedule: LRScheduler, groups: Iterable[dict[str, Any]], values: dict[str, Any]) -> None:

@@ -11,15 +11,16 @@ from llm4seg.config import Config
 from llm4seg.models import Hybrid
 from llm4seg.training.engines.accelerator import import_for
 from llm4seg.training.engines.common import (
-    SLOT,
+    ENTRY,
     STEP,
-    optimizer_state_names,
+    optimizer_state_keys,
     prepare,
     resume_schedule,
     schedule_state,
     to_cpu,
     trainable_parameters,
 )
+from llm4seg.training.engines.deepspeed_internals import gather, scatter, state_keys
 from llm4seg.training.engines.nvme import check as check_nvme
 from llm4seg.training.engines.offload import (
     Place,
@@ -31,7 +32,6 @@ from llm4seg.training.engines.offload import (
     remarks,
     sizes,
 )
-from llm4seg.training.engines.zero import gathered, scatter, slots_of
 from llm4seg.training.optim import build_optimizer, build_schedule
 from llm4seg.training.run import Run
 
@@ -137,16 +137,16 @@ class DeepSpeedEngine:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._engine.global_steps)}
-        for slot in slots_of(self._optimizer):
-            wholes = gathered(self._optimizer, list(self._trained.values()), slot)
-            state |= {SLOT.format(slot=slot, name=name): one for name, one in zip(self._trained, wholes, strict=True)}
+        for key in state_keys(self._optimizer):
+            wholes = gather(self._optimizer, list(self._trained.values()), key)
+            for name, whole in zip(self._trained, wholes, strict=True):
+                state[ENTRY.format(key=key, name=name)] = whole
         return to_cpu(state), schedule_state(self._engine.lr_scheduler)
 
-    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
-        whole = {
-            parameter: {slot: state[SLOT.format(slot=slot, name=name)] for slot in optimizer_state_names(state)}
-            for name, parameter in self._trained.items()
-        }
-        scatter(self._optimizer, whole, state[STEP].float())
-        self._engine.global_steps = int(state[STEP])
+    def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        whole, keys = {}, optimizer_state_keys(optimizer_state)
+        for name, parameter in self._trained.items():
+            whole[parameter] = {key: optimizer_state[ENTRY.format(key=key, name=name)] for key in keys}
+        scatter(self._optimizer, whole, optimizer_state[STEP].float())
+        self._engine.global_steps = int(optimizer_state[STEP])
         resume_schedule(self._engine.lr_scheduler, self._optimizer.param_groups, schedule)

@@ -1,5 +1,6 @@
 """Plain torch behind the Engine protocol: DistributedDataParallel in any process group, one worker or many."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch.nn.utils import clip_grad_norm_
 from llm4seg.config.schema import EngineConfig, OptimizerConfig
 from llm4seg.models import Hybrid
 from llm4seg.training.engines.common import (
-    SLOT,
+    ENTRY,
     STEP,
-    optimizer_state_names,
+    optimizer_state_keys,
     prepare,
     resume_schedule,
     schedule_state,
@@ -23,7 +24,11 @@ from llm4seg.training.optim import build_optimizer, build_schedule
 
 
 class TorchEngine:
-    """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs."""
+    """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs.
+
+    On one worker it computes the bits of DeepSpeed's ZeRO 0 to 2, except where gradients are clipped: DeepSpeed adds
+    their norm up in another order and divides where torch multiplies, so that a clipped step differs in the last bits.
+    """
 
     def __init__(
         self, model: Hybrid, optimizer: OptimizerConfig, section: EngineConfig, steps: int, device: torch.device
@@ -33,6 +38,8 @@ class TorchEngine:
         self._clip_norm = optimizer.clip_norm
         prepare(model, section, device)
         model.to(device)
+        # layouts of one-channel kernels differ in strides that nothing depends on
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
         self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
         self._trained = trainable_parameters(model)
@@ -75,17 +82,17 @@ class TorchEngine:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._micro_batches // self._accumulation)}
         for name, parameter in self._trained.items():
-            for slot, value in self._optimizer.state[parameter].items():
-                if slot != STEP:
-                    state[SLOT.format(slot=slot, name=name)] = value
+            for key, value in self._optimizer.state[parameter].items():
+                if key != STEP:
+                    state[ENTRY.format(key=key, name=name)] = value
         return to_cpu(state), schedule_state(self._schedule)
 
-    def resume(self, state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+    def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
+        keys = optimizer_state_keys(optimizer_state)
         for name, parameter in self._trained.items():
-            mine = {slot: state[SLOT.format(slot=slot, name=name)] for slot in optimizer_state_names(state)}
-            self._optimizer.state[parameter] = {
-                STEP: state[STEP].float(),
-                **{slot: value.to(parameter.device, copy=True) for slot, value in mine.items()},
-            }
-        self._micro_batches = int(state[STEP]) * self._accumulation
+            mine = {STEP: optimizer_state[STEP].float()}
+            for key in keys:
+                mine[key] = optimizer_state[ENTRY.format(key=key, name=name)].to(parameter.device, copy=True)
+            self._optimizer.state[parameter] = mine
+        self._micro_batches = int(optimizer_state[STEP]) * self._accumulation
         resume_schedule(self._schedule, self._optimizer.param_groups, schedule)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from llm4seg.cluster import storage
 from llm4seg.cluster.failures import (
@@ -20,6 +19,7 @@ from llm4seg.cluster.failures import (
     root_cause,
     to_user_error,
 )
+from llm4seg.cluster.ray_internals import WorkerHealthCheckTimeoutError
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, retrying, sweep
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT

@@ -194,7 +194,7 @@ BAD_VALUES = [
         "[8, 8] (data.size, model.backbone)",
     ),
     ("model.llm.max_tokens", 63, "model.llm.max_tokens: found 63, allowed: at least 64", "8 x 8"),
-    ("engine.offload", "cpu", "engine:", "offload: cpu needs name: deepspeed and zero: 3"),
+    ("engine.offload", "cpu", "engine:", "offload: cpu needs name: auto or deepspeed, and zero: 3"),
     # what sections must agree on
     (
         "cluster.workers",
@@ -253,6 +253,32 @@ def test_nvme_needs_a_folder(config: Config) -> None:
     with pytest.raises(InputError, match=r"cluster.nvme: found null, allowed: a folder"):
         config.override({"engine.zero": 3, "engine.offload": "nvme"})
     config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
+
+
+@pytest.mark.parametrize(
+    ("name", "zero", "workers", "runs"),
+    [
+        ("auto", 0, 4, "torch"),
+        ("auto", 1, 1, "torch"),
+        ("auto", 2, 1, "torch"),
+        ("auto", 1, 2, "deepspeed"),
+        ("auto", 2, 8, "deepspeed"),
+        ("auto", 3, 1, "deepspeed"),
+        ("torch", 1, 8, "torch"),
+        ("deepspeed", 0, 1, "deepspeed"),
+    ],
+)
+def test_auto_is_deepspeed_where_zero_has_something_to_do(
+    config: Config, name: str, zero: int, workers: int, runs: str
+) -> None:
+    section = config.override({"engine.name": name, "engine.zero": zero}).engine
+    assert section.resolve(workers) == section.model_copy(update={"name": runs})
+
+
+def test_the_digest_keeps_the_word_auto(config: Config) -> None:
+    digests = {config.override({"engine.name": name}).digest("engine") for name in ("auto", "deepspeed", "torch")}
+    assert len(digests) == 3
+    assert config.engine.name == "auto"
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "just words"])

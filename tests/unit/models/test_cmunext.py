@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llm4seg.config import Config
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.backbones.cmunext import Encoder, decoder
 from llm4seg.tools.profile_model import count_flops
+from llm4seg.tools.torch_internals import FakeTensorMode
 from llm4seg.utils.errors import InputError
 from tests.tiny_llm import model_section
 

@@ -31,7 +31,7 @@ def saved(config: Config) -> Config:
     """Leave the untrained model of a config as `train` leaves a trained one."""
     data, weights = Prepared(config.paths.prepared), config.paths.model.with_name("weights.safetensors")
     save_file(assemble(config, data).trainable_state_dict(), weights)
-    save_trained(config.paths.model, weights, config, data)
+    save_trained(config.paths.model, weights, config, data, "torch")
     return config
 
 
@@ -49,6 +49,14 @@ def change_json(file: Path, dotted: list[str], value: Any) -> None:
         section = section[name]
     section[dotted[-1]] = value
     file.write_text(json.dumps(content))
+
+
+def test_model_json_says_which_engine_ran_and_need_not(trained: Config) -> None:
+    file = trained.paths.model / "model.json"
+    description = json.loads(file.read_text())
+    assert (description["config"]["engine"]["name"], description.pop("engine")) == ("auto", "torch")
+    file.write_text(json.dumps(description))  # as earlier versions wrote it
+    assert not load_trained(trained.paths.model, trained.paths.llm_used).training
 
 
 def test_the_weights_hold_no_tensor_of_the_frozen_llm(trained: Config) -> None:

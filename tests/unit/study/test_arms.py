@@ -85,7 +85,7 @@ def test_transfer_begins_with_the_other_models_weights_where_they_fit(config: Co
     }
     path = config.paths.runs.parent / "weights.safetensors"
     save_file(weights, path)
-    save_trained(folder, path, config, data)
+    save_trained(folder, path, config, data, "torch")
     begun = assemble(config.override({"training.init_from": str(folder)}), data).state_dict()
     plain = assemble(config, data).state_dict()
     for name, tensor in begun.items():
@@ -98,7 +98,7 @@ def test_transfer_from_another_encoder_is_refused(config: Config) -> None:
     data, path = Prepared(config.paths.prepared), config.paths.runs.parent / "weights.safetensors"
     other = assemble(config.override({"model.cmunext.dims": [4, 8, 16]}), data)
     save_file(other.trainable_state_dict(), path)
-    save_trained(config.paths.model, path, config, data)
+    save_trained(config.paths.model, path, config, data, "torch")
     with pytest.raises(InputError, match=r"training.init_from: found .* whose model has no encoder\."):
         assemble(config.override({"training.init_from": str(config.paths.model)}), data)
 

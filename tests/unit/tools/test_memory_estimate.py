@@ -71,6 +71,16 @@ def test_auto_is_what_the_engine_would_choose(config: Config, monkeypatch: pytes
         list(tables(config.override({"cluster.nvme": None})))
 
 
+def test_auto_is_torch_on_one_worker_and_zero_on_several(config: Config) -> None:
+    own, _ = tables(config)
+    assert list(own.columns[0].cells) == ["torch"] + ["ZeRO 1"] * 6
+    assert "auto, ZeRO 1" in str(own.title)
+    sizes = model_sizes(config, llm_config(config), 1, 2)
+    for workers, name in ((1, "torch"), (2, "deepspeed")):
+        named = config.engine.model_copy(update={"name": name})
+        assert memory_needs(sizes, config.engine, workers, 1) == memory_needs(sizes, named, workers, 1)
+
+
 def test_two_tables(config: Config) -> None:
     own, every = tables(config)
     assert own.row_count == 7

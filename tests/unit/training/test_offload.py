@@ -108,7 +108,7 @@ def test_each_process_has_its_own_folder_on_nvme_and_those_of_dead_ones_go(tmp_p
 
 @pytest.mark.parametrize("place", ["cpu", "nvme", "auto"])
 def test_offload_needs_zero_3(config: Config, place: str) -> None:
-    with pytest.raises(InputError, match="needs name: deepspeed and zero: 3"):
+    with pytest.raises(InputError, match="needs name: auto or deepspeed, and zero: 3"):
         config.override({"engine.offload": place, "engine.zero": 1, "cluster.nvme": "/nvme"})
 
 

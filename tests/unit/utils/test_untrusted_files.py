@@ -55,7 +55,7 @@ def of_a_trained_model(name: str) -> Callable[[Config, Path], Read]:
     def place(config: Config, folder: Path) -> Read:
         data = Prepared(config.paths.prepared)
         save_file(assemble(config, data).trainable_state_dict(), folder / "weights")
-        save_trained(config.paths.model, folder / "weights", config, data)
+        save_trained(config.paths.model, folder / "weights", config, data, "torch")
         return config.paths.model / name, lambda: load_trained(config.paths.model, config.paths.llm_used)
 
     return place

@@ -1,0 +1,23 @@
+"""Ray's private names, for which it has no public ones: the one place to look at when Ray is upgraded."""
+
+from typing import Any
+
+from ray.train.v2._internal.constants import (
+    CHECKPOINT_MANAGER_SNAPSHOT_FILENAME,
+    HEALTH_CHECK_INTERVAL_S_ENV_VAR,
+    WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR,
+)
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
+
+__all__ = [
+    "CHECKPOINT_MANAGER_SNAPSHOT_FILENAME",
+    "HEALTH_CHECK_INTERVAL_S_ENV_VAR",
+    "WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR",
+    "WorkerHealthCheckTimeoutError",
+    "check_same_storage",
+]
+
+
+def check_same_storage(storage: Any) -> None:
+    """Raise RuntimeError unless a worker's storage holds the marker that the run's controller left in its own."""
+    storage._check_validation_file()

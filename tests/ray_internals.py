@@ -1,0 +1,22 @@
+"""Ray's private names that tests need: the token in use, the dashboard's address, its providers of cloud nodes."""
+
+import ray
+from ray._private.authentication_test_utils import reset_auth_token_state
+from ray.autoscaler._private.aws.config import bootstrap_aws
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.gcp.config import bootstrap_gcp
+from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
+
+__all__ = [
+    "AWSNodeProvider",
+    "GCPNodeProvider",
+    "bootstrap_aws",
+    "bootstrap_gcp",
+    "dashboard",
+    "reset_auth_token_state",
+]
+
+
+def dashboard() -> str:
+    """Host and port of the connected session's dashboard."""
+    return str(ray._private.worker.global_worker.node.webui_url)
