@@ -90,12 +90,12 @@ def bytes_held(one: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in [*one.parameters(), *one.buffers()])
 
 
-def added(one: LLMLayers, tokens_NTD: Tensor) -> tuple[Tensor, Tensor]:
+def added(one: LLMLayers, tokens_NTE: Tensor) -> tuple[Tensor, Tensor]:
     """What a layer adds to its input, and the gradient through that of a fixed random direction."""
-    tokens_NTD = tokens_NTD.clone().requires_grad_()
-    out = one(tokens_NTD, (tokens_NTD.shape[1],)) - tokens_NTD
+    tokens_NTE = tokens_NTE.clone().requires_grad_()
+    out = one(tokens_NTE, (tokens_NTE.shape[1],)) - tokens_NTE
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-    return out.detach(), torch.autograd.grad(out, tokens_NTD, direction)[0]
+    return out.detach(), torch.autograd.grad(out, tokens_NTE, direction)[0]
 
 
 def seconds(step: Callable[[], Any]) -> float:
@@ -105,24 +105,24 @@ def seconds(step: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def best_times(layers: dict[str, LLMLayers], tokens_NTD: Tensor, rounds: int) -> dict[str, tuple[float, float]]:
+def best_times(layers: dict[str, LLMLayers], tokens_NTE: Tensor, rounds: int) -> dict[str, tuple[float, float]]:
     """Seconds of a forward pass and of both passes: for each dtype the best of interleaved rounds."""
 
     def forward(one: LLMLayers) -> None:
         with torch.no_grad():
-            one(tokens_NTD, (tokens_NTD.shape[1],))
+            one(tokens_NTE, (tokens_NTE.shape[1],))
 
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in layers}
     for _ in range(rounds + 1):  # the first warms up
         for name, one in layers.items():
-            times[name].append((seconds(lambda: forward(one)), seconds(lambda: added(one, tokens_NTD))))  # noqa: B023
+            times[name].append((seconds(lambda: forward(one)), seconds(lambda: added(one, tokens_NTE))))  # noqa: B023
     return {name: (min(f for f, _ in found[1:]), min(b for _, b in found[1:])) for name, found in times.items()}
 
 
 def dtypes_table(shape: str, build: Build, rounds: int) -> Table:
     layers, hidden = {dtype: build(dtype=dtype) for dtype in DTYPES}, width(build)
     inputs = [torch.randn(BATCH, tokens, hidden) for tokens in TOKENS]
-    times = [best_times(layers, tokens_NTD, rounds) for tokens_NTD in inputs]
+    times = [best_times(layers, tokens_NTE, rounds) for tokens_NTE in inputs]
     exact = added(layers["fp32"], inputs[1])
     table = Table(title=f"frozen layer: {shape}, batch {BATCH}; time of forward / of both passes")
     for column in ("dtype", "MB held", "error", "error of gradient", *(f"{tokens} tokens" for tokens in TOKENS)):
@@ -168,10 +168,10 @@ def most_allocated(step: Callable[[], Any]) -> int:
 
 def step_memory(one: LLMLayers, tokens: int, hidden: int) -> tuple[int, int]:
     """Bytes kept between the passes, and the most allocated in both."""
-    tokens_NTD = torch.randn(BATCH, tokens, hidden, requires_grad=True)
+    tokens_NTE = torch.randn(BATCH, tokens, hidden, requires_grad=True)
     with counting_kept(one) as kept:
-        one(tokens_NTD, (tokens,))
-    most = most_allocated(lambda: one(tokens_NTD, (tokens,)).sum().backward())
+        one(tokens_NTE, (tokens,))
+    most = most_allocated(lambda: one(tokens_NTE, (tokens,)).sum().backward())
     return sum(kept.values()), most
 
 

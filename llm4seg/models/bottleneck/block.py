@@ -66,6 +66,6 @@ class Activation(nn.Module):
         super().__init__()
         self.activation = activation()
 
-    def forward(self, tokens_NTD: Tensor, grid: Sequence[int]) -> Tensor:
-        out: Tensor = self.activation(tokens_NTD)
+    def forward(self, tokens_NTE: Tensor, grid: Sequence[int]) -> Tensor:
+        out: Tensor = self.activation(tokens_NTE)
         return out

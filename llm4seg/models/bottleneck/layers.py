@@ -71,14 +71,14 @@ class LLMLayers(nn.Module):
     def train(self, mode: bool = True) -> "LLMLayers":
         return super().train(mode and self._section.training != "frozen")
 
-    def forward(self, tokens_NTD: Tensor, grid: Sequence[int]) -> Tensor:
+    def forward(self, tokens_NTE: Tensor, grid: Sequence[int]) -> Tensor:
         """Tokens (N, T, D) of a grid in raster order to tokens of equal shape and dtype."""
-        hidden_NTD = tokens_NTD if self._section.dtype != "bf16" else tokens_NTD.bfloat16()
-        inputs = {spec: self._inputs(spec, hidden_NTD, grid) for spec in set(self._specs)}
+        hidden_NTE = tokens_NTE if self._section.dtype != "bf16" else tokens_NTE.bfloat16()
+        inputs = {spec: self._inputs(spec, hidden_NTE, grid) for spec in set(self._specs)}
         for layer, spec in zip(self.layers, self._specs, strict=True):
-            hidden_NTD = self._through(layer, hidden_NTD, inputs[spec])
-        out: Tensor = self.norm(hidden_NTD)
-        return out.to(tokens_NTD.dtype)
+            hidden_NTE = self._through(layer, hidden_NTE, inputs[spec])
+        out: Tensor = self.norm(hidden_NTE)
+        return out.to(tokens_NTE.dtype)
 
     def _inputs(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
         """The inputs of layers of a spec beside the hidden states."""
@@ -92,11 +92,11 @@ class LLMLayers(nn.Module):
         }
         return {name: inputs[name] for name in spec.inputs}
 
-    def _through(self, layer: nn.Module, hidden_NTD: Tensor, inputs: dict[str, Any]) -> Tensor:
+    def _through(self, layer: nn.Module, hidden_NTE: Tensor, inputs: dict[str, Any]) -> Tensor:
         if self._section.checkpointing and torch.is_grad_enabled():
-            out = checkpoint(layer, hidden_NTD, use_reentrant=False, **inputs)
+            out = checkpoint(layer, hidden_NTE, use_reentrant=False, **inputs)
         else:
-            out = layer(hidden_NTD, **inputs)
+            out = layer(hidden_NTE, **inputs)
         return out[0] if isinstance(out, tuple) else out  # transformers: some architectures return a tuple
 
 

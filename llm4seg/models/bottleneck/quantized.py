@@ -94,9 +94,9 @@ class Int8Linear(QuantizedLinear):
 
     @staticmethod
     def encoded(weight_OI: Tensor) -> dict[str, Tensor]:
-        groups_OGE = _groups(weight_OI)
-        scale_OG1 = (groups_OGE.abs().amax(2, keepdim=True) / 127).half()
-        return {"codes": _levels(groups_OGE, scale_OG1, -127, 127).to(torch.int8), "scale": scale_OG1}
+        groups_OGM = _groups(weight_OI)
+        scale_OG1 = (groups_OGM.abs().amax(2, keepdim=True) / 127).half()
+        return {"codes": _levels(groups_OGM, scale_OG1, -127, 127).to(torch.int8), "scale": scale_OG1}
 
     @property
     def weight(self) -> Tensor:
@@ -115,16 +115,16 @@ class Int4Linear(QuantizedLinear):
 
     @staticmethod
     def encoded(weight_OI: Tensor) -> dict[str, Tensor]:
-        groups_OGE = _groups(weight_OI)
-        smallest, largest = groups_OGE.aminmax(dim=2, keepdim=True)
+        groups_OGM = _groups(weight_OI)
+        smallest, largest = groups_OGM.aminmax(dim=2, keepdim=True)
         scale, smallest = ((largest - smallest) / 15).half(), smallest.half()
-        first, second = _levels(groups_OGE - smallest, scale, 0, 15).to(torch.uint8).chunk(2, dim=2)
+        first, second = _levels(groups_OGM - smallest, scale, 0, 15).to(torch.uint8).chunk(2, dim=2)
         return {"codes": first | second << 4, "scale": scale, "smallest": smallest}
 
     @property
     def weight(self) -> Tensor:
-        levels_OGE = torch.cat([self.codes & 15, self.codes >> 4], dim=2).float()
-        return levels_OGE.mul_(self.scale).add_(self.smallest).flatten(1)[:, : self.in_features]
+        levels_OGM = torch.cat([self.codes & 15, self.codes >> 4], dim=2).float()
+        return levels_OGM.mul_(self.scale).add_(self.smallest).flatten(1)[:, : self.in_features]
 
 
 def _groups(weight_OI: Tensor) -> Tensor:
@@ -132,9 +132,9 @@ def _groups(weight_OI: Tensor) -> Tensor:
     return functional.pad(weight_OI, (0, -weight_OI.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
 
 
-def _levels(values_OGE: Tensor, scale_OG1: Tensor, lowest: int, highest: int) -> Tensor:
+def _levels(values_OGM: Tensor, scale_OG1: Tensor, lowest: int, highest: int) -> Tensor:
     """How many times its group's scale each value is, to the nearest allowed."""
-    return (values_OGE / scale_OG1.float().clamp(min=SMALLEST)).round().clamp(lowest, highest)
+    return (values_OGM / scale_OG1.float().clamp(min=SMALLEST)).round().clamp(lowest, highest)
 
 
 LINEAR = {"int8": Int8Linear, "int4": Int4Linear}
