@@ -8,6 +8,7 @@ import yaml
 
 from llm4seg.config import Config
 from llm4seg.config.best import read_best
+from llm4seg.config.earlier import current_sections
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_json
 from tests.import_graph import ROOT
@@ -91,3 +92,14 @@ def test_a_parameter_that_is_new_names_the_command(config: Config) -> None:
     del values["paths"]["report"]  # that no version lacked
     with pytest.raises(InputError, match=r"(?m)^params: paths.report is missing$"):
         Config.parse(values)
+
+
+def test_sections_that_a_program_wrote_get_what_was_added_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a model.json of before a backbone or an option was added stays readable."""
+    added = {"model.toy": ({"channels": 4}, ""), "training.dropout": (0.0, ""), "cluster.launcher": ("ray", "")}
+    monkeypatch.setattr("llm4seg.config.earlier.ADDED", added)
+    sections = {"model": {"backbone": "unet"}, "training": {"loss": "paper", "dropout": 0.5}}
+    assert current_sections(sections) == {
+        "model": {"backbone": "unet", "toy": {"channels": 4}},
+        "training": {"loss": "bce_dice", "dropout": 0.5},
+    }
