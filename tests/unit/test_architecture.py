@@ -13,6 +13,7 @@ HOME_OF = {
     "dvc": ("llm4seg.cluster.data_sync", "infra.jobs"),
     "transformers": ("llm4seg.llm", "llm4seg.llm_sources", "llm4seg.models"),
     "yaml": ("llm4seg.config", "infra"),
+    "ruamel": ("llm4seg.config",),
 }
 
 
