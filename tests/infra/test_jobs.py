@@ -1,7 +1,10 @@
 """The small parts of a job: which files are sent, what DVC is told, what comes home and what it may not overwrite."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from infra.jobs import fetch_results
 from infra.jobs.bootstrap import unpack
+from infra.jobs.client import submit_job
 from infra.jobs.dvc_repo import open_repo, read_but_not_sent, read_in_part, uncached
 from infra.jobs.fetch_results import ResultFetcher
 from infra.jobs.git import git, git_lines
 from infra.jobs.git_bundle import take_snapshot, untracked, write_bundle
-from infra.jobs.job_spec import NAME
+from infra.jobs.job_spec import NAME, JobSpec
 from infra.jobs.results import BUNDLE, RESULT, JobResults
 from infra.jobs.runner import with_pull
 from infra.jobs.submit import SUBMITTED_REFS, Submission, parse_settings, storage_beside
@@ -312,3 +316,24 @@ def test_a_sent_commit_on_no_branch_is_kept_until_it_is_fetched(checkout: Path) 
     spec = submission.job_spec(["dvc", "repro"], {})
     submission.keep_commit(spec)
     assert git(checkout, "rev-parse", f"{SUBMITTED_REFS}/{spec.job}") == sent.shipped
+
+
+def test_the_entrypoint_runs_the_commits_own_runner(checkout: Path, tmp_path: Path) -> None:
+    """With what Ray sends to the head node alone: the files of the working_dir."""
+    runner = checkout / "infra" / "jobs" / "runner.py"
+    runner.parent.mkdir(parents=True)
+    runner.write_text("import sys, pathlib; print(sys.argv[1], pathlib.Path.cwd(), pathlib.Path('a').read_text())")
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "a runner")
+    (checkout / "a").write_text("changed")
+    shutil.copy(ROOT / "params.yaml", checkout)
+    submission = Submission(checkout, take_snapshot(checkout, include_changes=True), {"url": "s3://b/dvc"})
+    spec, sent = submission.job_spec(["dvc", "repro"], {}), dict[str, Any]()
+    with submission.working_dir(spec) as folder:
+        submit_job(SimpleNamespace(submit_job=lambda **job: sent.update(job)), spec, folder)
+        python, file = sent["entrypoint"].split()
+        environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+        done = subprocess.run([python, file], cwd=folder, env=environment, capture_output=True, text=True)
+    job = tmp_path / ".cache" / "llm4seg" / "jobs" / spec.job
+    assert done.stdout.split() == [str(job), str(job / "checkout"), "changed"], done.stderr
+    assert JobSpec.read(job) == spec
