@@ -22,7 +22,7 @@ from llm4seg.llm_sources.storage import LocalFolder
 from llm4seg.utils.errors import S3_CREDENTIALS, InputError
 from llm4seg.utils.files import replacing, sha256_file
 
-BLOCK = 32 << 20  # bytes that one request reads at most, and so the most that a broken connection loses
+BLOCK = 16 << 20  # bytes that one request reads at most, and so the most that a broken connection loses
 PARALLEL = 4  # requests at a time, where the file system is asynchronous
 HEADER = 1 << 15  # bytes of a header of unknown length that are read at once
 CONNECT_SECONDS, READ_SECONDS = 30, 60  # without an answer, without a byte

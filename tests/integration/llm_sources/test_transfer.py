@@ -108,6 +108,7 @@ def test_giving_up(served: Served, folders: Path, llama: Any, tmp_path: Path) ->
     assert_is_layer(fill(tmp_path, source), llama)
 
 
+@pytest.mark.parametrize("served", ["http"], indirect=True)
 def test_an_interrupted_fetch(served: Served, folders: Path, llama: Any, tmp_path: Path) -> None:
     """Ctrl-C in the middle of a layer."""
     write_params(tmp_path, source=served.folder(folders / "single"), sha256=None)
@@ -130,6 +131,7 @@ def wait_until(done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("served", ["http"], indirect=True)
 def test_a_progress_bar_in_bytes(served: Served, folders: Path, tmp_path: Path) -> None:
     """One bar for all layers, on stderr, where that is a terminal."""
     write_params(tmp_path, source=served.folder(folders / "single"), sha256=None, layers=[0, 1])

@@ -93,6 +93,7 @@ def s3_error(status: int, code: str) -> Exception:
         (NoCredentialsError(), InputError, "s3://b/f: Unable to locate credentials; log in"),
         (OSError("of https://u:secret@h/b?Signature=secret"), InputError, "s3://b/f: of https://h/b; log in"),
         (UserError("as it is"), UserError, "as it is"),
+        (TypeError("as it is"), TypeError, "as it is"),
     ],
 )
 def test_errors_of_all_places(error: Exception, kind: type[Exception], message: str) -> None:
