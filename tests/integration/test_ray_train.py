@@ -92,7 +92,7 @@ def test_a_worker_that_hangs_each_time_ends_in_one_line(
     assert str(raised.value).startswith("a worker failed more often than cluster.max_failures = 1 allows: ")
     assert "cluster.timeout" in str(raised.value)
     assert "\n" not in str(raised.value)
-    (checkpoint,) = (config.paths.runs / run_name(config)).glob("checkpoint_*")
+    (checkpoint,) = (config.paths.runs / run_name(config)).glob("checkpoint_*/")
     assert len(Checkpoint.read(checkpoint).progress.history) == 1
 
 
