@@ -158,14 +158,14 @@ def build_trainer(
 
 def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
     """Let Ray train; its controller starts workers again, but who starts the controller again is here."""
-    retrying = tenacity.Retrying(
+    restarting = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_the_controllers),
         stop=tenacity.stop_after_attempt(section.max_failures + 1),
         before=lambda _: retrying(section.storage_patience)(folder.forget_index),
         reraise=True,
     )
     try:
-        return retrying(trainer.fit)
+        return restarting(trainer.fit)
     except (TrainingFailedError, RayActorError) as error:
         raise to_user_error(error, section.max_failures) from error
 

@@ -37,6 +37,10 @@ def ray_session(section: Cluster) -> Iterator[None]:
 def _connect(section: Cluster) -> None:
     import ray
 
+    from llm4seg.cluster.ray_internals import require_token
+
+    if section.address is None:
+        require_token()
     try:
         ray.init(
             address=section.address or "local",
