@@ -47,7 +47,7 @@ def group() -> Iterator[None]:
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which `dvc repro` ran and the results were committed; read-only, `project` is a copy."""
     project = make_project(tmp_path_factory.mktemp("finished"))
-    project.dvc("repro")
+    project.record("repro", project.dvc("repro"))
     project.commit("results")
     return project
 

@@ -90,6 +90,14 @@ class Project:
             for stage, changes in status.items()
         }
 
+    def record(self, name: str, output: str) -> None:
+        """Keep what a command printed, beside the folder."""
+        self.folder.with_name(f"{name}.txt").write_text(output, encoding="utf-8")
+
+    def said(self, name: str) -> str:
+        """What was recorded under that name."""
+        return self.folder.with_name(f"{name}.txt").read_text(encoding="utf-8")
+
     def copied(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)

@@ -6,6 +6,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.gcp.config import bootstrap_gcp
 from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 __all__ = [
     "AWSNodeProvider",
@@ -13,7 +14,9 @@ __all__ = [
     "bootstrap_aws",
     "bootstrap_gcp",
     "dashboard",
+    "prepare_config",
     "reset_auth_token_state",
+    "validate_config",
 ]
 
 

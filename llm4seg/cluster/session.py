@@ -13,6 +13,8 @@ from llm4seg.utils.errors import InputError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+# Ray warns of more processes than cores, and leaves out twice so many; ours are many since most of them only wait
+os.environ.setdefault("RAY_max_io_workers", "32")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's old output can be switched off, which `verbose=0` does
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
 
@@ -37,6 +39,10 @@ def ray_session(section: Cluster) -> Iterator[None]:
 def _connect(section: Cluster) -> None:
     import ray
 
+    from llm4seg.cluster.ray_internals import require_token
+
+    if section.address is None:
+        require_token()
     try:
         ray.init(
             address=section.address or "local",

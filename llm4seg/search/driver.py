@@ -13,6 +13,7 @@ from llm4seg.cluster.data_sync import data_sync
 from llm4seg.cluster.launch import forget_run, run_name, storage, train_on_ray
 from llm4seg.cluster.progress import progress
 from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.tune_output import NoTrialLines
 from llm4seg.config import Config
 from llm4seg.config.schema import Search
 from llm4seg.llm.store import LayerStore
@@ -109,7 +110,7 @@ def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
             name=name,
             storage_path=storage(config),
             verbose=0,
-            callbacks=[TrialProgress(config.search), KeepState(scheduler, suggester)],
+            callbacks=[TrialProgress(config.search), KeepState(scheduler, suggester), NoTrialLines()],
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
         ),
     )

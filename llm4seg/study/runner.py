@@ -17,6 +17,7 @@ from llm4seg.cluster.data_sync import DataSync, data_sync
 from llm4seg.cluster.launch import forget_run, run_name, storage, train_on_ray
 from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker, runs_at_once, uses_gpu
 from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
+from llm4seg.cluster.tune_output import NoTrialLines
 from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
@@ -69,7 +70,9 @@ def run_missing(config: Config) -> None:
         tune.with_resources(trial, BESIDE),
         param_space={"name": tune.grid_search(list(jobs))},
         tune_config=TuneConfig(max_concurrent_trials=runs_at_once(config.cluster)),
-        run_config=RunConfig(name=experiment, storage_path=storage(config), verbose=0, callbacks=[told], stop=told),
+        run_config=RunConfig(
+            name=experiment, storage_path=storage(config), verbose=0, callbacks=[told, NoTrialLines()], stop=told
+        ),
     )
     with stop_on_sigterm(stop_signal):
         results = tuner.fit()

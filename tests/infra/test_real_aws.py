@@ -106,8 +106,7 @@ def workers(laptop: Laptop, output: str) -> list[dict[str, Any]]:
     """One worker of each type, started by Ray's provider with what the head has in its file."""
     script = """
 import sys, yaml
-from infra.launchers.ray_internals import prepare_config, validate_config
-from tests.ray_internals import AWSNodeProvider, bootstrap_aws
+from tests.ray_internals import prepare_config, validate_config, AWSNodeProvider, bootstrap_aws
 config = prepare_config(yaml.safe_load(open(sys.argv[1])))
 validate_config(config)
 config = bootstrap_aws(config)
@@ -260,8 +259,7 @@ def test_nodes_with_efa_get_the_group_at_their_interfaces(laptop: Laptop, worker
 import json, sys, yaml
 from infra.launchers.ray_up import RayUpCluster
 from pathlib import Path
-from infra.launchers.ray_internals import prepare_config
-from tests.ray_internals import bootstrap_aws
+from tests.ray_internals import bootstrap_aws, prepare_config
 config = yaml.safe_load(open("infra/aws.yaml"))
 efa = {"DeviceIndex": 0, "NetworkCardIndex": 0, "InterfaceType": "efa", "SubnetId": sys.argv[1]}
 config["available_node_types"]["gpu-spot"]["node_config"]["NetworkInterfaces"] = [efa]

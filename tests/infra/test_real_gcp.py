@@ -17,11 +17,10 @@ import yaml
 
 from infra.launchers.cloud import Config
 from infra.launchers.gcp import END_AT_A_SECOND_BOOT
-from infra.launchers.ray_internals import prepare_config, validate_config
 from infra.launchers.ray_up import RayUpCluster
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
-from tests.ray_internals import GCPNodeProvider, bootstrap_gcp
+from tests.ray_internals import GCPNodeProvider, bootstrap_gcp, prepare_config, validate_config
 
 GCLOUD = """#!{python}
 import json, os, sys

@@ -65,7 +65,9 @@ def _zeros(flat: Tensor, state: State, step: Tensor) -> dict[str, Tensor]:
 
 
 def _gather_stage_1_and_2(parameters: Sequence[Any], key: str) -> list[Tensor]:
-    """In one exchange: DeepSpeed's own way takes one for each parameter, and a checkpoint hundreds."""
+    """In one exchange. `safe_get_full_optimizer_state` takes one for each parameter: of the default model's 174 on two
+    workers, 111 ms instead of 5, more than all the rest of a checkpoint.
+    """
     sizes = [parameter.numel() for parameter in parameters]
     whole = torch.zeros(sum(sizes), device=parameters[0].device)
     pieces = whole.split(sizes)
