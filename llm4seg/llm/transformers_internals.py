@@ -24,6 +24,12 @@ def set_attention(config: Any, implementation: str | None) -> None:
     config._attn_implementation = implementation
 
 
+def attention(config: Any) -> str | None:
+    """The attention kernel that a config names."""
+    name: str | None = config._attn_implementation
+    return name
+
+
 def initialize(model: Any, module: nn.Module) -> None:
     """Draw a module's parameters by its architecture's own initializer, from torch's generator.
 

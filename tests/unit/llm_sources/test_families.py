@@ -255,8 +255,8 @@ def test_half_precision_weights_and_nothing_else_of_it(dtype: torch.dtype, tmp_p
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3", "flex_attention"])
 def test_the_attention_that_the_checkpoint_was_trained_with_does_not_matter(attention: str, tmp_path: Path) -> None:
     model = tiny_llm()
-    said = {"_attn_implementation": attention, "attn_implementation": attention, "_flash_attn_2_enabled": True}
-    case = case_of(model, filled(tmp_path, changed(save_llm(tmp_path / "source", model), said)))
+    written = {"_attn_implementation": attention, "attn_implementation": attention, "_flash_attn_2_enabled": True}
+    case = case_of(model, filled(tmp_path, changed(save_llm(tmp_path / "source", model), written)))
     assert close(case.through([2]), case.outputs[2])
 
 
