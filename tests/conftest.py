@@ -2,6 +2,7 @@
 
 import functools
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,46 @@ torch.set_num_threads(1)  # on tensors this small, threads wait for each other m
 
 # all sessions share what is read once: to read a service's description again takes longer than most tests of it
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+# In this order tests are given out, so that none of the long groups is begun last.
+ORDER = ("ray", "project", "integration", "infra", "gpu", "unit")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for xdist: tests of one group run in one process, one after another.
+
+    Tests that start Ray are the group `ray` by a mark of their module, two Rays being too much for one machine; those
+    of the finished project are one, since it takes long to make; any other file outside of tests/unit may have
+    something costly for all its tests.
+    """
+    for item in items:
+        folder = item.nodeid.split("/")[1]
+        if item.get_closest_marker("xdist_group") is None:
+            if "finished_project" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("project"))
+            elif folder != "unit":
+                item.add_marker(pytest.mark.xdist_group(f"{folder}/{item.path.stem}"))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    mark = item.get_closest_marker("xdist_group")
+    group = mark.args[0] if mark and mark.args[0] in ORDER else item.nodeid.split("/")[1]
+    return ORDER.index(group) if group in ORDER else len(ORDER)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seconds that the tests of each folder took, setups included, in all processes together."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
+    terminalreporter.section("seconds of tests by folder")
+    for folder, sum_of_folder in sorted(seconds.items()):
+        terminalreporter.write_line(f"{sum_of_folder:7.1f} {folder}")
+    terminalreporter.write_line(f"{seconds.total():7.1f} in all")
 
 
 @pytest.fixture(scope="session")
