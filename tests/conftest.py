@@ -13,7 +13,7 @@ import torch
 from llm4seg.config import Config
 from llm4seg.training.run import group_of_one
 from tests.project import Project, make_project
-from tests.servers import ENVIRONMENT, S3, s3_server
+from tests.servers import ENVIRONMENT, S3, ray_server, s3_server
 from tests.tiny import prepare_workspace
 
 # a shell that starts pytest in the background lets it ignore Ctrl-C, and with it all that tests start and interrupt
@@ -31,14 +31,17 @@ ORDER = ("ray", "project", "integration", "infra", "gpu", "unit")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups for xdist: tests of one group run in one process, one after another.
 
-    Tests that start Ray are the group `ray` by a mark of their module, two Rays being too much for one machine; those
-    of the finished project are one, since it takes long to make; any other file outside of tests/unit may have
-    something costly for all its tests.
+    Tests of Ray are one, by the fixture `one_ray` or by a mark of modules that start their own, two Rays being too
+    much for one machine; those of the finished project are one, since it takes long to make; any other file outside of
+    tests/unit may have something costly for all its tests.
     """
     for item in items:
         folder = item.nodeid.split("/")[1]
         if item.get_closest_marker("xdist_group") is None:
-            if "finished_project" in getattr(item, "fixturenames", ()):
+            fixtures = getattr(item, "fixturenames", ())
+            if "one_ray" in fixtures:
+                item.add_marker(pytest.mark.xdist_group("ray"))
+            elif "finished_project" in fixtures:
                 item.add_marker(pytest.mark.xdist_group("project"))
             elif folder != "unit":
                 item.add_marker(pytest.mark.xdist_group(f"{folder}/{item.path.stem}"))
@@ -113,3 +116,23 @@ def s3(one_s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
         monkeypatch.setenv(name, value)
     one_s3.empty()
     return one_s3
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[str]:
+    """A Ray on this machine, started once for all tests."""
+    with ray_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def ray_address(one_ray: str) -> Iterator[str]:
+    """A `cluster.address` for tests that need some Ray; what connects to it finds it and its token."""
+    from tests.ray_internals import reset_auth_token_state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", one_ray)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        reset_auth_token_state()
+        yield one_ray
+    reset_auth_token_state()
