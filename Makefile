@@ -8,9 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTEST := $(BIN)/python -m pytest
-# Processes share the tests out, in the order and the groups of tests/conftest.py. Much of a test is waiting.
-WORKERS ?= 2
-SHARED_OUT := -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# Two processes share the tests out, in the order and the groups of tests/conftest.py. Much of a test is waiting.
+PROCESSES ?= 2
+SHARED_OUT := -m "not slow" -n $(PROCESSES)
 STARTED := $(shell date +%s)
 
 ifeq ($(origin PYTHON),undefined)

@@ -9,8 +9,6 @@ from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
 from tests.cluster import nodes
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 def test_every_cluster_of_a_process_gets_the_code(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,6 @@ from tests.tcp_proxy import Door
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 from tests.worker_group import fit_on
 
-pytestmark = pytest.mark.xdist_group("ray")
 STEPS = 6  # of an epoch
 
 

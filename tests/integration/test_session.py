@@ -19,7 +19,6 @@ from llm4seg.config import Config
 from llm4seg.utils.errors import StopRequested
 from tests.ray_internals import dashboard
 
-pytestmark = pytest.mark.xdist_group("ray")
 VISITOR = """
 import sys, ray
 try:
