@@ -15,9 +15,9 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
+from llm4seg.utils.errors import InputError
 from pipelines.prepare import prepare
 from pipelines.split import split
-from tests.stage import run_stage_here
 from tests.tiny import PARAMS
 
 PHANTOM = {"data.dataset": "phantom", "data.phantom.cases": 12, "data.phantom.patients": 6}
@@ -119,12 +119,12 @@ def test_a_second_run_gives_equal_bytes(tmp_path: Path) -> None:
     assert contents() == contents()
 
 
-def test_a_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_params(tmp_path, **{"data.dataset": "folder"})
-    done = run_stage_here("prepare", tmp_path / "params.yaml", capsys)
+def test_a_bad_input_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "raw" / "images"
-    assert done.stderr == f"prepare: {folder}: no such folder (data.folder.path must hold images/ and masks/)\n"
-    assert done.returncode == 1
+    config = write_params(tmp_path, **{"data.dataset": "folder"})
+    with pytest.raises(InputError) as raised:
+        prepare(config)
+    assert str(raised.value) == f"{folder}: no such folder (data.folder.path must hold images/ and masks/)"
 
 
 def test_a_full_disk_leaves_the_last_good_output(tmp_path: Path) -> None:
