@@ -8,6 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTEST := $(BIN)/python -m pytest
+# Two processes share the tests out, in the order and the groups of tests/conftest.py. Much of a test is waiting.
+PROCESSES ?= 2
+SHARED_OUT := -m "not slow" -n $(PROCESSES)
+STARTED := $(shell date +%s)
 
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(shell for name in python3.11 python3.12 python3; do command -v $$name && break; done)
@@ -17,14 +21,14 @@ override TORCH := $(if $(shell command -v nvidia-smi),cuda,cpu)
 endif
 INSTALLED := $(VENV)/installed-$(TORCH)
 TRANSFORMERS := $(shell sed -nE 's/^ *"transformers(>=[^"]+)".*/\1/p' pyproject.toml)
-LLM_TESTS := tests/unit/test_families.py $(wildcard tests/unit/test_llm_*.py tests/unit/test_models_*.py)
+LLM_TESTS := tests/unit/llm_sources tests/unit/models
 comma := ,
 SITE_PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 TORCH_PIN := $(shell grep '^torch==' requirements.lock)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-slow test-transformers benchmark lint format lock clean no-scm
+.PHONY: help repro test test-all test-slow test-transformers benchmark lint format lock clean no-scm
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,9 +39,14 @@ repro: $(INSTALLED) no-scm  ## run the pipeline (whatever is not up to date), th
 	@$(BIN)/dvc repro
 	@$(BIN)/python -m pipelines.summary
 
+# The tests of infra/ take part unless all that decides about them is as it was when they passed last.
 test: lint  ## lint, types, unit and integration tests
-	$(PYTEST) -m "not slow" -n auto --maxprocesses 8 tests/unit
-	$(PYTEST) -m "not slow" tests/integration tests/gpu
+	$(PYTEST) $(SHARED_OUT) tests/unit tests/integration tests/gpu \
+	  $$($(BIN)/python -m tests.infra_digest --check >&2 || echo tests/infra)
+
+test-all: lint  ## the same with the tests of infra/ in any case; says in tests/infra/passed.json that they passed
+	$(PYTEST) $(SHARED_OUT) tests/unit tests/integration tests/gpu tests/infra
+	$(BIN)/python -m tests.infra_digest --write
 
 test-slow: $(INSTALLED)  ## the tests that take minutes each
 	$(PYTEST) -m slow
@@ -63,6 +72,7 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@echo "lint took $$(($$(date +%s) - $(STARTED))) s"
 
 format: $(INSTALLED)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

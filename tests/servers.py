@@ -1,4 +1,4 @@
-"""Real servers on this machine: S3, a web server with and without ranged reads, the hub, and a proxy that counts."""
+"""Real servers here: S3, Ray, a web server with and without ranged reads, the hub, and a proxy that counts."""
 
 import contextlib
 import hashlib
@@ -19,6 +19,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import boto3
+
+from tests.import_graph import ROOT
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 ENVIRONMENT = {**KEYS, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -81,6 +83,31 @@ def s3_server(log: Path, host: str = "127.0.0.1") -> Iterator[S3]:
     finally:
         process.terminate()
         process.wait()
+
+
+RAY = """
+import sys
+from pathlib import Path
+import ray
+from llm4seg.cluster.session import ray_session
+from llm4seg.config import Config
+with ray_session(Config.load(Path("params.yaml")).cluster):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def ray_server() -> Iterator[str]:
+    """Lend the address of a Ray on this machine, of this user as any other, with his token; it ends with the block."""
+    command = [sys.executable, "-c", RAY]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, "Ray did not start"
+        yield address
+        process.stdin.close()
 
 
 class CountingProxy:

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.training.engines.offload import sizes
-from llm4seg.training.run import LocalRun
+from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import Trainer, assemble, fit
-from tests.integration.test_engines import ENGINES, NVME, SGD, assert_resumes, assert_same
+from tests.integration.test_engines import ENGINES, NVME, SGD, Stopped, assert_near, assert_resumes, assert_same, train
 from tests.nvme import needs_nvme
 from tests.tiny_llm import tiny_store
 
@@ -39,14 +40,36 @@ def wide(workspace: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return workspace.override({"paths.llm_used": str(store.folder), "model.llm.weights": "random"})
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_engines_agree(config: Config, tmp_path: Path, option: str) -> None:
-    by_torch, *by_deepspeed = [
-        fit(config.override(SGD | OPTIONS[option] | ENGINES[name]), LocalRun(tmp_path / name))
-        for name in ("torch", "zero 1", "zero 2", "zero 3")
-    ]
-    for history in by_deepspeed:
-        assert_same(history, by_torch)
+@pytest.mark.parametrize(
+    ("option", "engine"),
+    [
+        ("LoRA in bf16", "zero 3"),
+        ("checkpointing in int4", "zero 3"),
+        ("shuffled", "zero 3"),
+        ("LoRA", "zero 1"),
+        ("int8", "zero 2"),
+    ],
+)
+def test_engines_agree(config: Config, tmp_path: Path, option: str, engine: str) -> None:
+    """On what `test_zero_3_shards_large_matrices` leaves out."""
+    config = config.override(SGD | OPTIONS[option])
+    expected, _ = train(config.override(ENGINES["torch"]), tmp_path / "torch")
+    history, _ = train(config.override(ENGINES[engine]), tmp_path / engine)
+    assert_near(history, expected, config)
+
+
+def train_saving_nothing_frozen(config: Config, folder: Path) -> list[Row]:
+    """Train with SGD; of the 4.1 million entries of a frozen layer nothing is saved, nor has the optimizer any."""
+    trainer = Trainer(config, LocalRun(folder))
+    trained, frozen = assemble(config, trainer.data).parameter_counts().values()
+    history = trainer.train()
+    optimizer: Any = trainer.engine._optimizer
+    states = getattr(optimizer, "optimizer", optimizer).state.values()
+    momenta = sum(slot.numel() for state in states for slot in state.values() if isinstance(slot, torch.Tensor))
+    assert trained <= momenta < 1.1 * trained  # DeepSpeed pads
+    saved = [tensor for file in folder.rglob("*.safetensors") for tensor in load_file(file).values()]
+    assert 2 * trained < sum(tensor.numel() for tensor in saved) < 4 * trained < frozen
+    return history
 
 
 @pytest.mark.parametrize("option", ["fp32", "bf16", "int8", "int4", "LoRA", "checkpointing", "checkpointing with LoRA"])
@@ -55,11 +78,11 @@ def test_zero_3_shards_large_matrices(wide: Config, tmp_path: Path, option: str)
     assert len(found.moving) == len(found.matrices) == 7
     config = wide.override(SGD | OPTIONS[option] | {"training.epochs": 1})
     by_torch, *sharded = [
-        fit(config.override(ENGINES[name]), LocalRun(tmp_path / name))
+        train_saving_nothing_frozen(config.override(ENGINES[name]), tmp_path / name)
         for name in ("torch", "zero 3", "zero 3, CPU offload")
     ]
     for history in sharded:
-        assert_same(history, by_torch)
+        assert_near(history, by_torch, config)
 
 
 TWO = {"model.llm.layer": [0, 1]}
@@ -82,22 +105,7 @@ def test_matrices_on_nvme_compute_the_same(wide: Config, tmp_path: Path, option:
     assert all(file.stat().st_size >= 768**2 * (2 if option == "bf16" else 4) for file in matrices)
 
 
-@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
-@pytest.mark.parametrize("option", ["fp32", "bf16", "int8", "int4", "LoRA"])
-def test_nothing_of_a_frozen_layer_is_saved_or_optimized(wide: Config, tmp_path: Path, option: str, name: str) -> None:
-    """Of its 4.1 million entries; AdamW keeps two numbers for each trained one, and pads."""
-    config = wide.override(OPTIONS[option] | ENGINES[name] | {"training.epochs": 1, "optimizer.name": "adamw"})
-    trainer = Trainer(config, LocalRun(tmp_path))
-    trained, frozen = assemble(config, trainer.data).parameter_counts().values()
-    trainer.train()
-    optimizer: Any = trainer.engine._optimizer
-    states = getattr(optimizer, "optimizer", optimizer).state.values()
-    assert 2 * trained <= sum(slot.numel() for state in states for slot in state.values()) < 2.1 * trained
-    saved = [tensor for file in tmp_path.rglob("*.safetensors") for tensor in load_file(file).values()]
-    assert 3 * trained < sum(tensor.numel() for tensor in saved) < 5 * trained < frozen
-
-
-@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
-@pytest.mark.parametrize("option", ["int8", "LoRA"])
-def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, option: str, name: str) -> None:
-    assert_resumes(config.override(OPTIONS[option] | ENGINES[name]), tmp_path)
+@pytest.mark.parametrize(("option", "engine"), [("LoRA", "torch"), ("LoRA", "zero 3"), ("int8", "zero 3")])
+def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, option: str, engine: str) -> None:
+    config = config.override(OPTIONS[option] | ENGINES[engine])
+    assert_resumes(config, Stopped(tmp_path / "parts"), train(config, tmp_path / "whole"))

@@ -15,6 +15,9 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
+from llm4seg.utils.errors import InputError
+from pipelines.prepare import prepare
+from pipelines.split import split
 from tests.tiny import PARAMS
 
 PHANTOM = {"data.dataset": "phantom", "data.phantom.cases": 12, "data.phantom.patients": 6}
@@ -45,24 +48,26 @@ def run(root: Path, stage: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=PARAMS.absolute().parent)
 
 
-def prepare(root: Path, **changes: Any) -> tuple[Prepared, str]:
-    """Run the stage; what it made, and what it said."""
+def prepared_by(root: Path, **changes: Any) -> Prepared:
+    """What the stage makes, in this process."""
     config = write_params(root, **changes)
-    done = run(root, "prepare")
-    assert done.returncode == 0, done.stderr
-    return Prepared(config.paths.prepared), done.stdout
+    prepare(config)
+    return Prepared(config.paths.prepared)
 
 
 def test_brain_mri(tmp_path: Path) -> None:
-    prepared, said = prepare(tmp_path)
-    assert "one average brain: a demonstration, not evidence" in said
+    config = write_params(tmp_path)
+    done = run(tmp_path, "prepare")
+    assert done.returncode == 0, done.stderr
+    assert "one average brain: a demonstration, not evidence" in done.stdout
+    prepared = Prepared(config.paths.prepared)
     assert prepared.classes == ("cortex", "deep grey nuclei", "medial temporal", "brainstem")
     assert len(prepared.cases) == 180
     assert_atlas_lies_on_brain(prepared)
-    run(tmp_path, "split")
-    split = read_split(Config.load(tmp_path / "params.yaml").paths.split)
-    assert "blocks of 6 slices" in split.rule
-    assert min(len(split.train) - 80, len(split.val) - 20, len(split.test) - 25) > 0
+    assert run(tmp_path, "split").returncode == 0
+    parts = read_split(config.paths.split)
+    assert "blocks of 6 slices" in parts.rule
+    assert min(len(parts.train) - 80, len(parts.val) - 20, len(parts.test) - 25) > 0
 
 
 def assert_atlas_lies_on_brain(prepared: Prepared) -> None:
@@ -75,9 +80,9 @@ def assert_atlas_lies_on_brain(prepared: Prepared) -> None:
     assert np.nonzero(labels == 1)[0].min() < 12
 
 
-def test_lung_ct(tmp_path: Path) -> None:
-    prepared, said = prepare(tmp_path, **{"data.dataset": "lung-ct", "data.intensity": "window"})
-    assert "CC BY-NC 3.0" in said
+def test_lung_ct(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = prepared_by(tmp_path, **{"data.dataset": "lung-ct", "data.intensity": "window"})
+    assert "CC BY-NC 3.0" in capsys.readouterr().out
     assert "CC BY-NC 3.0" in prepared.license
     with_tumour = [case for case in prepared.cases.values() if case.pixels["tumour"]]
     assert (len(prepared.cases), len(with_tumour)) == (203, 68)
@@ -87,16 +92,17 @@ def test_lung_ct(tmp_path: Path) -> None:
     content = b"".join(path.read_bytes() for path in prepared.folder.iterdir())
     for identifier in (b"PAT1", b"1.3.6.1.4.1.9590"):
         assert identifier not in content
-    run(tmp_path, "split")
-    split = read_split(Config.load(tmp_path / "params.yaml").paths.split)
-    patients = [{case_id[:5] for case_id in part} for part in (split.train, split.val, split.test)]
+    config = Config.load(tmp_path / "params.yaml")
+    split(config)
+    parts = read_split(config.paths.split)
+    patients = [{case_id[:5] for case_id in part} for part in (parts.train, parts.val, parts.test)]
     assert sorted(map(len, patients)) == [1, 1, 2]
 
 
 @pytest.mark.parametrize("dataset", ["brain-mri", "lung-ct", "phantom"])
 def test_volumes(tmp_path: Path, dataset: str) -> None:
     three = {"data.spatial_dims": 3, "data.size": [32, 32, 16], "data.phantom.size": [24, 20, 16]}
-    prepared, _ = prepare(tmp_path, **PHANTOM | three | {"data.dataset": dataset})
+    prepared = prepared_by(tmp_path, **PHANTOM | three | {"data.dataset": dataset})
     for case_id, case in prepared.cases.items():
         assert len(case.shape) == len(case.spacing) == 3
         assert case.volume is None
@@ -106,23 +112,23 @@ def test_volumes(tmp_path: Path, dataset: str) -> None:
 
 def test_a_second_run_gives_equal_bytes(tmp_path: Path) -> None:
     def contents() -> dict[str, bytes]:
-        prepared, _ = prepare(tmp_path, **PHANTOM)
-        assert run(tmp_path, "split").returncode == 0
+        prepared = prepared_by(tmp_path, **PHANTOM)
+        split(Config.load(tmp_path / "params.yaml"))
         return {path.name: path.read_bytes() for path in [*prepared.folder.iterdir(), tmp_path / "data" / "split.json"]}
 
     assert contents() == contents()
 
 
-def test_a_bad_input_is_one_line(tmp_path: Path) -> None:
-    write_params(tmp_path, **{"data.dataset": "folder"})
-    done = run(tmp_path, "prepare")
+def test_a_bad_input_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "raw" / "images"
-    assert done.stderr == f"prepare: {folder}: no such folder (data.folder.path must hold images/ and masks/)\n"
-    assert done.returncode == 1
+    config = write_params(tmp_path, **{"data.dataset": "folder"})
+    with pytest.raises(InputError) as raised:
+        prepare(config)
+    assert str(raised.value) == f"{folder}: no such folder (data.folder.path must hold images/ and masks/)"
 
 
 def test_a_full_disk_leaves_the_last_good_output(tmp_path: Path) -> None:
-    before, _ = prepare(tmp_path, **PHANTOM)
+    before = prepared_by(tmp_path, **PHANTOM)
     write_params(tmp_path, **PHANTOM | {"data.phantom.seed": 1})
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "params.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PARAMS.absolute().parent)
@@ -134,7 +140,7 @@ def test_a_full_disk_leaves_the_last_good_output(tmp_path: Path) -> None:
 
 
 def test_an_interruption_leaves_the_last_good_output(tmp_path: Path) -> None:
-    before, _ = prepare(tmp_path, **PHANTOM)
+    before = prepared_by(tmp_path, **PHANTOM)
     write_params(tmp_path, **PHANTOM | {"data.phantom.cases": 100_000})
     command = [sys.executable, "-m", "pipelines.prepare", "--params", str(tmp_path / "params.yaml")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=PARAMS.absolute().parent)
