@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ray
 from ray.train.v2._internal.constants import (
     CHECKPOINT_MANAGER_SNAPSHOT_FILENAME,
     HEALTH_CHECK_INTERVAL_S_ENV_VAR,
@@ -15,9 +16,16 @@ __all__ = [
     "WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR",
     "WorkerHealthCheckTimeoutError",
     "check_same_storage",
+    "node_is_draining",
 ]
 
 
 def check_same_storage(storage: Any) -> None:
     """Raise RuntimeError unless a worker's storage holds the marker that the run's controller left in its own."""
     storage._check_validation_file()
+
+
+def node_is_draining() -> bool:
+    """Whether the node of this process is about to be taken away, as Ray Train finds it out for its workers."""
+    draining = ray._private.state.state.get_draining_nodes()
+    return ray.get_runtime_context().get_node_id() in draining
