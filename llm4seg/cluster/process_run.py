@@ -119,15 +119,18 @@ def train_in_process(
     stop_signal: StopSignal | None = None,
     initial: str | None = None,
     measure: bool = False,
+    device: torch.device | None = None,
     run_type: type[ProcessRun] = ProcessRun,
 ) -> Outcome:
     """Train a run in this process; goes on from its last checkpoint when it was interrupted.
 
-    `initial`: the name of a finished run whose weights come first; `measure`: the model's parameters and latency, too.
-    Raises StopRequested when the stop signal was set, after saving a checkpoint, and UserError with what cannot be
-    trained. Another error is for the caller: to start again goes on from the last checkpoint.
+    `initial`: the name of a finished run whose weights come first; `measure`: the model's parameters and latency, too;
+    `device`: by default that of `cluster.device`. Raises StopRequested when the stop signal was set, after saving a
+    checkpoint, and UserError with what cannot be trained. After another error, to start again goes on from the last
+    checkpoint.
     """
-    began, device, folder = time.monotonic(), chosen_device(config.cluster), run_folder(config, name)
+    began, folder = time.monotonic(), run_folder(config, name)
+    device = device or chosen_device(config.cluster)
     start_group_of_one(device)
     with chosen_threads(config.cluster), explained_out_of_memory():
         weights = final_weights(config, initial) if initial else None

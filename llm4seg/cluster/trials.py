@@ -88,7 +88,8 @@ def train_here(
 ) -> Outcome:
     """Train a run in this process, or where it has several workers on workers of its own."""
     if config.cluster.most == 1:
-        return train_in_process(config, name, handle, stop_signal, initial, measure, TrialRun)
+        device = trial_device(config.cluster)
+        return train_in_process(config, name, handle, stop_signal, initial, measure, device, TrialRun)
     with ray_events(handle) as callback:
         return train_on_ray(config, [callback], name, data, stop_signal, initial, measure)
 
