@@ -70,7 +70,7 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
     assert len(said["verdicts"]) == 1
     failed = {f"study-{Path(name).stem}" for name, content in before.items() if b'"error"' in content}
     assert len(failed) == 1
-    assert {folder.name for folder in studying.paths.runs.iterdir()} == failed  # its last checkpoint, as the error says
+    assert {folder.name for folder in studying.paths.runs.iterdir()} <= failed  # its last checkpoint, if it has one
     alone = studying.override(
         {"cluster.launcher": "process", "study.repeats": 1, "paths.study_runs": str(tmp_path / "a")}
     )
