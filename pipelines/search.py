@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
+from llm4seg.utils.errors import InputError
 from pipelines.stage import run_stage
 
 SHOWN = 10  # trials in the table at the end
@@ -18,13 +19,16 @@ def search(config: Config) -> None:
         print("search: off (search.trials is 0); no parameter is overridden")
         write(config.paths.search, None)
         return
+    if config.cluster.launcher == "process":
+        raise InputError("cluster.launcher: found process, allowed for a search: ray, whose Tune runs the trials")
     from llm4seg.cluster.session import ray_session
-    from llm4seg.search.driver import forget_search, run_search
+    from llm4seg.search.driver import forget_search, run_search, search_name
 
+    name = search_name(config)
     with ray_session(config.cluster):
-        result = run_search(config)
+        result = run_search(config, name)
     write(config.paths.search, result)
-    forget_search(config)
+    forget_search(config, name)
     Console().print(table(result.trials, config))
     print(f"search: best of {len(result.trials)} trials: {result.best}")
 

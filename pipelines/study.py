@@ -9,6 +9,7 @@ from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
     from llm4seg.study.results import Runs
+    from llm4seg.study.runner import NamedRun
 
 
 def study(config: Config) -> None:
@@ -18,22 +19,35 @@ def study(config: Config) -> None:
         print("study: off (study.repeats is 0)")
         write_results(config, [])
         return
-    from llm4seg.cluster.session import ray_session
     from llm4seg.study.results import finished
-    from llm4seg.study.runner import records, run_missing
+    from llm4seg.study.runner import named_runs, records
 
-    if not all(finished(record) for _, record in records(config)):
-        with ray_session(config.cluster):
-            run_missing(config)
-    write_results(config, records(config))
+    runs = named_runs(config)
+    if not all(finished(record) for _, record in records(config, runs)):
+        run_missing(config, runs)
+    write_results(config, records(config, runs))
+
+
+def run_missing(config: Config, runs: "list[NamedRun]") -> None:
+    """Run what has not finished yet, where the section `cluster` says."""
+    if config.cluster.launcher == "process":
+        from llm4seg.study.runner import run_in_process
+
+        run_in_process(config, runs)
+        return
+    from llm4seg.cluster.session import ray_session
+    from llm4seg.study.driver import run_on_ray
+
+    with ray_session(config.cluster):
+        run_on_ray(config, runs)
 
 
 def so_far(config: Config) -> None:
     """write what the finished runs say, and run nothing"""
-    from llm4seg.study.runner import records
+    from llm4seg.study.runner import named_runs, records
 
     config = config.override(read_best(config.paths.search))
-    write_results(config, records(config))
+    write_results(config, records(config, named_runs(config)))
 
 
 def plan(config: Config) -> None:
@@ -41,10 +55,10 @@ def plan(config: Config) -> None:
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
     from llm4seg.study.plan import cost, power
-    from llm4seg.study.runner import records
+    from llm4seg.study.runner import named_runs, records
 
     config = config.override(read_best(config.paths.search))
-    runs = records(config)
+    runs = records(config, named_runs(config))
     for line in [*cost(config, runs), *power(config, runs)]:
         print(line, flush=True)
 

@@ -1,4 +1,4 @@
-"""Stage `train`: fit the hybrid on Ray Train and leave its weights, their description and the history."""
+"""Stage `train`: fit the hybrid and leave its weights, their description and the history."""
 
 import time
 
@@ -12,30 +12,28 @@ from pipelines.stage import run_stage
 
 def train(config: Config) -> None:
     """Train with the search's overrides applied."""
-    from llm4seg.cluster.launch import forget_run, train_on_ray
-    from llm4seg.cluster.progress import progress
-    from llm4seg.cluster.session import ray_session
+    from llm4seg.cluster.launcher import train as launch
     from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import save_trained
     from llm4seg.training.history import write_history
 
     config = config.override(read_best(config.paths.search))
-    with ray_session(config.cluster):
-        with progress(config.training.epochs) as callback:
-            outcome = train_on_ray(config, [callback])
-        with outcome.weights() as weights:
-            save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared), outcome.engine)
-        write_history(config.paths.history, outcome.history)
-        forget_run(config)
+    outcome = launch(config)
+    with outcome.weights() as weights:
+        save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared), outcome.engine)
+    write_history(config.paths.history, outcome.history)
+    outcome.forget()
     report_time(config, outcome.seconds)
 
 
 def report_time(config: Config, inside: float) -> None:
     """Say how much of the stage's time was training. Not an output: it differs from run to run."""
     whole = time.time() - psutil.Process().create_time()
-    print(f"train: {whole:.0f} s, of which {inside:.0f} s training and {whole - inside:.0f} s Ray, imports and files")
+    print(
+        f"train: {whole:.0f} s, of which {inside:.0f} s training and {whole - inside:.0f} s launch, imports and files"
+    )
     write_json(config.paths.cache / "train_seconds.json", {"stage": round(whole, 1), "fit": round(inside, 1)})
 
 
 if __name__ == "__main__":
-    run_stage("train", "Fit the hybrid on Ray Train; leave its weights and its history.", train)
+    run_stage("train", "Fit the hybrid; leave its weights and its history.", train)

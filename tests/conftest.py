@@ -13,7 +13,7 @@ import torch
 from xdist.scheduler import LoadFileScheduling
 
 from llm4seg.config import Config
-from llm4seg.training.run import group_of_one
+from llm4seg.training.run import start_group_of_one
 from tests.project import Project, make_project
 from tests.servers import ENVIRONMENT, S3, ray_server, s3_server
 from tests.tiny import prepare_workspace
@@ -99,10 +99,9 @@ def config(workspace: Config, tmp_path: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def group() -> Iterator[None]:
+def group() -> None:
     """A process group of one for all tests: DeepSpeed holds on to the first that it sees."""
-    with group_of_one(torch.device("cpu")):
-        yield
+    start_group_of_one(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,8 @@ class Submission:
         """
         config = Config.load(self.folder / "params.yaml")
         storage = config.cluster.storage or storage_beside(self.remote)
-        settings = {"cluster.address": "auto", "cluster.data": "pull", "cluster.storage": storage}
+        settings = {"cluster.launcher": "ray", "cluster.address": "auto", "cluster.data": "pull"}
+        settings["cluster.storage"] = storage
         if gpu_nodes and config.cluster.device == "auto":
             settings["cluster.device"] = "cuda"
         settings |= changes

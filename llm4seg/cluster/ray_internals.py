@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import ray
 from ray._private.authentication.authentication_token_setup import Config
 from ray.train.v2._internal.constants import (
     CHECKPOINT_MANAGER_SNAPSHOT_FILENAME,
@@ -17,6 +18,7 @@ __all__ = [
     "WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR",
     "WorkerHealthCheckTimeoutError",
     "check_same_storage",
+    "node_is_draining",
     "require_token",
 ]
 
@@ -31,3 +33,9 @@ def require_token() -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         Config.initialize("")  # Ray has read its environment already
+
+
+def node_is_draining() -> bool:
+    """Whether the node of this process is about to be taken away, as Ray Train finds it out for its workers."""
+    draining = ray._private.state.state.get_draining_nodes()
+    return ray.get_runtime_context().get_node_id() in draining

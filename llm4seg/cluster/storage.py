@@ -1,9 +1,10 @@
-"""Where the checkpoints of runs are: a local folder or a bucket, and patience while it refuses."""
+"""Where the checkpoints of runs are: a local folder or a bucket, and retries while it refuses. Without Ray."""
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -11,11 +12,11 @@ import pyarrow
 import pyarrow.fs
 import tenacity
 
-from llm4seg.cluster.ray_internals import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from llm4seg.utils.errors import InputError
 
 PREFIX = "llm4seg-checkpoint-"  # of temporary folders; the process that made one follows
 CHUNK = 64 * 2**20  # bytes of an upload at a time
+NAME = "checkpoint_%Y-%m-%d_%H-%M-%S.%f"  # of a checkpoint, as Ray Train spells it, so that names sort by time
 
 
 def retrying(seconds: float) -> tenacity.Retrying:
@@ -76,7 +77,11 @@ class RunFolder:
     def delete_file(self, name: str) -> None:
         self._files.delete_file(f"{self._path}/{name}")
 
-    def take(self, checkpoint: Path, name: str) -> None:
+    def delete_if_there(self, name: str) -> None:
+        if name in self.files():
+            self.delete_file(name)
+
+    def upload(self, checkpoint: Path, name: str) -> None:
         """Copy a local checkpoint here. Raises OSError when the storage refuses, maybe after some of the files."""
         target, in_bucket = f"{self._path}/{name}", isinstance(self._files, pyarrow.fs.S3FileSystem)
         self._files.create_dir(target)
@@ -90,7 +95,7 @@ class RunFolder:
 
     @contextmanager
     def open(self, name: str, patience: float) -> Iterator[Path]:
-        """Lend a local folder with a checkpoint's files."""
+        """A local folder with a checkpoint's files."""
         if isinstance(self._files, pyarrow.fs.LocalFileSystem):
             yield Path(self._path) / name
             return
@@ -99,15 +104,44 @@ class RunFolder:
             retrying(patience)(pyarrow.fs.copy_files, source, str(folder), source_filesystem=self._files)
             yield folder
 
-    def forget_index(self) -> None:
-        """Delete Ray's own list of checkpoints, which a kill may have left half-written or out of date."""
-        if CHECKPOINT_MANAGER_SNAPSHOT_FILENAME in self.files():
-            self.delete_file(CHECKPOINT_MANAGER_SNAPSHOT_FILENAME)
-
     def forget(self) -> None:
         """Delete the run."""
         if self._files.get_file_info(self._path).type != pyarrow.fs.FileType.NotFound:
             self._files.delete_dir(self._path)
+
+
+class Uploads:
+    """A run's uploads: each is tried again for a while, and then all but the newest checkpoints are deleted."""
+
+    def __init__(self, folder: RunFolder, keep: int, patience: float) -> None:
+        self._folder, self._keep, self._patience = folder, keep, patience
+        self.names: list[str] = []
+
+    def upload(self, checkpoint: Path, name: str) -> None:
+        retrying(self._patience)(self._folder.upload, checkpoint, name)
+        self.names.append(name)
+        retrying(self._patience)(self._prune)
+
+    def _prune(self) -> None:
+        """Delete all checkpoints but the newest ones, once enough of them are known to be whole."""
+        if len(self.names) >= self._keep:
+            for name in set(self._folder.checkpoints()) - set(self.names[-self._keep :]):
+                self._folder.delete_checkpoint(name)
+
+
+def new_checkpoint_name() -> str:
+    return datetime.now().strftime(NAME)
+
+
+def write_checkpoint(save: Callable[[Path], None]) -> Path:
+    """A checkpoint in a new temporary folder, which is gone again if `save` raises."""
+    folder = make_temporary_folder()
+    try:
+        save(folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return folder
 
 
 def make_temporary_folder() -> Path:

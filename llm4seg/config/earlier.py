@@ -15,6 +15,7 @@ PRESETS = VALUES["preset"]
 # parameter: the value with which is computed what was computed without it, and what params.yaml says of it
 ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
+    "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"
 

@@ -6,13 +6,18 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import Callback, CheckpointConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from llm4seg.cluster.data_sync import data_sync
-from llm4seg.cluster.launch import forget_run, run_name, storage, train_on_ray
-from llm4seg.cluster.progress import progress
+from llm4seg.cluster.launch import train_on_ray
+from llm4seg.cluster.progress import EpochPrinter
+from llm4seg.cluster.ray_events import ray_events
+from llm4seg.cluster.ray_stop_signal import RayStopSignal
+from llm4seg.cluster.runs import forget_run, run_folder, run_name, storage
+from llm4seg.cluster.stop_signal import stop_on_sigterm
 from llm4seg.cluster.storage import RunFolder
+from llm4seg.cluster.trials import trial_resources
 from llm4seg.cluster.tune_output import NoTrialLines
 from llm4seg.config import Config
 from llm4seg.config.schema import Search
@@ -30,27 +35,30 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver f
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
 
 
-def run_search(config: Config) -> SearchResult:
+def run_search(config: Config, name: str) -> SearchResult:
     """Try points of the space on the connected cluster, each for at most `search.epochs` epochs, and compare them.
 
-    Goes on where an equal search was interrupted, or all of it is there: see `forget_search`. Raises InputError when a
-    layer is not in the store, or when every trial failed.
+    Goes on where a search of this name was interrupted, or all of it is there: see `search_name` and `forget_search`.
+    Raises InputError when every trial failed.
     """
-    name = search_name(config)
     searching = shared_out(_of_trials(config))
     initial = train_cnn_only(config, f"{name}-baseline") if config.search.warm_start else None
     print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
-    return collect(_tuner(searching, name, initial).fit(), config.search)
+    results = _tuner(searching, name, initial).fit()
+    return collect(results, config.search, config.cluster.max_failures)
 
 
-def forget_search(config: Config) -> None:
+def forget_search(config: Config, name: str) -> None:
     """Delete a search's trials, once what they found is written down."""
-    for run in RunFolder.at(storage(config), search_name(config)).neighbors():
+    for run in run_folder(config, name).neighbors():
         forget_run(config, run)
 
 
 def search_name(config: Config) -> str:
-    """A name that only equal searches share: one that was interrupted under it can be gone on with."""
+    """A name that only equal searches share: one that was interrupted under it can be gone on with.
+
+    Raises InputError when a layer is not in the store. Reads and hashes files, so a caller computes it once.
+    """
     parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), code_digest("search")]
     if config.search.warm_start:
         parts.append(config.training.epochs)  # of the CNN alone
@@ -80,19 +88,18 @@ def shared_out(config: Config) -> Config:
 
 def train_cnn_only(config: Config, name: str) -> str:
     """Train the CNN alone as the config says; returns its run's name. Goes on, or is done, if it was begun before."""
-    baseline = config.override({"model.bottleneck": "identity"})
+    cnn_only, stop_signal = config.override({"model.bottleneck": "identity"}), RayStopSignal()
     print("search: the CNN alone, from which every trial starts", flush=True)
-    with progress(baseline.training.epochs) as callback:
-        train_on_ray(baseline, [callback], name=name)
+    with stop_on_sigterm(stop_signal), ray_events(EpochPrinter(cnn_only.training.epochs)) as callback:
+        train_on_ray(cnn_only, [callback], name, stop_signal=stop_signal)
     return name
 
 
 def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
     """Tune's driver, new or as it was when it was interrupted."""
     trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=data_sync(config), initial=initial)
-    # a trial's own process only waits for its workers; Tune wants to be asked for something
-    trainable = tune.with_resources(trial, PlacementGroupFactory([{"memory": 1}]))
-    folder = RunFolder.at(storage(config), name)
+    trainable = tune.with_resources(trial, trial_resources(config.cluster))
+    folder = run_folder(config, name)
     if _was_begun(folder):
         return Tuner.restore(_under(storage(config), name), trainable, resume_unfinished=True)
     folder.forget()
@@ -111,6 +118,7 @@ def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
             storage_path=storage(config),
             verbose=0,
             callbacks=[TrialProgress(config.search), KeepState(scheduler, suggester), NoTrialLines()],
+            failure_config=FailureConfig(max_failures=config.cluster.max_failures),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
         ),
     )

@@ -9,6 +9,7 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
+from llm4seg.cluster.failures import failed_too_often, root_cause
 from llm4seg.config.schema import Choice, Conditional, Search
 from llm4seg.search.results import SearchResult
 from llm4seg.search.searcher import DIRECTIONS
@@ -18,9 +19,9 @@ EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice", "seconds"]
 FEWEST = 5  # trials from which something is said about what matters
 
 
-def collect(results: Any, section: Search) -> SearchResult:
-    """Read Tune's results. Raises InputError when no trial came through an epoch."""
-    trials = pd.DataFrame([_row(number, one, section) for number, one in enumerate(results)])
+def collect(results: Any, section: Search, retries: int) -> SearchResult:
+    """Read Tune's results; `retries` is what a trial whose process dies has. Raises InputError when all failed."""
+    trials = pd.DataFrame([_row(number, one, section, retries) for number, one in enumerate(results)])
     if "val_dice" not in trials or trials["val_dice"].isna().all():
         raise InputError(f"search: every trial failed, the first with: {trials['error'].iloc[0]}")
     trials["pareto"] = pareto(trials, section)
@@ -29,10 +30,10 @@ def collect(results: Any, section: Search) -> SearchResult:
     return SearchResult(section, best, trials, _epochs(results), importance(trials, section))
 
 
-def _row(number: int, result: Any, section: Search) -> dict[str, Any]:
+def _row(number: int, result: Any, section: Search, retries: int) -> dict[str, Any]:
     metrics = result.metrics or {}
     epochs = int(metrics.get("epoch", 0))
-    error = _line(result.error) if result.error else metrics.get("error", "")
+    error = failed_too_often(root_cause([result.error]), retries) if result.error else metrics.get("error", "")
     status = "failed" if error else "finished" if epochs >= section.epochs else "stopped"
     overrides = result.config["overrides"]
     points = {name: _cell(overrides[name]) if name in overrides else None for name in section.space}
@@ -47,12 +48,6 @@ def _row(number: int, result: Any, section: Search) -> dict[str, Any]:
 def _cell(value: Any) -> Any:
     """A value in a table, where an empty cell means that none was drawn."""
     return json.dumps(value) if value is None or isinstance(value, list | dict) else value
-
-
-def _line(error: Exception) -> str:
-    """The line of a remote error that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _epochs(results: Any) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from llm4seg.study.pairs import unit_of, with_blocks
 from llm4seg.study.power import MOST_REPEATS, can_test, detectable, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
 from llm4seg.study.verdict import UNITS
-from llm4seg.training.run import LocalRun, Row, group_of_one
+from llm4seg.training.run import LocalRun, Row, start_group_of_one
 from llm4seg.training.trainer import fit
 
 
@@ -138,9 +138,9 @@ class _Timed(LocalRun):
 def epoch_seconds(config: Config, arms: Iterable[str]) -> Iterator[tuple[str, float]]:
     """The seconds of each arm's epoch in this process: the second of two, since the first one warms up."""
     device = default_device(config.cluster)
-    with group_of_one(device):
-        for arm in arms:
-            with tempfile.TemporaryDirectory() as folder:
-                run = _Timed(Path(folder), device)
-                fit(PlannedRun(arm, 0, None).config(config).override({"training.epochs": 2}), run)
-            yield arm, run.ends[1] - run.ends[0]
+    start_group_of_one(device)
+    for arm in arms:
+        with tempfile.TemporaryDirectory() as folder:
+            run = _Timed(Path(folder), device)
+            fit(PlannedRun(arm, 0, None).config(config).override({"training.epochs": 2}), run)
+        yield arm, run.ends[1] - run.ends[0]

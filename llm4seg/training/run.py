@@ -1,5 +1,6 @@
 """What a training process needs to know of where it runs, and the simplest answer: alone, in this process."""
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -44,15 +45,21 @@ class Run(Protocol):
         """CONTINUE or CHECKPOINT: what workers find out only together. Every worker calls it and gets the same."""
 
 
-@contextmanager
-def group_of_one(device: torch.device) -> Iterator[None]:
-    """A process group with this process alone in it, as DeepSpeed and DDP want one."""
+def start_group_of_one(device: torch.device) -> None:
+    """Unless there is one: a process group with this process alone in it, as DeepSpeed and DDP want one.
+
+    It stays until the process ends, since DeepSpeed holds on to the first that it sees.
+    """
+    if dist.is_initialized():
+        return
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        yield
-    finally:
+    atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -21,7 +21,7 @@ from llm4seg.models.hybrid import LLM
 from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.checkpoint import Checkpoint, Progress
 from llm4seg.training.engines import build_engine
-from llm4seg.training.run import LocalRun, group_of_one
+from llm4seg.training.run import LocalRun, start_group_of_one
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.files import write_json
 from tests.benchmarks.block import LLAMA
@@ -66,7 +66,8 @@ def benchmark() -> None:
     table.add_column("network")
     for column in ("weights", "with the layer", "share", "checkpoint", "with the layer", "share"):
         table.add_column(column, justify="right")
-    with group_of_one(torch.device("cpu")), tempfile.TemporaryDirectory() as name:
+    start_group_of_one(torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as name:
         data = Prepared(config.paths.prepared)
         llama = llama_config(config, Path(name))
         for label, changed in (("default", llama), ("CMUNeXt as published", llama.preset("cmunext"))):

@@ -29,7 +29,7 @@ from llm4seg.data.split import read_split
 from llm4seg.llm_sources.sources import locate
 from llm4seg.objectives.losses import build_loss
 from llm4seg.training.optim import build_optimizer, build_schedule
-from llm4seg.training.run import LocalRun, group_of_one
+from llm4seg.training.run import LocalRun, start_group_of_one
 from llm4seg.training.trainer import Trainer, assemble
 from tests.benchmarks.default import default_config, parser, run
 
@@ -179,7 +179,8 @@ def table(found: Mapping[str, list[dict[str, float]]], images: int) -> Table:
 def benchmark(rounds: int, threads: int) -> None:
     config = default_config()
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as name, group_of_one(device()):
+    start_group_of_one(device())
+    with tempfile.TemporaryDirectory() as name:
         found = compare(config, rounds, Path(name))
     Console(width=110).print(table(found, len(read_split(config.paths.split).train)))
 

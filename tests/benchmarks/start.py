@@ -77,7 +77,7 @@ def once() -> None:
     mark(IMPORTED)
     train.worker = one_step
     before = train.train_on_ray
-    train.train_on_ray = lambda *arguments: mark(CONNECTED) or before(*arguments)  # type: ignore[func-returns-value]
+    train.train_on_ray = lambda *given, **named: mark(CONNECTED) or before(*given, **named)  # type: ignore[func-returns-value]
     folder = Path(os.environ[MARKS]).parent
     changes = {"paths.runs": str(folder / "runs"), "cluster.workers": 1, "cluster.storage": None}
     with suppress(StopRequested):

@@ -1,4 +1,4 @@
-"""What a trial costs beside its epochs: as a training of its own, as the first of a crew, and as a later one.
+"""What a trial costs beside its epochs: as a training of its own, as the first of its process, and as a later one.
 
 The default question on small images. Everything that is no epoch counts: processes, imports, the process group, the
 model, the engine, and the way of the first result to the one who asked. An epoch's own time is that of the later ones.
@@ -22,7 +22,7 @@ LAYER = "model.llm.layer"
 
 def alone(config: Config, layers: list[int]) -> list[float]:
     """Seconds of each training by `train_on_ray`, on one Ray that is there before."""
-    from llm4seg.cluster.launch import forget_run, train_on_ray
+    from llm4seg.cluster.launch import train_on_ray
     from llm4seg.cluster.session import ray_session
     from llm4seg.search.driver import shared_out
 
@@ -32,9 +32,9 @@ def alone(config: Config, layers: list[int]) -> list[float]:
         for layer in layers:
             trial = config.override({LAYER: layer, "training.epochs": EPOCHS})
             began = time.monotonic()
-            train_on_ray(trial)
+            outcome = train_on_ray(trial)
             seconds.append(time.monotonic() - began)
-            forget_run(trial)
+            outcome.forget()
     return seconds
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     _, epochs, _ = searched(config, "trials")
     epoch, beside = beside_epochs(epochs)
     fresh = [seconds - EPOCHS * epoch for seconds in alone(config, layers[:3])]
-    rows = {"a training of its own": fresh, "a crew's first": beside[:1], "a crew's later ones": beside[1:]}
+    rows = {"a training of its own": fresh, "a process's first": beside[:1], "its later ones": beside[1:]}
     Console().print(table(rows, epoch))
 
 

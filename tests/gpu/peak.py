@@ -24,15 +24,15 @@ def main() -> None:
     """Trains as ordered; prints history and peak as the last line."""
     import torch
 
-    from llm4seg.training.run import LocalRun, group_of_one
+    from llm4seg.training.run import LocalRun, start_group_of_one
     from llm4seg.training.trainer import fit
 
     folder, device = Path(sys.argv[1]), torch.device("cuda", 0)
     config = Config.parse(json.loads((folder / "params.json").read_text()))
-    with group_of_one(device):
-        torch.cuda.reset_peak_memory_stats()
-        history = fit(config, LocalRun(folder / "run", device))
-        print(json.dumps([history, torch.cuda.max_memory_allocated()]), flush=True)
+    start_group_of_one(device)
+    torch.cuda.reset_peak_memory_stats()
+    history = fit(config, LocalRun(folder / "run", device))
+    print(json.dumps([history, torch.cuda.max_memory_allocated()]), flush=True)
 
 
 if __name__ == "__main__":

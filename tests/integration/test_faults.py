@@ -127,6 +127,7 @@ def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path, undistu
 def test_a_damaged_last_checkpoint_falls_back_and_says_so(
     config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], how: str
 ) -> None:
+    config = config.override({"cluster.launcher": "process"})  # which checkpoint counts is no matter of Ray's
     training = Training(config, tmp_path)
     training.reach(2, 2)
     training.kill()
@@ -203,9 +204,10 @@ def test_a_worker_that_always_fails_ends_in_one_line(config: Config, tmp_path: P
     assert_one_line(training, 1, "a worker failed more often than cluster.max_failures = 1 allows")
 
 
-@pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_in_one_line(config: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["process", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_loss_that_is_no_number_ends_in_one_line(config: Config, tmp_path: Path, launcher: str) -> None:
     config = config.override({"optimizer.name": "sgd", "optimizer.lr": 1e30, "optimizer.schedule": "constant"})
+    config = config.override({"cluster.launcher": launcher})
     assert_one_line(Training(config, tmp_path), 1, "the last checkpoint is kept", "optimizer.lr", "step")
 
 
@@ -241,14 +243,14 @@ def test_no_credential_is_written_anywhere(config: Config, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(("launcher", "epochs"), [("ray", 1), ("ray", 3), ("process", 2)])
 def test_a_storage_that_refuses_for_a_while(
-    config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], s3: S3, epochs: int
+    config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], s3: S3, launcher: str, epochs: int
 ) -> None:
     """The S3 server cannot be reached for 20 seconds, wherever the workers and Ray's controller are just then."""
     door = Door(s3.port)
     address = f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{door.port}&scheme=http"
-    training = Training(config.override({"cluster.storage": address}), tmp_path)
+    training = Training(config.override({"cluster.storage": address, "cluster.launcher": launcher}), tmp_path)
     wait_until(lambda: f"epoch {epochs}/" in training.shown(), training.shown())
     door.shut()
     time.sleep(20)

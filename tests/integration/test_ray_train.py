@@ -12,14 +12,18 @@ import pytest
 from safetensors.torch import load_file
 
 from llm4seg.cluster import launch
-from llm4seg.cluster.launch import forget_run, run_name, train_on_ray
+from llm4seg.cluster.launch import train_on_ray
+from llm4seg.cluster.process_run import train_in_process
+from llm4seg.cluster.ray_stop_signal import RayStopSignal
+from llm4seg.cluster.runs import Outcome, completed_epochs, run_folder, run_name
 from llm4seg.cluster.session import ray_session
+from llm4seg.cluster.stop_signal import LocalStopSignal
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
 from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import Trainer, fit
-from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.errors import InputError, StopRequested, UserError
 from tests.integration.test_engines import assert_same
 from tests.worker_group import fit_on
 
@@ -43,8 +47,35 @@ def test_one_worker_computes_what_one_process_does(ray: None, config: Config, hi
         assert not any("gate_proj" in name for name in load_file(weights))
     # kept, the same config asked again would train nothing and report the old numbers
     assert (config.paths.runs / run_name(config)).exists()
-    forget_run(config)
+    outcome.forget()
     assert not (config.paths.runs / run_name(config)).exists()
+
+
+def train_by(launcher: str, config: Config, stop: bool) -> Outcome:
+    """Train by a launcher, maybe stopped after the first step."""
+    if launcher == "process":
+        local = LocalStopSignal()
+        if stop:
+            local.request_stop()
+        return train_in_process(config, "train-mixed", print, local)
+    stop_signal = RayStopSignal()
+    if stop:
+        stop_signal.request_stop()
+    return train_on_ray(config, name="train-mixed", stop_signal=stop_signal)
+
+
+@pytest.mark.parametrize("launchers", [("ray", "process"), ("process", "ray")])
+def test_what_one_launcher_began_the_other_ends_bit_for_bit(
+    ray: None, config: Config, history: list[Row], launchers: tuple[str, str]
+) -> None:
+    first, second = launchers
+    with pytest.raises(StopRequested, match="a checkpoint is saved"):
+        train_by(first, config, stop=True)
+    assert len(run_folder(config, "train-mixed").checkpoints()) == 1
+    assert completed_epochs(config, "train-mixed") == []
+    outcome = train_by(second, config, stop=False)
+    assert outcome.history == history
+    assert len(run_folder(config, "train-mixed").checkpoints()) == config.cluster.keep
 
 
 def test_two_workers_compute_what_two_processes_do(ray: None, config: Config, tmp_path: Path) -> None:

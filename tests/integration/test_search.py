@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from llm4seg.cluster.launch import train_on_ray
-from llm4seg.cluster.session import ray_session
+from llm4seg.cluster.process_run import train_in_process
 from llm4seg.config import Config
 from llm4seg.config.schema import points
 from llm4seg.utils.files import read_json
@@ -53,8 +52,7 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
     assert {f"search-{name}.svg" for name in ("layers", "slices", "curves", "pareto")} <= drawn
     assert not list(config.paths.runs.glob("*"))
     again = config.override({**best, "training.epochs": EPOCHS})
-    with ray_session(config.cluster):
-        history = train_on_ray(again).history
+    history = train_in_process(again, "again", print).history
     rows = epochs[epochs["number"] == trials["number"][0]]
     assert [row["val_dice"] for row in history] == list(rows["val_dice"])
     assert [row["train_loss"] for row in history] == list(rows["train_loss"])
@@ -72,7 +70,7 @@ def test_trials_are_kept_until_their_results_are_written(
     assert "search: 2/2" in capsys.readouterr().out
     before = set(config.paths.runs.glob("search-*-train-*/checkpoint_*"))
     assert len(before) == 2
-    monkeypatch.setattr("llm4seg.search.driver.forget_search", lambda config: None)
+    monkeypatch.setattr("llm4seg.search.driver.forget_search", lambda config, name: None)
     search(config)
     assert "search: 1/2" not in capsys.readouterr().out
     assert list(trials_of(config)["status"]) == ["finished"] * 2
@@ -129,7 +127,7 @@ def test_a_workers_death_costs_its_trial_nothing(config: Config, tmp_path: Path)
     config = searching(config, trials=2, algorithm="random", epochs=8)
     stage = Stage("search", config, tmp_path)
     wait_until(lambda: list(config.paths.runs.glob("search-*-train-*/checkpoint_*")), "no checkpoint")
-    stage.worker().kill()
+    stage.actor("Trial").kill()
     assert stage.end() == 0, stage.shown()
     assert list(trials_of(config)["status"]) == ["finished"] * 2
 

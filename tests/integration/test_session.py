@@ -13,8 +13,9 @@ import psutil
 import pytest
 import ray
 
+from llm4seg.cluster.ray_stop_signal import RayStopSignal
 from llm4seg.cluster.session import ray_session
-from llm4seg.cluster.stop_signal import StopSignal, stop_on_sigterm
+from llm4seg.cluster.stop_signal import stop_on_sigterm
 from llm4seg.config import Config
 from llm4seg.utils.errors import StopRequested
 from tests.ray_internals import dashboard
@@ -66,12 +67,12 @@ def ask_to_leave(seconds: float = 30) -> None:
 
 
 def test_sigterm_is_not_kept_waiting_by_workers_that_have_not_begun(session: None) -> None:
-    with stop_on_sigterm(StopSignal()), pytest.raises(StopRequested, match="did not wait for its workers"):
+    with stop_on_sigterm(RayStopSignal()), pytest.raises(StopRequested, match="did not wait for its workers"):
         ask_to_leave()
 
 
 def test_sigterm_waits_for_workers_that_listen_unless_it_comes_twice(session: None) -> None:
-    stop_signal = StopSignal()
+    stop_signal = RayStopSignal()
     assert not stop_signal.stop_requested()
     with stop_on_sigterm(stop_signal):
         ask_to_leave(3)

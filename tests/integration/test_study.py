@@ -1,5 +1,6 @@
 """A study with the real Ray Tune: every run once, whatever is killed, and the tables that it leaves."""
 
+import json
 import random
 import re
 import signal
@@ -45,7 +46,7 @@ def studying(config: Config) -> Config:
     return config.override(changes)
 
 
-def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(studying: Config) -> None:
+def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(studying: Config, tmp_path: Path) -> None:
     failing = {"study.arms": {**ARMS, "wild": DIVERGES}, "study.repeats": 1}
     config = studying.override(failing)
     study(config)
@@ -53,7 +54,7 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
     assert runs["state"].to_dict() == {"cnn": "finished", "llm": "finished", "wild": "failed"}
     assert "lower optimizer.lr" in runs.loc["wild", "error"]
     before = {file.name: file.read_bytes() for file in config.paths.study_runs.glob("run-*.json")}
-    study(studying)
+    study(studying.override({"cluster.launcher": "process"}))
     assert {name: (studying.paths.study_runs / name).read_bytes() for name in before} == before
     table = pd.read_csv(studying.paths.study / "study.csv")
     assert table.groupby(["arm", "repeat"])["case"].nunique().to_dict() == {
@@ -69,7 +70,13 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
     assert len(said["verdicts"]) == 1
     failed = {f"study-{Path(name).stem}" for name, content in before.items() if b'"error"' in content}
     assert len(failed) == 1
-    assert {folder.name for folder in studying.paths.runs.iterdir()} == failed  # its last checkpoint, as the error says
+    assert {folder.name for folder in studying.paths.runs.iterdir()} <= failed  # its last checkpoint, if it has one
+    alone = studying.override(
+        {"cluster.launcher": "process", "study.repeats": 1, "paths.study_runs": str(tmp_path / "a")}
+    )
+    study(alone)
+    for file in alone.paths.study_runs.glob("run-*.json"):  # measured as on Ray, to the bit
+        assert read_json(file)["rows"] == json.loads(before[file.name])["rows"]
     so_far(studying.override({"study.repeats": 3}))
     assert read_json(studying.paths.study / "study.json")["missing"] == 2
 
@@ -87,11 +94,14 @@ def test_a_plan_says_what_all_runs_cost_and_find(studying: Config, tmp_path: Pat
     assert not config.paths.study_runs.exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_killed_at_any_moment_it_goes_on_with_what_is_missing(studying: Config, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "seed"), [("process", 0), *(pytest.param("ray", seed, marks=pytest.mark.slow) for seed in (0, 1, 2))]
+)
+def test_killed_at_any_moment_it_goes_on_with_what_is_missing(
+    studying: Config, tmp_path: Path, launcher: str, seed: int
+) -> None:
     """SIGKILL to the driver and all its processes, once before and once after the first run has finished."""
-    config, draw = studying.override(OFTEN), random.Random(seed)
+    config, draw = studying.override(OFTEN | {"cluster.launcher": launcher}), random.Random(seed)
     first = Study(config, tmp_path)
     wait_until(first.training, f"no run has a checkpoint:\n{first.shown()}")
     time.sleep(draw.uniform(0, 2))
@@ -110,8 +120,25 @@ def test_killed_at_any_moment_it_goes_on_with_what_is_missing(studying: Config, 
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_with_all_saved(studying: Config, tmp_path: Path) -> None:
-    config = studying.override(OFTEN | {"training.epochs": 30})
+def test_a_workers_death_costs_its_run_nothing(studying: Config, tmp_path: Path) -> None:
+    config = studying.override(OFTEN | {"study.repeats": 1})
+    disturbed = Study(config, tmp_path)
+    wait_until(disturbed.training, f"no run has a checkpoint:\n{disturbed.shown()}")
+    disturbed.actor("StudyTrial").kill()
+    assert disturbed.end() == 0, disturbed.shown()
+    assert set(pd.read_csv(config.paths.study / "runs.csv")["state"]) == {"finished"}
+    alone = config.override({"cluster.launcher": "process", "paths.study_runs": str(tmp_path / "alone")})
+    study(alone)
+    rows = [
+        {file.name: read_json(file)["rows"] for file in one.paths.study_runs.glob("run-*.json")}
+        for one in (config, alone)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("launcher", ["process", pytest.param("ray", marks=pytest.mark.slow)])
+def test_sigterm_leaves_with_all_saved(studying: Config, tmp_path: Path, launcher: str) -> None:
+    config = studying.override(OFTEN | {"training.epochs": 30, "cluster.launcher": launcher})
     leaving = Study(config, tmp_path)
     wait_until(leaving.training, f"no run has a checkpoint:\n{leaving.shown()}")
     leaving.process.send_signal(signal.SIGTERM)

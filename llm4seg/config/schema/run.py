@@ -117,6 +117,7 @@ def _both_ends(value: Any) -> Any:
 class Cluster(Section):
     """Where a run happens, never what it computes."""
 
+    launcher: Literal["ray", "process"]
     address: str | None
     workers: Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_both_ends)]  # fewest and most
     resize_interval: PositiveFloat

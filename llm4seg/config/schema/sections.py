@@ -1,7 +1,7 @@
 """All sections of params.yaml, and what they must agree on."""
 
 from math import prod
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ValidationInfo, model_validator
 
@@ -43,6 +43,7 @@ class Sections(Section):
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
         self._check_local_paths()
+        self._check_launcher()
         if self.study.folds and max(self.study.folds) >= self.split.folds:
             raise ValueError(f"study.folds: found {max(self.study.folds)}, allowed: 0 to {self.split.folds - 1}")
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
@@ -62,6 +63,19 @@ class Sections(Section):
         for dotted, value in local.items():
             if value and self.cluster.data == "pull":
                 raise ValueError(f"{dotted}: found {value}, allowed with cluster.data: pull: none")
+
+    def _check_launcher(self) -> None:
+        """Where Ray starts no workers, the stage's own process is all there is."""
+        cluster = self.cluster
+        found: dict[str, Any] = {
+            "workers": cluster.most if cluster.fewest == cluster.most else [*cluster.workers],
+            "address": cluster.address,
+            "data": cluster.data,
+        }
+        for (name, value), allowed in zip(found.items(), (1, None, "shared"), strict=True):
+            if cluster.launcher == "process" and value != allowed:
+                shown = "null" if allowed is None else allowed
+                raise ValueError(f"cluster.{name}: found {value}, allowed with cluster.launcher: process: {shown}")
 
     def _check_backbone(self) -> None:
         size, dims, stride = self.data.size, self.data.spatial_dims, self.model.stride

@@ -11,14 +11,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 
 from llm4seg.cluster import storage
-from llm4seg.cluster.failures import (
-    FailFast,
-    is_out_of_memory,
-    is_the_controllers,
-    out_of_memory,
-    root_cause,
-    to_user_error,
-)
+from llm4seg.cluster.failures import FailFast, is_the_controllers, root_cause, to_user_error
+from llm4seg.cluster.out_of_memory import explained_out_of_memory, is_out_of_memory, out_of_memory
 from llm4seg.cluster.ray_internals import WorkerHealthCheckTimeoutError
 from llm4seg.cluster.storage import RunFolder, make_temporary_folder, retrying, sweep
 from llm4seg.utils.errors import InputError
@@ -64,6 +58,13 @@ def test_memory_that_others_than_torch_find_full(error: RuntimeError | MemoryErr
 
 def test_other_errors_are_not_taken_for_it() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_full_memory_is_one_line_and_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(InputError, match="memory is full"), explained_out_of_memory():
+        raise full()
+    with pytest.raises(RuntimeError, match="shapes"), explained_out_of_memory():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_the_cause_is_told_not_its_echoes() -> None:
@@ -140,8 +141,8 @@ def test_a_runs_folder(tmp_path: Path) -> None:
         (tmp_path / "train-1" / name).mkdir(parents=True)
     (tmp_path / "train-1" / "checkpoint_manager_snapshot.json").write_text("{half")
     assert folder.checkpoints() == ["checkpoint_2026-01-10", "checkpoint_2026-01-02"]
-    folder.forget_index()
-    folder.forget_index()
+    folder.delete_if_there("checkpoint_manager_snapshot.json")
+    folder.delete_if_there("checkpoint_manager_snapshot.json")
     assert not (tmp_path / "train-1" / "checkpoint_manager_snapshot.json").exists()
     folder.forget()
     folder.forget()

@@ -248,10 +248,19 @@ def tunes_results(values: list[Any]) -> list[Any]:
     return results
 
 
+def test_a_trial_whose_process_died_too_often_says_so() -> None:
+    results = tunes_results([0.5, 1.0])
+    results[1].error = RuntimeError("Traceback\n  ...\nOSError: [Errno 28] No space left on device\n")
+    error = collect(results, section(space={CLIP: [0.5, 1.0]}, epochs=1), retries=3).trials["error"].iloc[1]
+    assert error == (
+        "a worker failed more often than cluster.max_failures = 3 allows: OSError: [Errno 28] No space left on device"
+    )
+
+
 @pytest.mark.parametrize("values", [[None, 0.5, 1.0], [None, 1.0]])
 def test_a_null_that_was_chosen_is_a_value(values: list[Any], tmp_path: Path) -> None:
     chosen = section(space={CLIP: values}, epochs=1)
-    found = collect(tunes_results((values * 4)[:8]), chosen)
+    found = collect(tunes_results((values * 4)[:8]), chosen, retries=0)
     assert set(found.importance) == {CLIP}
     assert found.best == {CLIP: (values * 4)[7]}
     results.write(tmp_path / "search", found)

@@ -1,0 +1,30 @@
+"""Where a training runs: `cluster.launcher` says whether in this process or on Ray."""
+
+from llm4seg.cluster.progress import EpochPrinter
+from llm4seg.cluster.runs import Outcome, run_name
+from llm4seg.cluster.stop_signal import LocalStopSignal, stop_on_sigterm
+from llm4seg.config import Config
+
+
+def train(config: Config) -> Outcome:
+    """Train, printing each epoch; goes on from the last checkpoint when the same training was interrupted.
+
+    SIGTERM lets the workers save a checkpoint and stop, which raises StopRequested.
+    """
+    name, printer = run_name(config), EpochPrinter(config.training.epochs)
+    if config.cluster.launcher == "process":
+        from llm4seg.cluster.process_run import train_in_process
+
+        local = LocalStopSignal()
+        with stop_on_sigterm(local):
+            return train_in_process(config, name, printer, local)
+
+    from llm4seg.cluster.launch import train_on_ray
+    from llm4seg.cluster.ray_events import ray_events
+    from llm4seg.cluster.ray_stop_signal import RayStopSignal
+    from llm4seg.cluster.session import ray_session
+
+    with ray_session(config.cluster):
+        stop_signal = RayStopSignal()
+        with stop_on_sigterm(stop_signal), ray_events(printer) as callback:
+            return train_on_ray(config, [callback], name, stop_signal=stop_signal)

@@ -1,0 +1,165 @@
+"""`fit` in this process, without Ray: what `cluster.launcher: process` is, and what a trial with one worker does."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from llm4seg.cluster.hang_timeout import HangTimeout
+from llm4seg.cluster.out_of_memory import explained_out_of_memory
+from llm4seg.cluster.runs import Outcome, final_weights, run_folder
+from llm4seg.cluster.stop_signal import SAVED, LocalStopSignal, StopSignal
+from llm4seg.cluster.storage import RunFolder, Uploads, new_checkpoint_name, retrying, sweep, write_checkpoint
+from llm4seg.config import Config
+from llm4seg.config.schema import Cluster
+from llm4seg.runtime.device import default_device
+from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Row, start_group_of_one
+from llm4seg.training.trainer import fit, profile_model
+from llm4seg.utils.errors import InputError, StopRequested
+
+Event = Row | str  # an epoch that has ended, or a line
+
+
+class ProcessRun:
+    """One worker, this process. Checkpoints are uploaded while training goes on, as on Ray, under the same names.
+
+    A context: inside it, a step that takes longer than `cluster.timeout` ends the process.
+    """
+
+    rank = local_rank = 0
+    world_size = 1
+
+    def __init__(
+        self,
+        section: Cluster,
+        folder: RunFolder,
+        device: torch.device,
+        stop_signal: StopSignal,
+        handle: Callable[[Event], None],
+        measured: Row,
+    ) -> None:
+        """`handle` is called with every event; what was `measured` of the model rides along with each row."""
+        self.device = device
+        self._section, self._folder, self._stop_signal = section, folder, stop_signal
+        self._handle, self._measured = handle, measured
+        self._uploads = Uploads(folder, section.keep, section.storage_patience)
+        self._uploader = ThreadPoolExecutor(max_workers=1)
+        self._upload: Future[None] | None = None
+        self._saved = time.monotonic()
+        self._hang_timeout = HangTimeout(section.timeout)
+
+    @property
+    def newest(self) -> str:
+        """The name of the last checkpoint."""
+        return self._uploads.names[-1]
+
+    def __enter__(self) -> Self:
+        sweep()
+        self._hang_timeout.rearm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for the last upload; what made it fail counts unless the training failed itself."""
+        self._uploader.shutdown()
+        self._hang_timeout.cancel()
+        if self._upload is not None and (error is None or isinstance(error, StopRequested)):
+            self._upload.result()
+
+    def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
+        patience = self._section.storage_patience
+        for name in retrying(patience)(self._folder.checkpoints):
+            yield self._folder.open(name, patience)
+
+    def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
+        checkpoint = write_checkpoint(save)
+        if self._upload is not None:
+            self._upload.result()  # one at a time, so that temporary files do not pile up
+        self._upload = self._uploader.submit(self._send, checkpoint, new_checkpoint_name())
+        if row is not None:
+            self._handle(row | self._measured)
+        self._saved = time.monotonic()
+        self._hang_timeout.rearm()
+
+    def _send(self, checkpoint: Path, name: str) -> None:
+        try:
+            self._uploads.upload(checkpoint, name)
+        finally:
+            shutil.rmtree(checkpoint)
+
+    def log(self, line: str) -> None:
+        self._handle(line)
+
+    def control_signal(self) -> int:
+        self._hang_timeout.rearm()
+        if self._stop_signal.stop_requested():
+            return STOP
+        uploaded = self._upload is None or self._upload.done()  # before that, another one would only wait
+        minutes = self._section.checkpoint_minutes
+        if minutes and uploaded and time.monotonic() - self._saved > 60 * minutes:
+            return CHECKPOINT
+        return CONTINUE
+
+    def sync_control(self) -> int:
+        return CONTINUE
+
+
+def train_in_process(
+    config: Config,
+    name: str,
+    handle: Callable[[Event], None],
+    stop_signal: StopSignal | None = None,
+    initial: str | None = None,
+    measure: bool = False,
+    device: torch.device | None = None,
+    run_type: type[ProcessRun] = ProcessRun,
+) -> Outcome:
+    """Train a run in this process; goes on from its last checkpoint when it was interrupted.
+
+    `initial`: the name of a finished run whose weights come first; `measure`: the model's parameters and latency, too;
+    `device`: by default that of `cluster.device`. Raises StopRequested when the stop signal was set, after saving a
+    checkpoint, and UserError with what cannot be trained. After another error, to start again goes on from the last
+    checkpoint.
+    """
+    began, folder = time.monotonic(), run_folder(config, name)
+    device = device or chosen_device(config.cluster)
+    start_group_of_one(device)
+    with chosen_threads(config.cluster), explained_out_of_memory():
+        weights = final_weights(config, initial) if initial else None
+        measured = profile_model(config, device) if measure else {}
+        run = run_type(config.cluster, folder, device, stop_signal or LocalStopSignal(), handle, measured)
+        try:
+            with run:
+                history = fit(config, run, weights)
+        except StopRequested:
+            raise StopRequested(SAVED) from None
+    seconds, engine, patience = time.monotonic() - began, config.engine.resolve(1).name, config.cluster.storage_patience
+    return Outcome(history, seconds, engine, measured, folder, run.newest, patience)
+
+
+def chosen_device(section: Cluster) -> torch.device:
+    """The device of `cluster.device`. Raises InputError where it is cuda and there is none."""
+    device = default_device(section)
+    if section.device == "cuda" and device.type != "cuda":
+        raise InputError("cluster.device: found cuda, but this machine has no GPU that torch can use")
+    return device
+
+
+@contextmanager
+def chosen_threads(section: Cluster) -> Iterator[None]:
+    """As many threads as `cluster.cpus_per_worker` says, if it does and the environment does not, as on Ray."""
+    before = torch.get_num_threads()
+    if section.cpus_per_worker is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(section.cpus_per_worker)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,54 @@
+"""Events of a training on Ray, handed on where it was started: rows of epochs, and what workers say and suffer."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.train import Checkpoint, UserCallback
+from ray.util.queue import Queue
+
+from llm4seg.cluster.failures import root_cause
+from llm4seg.cluster.ray_stop_signal import on_this_node
+from llm4seg.training.run import Row
+
+
+class _SendEvents(UserCallback):
+    """Runs in Ray's controller, wherever that is; the queue brings the events home."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        for line in metrics[0].get("lines", ()):
+            self._queue.put(line)
+        if "epoch" in metrics[0]:  # not a checkpoint within an epoch
+            self._queue.put({name: value for name, value in metrics[0].items() if name != "lines"})
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        self._queue.put(f"a worker failed: {root_cause(worker_exceptions.values())}")
+
+
+@contextmanager
+def ray_events(handle: Callable[[Row | str], None]) -> Iterator[UserCallback]:
+    """A callback for `train_on_ray`; `handle` is called here with each event, in a thread."""
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
+    handling = Thread(target=_hand_on, args=(queue, handle), daemon=True)
+    handling.start()
+    try:
+        yield _SendEvents(queue)
+    finally:
+        with suppress(RayActorError):  # the queue is dead, as the thread has said
+            queue.put(None)
+        handling.join()
+        queue.shutdown(force=True)
+
+
+def _hand_on(queue: Queue, handle: Callable[[Row | str], None]) -> None:
+    try:
+        while (event := queue.get()) is not None:
+            handle(event)
+    except RayActorError as error:
+        print(f"train: no more news of the workers: {root_cause([error])}", file=sys.stderr, flush=True)

@@ -1,0 +1,111 @@
+"""A study's trial: one of its runs, in a process that stays for the next one."""
+
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from llm4seg.cluster.data_sync import DataSync
+from llm4seg.cluster.ray_stop_signal import RayStopSignal
+from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker
+from llm4seg.cluster.trials import KeptTrial, check_storage_is_shared, train_here, trial_device
+from llm4seg.config import Config
+from llm4seg.objectives.metrics import Row
+from llm4seg.study.results import finished
+from llm4seg.study.run_store import RunStore
+from llm4seg.study.runner import checkpoints_name, evaluate_run, keep, print_line
+from llm4seg.utils.errors import StopRequested, UserError
+
+
+class StudyTrial(KeptTrial):
+    """The result of a run is in the store: what it measured, or what made it fail."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        jobs: dict[str, dict[str, Any]],
+        experiment: str,
+        store: RunStore,
+        data: DataSync | None,
+        stop_signal: RayStopSignal,
+        commit: str,
+    ) -> None:
+        """`jobs`: params by the names of runs."""
+        self._jobs, self._experiment, self._store = jobs, experiment, store
+        self._data, self._stop_signal, self._commit = data, stop_signal, commit
+        self.begin(config)
+
+    def results(self, sample: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        name = sample["name"]
+        try:
+            if not self._stop_signal.stop_requested():
+                self._run(Config.parse(self._jobs[name]), name)
+        except StopRequested:
+            pass  # its checkpoint is saved
+        except UserError as error:  # an arm that cannot be trained
+            self._store.put(name, {"name": name, "error": str(error)})
+        yield {"done": True}
+
+    def _run(self, config: Config, name: str) -> None:
+        check_storage_is_shared(config, self._experiment)
+        if self._data is not None:
+            config = self._data.on_this_node(config)
+        outcome = train_here(config, checkpoints_name(name), print_line, self._stop_signal, self._data)
+        keep(config, name, outcome, self._rows(config, name), self._commit)
+
+    def _rows(self, config: Config, name: str) -> list[Row]:
+        """Where this process has a worker's share, it measures; else a task that has one."""
+        if config.cluster.most == 1:
+            return evaluate_run(config, name, trial_device(config.cluster))
+        cpus, gpus = cpus_per_worker(config.cluster), gpus_per_worker(config.cluster)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(_evaluate_elsewhere)
+        rows: list[Row] = ray.get(task.remote(config.plain(), name, self._data))
+        return rows
+
+
+def _evaluate_elsewhere(params: dict[str, Any], name: str, data: DataSync | None) -> list[Row]:
+    config = Config.parse(params)
+    if data is not None:
+        config = data.on_this_node(config)
+    return evaluate_run(config, name, trial_device(config.cluster))
+
+
+class StudyProgress(tune.Callback, tune.Stopper):
+    """Prints a line a run, and lets none begin after a stop was requested."""
+
+    def __init__(self, store: RunStore, stop_signal: RayStopSignal, runs: int) -> None:
+        self._store, self._stop_signal, self._runs = store, stop_signal, runs
+        self._done, self._stopped = 0, False
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._store.read(trial.config["name"])
+        if record is not None and finished(record):
+            self._print(f"{record['seconds']:.0f} s of training")
+        elif not self._stop_signal.stop_requested():
+            self._print_failure()
+        self._stop_after_the_last(trials, trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._print_failure()
+        self._stop_after_the_last(trials, trial)
+
+    def _print(self, how: str, file: Any = None) -> None:
+        self._done += 1
+        print(f"study: {self._done} of {self._runs} runs: {how}", file=file, flush=True)
+
+    def _print_failure(self) -> None:
+        self._print("failed", sys.stderr)
+
+    def _stop_after_the_last(self, trials: list[Any], ended: Any) -> None:
+        """To stop ends what runs at once: only when no other run may be saving a checkpoint."""
+        others = any(one.status == Trial.RUNNING for one in trials if one is not ended)
+        self._stopped = self._stopped or (not others and self._stop_signal.stop_requested())
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stopped
