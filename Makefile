@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTEST := $(BIN)/python -m pytest
-# Two processes share the tests out, in the order and the groups of tests/conftest.py. Much of a test is waiting.
+# Two processes share the tests out, in the order and the groups of tests/sharing.py. Much of a test is waiting.
 PROCESSES ?= 2
 SHARED_OUT := -m "not slow" -n $(PROCESSES)
 STARTED := $(shell date +%s)

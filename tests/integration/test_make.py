@@ -46,7 +46,7 @@ def fails(project: Project, *arguments: str, **environment: str) -> str:
 
 def test_help_lists_the_targets(finished_project: Project) -> None:
     shown = make(finished_project)
-    for target in ("repro", "test", "test-slow", "lint", "lock", "clean"):
+    for target in ("repro", "test", "test-all", "test-slow", "lint", "lock", "clean"):
         assert f"make {target} " in shown
 
 
