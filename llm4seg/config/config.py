@@ -143,7 +143,7 @@ class Config(Sections):
                     f"{', '.join(UNSEARCHED)}: a trial trains on the data as they are, for search.epochs"
                 )
             conditions = {parent: allowed[0] for parent, allowed in distribution.when.items()}
-            earlier: list[Self] = []
+            earlier: list[Config] = []
             for value in distribution.extremes:
                 config = self.override(conditions | {dotted: value})
                 if config in earlier:
