@@ -1,4 +1,4 @@
-"""The overrides that a search found (best.json): written by `search`, applied by `train` and `study`."""
+"""best.json: the overrides of a search's best trial, written by `search`, applied by `train` and `study`."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ BEST = "best.json"
 
 
 def write_best(folder: Path, best: Overrides) -> None:
-    """Write the best trial's overrides; none where there was no search."""
+    """Write best.json to a folder; empty where no search was made."""
     write_json(folder / BEST, best)
 
 
 def read_best(folder: Path) -> Overrides:
-    """Read them back. Raises InputError naming the file when it is missing or broken."""
+    """Read best.json. Raises InputError naming the file when it is missing or broken."""
     best: Overrides = current(read_json(folder / BEST))
     return best

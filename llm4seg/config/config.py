@@ -17,23 +17,23 @@ from llm4seg.utils.errors import InputError
 
 INIT = "training.init_from"
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
-# of these, what no trial can tell: its length is search.epochs, its score is the best epoch's, best.json holds no paths
+# what a trial cannot vary: it lasts search.epochs, its score is the best epoch's, best.json holds no paths
 UNSEARCHED = ("training.epochs", "training.select", INIT)
-# environment: what a job on a cluster sets of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
-# `dvc exp run` would take it for a part of the experiment
+# environment variable: a job's overrides of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
+# `dvc exp run` would count them as part of the experiment
 JOB_SETTINGS = "LLM4SEG_CLUSTER"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one takes a quarter of the time
 
 
 class Config(Sections):
-    """All of params.yaml, checked. `Config.load(path)` reads it, `override` makes a checked copy.
+    """All sections of params.yaml, validated. `Config.load(path)` reads the file, `override` returns a validated copy.
 
     Raises InputError naming the dotted parameter, what was found and what is allowed.
     """
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read params.yaml; relative paths are taken from its folder, since Ray's workers change theirs."""
+        """Read params.yaml. Relative paths are resolved against its folder, since Ray's workers change directory."""
         try:
             values = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         except FileNotFoundError:
@@ -50,18 +50,18 @@ class Config(Sections):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "params", context: str | None = None) -> Self:
-        """Check plain values, as read from YAML or sent to a worker."""
+        """Validate plain values, as read from YAML or sent to a worker."""
         try:
             return cls.model_validate(values, context=context)
         except ValidationError as error:
-            raise InputError("\n".join(explain(where, one) for one in error.errors())) from None
+            raise InputError("\n".join(explain(where, mistake) for mistake in error.errors())) from None
 
     def plain(self) -> dict[str, Any]:
-        """Plain values that `parse` takes back: what crosses a process border."""
+        """JSON values, from which `parse` makes an equal config: the form that is sent to other processes."""
         return self.model_dump(mode="json")
 
     def override(self, changes: Mapping[str, Any], context: str | None = None) -> Self:
-        """A checked copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
+        """A validated copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
         values = self.plain()
         for dotted, value in changes.items():
             section, name = find(values, dotted)
@@ -69,18 +69,18 @@ class Config(Sections):
         return self.parse(values, "override", context)
 
     def preset(self, name: str) -> Self:
-        """A checked copy with a named set of overrides from `presets` applied."""
+        """A validated copy with the overrides of one of `presets` applied."""
         return self.override(self.preset_changes(name))
 
     def preset_changes(self, name: str) -> Overrides:
-        """A named set of overrides from `presets`."""
+        """The overrides of one of `presets`."""
         current = PRESETS.get(name, name)
         if current not in self.presets:
             raise InputError(f"presets: found {name!r}, allowed: {', '.join(self.presets)}")
         return self.presets[current]
 
     def arm(self, name: str) -> Self:
-        """A checked copy with the overrides of one of `study.arms` applied."""
+        """A validated copy with the overrides of one of `study.arms` applied."""
         return self.override(self._arm_changes(name))
 
     def _arm_changes(self, name: str) -> Overrides:
@@ -94,13 +94,13 @@ class Config(Sections):
         return changes
 
     def resolved(self, root: Path) -> Self:
-        """A copy whose paths are absolute, taken from `root`."""
+        """A copy with absolute paths, resolved against `root`."""
         changes: Overrides = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
         changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
-        changes[INIT] = _below(root, self.training.init_from)
-        changes["study.other_data"] = _below(root, self.study.other_data)
+        changes[INIT] = _absolute(root, self.training.init_from)
+        changes["study.other_data"] = _absolute(root, self.study.other_data)
         changes["study.arms"] = {
-            name: {dotted: _below(root, one) if dotted == INIT else one for dotted, one in arm.items()}
+            name: {dotted: _absolute(root, value) if dotted == INIT else value for dotted, value in arm.items()}
             for name, arm in self.study.arms.items()
         }
         if "://" not in self.llm.source:
@@ -108,17 +108,17 @@ class Config(Sections):
         return self.override(changes)
 
     def digest(self, *sections: str, extra: str = "") -> str:
-        """Twelve hex digits that name the values of some sections (and `extra`): equal digest, equal computation."""
+        """The sha256 of some sections' values and `extra`, 12 hex digits of it: equal digest, equal computation."""
         values = self.plain()
         text = json.dumps([{name: values[name] for name in sections}, extra], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def layers_needed(self) -> list[int]:
-        """Every LLM layer that the store is to hold, ascending."""
+        """The LLM layers that the store must hold, ascending."""
         return sorted({*self.layers_used(), *self.llm.layers})
 
     def layers_used(self) -> list[int]:
-        """The LLM layers that the model, a trial of its search or an arm of the study is built from, ascending."""
+        """The LLM layers of the model, of the search space and of the study's arms, ascending."""
         searched = self.search.space.get("model.llm.layer") if self.search.trials else None
         values = (searched.values or ()) if searched else ()
         arms = [self._arm_changes(name) for name in self.study.arms] if self.study.repeats else []
@@ -128,26 +128,27 @@ class Config(Sections):
 
     def _check_named_overrides(self) -> None:
         for changes in self.presets.values():
-            self.override(changes, SECTIONS_ALONE)  # the rest of the file may be meant for another preset
+            self.override(changes, SECTIONS_ALONE)  # the other sections may be meant for another preset
         for name in self.study.arms:
             self.override(self._arm_changes(name), None if self.study.repeats else SECTIONS_ALONE)
         self._check_space()
 
     def _check_space(self) -> None:
-        """Each value makes another training on the same data, whose score tells what the value is worth."""
-        for dotted, one in self.search.space.items():
+        """Raise InputError unless each value of the search space makes a different training on the same data."""
+        for dotted, distribution in self.search.space.items():
             find(self.plain(), dotted)
             if dotted in UNSEARCHED or not dotted.startswith(tuple(f"{section}." for section in IN_ARMS)):
                 raise InputError(
                     f"search.space: found {dotted}, allowed: parameters of {', '.join(IN_ARMS)}, but for "
                     f"{', '.join(UNSEARCHED)}: a trial trains on the data as they are, for search.epochs"
                 )
-            where, made = {parent: allowed[0] for parent, allowed in one.when.items()}, []
-            for value in one.extremes:
-                changed = self.override(where | {dotted: value})
-                if changed in made:
+            conditions = {parent: allowed[0] for parent, allowed in distribution.when.items()}
+            earlier: list[Config] = []
+            for value in distribution.extremes:
+                config = self.override(conditions | {dotted: value})
+                if config in earlier:
                     raise InputError(f"search.space.{dotted}: found {value!r} twice, allowed: each value once")
-                made.append(changed)
+                earlier.append(config)
 
 
 def _job_settings() -> Overrides:
@@ -156,5 +157,5 @@ def _job_settings() -> Overrides:
     return changes
 
 
-def _below(root: Path, path: Path | str | None) -> str | None:
+def _absolute(root: Path, path: Path | str | None) -> str | None:
     return None if path is None else os.path.normpath(root / path)

@@ -1,18 +1,18 @@
-"""What version 0.1.0 had otherwise: values that are called something else now, and parameters that it did not have.
+"""Compatibility with files of version 0.1.0: values that were renamed since, and parameters that were added.
 
-Digests, names of runs and comparisons only ever see what `current` returns.
+Digests, names of runs and comparisons are made from what `current` returns.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-VALUES = {  # parameter: its values that were renamed, as they were and as they are
+VALUES = {  # parameter: its renamed values, old name: present name
     "training.loss": {"paper": "bce_dice"},
     "model.llm.position": {"paper": "released"},
     "preset": {"paper-exact": "released"},  # in an arm of a study
 }
 PRESETS = VALUES["preset"]
-# parameter: the value with which is computed what was computed without it, and what params.yaml says of it
+# parameter: the value that keeps the earlier behavior, and its comment in params.yaml
 ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
@@ -21,8 +21,8 @@ UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"
 
 
 def current(value: Any, name: str = "") -> Any:
-    """A value with its words as they are called now: of the parameter `name`, or a mapping of parameters, dotted or
-    nested, with values, lists of them, or a search's distributions of them.
+    """A value with renamed words replaced: of the parameter `name`, or a mapping from parameters, dotted or nested, to
+    values, lists of values, or distributions of a search.
     """
     if isinstance(value, Mapping):
         return {key: current(one, name if key == "choice" else f"{name}.{key}") for key, one in value.items()}
@@ -34,13 +34,13 @@ def current(value: Any, name: str = "") -> Any:
 
 
 def renamed(word: str, name: str) -> str:
-    """A word as it is called now where `name` ends in the name of a parameter with renamed values."""
-    found = [words for parameter, words in VALUES.items() if f".{name}".endswith(f".{parameter}")]
-    return found[0].get(word, word) if found else word
+    """The present name of a value, where `name` ends in the name of a parameter with renamed values; else the value."""
+    tables = [words for parameter, words in VALUES.items() if f".{name}".endswith(f".{parameter}")]
+    return tables[0].get(word, word) if tables else word
 
 
 def current_presets(presets: Any) -> Any:
-    """Presets by their names as they are now. Raises ValueError when one is there under both."""
+    """Presets by their present names. Raises ValueError when a preset is there under its old and its present name."""
     if not isinstance(presets, Mapping):
         return presets
     for was, now in PRESETS.items():
@@ -50,13 +50,13 @@ def current_presets(presets: Any) -> Any:
 
 
 def current_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections of a config as a file of any version has them, with the parameters that were added since."""
-    found: dict[str, Any] = current(sections)
+    """A config's sections, from a file of any version, with renamed values replaced and added parameters filled in."""
+    upgraded: dict[str, Any] = current(sections)
     for dotted, (value, _) in ADDED.items():
         *parents, name = dotted.split(".")
-        section: Any = found
+        section: Any = upgraded
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
         if isinstance(section, dict) and parents:
             section.setdefault(name, value)
-    return found
+    return upgraded

@@ -32,7 +32,7 @@ def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def explain(where: str, error: Any) -> str:
-    """One line for one mistake: the dotted name, what was found, what is allowed."""
+    """A validation error in one line: the dotted name, what was found, what is allowed."""
     dotted = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":

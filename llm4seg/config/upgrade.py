@@ -1,4 +1,4 @@
-"""The params.yaml of an earlier version as one of this version: only what must change does, every other byte stays."""
+"""The upgrade of an earlier version's params.yaml: only what must change is changed, every other byte stays."""
 
 import re
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ Position = tuple[int, int]  # line and column, from 0
 
 
 def upgrade(path: Path) -> list[str]:
-    """Bring a params.yaml up, whole or not at all; returns a line for each change.
+    """Upgrade a params.yaml in place, atomically; returns a line for each change.
 
-    Raises InputError where the file has other mistakes, and leaves it as it was.
+    Raises InputError where the file has other mistakes; the file is then unchanged.
     """
     path = path.resolve()
     try:
@@ -37,12 +37,12 @@ def upgrade(path: Path) -> list[str]:
 
 
 def upgraded(text: str) -> tuple[str, list[str]]:
-    """The text of a params.yaml with what this version calls otherwise, and what it has added; a line for each change.
+    """The text of a params.yaml with renamed values replaced and new parameters inserted; a line for each change.
 
-    Raises InputError where the text is not YAML, or writes a value in a way that cannot be changed in place.
+    Raises InputError where the text is not YAML, or has a value in a notation that cannot be changed in place.
     """
     done: list[str] = []
-    while change := next(_changes(_read(text), text), None):  # one at a time: each moves what comes after it
+    while change := next(_changes(_read(text), text), None):  # one at a time: each moves the text after it
         text, line = change
         done.append(line)
     return text, done
@@ -59,7 +59,7 @@ def _read(text: str) -> CommentedMap:
 
 
 def _changes(values: CommentedMap, text: str) -> Iterator[tuple[str, str]]:
-    """The text after each single change that is due, and a line that says what it is."""
+    """For each change that is due: the text after this change alone, and a line that describes it."""
     presets = values.get("presets")
     for was, now in PRESETS.items():
         if isinstance(presets, CommentedMap) and was in presets and now not in presets:
@@ -74,7 +74,7 @@ def _changes(values: CommentedMap, text: str) -> Iterator[tuple[str, str]]:
 
 
 def _words(node: Any, name: str = "") -> Iterator[tuple[str, str, Position]]:
-    """Every word in nested values, with the name of its parameter as `renamed` wants it, and where it stands."""
+    """Every string in nested values: the name of its parameter (for `renamed`), the string, and its position."""
     if isinstance(node, CommentedMap):
         entries = [(name if key == "choice" else f"{name}.{key}".lstrip("."), key) for key in node]
         at = node.lc.value
@@ -91,7 +91,7 @@ def _words(node: Any, name: str = "") -> Iterator[tuple[str, str, Position]]:
 
 
 def _section(values: CommentedMap, dotted: str) -> tuple[CommentedMap | None, str]:
-    """The section that a parameter belongs in, None where there is none; and its last name."""
+    """The section of a dotted parameter, None where it is absent; and the parameter's last name."""
     *parents, name = dotted.split(".")
     section: Any = values
     for parent in parents:
@@ -100,18 +100,18 @@ def _section(values: CommentedMap, dotted: str) -> tuple[CommentedMap | None, st
 
 
 def _replaced(text: str, position: Position, was: str, now: str) -> str:
-    """The text with another word at a position, in quotes if the old one is."""
+    """The text with `was` at a position replaced by `now`; quotes stay."""
     line, column = position
     lines = text.splitlines(keepends=True)
-    there = re.compile(rf"(['\"]?){re.escape(was)}(?=\1)").match(lines[line], column)
-    if there is None:
+    match = re.compile(rf"(['\"]?){re.escape(was)}(?=\1)").match(lines[line], column)
+    if match is None:
         raise InputError(f"line {line + 1}: found {was}, which cannot be changed here; write {now} instead")
-    lines[line] = lines[line][:column] + there[1] + now + lines[line][there.end() :]
+    lines[line] = lines[line][:column] + match[1] + now + lines[line][match.end() :]
     return "".join(lines)
 
 
 def _inserted(text: str, section: CommentedMap, dotted: str, comment: str) -> str:
-    """The text with a parameter of ADDED in its section, before the one that follows it in the schema, or the last."""
+    """The text with a parameter of ADDED in its section: before its successor in the schema, else before the last."""
     name, value = dotted.split(".")[-1], ADDED[dotted][0]
     line, column = section.lc.key(_next_in_schema(section, dotted))
     lines = text.splitlines(keepends=True)
@@ -126,7 +126,7 @@ def _inserted(text: str, section: CommentedMap, dotted: str, comment: str) -> st
 
 
 def _block(name: str, value: Any) -> list[str]:
-    """Lines of a parameter: a line each for those in it."""
+    """The lines of a parameter in YAML's block style."""
     if not isinstance(value, dict) or not value:
         return [_flow(name, value)]
     return [f"{name}:", *(f"  {line}" for key, one in value.items() for line in _block(key, one))]
@@ -137,7 +137,7 @@ def _flow(name: str, value: Any) -> str:
 
 
 def _next_in_schema(section: CommentedMap, dotted: str) -> str:
-    """The parameter of a section before which a new one goes."""
+    """The parameter of a section before which a new parameter is inserted."""
     *parents, name = dotted.split(".")
     schema: Any = Config
     for parent in parents:

@@ -1,1 +1,1 @@
-"""What a training reads: prepared arrays, their split, batches, augmentation and label noise."""
+"""The input of a training: prepared arrays, their split, batches, augmentation and label noise."""

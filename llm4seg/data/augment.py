@@ -1,7 +1,7 @@
 """Random augmentation of a training batch, in 2-D and 3-D, on the batch's own device.
 
-A sample's changes are drawn from (seed, epoch, sample), never from a worker's random state, so they are the same
-whoever trains on it and after any resumption.
+A sample's random numbers are seeded with (seed, epoch, sample), never with a worker's random state, so that they are
+the same on every worker and after a resume.
 """
 
 from itertools import combinations
@@ -46,12 +46,12 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """Flip, rotate, zoom, shift, and change gain and offset; linear for images, nearest for labels.
 
-    What comes in from outside the image is its border value for the image and background (0) for the labels.
+    Pixels from outside the image have the value of its border in the image, and background (0) in the labels.
     """
     size = tuple(labels_NS.shape[1:])
-    drawn = [_draw(section, size, seed, epoch, sample) for sample in samples]
-    matrices = torch.as_tensor(np.stack([matrix for matrix, _ in drawn]), dtype=images_NCS.dtype)
-    gain_N2 = torch.as_tensor(np.stack([gain for _, gain in drawn]), dtype=images_NCS.dtype).to(images_NCS.device)
+    transforms = [_draw(section, size, seed, epoch, sample) for sample in samples]
+    matrices = torch.as_tensor(np.stack([matrix for matrix, _ in transforms]), dtype=images_NCS.dtype)
+    gain_N2 = torch.as_tensor(np.stack([gain for _, gain in transforms]), dtype=images_NCS.dtype).to(images_NCS.device)
     shape = [len(samples), images_NCS.shape[1], *size]
     grid = functional.affine_grid(matrices.to(images_NCS.device), shape, align_corners=False)
     images = functional.grid_sample(images_NCS, grid, padding_mode="border", align_corners=False)

@@ -1,6 +1,7 @@
-"""Training data made fewer or worse: a fraction of the training part, and errors in its masks.
+"""Less or worse training data: a fraction of the training part, and label noise in its masks.
 
-All is drawn by (seed, case), never from a worker's random state, so it is the same whoever trains, in every epoch.
+Random numbers are seeded with (seed, case), never with a worker's random state, so that they are the same on every
+worker and in every epoch.
 """
 
 import hashlib
@@ -19,19 +20,20 @@ Labels = NDArray[np.uint8]
 
 
 def subsample(cases: Sequence[str], data: Prepared, fraction: float, seed: int) -> tuple[str, ...]:
-    """So large a part of `cases`, at least one, in their order: patient after patient, or case after case of one.
+    """A random fraction of `cases`, at least one case, in their order: whole patients, the last perhaps in part; of a
+    single patient, cases.
 
-    A smaller fraction is part of every larger one under the same seed.
+    A smaller fraction is a subset of every larger fraction under the same seed.
     """
     groups = {case: data.cases[case].group for case in cases}
     units = groups if len(set(groups.values())) > 1 else {case: case for case in cases}
-    drawn = sorted(cases, key=lambda case: (_random(seed, units[case]).random(), units[case], case))
-    kept = set(drawn[: max(1, math.ceil(fraction * len(cases) - 1e-9))])
+    shuffled = sorted(cases, key=lambda case: (_random(seed, units[case]).random(), units[case], case))
+    kept = set(shuffled[: max(1, math.ceil(fraction * len(cases) - 1e-9))])
     return tuple(case for case in cases if case in kept)
 
 
 def corrupt_labels(labels_S: Tensor, case: str, classes: int, section: LabelNoise, seed: int) -> Tensor:
-    """A case's labels with the errors that `section` asks for; a copy."""
+    """A case's labels with label noise; a copy, unless the section has all noise off."""
     if not (section.boundary or section.drop or section.flip):
         return labels_S
     random, labels = _random(seed, case), labels_S.numpy().copy()
@@ -49,7 +51,7 @@ def _random(seed: int, name: str) -> np.random.Generator:
 
 
 def _moved(labels: Labels, classes: int, most: int, random: np.random.Generator) -> Labels:
-    """Each class grown into the background or shrunk, by 0 to `most` pixels."""
+    """Boundary noise: each class grown into the background or shrunk, by 0 to `most` pixels."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     moved = labels.copy()
@@ -63,18 +65,18 @@ def _moved(labels: Labels, classes: int, most: int, random: np.random.Generator)
 
 
 def _dropped(labels: Labels, classes: int, chance: float, random: np.random.Generator) -> Labels:
-    """Connected pieces of a class made background."""
-    from scipy.ndimage import label as pieces_of
+    """Missing structures: each connected component of a class made background with probability `chance`."""
+    from scipy.ndimage import label as connected_components
 
     for label in range(1, classes + 1):
-        pieces, count = pieces_of(labels == label)
-        gone = 1 + np.flatnonzero(random.random(count) < chance)
-        labels[np.isin(pieces, gone)] = 0
+        components, count = connected_components(labels == label)
+        dropped = 1 + np.flatnonzero(random.random(count) < chance)
+        labels[np.isin(components, dropped)] = 0
     return labels
 
 
 def _flipped(labels: Labels, classes: int, chance: float, random: np.random.Generator) -> Labels:
-    """Pixels with another label, each other one as likely."""
+    """Pixel noise: each pixel gets one of the other labels, all as likely, with probability `chance`."""
     by = random.integers(1, classes + 1, labels.shape)
     wrong = ((labels + by) % (classes + 1)).astype(labels.dtype)
     return np.where(random.random(labels.shape) < chance, wrong, labels)

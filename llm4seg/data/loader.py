@@ -1,6 +1,6 @@
-"""A loader that reads one batch ahead in a thread and copies it to the device.
+"""Prefetching: one batch is read ahead in a thread, and copied to the device.
 
-The thread draws nothing at random and batches come in the order asked for, so it changes no result.
+The thread uses no random numbers and keeps the order of the batches, so it changes no result.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -10,19 +10,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-Wanted = TypeVar("Wanted")
-Read = TypeVar("Read")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def one_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Generator[Read, None, None]:
-    """What `read` gives for each, the next one being read meanwhile; its exceptions are raised where it is due.
+def prefetch(read: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """The results of `read` for each item, the next one read in a thread meanwhile; exceptions are raised in order.
 
-    Close the iterator when leaving early, so that the thread ends.
+    Close the iterator when the loop ends early, so that the thread ends.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
-        coming: Future[Read] | None = None
-        for one in wanted:
-            ahead = thread.submit(read, one)
+        coming: Future[Result] | None = None
+        for item in items:
+            ahead = thread.submit(read, item)
             if coming is not None:
                 yield coming.result()
             coming = ahead
@@ -30,13 +30,13 @@ def one_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Gener
             yield coming.result()
 
 
-def when_wanted(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Generator[Read, None, None]:
-    """The same without reading ahead, for a CPU: a second thread's OpenMP threads would take cores from the step."""
-    yield from map(read, wanted)
+def read_on_demand(read: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """The results of `read` without prefetching, for a CPU: a second thread would take cores from the step."""
+    yield from map(read, items)
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on its way to a device: from pinned memory, so that nobody waits while a GPU fetches it."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor copied to a device; to a GPU from pinned memory, so that the host does not wait."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

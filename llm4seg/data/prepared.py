@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
-if TYPE_CHECKING:  # torch is only needed once an array is read; `split` reads none
+if TYPE_CHECKING:  # torch is needed only to read arrays; `split` reads none
     from torch import Tensor
 
 MANIFEST = "manifest.json"
@@ -16,10 +16,10 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Case:
-    """A case as the manifest describes it; `shape` and `spacing` (mm) are those of the native image.
+    """A case of the manifest; `shape` and `spacing` (mm) are the original image's.
 
-    `pixels` counts the native pixels of each foreground class. `sha256` is that of the native image's array, so equal
-    images have equal ones. `position` is a slice's index in its `volume`.
+    `pixels` counts the original pixels of each foreground class. `sha256` is of the original image's array, so that
+    equal images have equal hashes. `position` is a slice's index in its `volume`.
     """
 
     id: str
@@ -41,9 +41,9 @@ class Case:
 
 
 class Prepared:
-    """An opened output of `prepare`. Shards are opened at the first read in each process, so it can be pickled.
+    """The prepared dataset, opened. Shards are opened at the first read in each process, so that it can be pickled.
 
-    Arrays come straight out of the memory map, without a copy: do not change them in place.
+    Arrays are views of the memory map, without a copy: do not change them in place.
     Raises InputError naming the file when the manifest or a shard is missing or broken, or a case is unknown.
     """
 
@@ -68,18 +68,22 @@ class Prepared:
         self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
         self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
         self.sha256: str = manifest["sha256"]
-        self._shard_of = {one["id"]: one.pop("shards") for one in manifest["cases"]}
-        self.cases: dict[str, Case] = {one["id"]: Case.parse(one) for one in manifest["cases"]}
+        self.cases: dict[str, Case] = {}
+        self._shards_of: dict[str, dict[str, str]] = {}
+        for entry in manifest["cases"]:
+            shards = entry["shards"]
+            case = Case.parse({name: value for name, value in entry.items() if name != "shards"})
+            self.cases[case.id], self._shards_of[case.id] = case, shards
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}}
 
     def resampled(self, case_id: str) -> "tuple[Tensor, Tensor]":
-        """What the network sees: image float32 (C, *size), normalized, and labels uint8 (*size)."""
+        """The network's input and target: image float32 (C, *size), normalized, and labels uint8 (*size)."""
         return self._read("grid", case_id)
 
     def original(self, case_id: str) -> "tuple[Tensor, Tensor]":
-        """What the owner gave: image (C, *shape) in raw intensities, and labels uint8 (*shape)."""
+        """The original case: image (C, *shape) in raw intensities, and labels uint8 (*shape)."""
         return self._read("native", case_id)
 
     def _read(self, kind: str, case_id: str) -> "tuple[Tensor, Tensor]":
@@ -87,7 +91,7 @@ class Prepared:
 
         if case_id not in self.cases:
             raise InputError(f"{self.folder}: has no case {case_id!r}")
-        name = self._shard_of[case_id][kind]
+        name = self._shards_of[case_id][kind]
         try:
             shard = self._open(name)
             return shard.get_tensor(f"{case_id}/image"), shard.get_tensor(f"{case_id}/labels")
@@ -105,6 +109,6 @@ class Prepared:
 
 
 def duplicates(cases: Iterable[Case]) -> int:
-    """How many cases show the same image as an earlier one."""
+    """The number of cases whose image equals an earlier case's."""
     hashes = [case.sha256 for case in cases]
     return len(hashes) - len(set(hashes))

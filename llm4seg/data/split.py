@@ -19,9 +19,9 @@ Units = Sequence[Sequence[Case]]
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of each part. `rule` says in a sentence what was done; `left_out` are gaps between blocks of slices.
+    """Case ids of each part. `rule` describes the split in a sentence; `left_out` are gaps between blocks of slices.
 
-    `folds` share all cases out k times; where the rule is blocks, the gap is cut when a fold is used.
+    `folds` partition all cases into k parts; where the rule is blocks, the gaps are cut when a fold is used.
     """
 
     rule: str
@@ -34,10 +34,10 @@ class Split:
 
 
 def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Split) -> Split:
-    """Share the cases out. What must stay together (a unit) is a group, or a block of neighboring slices of a volume,
-    and whatever shows an equal image.
+    """Split the cases, unit by unit: a unit is a group, or a block of neighboring slices of a volume, joined with all
+    others that have an equal image.
 
-    Raises InputError when there are too few units for the parts or folds, or the gap eats a part up.
+    Raises InputError when there are too few units for the parts or folds, or the gaps leave a part empty.
     """
     by_block = section.rule == "block" or (section.rule == "auto" and _is_one_volume(cases))
     units = _units(cases, _block_keys(cases, section.block) if by_block else [case.group for case in cases])
@@ -69,7 +69,7 @@ def _is_one_volume(cases: Sequence[Case]) -> bool:
 
 
 def _block_keys(cases: Sequence[Case], block: int) -> list[str]:
-    """The block that each slice belongs to: its volume, and its position in whole blocks."""
+    """The block of each slice: its volume, and its position divided by the block's size."""
     for case in cases:
         if case.volume is None or case.position is None:
             raise InputError(f"split.rule: found 'block', but case {case.id!r} is no slice of a volume; allowed: group")
@@ -77,13 +77,13 @@ def _block_keys(cases: Sequence[Case], block: int) -> list[str]:
 
 
 def _units(cases: Sequence[Case], keys: Sequence[str]) -> list[list[Case]]:
-    """Cases that must stay together: those that share a key or an image, directly or through others."""
+    """Units, by union-find: cases that share a key or an image, directly or through other cases."""
     leader: dict[str, str] = {}
 
-    def find(one: str) -> str:
-        while leader.setdefault(one, one) != one:
-            one = leader[one]
-        return one
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            name = leader[name]
+        return name
 
     for case, key in zip(cases, keys, strict=True):
         leader[find(f"image {case.sha256}")] = find(f"key {key}")
@@ -127,21 +127,21 @@ def _parts(cases: Sequence[Case], classes: Sequence[str], units: Units, section:
 
 
 def _folds(cases: Sequence[Case], classes: Sequence[str], units: Units, section: schema.Split) -> list[list[Case]]:
-    """As many folds as asked for, or as there are units."""
+    """The `split.folds` folds, or one per unit where there are fewer units."""
     count = min(section.folds, len(units))
     random = np.random.default_rng([section.seed, 1])
     return _gather(cases, units, stratify(_amounts(units, classes), [1 / count] * count, random), count)
 
 
 def _parts_of_fold(folds: Sequence[Sequence[Case]], fold: int) -> list[list[Case]]:
-    """Fold `fold` is the test part, the next one val, the others train."""
+    """Train, val and test: fold `fold` is test, the next fold val, all others train."""
     after = (fold + 1) % len(folds)
     train = [case for number, cases in enumerate(folds) if number not in (fold, after) for case in cases]
     return [train, list(folds[after]), list(folds[fold])]
 
 
 def _cut_gaps(parts: Sequence[Sequence[Case]], gap: int) -> tuple[list[Case], list[Case], list[Case], list[Case]]:
-    """Train, val, test and what was cut to keep parts more than `gap` slices apart: of train first, of test never."""
+    """Train, val, test, and the cases cut to keep parts more than `gap` slices apart: of train first, of test never."""
     train, val, test = parts
     kept_val = _apart(val, test, gap)
     kept_train = _apart(train, [*test, *kept_val], gap)
@@ -163,12 +163,12 @@ def _sentence(what: str, units: int, folds: int, by_block: bool, section: schema
 
 
 def write_split(path: Path, split: Split) -> None:
-    """Write a split as JSON, whole or not at all."""
+    """Write a split as JSON, atomically."""
     write_json(path, asdict(split))
 
 
 def read_split(path: Path) -> Split:
-    """Read what `write_split` wrote. Raises InputError naming the file when it is anything else."""
+    """Read a split. Raises InputError naming the file when `write_split` did not write it."""
     values = read_json(path)
     try:
         parts = {name: tuple(values[name]) for name in ("train", "val", "test", "left_out")}

@@ -8,7 +8,7 @@ import numpy as np
 def stratify(amounts: np.ndarray, shares: Sequence[float], random: np.random.Generator) -> np.ndarray:
     """The part (index into `shares`) of each unit, (units,).
 
-    `amounts` (units, kinds) says how much of each kind (cases, pixels of a class) a unit holds; `shares` add up to 1.
+    `amounts` (units, kinds): how much of each kind (cases, pixels of a class) a unit holds; `shares` add up to 1.
     Large units come first, those within a factor of two of each other in random order; each goes where the squared
     distance to the shares, relative to their size, grows least, so the small ones even the parts out. No part stays
     empty as long as there are as many units as parts.

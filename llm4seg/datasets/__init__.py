@@ -1,1 +1,1 @@
-"""From published or own images to what `prepare` writes: readers, resampling, checks, the writer."""
+"""Datasets, published or a user's own: readers, resampling, checks, and the writer of the prepared dataset."""

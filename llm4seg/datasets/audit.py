@@ -10,7 +10,7 @@ from llm4seg.utils.errors import InputError
 
 
 class Audit:
-    """Looks at the cases one by one, and at the end at what they amount to."""
+    """Checks of a dataset: `case` for each case, then `end` for all of them together."""
 
     def __init__(self, dataset: str, classes: Sequence[str], spatial_dims: int) -> None:
         self.pixels: Counter[str] = Counter()
@@ -20,14 +20,14 @@ class Audit:
 
     @property
     def channels(self) -> int:
-        """Channels of every image; there has been one."""
+        """Channels of every image; known once a case was checked."""
         assert self._first is not None
         return len(self._first.image)
 
     def case(self, case: RawCase) -> dict[str, int]:
-        """Check one case; its pixels of each class."""
-        self._unique(case)
-        self._sound(case)
+        """Check one case; returns its number of pixels of each class."""
+        self._check_id(case)
+        self._check_arrays(case)
         self._first = self._first or case
         if len(case.image) != len(self._first.image):
             raise InputError(
@@ -39,12 +39,12 @@ class Audit:
         self.pixels.update(pixels)
         return pixels
 
-    def _unique(self, case: RawCase) -> None:
+    def _check_id(self, case: RawCase) -> None:
         if case.id in self._source_of:
             raise InputError(f"{case.source}: duplicate case id {case.id!r}, also {self._source_of[case.id]}")
         self._source_of[case.id] = case.source
 
-    def _sound(self, case: RawCase) -> None:
+    def _check_arrays(self, case: RawCase) -> None:
         if case.image.shape[1:] != case.labels.shape:
             sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
             raise InputError(f"{case.source}: {sizes}")
@@ -53,11 +53,11 @@ class Audit:
             raise InputError(f"{case.source}: the image of case {case.id!r} has NaN or infinite values")
 
     def end(self) -> None:
-        """Check the whole: some cases, and every class somewhere."""
+        """Check all cases together: there is one at least, and every class occurs."""
         if not self._source_of:
             raise InputError(f"{self._dataset}: no images found")
-        never = [name for name in self._classes if not self.pixels[name]]
-        if len(never) == len(self._classes):
+        absent = [name for name in self._classes if not self.pixels[name]]
+        if len(absent) == len(self._classes):
             raise InputError(f"{self._dataset}: nothing but background in the masks of {len(self._source_of)} cases")
-        if never:
-            raise InputError(f"{self._dataset}: class {never[0]!r} occurs in none of the {len(self._source_of)} cases")
+        if absent:
+            raise InputError(f"{self._dataset}: class {absent[0]!r} occurs in none of the {len(self._source_of)} cases")

@@ -60,7 +60,7 @@ def _volume(template_file: Path, atlas_file: Path, regions_file: Path) -> RawCas
 
 
 def class_of_region(regions_file: Path) -> np.ndarray:
-    """Label (0: background) of each region number, uint8; raises InputError for a region that no class claims."""
+    """Label (0: background) of each region number, uint8; raises InputError for a region of no class."""
     with regions_file.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     table = np.zeros(1 + max(int(row["id"]) for row in rows), dtype=np.uint8)

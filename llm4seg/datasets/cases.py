@@ -1,4 +1,4 @@
-"""`Dataset` and `RawCase`: the description of a dataset, and its cases as their owner gave them."""
+"""`Dataset` and `RawCase`: a dataset's description, and its cases as published."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RawCase:
-    """One picture, slice or volume with its labels, as its owner gave it.
+    """An image, slice or volume with its labels, as published.
 
-    `image` is (C, *shape) in the owner's intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
+    `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
     Axes are (rows, columns) or (rows, columns, slices); `spacing` is in mm along each of them. Cases of one `group`
-    (a patient) are never split up; `position` is a slice's index in its `volume`.
+    (a patient) stay in one part of a split; `position` is a slice's index in its `volume`.
     """
 
     id: str
@@ -27,7 +27,10 @@ class RawCase:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that can be read case by case. Reading, and downloading, begin with the first case asked for."""
+    """A dataset that is read case by case; `total` is the number of cases where it is known in advance.
+
+    Downloading and reading begin with the first case.
+    """
 
     name: str
     license: str
@@ -54,10 +57,10 @@ def slices(volume: RawCase) -> Iterator[RawCase]:
 
 
 def has_labels(case: RawCase) -> bool:
-    """Whether anything but background is labelled."""
+    """Whether anything but background is labeled."""
     return bool(case.labels.any())
 
 
 def is_blank(case: RawCase) -> bool:
-    """Whether the image is constant and nothing is labelled: padding around a scan, equal in every patient."""
+    """Whether the image is constant and nothing is labeled: padding around a scan, equal in every patient."""
     return bool((case.image == case.image.flat[0]).all()) and not has_labels(case)

@@ -9,11 +9,11 @@ import numpy as np
 
 from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import Dataset, RawCase, is_blank, slices
-from llm4seg.datasets.image_io import Picture, is_lossy, read_mask, read_picture, stem
+from llm4seg.datasets.image_io import ImageData, is_lossy, read_image, read_mask, stem
 from llm4seg.utils.errors import InputError
 
-# what a mask's name may have beyond its image's: a_mask.png and a_mask_1.png belong to a.png
-_ADDED = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)
+# endings of a mask's name beyond its image's: a_mask.png and a_mask_1.png belong to a.png
+_MASK_SUFFIX = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class _Pair:
 
 
 def folder(section: FolderData, spatial_dims: int) -> Dataset:
-    """Pictures (2-D) or volumes (3-D; as slices along the last axis where spatial_dims is 2).
+    """Images (2-D) or volumes (3-D; as slices along the last axis where spatial_dims is 2).
 
-    Raises InputError for a missing folder, an image without a mask, a mask without an image, a name used twice.
+    Raises InputError for a missing folder, an image without a mask, a mask without an image, a duplicate name.
     """
     pairs = _pairs(section.path)
     return Dataset(
@@ -46,7 +46,7 @@ def _pairs(root: Path) -> list[_Pair]:
     images = _by_stem(root / "images")
     masks: dict[str, list[Path]] = {name: [] for name in images}
     for path in _files(root / "masks"):
-        name = stem(path) if stem(path) in images else _ADDED.sub("", stem(path))
+        name = stem(path) if stem(path) in images else _MASK_SUFFIX.sub("", stem(path))
         if name not in images:
             raise InputError(f"{path}: a mask without an image; {root / 'images'} has no {name!r}")
         masks[name].append(path)
@@ -75,19 +75,19 @@ def _by_stem(where: Path) -> dict[str, Path]:
 
 
 def _cases(pair: _Pair, section: FolderData, spatial_dims: int) -> Iterator[RawCase]:
-    picture = read_picture(pair.image)
+    image = read_image(pair.image)
     case = RawCase(
         id=pair.name,
         group=_group(pair, section.group),
         source=pair.image.relative_to(section.path).as_posix(),
-        image=picture.values,
-        labels=_labels(pair, picture, section),
-        spacing=picture.spacing,
+        image=image.values,
+        labels=_labels(pair, image, section),
+        spacing=image.spacing,
     )
     if case.labels.ndim == spatial_dims:
         yield case
     elif spatial_dims == 2:
-        yield from (one for one in slices(case) if not is_blank(one))
+        yield from (part for part in slices(case) if not is_blank(part))
     else:
         raise InputError(f"{pair.image}: is 2-D, but data.spatial_dims is 3")
 
@@ -95,14 +95,14 @@ def _cases(pair: _Pair, section: FolderData, spatial_dims: int) -> Iterator[RawC
 def _group(pair: _Pair, pattern: str | None) -> str:
     if pattern is None:
         return pair.name
-    found = re.search(pattern, pair.name)
-    if found is None or not found.group(1):
+    match = re.search(pattern, pair.name)
+    if match is None or not match.group(1):
         raise InputError(f"{pair.image}: data.folder.group {pattern!r} does not match {pair.name!r}")
-    return found.group(1)
+    return match.group(1)
 
 
-def _labels(pair: _Pair, image: Picture, section: FolderData) -> np.ndarray:
-    """All masks of an image in one; where two overlap, the later by name wins."""
+def _labels(pair: _Pair, image: ImageData, section: FolderData) -> np.ndarray:
+    """All masks of an image merged, uint8; where two overlap, the later by name wins."""
     labels = np.zeros(image.values.shape[1:], dtype=np.uint8)
     for path in pair.masks:
         mask = read_mask(path)
@@ -110,13 +110,13 @@ def _labels(pair: _Pair, image: Picture, section: FolderData) -> np.ndarray:
             raise InputError(f"{path}: size {mask.values.shape[1:]} differs from {labels.shape} of {pair.image}")
         if mask.orientation and image.orientation and mask.orientation != image.orientation:
             raise InputError(f"{path}: oriented {mask.orientation}, but {pair.image} is {image.orientation}")
-        one = label_of_value(mask.values[0], section, path)
-        labels = np.where(one > 0, one, labels)
+        added = label_of_value(mask.values[0], section, path)
+        labels = np.where(added > 0, added, labels)
     return labels
 
 
 def label_of_value(mask: np.ndarray, section: FolderData, path: Path) -> np.ndarray:
-    """Labels uint8 of mask values by data.folder.classes; a lossy format's values count as the nearest listed one."""
+    """Labels uint8 of mask values by data.folder.classes; a lossy format's values count as the nearest listed value."""
     allowed = np.array([0, *(value for values in section.classes.values() for value in values)])
     found = np.unique(mask)
     unknown = found[~np.isin(found, allowed) & (not is_lossy(path))]

@@ -11,10 +11,10 @@ from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What a file holds: values (C, *shape) and the spacing in mm along each axis (1 where the file tells none).
+class ImageData:
+    """An image file's content: values (C, *shape), and spacing in mm along each axis (1 where the file has none).
 
-    `orientation` says where NIfTI's axes point, as in "RAS"; other formats have none.
+    `orientation` is NIfTI's axis codes, such as "RAS"; None for other formats.
     """
 
     values: np.ndarray
@@ -22,21 +22,21 @@ class Picture:
     orientation: str | None = None
 
 
-def read_picture(path: Path) -> Picture:
-    """An image file. Raises InputError naming the file when it is missing or cannot be read."""
+def read_image(path: Path) -> ImageData:
+    """Read an image file. Raises InputError naming the file when it is missing or cannot be read."""
     return _read(path, labels=False)
 
 
-def read_mask(path: Path) -> Picture:
-    """A mask file with its one channel. Palette files give their indices; a color file must be grey in truth."""
-    picture = _read(path, labels=True)
-    if not (picture.values == picture.values[:1]).all():
-        raise InputError(f"{path}: a mask must be grey, found {len(picture.values)} channels that differ")
-    return replace(picture, values=picture.values[:1])
+def read_mask(path: Path) -> ImageData:
+    """Read a mask file, as one channel. Palette files have their indices; channels of a color file must be equal."""
+    image = _read(path, labels=True)
+    if not (image.values == image.values[:1]).all():
+        raise InputError(f"{path}: a mask must be grey, found {len(image.values)} channels that differ")
+    return replace(image, values=image.values[:1])
 
 
 def stem(path: Path) -> str:
-    """The file's name without what tells its format: `a.nii.gz` and `a.png` are both `a`."""
+    """The file's name without its extension: `a.nii.gz` and `a.png` are both `a`."""
     return path.name[: -len(_format(path))]
 
 
@@ -52,17 +52,17 @@ def _format(path: Path) -> str:
     raise InputError(f"{path}: not a known image format; allowed: {', '.join(_READERS)}")
 
 
-def _read(path: Path, labels: bool) -> Picture:
+def _read(path: Path, labels: bool) -> ImageData:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     reader = _READERS[_format(path)]
     try:
-        picture = reader(path, labels)
+        image = reader(path, labels)
     except Exception as error:  # every format has its own exceptions for a broken file
         raise InputError(f"{path}: cannot be read as an image: {error}") from error
-    if not 2 <= picture.values.ndim - 1 <= 3 or not picture.values.size:
-        raise InputError(f"{path}: found an image of shape {picture.values.shape[1:]}, allowed: 2 or 3 dimensions")
-    return replace(picture, values=storable(picture.values))
+    if not 2 <= image.values.ndim - 1 <= 3 or not image.values.size:
+        raise InputError(f"{path}: found an image of shape {image.values.shape[1:]}, allowed: 2 or 3 dimensions")
+    return replace(image, values=storable(image.values))
 
 
 def storable(values: np.ndarray) -> np.ndarray:
@@ -76,21 +76,21 @@ def storable(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int32 if fits else np.float32)
 
 
-def _pillow(path: Path, labels: bool) -> Picture:
+def _pillow(path: Path, labels: bool) -> ImageData:
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        picture = ImageOps.exif_transpose(file)
-        grey = picture.mode in ("1", "L", "LA") or picture.mode.startswith(("I", "F"))
-        if picture.mode in ("1", "LA"):
-            picture = picture.convert("L")  # 1 bit: 0 and 255
-        elif not grey and not (labels and picture.mode == "P"):
-            picture = picture.convert("RGB")
-        values = np.array(picture)
-    return Picture(values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0), (1.0, 1.0))
+        image = ImageOps.exif_transpose(file)
+        gray = image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F"))
+        if image.mode in ("1", "LA"):
+            image = image.convert("L")  # 1 bit: 0 and 255
+        elif not gray and not (labels and image.mode == "P"):
+            image = image.convert("RGB")
+        values = np.array(image)
+    return ImageData(values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0), (1.0, 1.0))
 
 
-def _tiff(path: Path, labels: bool) -> Picture:
+def _tiff(path: Path, labels: bool) -> ImageData:
     """Samples (colors) are channels; pages are slices, along the last axis."""
     import tifffile
 
@@ -100,11 +100,11 @@ def _tiff(path: Path, labels: bool) -> Picture:
     values = values[None] if channel is None else np.moveaxis(values, channel, 0)
     if values.ndim == 4:
         values = np.moveaxis(values, 1, -1)
-    return Picture(values, (1.0,) * (values.ndim - 1))
+    return ImageData(values, (1.0,) * (values.ndim - 1))
 
 
-def _nifti(path: Path, labels: bool) -> Picture:
-    """Turned by 90 degrees in the plane, since NIfTI's first axis runs along a picture's rows. A 4th axis: channels."""
+def _nifti(path: Path, labels: bool) -> ImageData:
+    """Turned by 90 degrees in the plane, since NIfTI's first axis runs along an image's rows. A 4th axis: channels."""
     import nibabel
 
     file: Any = nibabel.load(path)
@@ -112,10 +112,10 @@ def _nifti(path: Path, labels: bool) -> Picture:
     values = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
     spacing = [float(size) for size in file.header.get_zooms()[: values.ndim - 1]]
     orientation = "".join(nibabel.aff2axcodes(file.affine))
-    return Picture(np.rot90(values, axes=(1, 2)).copy(), (spacing[1], spacing[0], *spacing[2:]), orientation)
+    return ImageData(np.rot90(values, axes=(1, 2)).copy(), (spacing[1], spacing[0], *spacing[2:]), orientation)
 
 
-_READERS: dict[str, Callable[[Path, bool], Picture]] = {
+_READERS: dict[str, Callable[[Path, bool], ImageData]] = {
     ".png": _pillow,
     ".jpg": _pillow,
     ".jpeg": _pillow,

@@ -38,7 +38,7 @@ def _cases(spatial_dims: int, cache: Path) -> Iterator[RawCase]:
 
 
 def read_patient(patient: str, source: str, files: Sequence[Path]) -> RawCase:
-    """A volume from one patient's CT slices and RTSTRUCT. Takes no more from DICOM than pixels and geometry."""
+    """A volume from one patient's CT slices and RTSTRUCT. Only pixels and geometry are read from DICOM."""
     import pydicom
 
     read = [pydicom.dcmread(path) for path in files]
@@ -69,7 +69,7 @@ def _height(ct: Any) -> float:
 
 
 def _contours(structures: Any, source: str) -> list[np.ndarray]:
-    """Closed contours of the tumour, each (points, 3) in mm in the patient's coordinates."""
+    """Closed contours of the tumor, each (points, 3) in mm in the patient's coordinates."""
     numbers = [roi.ROINumber for roi in structures.StructureSetROISequence if roi.ROIName == ROI]
     found = [
         np.asarray(contour.ContourData, dtype=float).reshape(-1, 3)

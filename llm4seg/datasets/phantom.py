@@ -1,6 +1,6 @@
-"""Dataset `phantom`: made-up images of made-up patients, speckled like ultrasound, with irregular blobs.
+"""Dataset `phantom`: synthetic images of synthetic patients, speckled like ultrasound, with irregular blobs.
 
-A case depends on the seed, its own number and its patient's, so adding cases changes none of those before. The cases
+A case depends on the seed, its own number and its patient's, so adding cases changes no earlier case. The cases
 of a patient share gain, depth attenuation, speckle size, tissue texture and lesion contrast.
 """
 
@@ -15,7 +15,7 @@ _PATIENT, _CASE = 0, 1  # the two streams of random numbers
 
 
 def phantom(section: PhantomData, spatial_dims: int) -> Dataset:
-    """Uint8 pictures or volumes at 1 mm with `classes` kinds of lesion, from darker to brighter than the tissue."""
+    """Images or volumes, uint8, at 1 mm with `classes` kinds of lesion, from darker to brighter than the tissue."""
     if len(section.size) != spatial_dims:
         raise InputError(
             f"data.phantom.size: found {list(section.size)}, allowed: {spatial_dims} numbers (data.spatial_dims)"
@@ -34,14 +34,14 @@ def phantom(section: PhantomData, spatial_dims: int) -> Dataset:
 
 def _case(section: PhantomData, number: int) -> RawCase:
     patient = number % section.patients
-    look = np.random.default_rng([section.seed, _PATIENT, patient])
+    patient_random = np.random.default_rng([section.seed, _PATIENT, patient])
     random = np.random.default_rng([section.seed, _CASE, number])
     labels = _lesions(random, section, always=number % section.classes)
     return RawCase(
         id=f"case-{number:04d}",
         group=f"patient-{patient:03d}",
         source=f"phantom seed {section.seed}",
-        image=_image(look, random, labels, section.classes)[None],
+        image=_image(patient_random, random, labels, section.classes)[None],
         labels=labels,
         spacing=(1.0,) * len(section.size),
     )
@@ -73,10 +73,16 @@ def _smooth_noise(random: np.random.Generator, size: tuple[int, ...], sigma: flo
     return (noise - noise.mean()) / noise.std()
 
 
-def _image(look: np.random.Generator, random: np.random.Generator, labels: np.ndarray, classes: int) -> np.ndarray:
+def _image(
+    patient_random: np.random.Generator, random: np.random.Generator, labels: np.ndarray, classes: int
+) -> np.ndarray:
     """Log-compressed speckle of the tissue's echoes, uint8: fully developed speckle is the modulus of complex noise."""
-    gain, attenuation = look.uniform(0.42, 0.62), look.uniform(0.05, 0.3)
-    grain, texture, contrast = look.uniform(0.7, 1.3), look.uniform(0.03, 0.08), look.uniform(0.16, 0.26)
+    gain, attenuation = patient_random.uniform(0.42, 0.62), patient_random.uniform(0.05, 0.3)
+    grain, texture, contrast = (
+        patient_random.uniform(0.7, 1.3),
+        patient_random.uniform(0.03, 0.08),
+        patient_random.uniform(0.16, 0.26),
+    )
     steps = np.array([0.0, *_contrasts(classes)]) * contrast
     depth = np.linspace(0, 1, labels.shape[0]).reshape(-1, *[1] * (labels.ndim - 1))
     echoes = gain - attenuation * depth + texture * _smooth_noise(random, labels.shape, min(labels.shape) / 10)

@@ -1,6 +1,6 @@
 """Normalization of intensities and resampling to a grid of one size.
 
-Resizing is plain: each axis by its own factor, as in the paper, so the aspect ratio is not kept.
+Each axis is resized by its own factor, as in the paper, so the aspect ratio is not kept.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from llm4seg.config.schema import Data
 from llm4seg.utils.errors import InputError
 
 # ImageNet's mean and standard deviation of red, green and blue
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalize(image_CS: np.ndarray, section: Data) -> np.ndarray:
@@ -18,16 +18,16 @@ def normalize(image_CS: np.ndarray, section: Data) -> np.ndarray:
     zscore: mean 0 and standard deviation 1 of each channel of the case (a constant channel becomes 0).
     window: data.window becomes 0 to 1, what is outside is clipped.
     unit: 0 to 1; 8-bit images by their range of 255, others by the case's minimum and maximum.
-    released: what LLM4Seg's released code makes of an 8-bit color picture, for the networks trained with it: channels
-    in the order BGR, normalized by ImageNet's statistics in the order RGB, then divided by 255 once more.
+    released: LLM4Seg's released normalization of 8-bit color images, for networks trained with it: channels in the
+    order BGR, normalized by ImageNet's statistics in the order RGB, then divided by 255 once more.
     """
     image = image_CS.astype(np.float64)
     match section.intensity:
         case "zscore":
             axes = tuple(range(1, image.ndim))
             image = image - image.mean(axes, keepdims=True)
-            spread = image.std(axes, keepdims=True)
-            image = image / np.where(spread > 0, spread, 1)
+            std = image.std(axes, keepdims=True)
+            image = image / np.where(std > 0, std, 1)
         case "window":
             low, high = section.window
             image = np.clip((image - low) / (high - low), 0, 1)
@@ -43,8 +43,8 @@ def _as_released(image_CS: np.ndarray) -> np.ndarray:
     if image_CS.dtype != np.uint8 or len(image_CS) != len(MEAN):
         found = f"{len(image_CS)} channels of {image_CS.dtype}"
         raise InputError(f"data.intensity: found released, but the images have {found}, allowed: 3 of uint8")
-    mean, spread = (np.reshape(values, (-1, *[1] * (image_CS.ndim - 1))) for values in (MEAN, SPREAD))
-    return (image_CS[::-1] / 255 - mean) / spread / 255
+    mean, std = (np.reshape(values, (-1, *[1] * (image_CS.ndim - 1))) for values in (MEAN, STD))
+    return (image_CS[::-1] / 255 - mean) / std / 255
 
 
 def resize_image(image_CS: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

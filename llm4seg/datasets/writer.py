@@ -31,7 +31,7 @@ class ShardWriter:
         self._bytes = 0
 
     def add(self, case_id: str, image: np.ndarray, labels: np.ndarray) -> str:
-        """Take a case's arrays; the name of the shard that will hold them."""
+        """Add a case's arrays; returns the name of the shard that will hold them."""
         if self._arrays and self._bytes + image.nbytes + labels.nbytes > self._limit:
             self.flush()
         self._arrays[f"{case_id}/image"] = np.ascontiguousarray(image)
@@ -40,13 +40,13 @@ class ShardWriter:
         return self._name()
 
     def flush(self) -> None:
-        """Write what has been collected. Raises OSError naming the shard when the disk is full."""
+        """Write the collected arrays as a shard. Raises OSError naming the shard when the disk is full."""
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         try:
             save_file(self._arrays, self._folder / self._name())
-        except SafetensorError as error:  # it hides the operating system's
+        except SafetensorError as error:  # it wraps the operating system's
             raise OSError(f"{self._name()}: {error}") from None
         self.names.append(self._name())
         self._arrays, self._bytes = {}, 0
@@ -56,27 +56,25 @@ class ShardWriter:
 
 
 def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
-    """Audit a dataset and write it to the folder `target`, whole or not at all; equal input gives equal bytes.
+    """Audit a dataset and write it to the folder `target`, atomically; equal input gives equal bytes.
 
-    "grid" arrays are normalized and resized to `section.size`, "native" ones are the owner's. Raises InputError for
-    what the audit finds (see `Audit`) and for files that cannot be read.
+    Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. Raises
+    InputError for failed checks (see `Audit`) and for files that cannot be read.
     """
     with replacing(target) as folder:
         folder.mkdir()
-        grid, native = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
+        resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
         audit = Audit(dataset.name, dataset.classes, section.spatial_dims)
         cases = []
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
             described = _describe(case, audit.case(case))
             image = resize_image(normalize(case.image, section), section.size)
-            shards = {
-                "grid": grid.add(case.id, image, resize_labels(case.labels, section.size)),
-                "native": native.add(case.id, case.image, case.labels),
-            }
-            cases.append({**described.plain(), "shards": shards})
+            resampled_shard = resampled.add(case.id, image, resize_labels(case.labels, section.size))
+            original_shard = original.add(case.id, case.image, case.labels)
+            cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
         audit.end()
-        grid.flush()
-        native.flush()
+        resampled.flush()
+        original.flush()
         write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, cases, folder))
     return Prepared(target)
 
@@ -96,7 +94,7 @@ def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
 
 
 def _sha256_array(array: np.ndarray) -> str:
-    """Of the dtype, the shape and the values."""
+    """Hex sha256 of an array's dtype, shape and values."""
     digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

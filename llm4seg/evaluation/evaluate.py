@@ -12,7 +12,7 @@ from llm4seg.config.schema import Evaluation
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
 from llm4seg.evaluation.overlays import draw_overlay
-from llm4seg.evaluation.results import BASELINE_METRICS, EvaluationResult
+from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
 from llm4seg.inference.predictor import predict_case, resample
@@ -25,28 +25,28 @@ Part = Literal["train", "val", "test"]
 def evaluate(
     model: nn.Module, data: Prepared, split: Split, section: Evaluation, part: Part = "test"
 ) -> EvaluationResult:
-    """Measure `model` on a part of the split, at the images' own resolution.
+    """Metrics of a model on a part of the split, at the images' original resolution, beside the threshold baseline's.
 
-    The baseline is fitted on the training part. Raises InputError when it or the part is empty.
+    The baseline is fitted on the training part. Raises InputError when one of both parts is empty.
     """
     for needed in ("train", part):
         if not getattr(split, needed):
             raise InputError(f"split.{needed}: found no case in the {needed} part; evaluation needs one or more")
     case_ids: tuple[str, ...] = getattr(split, part)
     intervals = fit_intervals(data, split.train)
-    rows, baseline = [], []
+    rows, threshold_baseline = [], []
     for case_id in tqdm(case_ids, desc=f"evaluate {part}", unit="case", disable=None):
         rows += evaluate_case(model, data, case_id, section.nsd_tolerance)
-        baseline += evaluate_threshold_baseline(intervals, data, case_id)
+        threshold_baseline += evaluate_threshold_baseline(intervals, data, case_id)
     summary = {"part": part, "nsd_tolerance": section.nsd_tolerance, **summarize(rows, section)}
-    summary["baseline"] = summarize(baseline, section, BASELINE_METRICS)
+    summary["baseline"] = summarize(threshold_baseline, section, THRESHOLD_METRICS)
     for name, interval in zip(data.classes, intervals, strict=True):
         summary["baseline"]["classes"][name] |= {"from": _finite(interval.low), "to": _finite(interval.high)}
-    return EvaluationResult(rows, baseline, summary)
+    return EvaluationResult(rows, threshold_baseline, summary)
 
 
 def evaluate_case(model: nn.Module, data: Prepared, case_id: str, nsd_tolerance: float) -> list[Row]:
-    """`case_metrics` of the model's prediction for one case."""
+    """`case_metrics` of the model's prediction for a case, with the case and its group in each row."""
     case = data.cases[case_id]
     predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape)
     _, labels_S = data.original(case_id)
@@ -55,7 +55,7 @@ def evaluate_case(model: nn.Module, data: Prepared, case_id: str, nsd_tolerance:
 
 
 def evaluate_threshold_baseline(intervals: Sequence[Interval], data: Prepared, case_id: str) -> list[Row]:
-    """Dice and IoU of the intensity intervals for one case, resampled as the model's logits are."""
+    """Dice and IoU of the threshold baseline for a case, its intensities resampled as the model's logits are."""
     case = data.cases[case_id]
     brightness_S = resample(data.resampled(case_id)[0][None, :1], case.shape)[0, 0]
     _, labels_S = data.original(case_id)
@@ -72,7 +72,7 @@ def _finite(value: float) -> float | None:
 
 
 def examples(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
-    """The best, the median and the worst case by mean Dice, with that Dice; fewer when there are fewer cases."""
+    """The best, the median and the worst case by mean Dice, with this Dice; of fewer than three cases, fewer roles."""
     known = {case: dice for case, dice in case_means(rows, "dice").items() if not math.isnan(dice)}
     ranked = sorted(known.items(), key=lambda item: -item[1])
     if not ranked:

@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Okabe and Ito's palette, told apart in the common forms of color blindness, ordered for legibility on grey
+# Okabe and Ito's palette, made for the common forms of color blindness, ordered for legibility on gray
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
-WIDTH = 10.5  # inches, of the whole picture
+WIDTH = 10.5  # inches, of the figure
 DPI = 120
 
 
 def colors(classes: int) -> list[str]:
-    """A color a class; from the eighth class on they repeat."""
+    """A color for each class; from the eighth class on, they repeat."""
     return [PALETTE[index % len(PALETTE)] for index in range(classes)]
 
 
 def fullest_slice(image_CS: Tensor, *labels_S: Tensor) -> tuple[Tensor, ...]:
-    """All of them as (rows, columns): of volumes (rows, columns, slices), the slice that the first labels fill most.
+    """Image and labels as (rows, columns): of volumes (rows, columns, slices), the slice with most labeled pixels.
 
-    When the first ones are empty, the next ones decide.
+    The first labels decide; where they are empty, the next ones do.
     """
     if image_CS.ndim == 3:
         return image_CS, *labels_S
@@ -32,7 +32,7 @@ def fullest_slice(image_CS: Tensor, *labels_S: Tensor) -> tuple[Tensor, ...]:
 
 
 def displayable(image_CHW: NDArray[Any]) -> NDArray[Any]:
-    """Color (H, W, 3) for three channels, else the first one (H, W); 0 to 1 between robust extremes."""
+    """An image for imshow: color (H, W, 3) of three channels, else the first (H, W); 0 to 1, outliers clipped."""
     image = np.moveaxis(image_CHW, 0, -1) if len(image_CHW) == 3 else image_CHW[0]
     low, high = np.percentile(image, [0.5, 99.8])
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1)

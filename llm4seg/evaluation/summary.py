@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from llm4seg.config.schema import Evaluation
 from llm4seg.objectives.metrics import METRICS, Row, overlap
 
-ENOUGH_GROUPS = 5  # below this many patients (or cases), resampling them says next to nothing
+ENOUGH_GROUPS = 5  # below this many patients (or cases), an interval from resampling them means next to nothing
 
 
 def case_means(rows: Sequence[Row], metric: str) -> dict[str, float]:
@@ -26,23 +26,23 @@ def summarize(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] =
 
     `rows` are `case_metrics`'s with `case` and `group` added. "Over classes" is each case's mean over the classes
     present in it, then over cases. `pooled_dice` counts the pixels of all cases together, so that small structures
-    and slices weigh little; over classes it is the mean of those that occur.
+    and slices weigh little; over classes it is the mean of the classes that occur.
 
     The interval is the percentile bootstrap's (Efron 1979), seeded, and widened for few units; it resamples whole
-    groups (patients) when there are at least five, else cases, and `unit` says which. None stands for a number that
-    does not exist: no case, a spread of one, or an interval of fewer than five units.
+    groups (patients) when there are at least five, else cases: `unit` is "group" or "case". None is a number that does
+    not exist: a mean without cases, a deviation of one case, an interval of fewer than five units.
     """
     groups = {row["case"]: row["group"] for row in rows}
     unit = "group" if len(set(groups.values())) >= ENOUGH_GROUPS else "case"
     units = groups if unit == "group" else {case: case for case in groups}
 
-    def estimates(some: Sequence[Row]) -> dict[str, Any]:
-        return {metric: _estimate(case_means(some, metric), units, section) for metric in metrics}
+    def estimates(subset: Sequence[Row]) -> dict[str, Any]:
+        return {metric: _estimate(case_means(subset, metric), units, section) for metric in metrics}
 
     by_class: dict[str, list[Row]] = {}
     for row in rows:
         by_class.setdefault(row["class"], []).append(row)
-    classes = {name: {**estimates(some), **_pooled(some), **_presence(some)} for name, some in by_class.items()}
+    classes = {name: {**estimates(own), **_pooled(own), **_presence(own)} for name, own in by_class.items()}
     pooled = [facts["pooled_dice"] for facts in classes.values() if facts["pooled_dice"] is not None]
     return {
         **estimates(rows),
@@ -63,14 +63,14 @@ def _pooled(rows: Sequence[Row]) -> Row:
 
 
 def _presence(rows: Sequence[Row]) -> Row:
-    """In how many cases a class is rightly absent, missed altogether, or found where there is none."""
-    there_found = [(row["tp"] + row["fn"] > 0, row["tp"] + row["fp"] > 0) for row in rows]
+    """The number of cases in which a class is rightly absent, missed, or predicted where there is none."""
+    reference_predicted = [(row["tp"] + row["fn"] > 0, row["tp"] + row["fp"] > 0) for row in rows]
     kinds = {"absent": (False, False), "missed": (True, False), "false": (False, True)}
-    return {kind: there_found.count(which) for kind, which in kinds.items()}
+    return {kind: reference_predicted.count(which) for kind, which in kinds.items()}
 
 
 def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluation) -> Row:
-    """Mean, sample standard deviation and interval of the cases that have a value."""
+    """Mean, sample standard deviation and bootstrap interval over the cases that have a value."""
     known = {case: value for case, value in values.items() if not math.isnan(value)}
     numbers = np.array(list(known.values()))
     names = {name: index for index, name in enumerate(dict.fromkeys(units[case] for case in known))}
@@ -88,7 +88,7 @@ def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluati
 def bootstrap_interval(
     numbers: NDArray[Any], members: NDArray[Any], section: Evaluation
 ) -> tuple[float, float] | tuple[None, None]:
-    """Percentile bootstrap of the mean over cases; a unit brings all its cases along. None of fewer than five units."""
+    """Percentile bootstrap of the mean over cases, whole units resampled; None for fewer than five units."""
     from scipy.stats import bootstrap
 
     def mean(sums: NDArray[Any], counts: NDArray[Any], axis: int) -> Any:
@@ -111,8 +111,8 @@ def bootstrap_interval(
 
 
 def _widened(section: Evaluation, units: int) -> float:
-    """The level at which the percentile interval of normal numbers is as wide as Student's: of few units its own is too
-    short (Hesterberg, The American Statistician 69, 2015).
+    """The level at which the percentile interval of normal data is as wide as Student's t: for few units the nominal
+    level is too narrow (Hesterberg, The American Statistician 69, 2015).
     """
     from scipy.stats import norm, t
 

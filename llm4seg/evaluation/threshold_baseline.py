@@ -12,7 +12,7 @@ from torch import Tensor
 from llm4seg.data.prepared import Prepared
 
 BINS = 64
-SAMPLE = 20_000  # labelled pixels a case that place the bins' edges; all pixels are then counted
+SAMPLE = 20_000  # labeled pixels per case from which the bins' edges are computed; the counts are of all pixels
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Interval:
 
 
 def fit_intervals(data: Prepared, case_ids: Sequence[str]) -> list[Interval]:
-    """For each class the interval of the first channel that has the best Dice over all pixels of these cases.
+    """For each class the interval of the first channel with the best Dice over all pixels of these cases.
 
-    Exact over BINS bins, whose edges are quantiles of the labelled pixels' intensities: every interval of bins is
+    Exact over BINS bins, whose edges are quantiles of the labeled pixels' intensities: every interval of bins is
     tried. Classes are fitted one by one and may overlap, which flatters the baseline.
     """
     edges = bin_edges(data, case_ids)
@@ -38,19 +38,19 @@ def fit_intervals(data: Prepared, case_ids: Sequence[str]) -> list[Interval]:
     counts = np.zeros((labels, bins), dtype=np.int64)
     for case_id in case_ids:
         image_CS, labels_S = data.resampled(case_id)
-        found = np.searchsorted(edges, image_CS[0].numpy().ravel(), side="right") - 1
-        pairs = labels_S.numpy().ravel().astype(np.int64) * bins + found
+        bin_of_pixel = np.searchsorted(edges, image_CS[0].numpy().ravel(), side="right") - 1
+        pairs = labels_S.numpy().ravel().astype(np.int64) * bins + bin_of_pixel
         counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
     return [best_interval(counts[label], counts.sum(axis=0), edges) for label in range(1, labels)]
 
 
 def bin_edges(data: Prepared, case_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Ascending edges from -inf to inf around quantiles of the labelled pixels' intensities."""
+    """Ascending edges from -inf to inf around quantiles of the labeled pixels' intensities."""
     pixels = []
     for case_id in case_ids:
         image_CS, labels_S = data.resampled(case_id)
-        labelled = image_CS[0][labels_S > 0]
-        pixels.append(labelled[:: math.ceil(len(labelled) / SAMPLE) or 1])
+        labeled = image_CS[0][labels_S > 0]
+        pixels.append(labeled[:: math.ceil(len(labeled) / SAMPLE) or 1])
     values = torch.cat(pixels).numpy()
     inner = np.unique(np.quantile(values, np.linspace(0, 1, BINS - 1))) if len(values) else values
     return np.array([-math.inf, *inner, math.inf], dtype=np.float32)

@@ -20,8 +20,8 @@ def resample(values_NCS: Tensor, shape: Sequence[int]) -> Tensor:
 def predict_case(model: nn.Module, image_CS: Tensor, shape: Sequence[int]) -> Tensor:
     """Labels uint8 (*shape) of one normalized image (C, *size), on the CPU.
 
-    Logits are computed on the grid and resampled to `shape` before they become labels: borders come out smoother
-    than those of resampled labels. The model is put in evaluation mode and runs where its weights are.
+    Logits are computed at `size` and resampled to `shape` before they become labels: borders are smoother than those
+    of resampled labels. The model is set to evaluation mode and runs on the device of its weights.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -1,1 +1,1 @@
-"""A layer of an LLM as a module: out of the layer store, with the inputs that its whole model gives it."""
+"""Decoder layers of an LLM as modules: the layer store, the architecture, and a layer's inputs."""

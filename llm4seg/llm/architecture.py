@@ -1,4 +1,4 @@
-"""The LLM as transformers builds it from its config: any architecture whose model has `layers` and `rotary_emb`.
+"""LLM architectures of transformers, built from a config: all whose model has `layers` and `rotary_emb`.
 
 `transformers` is imported where it is used, since that takes seconds.
 """
@@ -15,24 +15,24 @@ from llm4seg.utils.errors import InputError
 
 
 def text_config(config: dict[str, Any]) -> Any:
-    """The LLM's config as transformers' class; of a model that also sees or hears, the part that reads text.
+    """The LLM's config as transformers' class; of a multimodal model, its text config.
 
-    Raises InputError when transformers does not know the architecture, or refuses the values.
+    Raises InputError when transformers does not know the architecture, or rejects the values.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type", "")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
-    with _refusals(kind):
+    with _config_errors(kind):
         return CONFIG_MAPPING[kind].from_dict(decode_special_floats(config)).get_text_config(decoder=True)
 
 
 def meta_model(config: dict[str, Any]) -> Any:
-    """The whole LLM without memory behind its weights (on the meta device), computing in float32.
+    """The complete LLM on the meta device, without memory for its weights, in float32.
 
-    All layers are there, so that each is built with its own index and its own entries of per-layer lists.
-    Raises InputError when transformers cannot build it, or it is not of the kind that is needed.
+    It has all layers, so that each is built with its own index and its own entries of per-layer lists.
+    Raises InputError when transformers cannot build it, or it lacks `layers` or rotary position embeddings.
     """
     from transformers import AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -42,8 +42,8 @@ def meta_model(config: dict[str, Any]) -> Any:
         raise unsupported(text, f"its weights are quantized ({quantized.get('quant_method')})")
     if type(text) not in MODEL_MAPPING:
         raise unsupported(text, "transformers builds no model of its text part alone")
-    set_attention(text, None)  # what the checkpoint was trained with may not be here: transformers' default
-    with _refusals(text.model_type), torch.device("meta"):
+    set_attention(text, None)  # transformers' default: the checkpoint's own may not be installed
+    with _config_errors(text.model_type), torch.device("meta"):
         model = AutoModel.from_config(text, dtype=torch.float32)
     if not isinstance(getattr(model, "layers", None), nn.ModuleList):
         raise unsupported(text, "its model has no list of `layers`")
@@ -53,13 +53,13 @@ def meta_model(config: dict[str, Any]) -> Any:
 
 
 def unsupported(config: Any, reason: str) -> InputError:
-    """An LLM that transformers knows, and this project cannot use."""
+    """The error for an LLM that transformers supports and this project does not."""
     return InputError(f"the LLM's config: model_type: {config.model_type!r} is not supported: {reason}")
 
 
 @contextmanager
-def _refusals(kind: str) -> Iterator[None]:
-    """Any error of transformers about a config, whatever its class, as InputError: it is about the user's file."""
+def _config_errors(kind: str) -> Iterator[None]:
+    """Convert any error of transformers about a config to InputError: it is about the user's file."""
     try:
         yield
     except Exception as error:
@@ -68,7 +68,7 @@ def _refusals(kind: str) -> Iterator[None]:
 
 
 def final_norm(model: Any) -> tuple[str, nn.Module]:
-    """The norm that a meta model ends with, and its name there."""
+    """The final norm of a meta model: its name and module. Raises InputError unless there is exactly one."""
     norms = [(name, module) for name, module in model.named_children() if "norm" in name]
     if len(norms) != 1:
         raise InputError(f"model.llm.norm: a {type(model).__name__} has {len(norms)} final norms, needed: one")
@@ -76,7 +76,7 @@ def final_norm(model: Any) -> tuple[str, nn.Module]:
 
 
 def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise InputError unless `tensors` are what a decoder layer of this architecture consists of."""
+    """Raise InputError unless `tensors` have the names and shapes of the layer's state dict."""
     wanted = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in tensors:
@@ -88,7 +88,7 @@ def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise InputError naming a tensor with infinite values or NaN. Once is enough: the store has the sha256."""
+    """Raise InputError naming a tensor with infinite values or NaN. Checked once, since the store has the sha256."""
     for name, tensor in tensors.items():
         if tensor.itemsize == 1 and tensor.is_floating_point():
             tensor = tensor.float()  # torch compares no F8
@@ -97,14 +97,14 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def loaded(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """A meta model's module with weights given to it, in float32."""
+    """A meta model's module with `tensors` loaded as its weights, in float32."""
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return module
 
 
 @torch.no_grad()
 def initialized(model: Any, module: nn.Module) -> nn.Module:
-    """A meta model's module, drawn by the architecture's own initializer from torch's generator.
+    """A meta model's module with random weights, by the architecture's own initializer and torch's generator.
 
     For LLaMA and its relatives: matrices normal with the config's `initializer_range`, biases 0, norms 1.
     """
@@ -119,7 +119,7 @@ def initialized(model: Any, module: nn.Module) -> nn.Module:
 
 
 def shuffled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor with its entries permuted by torch's generator: the same statistics, and no knowledge left."""
+    """Each tensor with its entries permuted by torch's generator: the same statistics, nothing learned."""
     return {
         name: tensor.flatten()[torch.randperm(tensor.numel())].reshape(tensor.shape)
         for name, tensor in sorted(tensors.items())
@@ -127,6 +127,6 @@ def shuffled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rotary_embedding(model: Any) -> nn.Module:
-    """The LLM's own rotary position embedding, its frequencies really computed (a meta model's are not)."""
+    """The LLM's rotary position embedding with its frequencies computed, which a meta model's are not."""
     rotary: nn.Module = type(model.rotary_emb)(model.config)
     return rotary

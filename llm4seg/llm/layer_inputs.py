@@ -1,4 +1,4 @@
-"""What an LLM gives to each of its layers beside the hidden states: rotary positions and a causal mask."""
+"""Inputs of an LLM's decoder layer beside the hidden states: rotary position embeddings and a causal mask."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ INPUTS = ("attention_mask", "position_embeddings", "position_ids", "cache_positi
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """The inputs that a layer needs: layers of equal specs can share them."""
+    """The spec of a layer's inputs: layers of equal specs can share them."""
 
     inputs: frozenset[str]  # of INPUTS
-    layer_type: str | None  # some LLMs rotate by another spectrum in some layers, and need to know which
-    window: int | None  # how many tokens a token sees, itself included, at most; None: all before it
-    rotates: bool = True  # some LLMs give positions to all of their layers, and make no use of them in some
+    layer_type: str | None  # where the rotary embedding's frequencies depend on the type of the layer
+    window: int | None  # sliding window: the tokens that a token attends to, itself included; None: all before it
+    rotates: bool = True  # False where the LLM passes positions to the layer, which does not use them
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "LayerSpec":
-        """What `plain` returned. Raises KeyError and TypeError for anything else."""
+        """A spec from the values of `plain`. Raises KeyError or TypeError for other values."""
         return cls(frozenset(values["inputs"]), values["layer_type"], values["window"], values["rotates"])
 
     def plain(self) -> dict[str, Any]:
-        """The spec as JSON holds it."""
+        """The spec as JSON values."""
         return {
             "inputs": sorted(self.inputs),
             "layer_type": self.layer_type,
@@ -40,7 +40,7 @@ class LayerSpec:
 
 
 def layer_spec(rotary: nn.Module, config: Any, layer: int, inputs: frozenset[str]) -> LayerSpec:
-    """The spec of a layer, as far as the LLM's config says it."""
+    """The spec of a layer by the LLM's config."""
     layer_type = config.layer_types[layer] if getattr(config, "layer_types", None) else None
     by_type = "layer_type" in inspect.signature(rotary.forward).parameters
     window = getattr(config, "sliding_window", None) if layer_type in (None, "sliding_attention") else None
@@ -48,9 +48,9 @@ def layer_spec(rotary: nn.Module, config: Any, layer: int, inputs: frozenset[str
 
 
 def causal_mask(tokens: int, window: int | None, like: Tensor) -> Tensor:
-    """What is added to the attention scores, (1, 1, T, T): 0 where a token may look, minus infinity elsewhere."""
-    nowhere = like.new_full((tokens, tokens), float("-inf"))
-    mask = nowhere.triu(diagonal=1)
+    """The additive causal mask (1, 1, T, T): 0 where a token may attend, minus infinity elsewhere."""
+    blocked = like.new_full((tokens, tokens), float("-inf"))
+    mask = blocked.triu(diagonal=1)
     if window is not None and window < tokens:
-        mask += nowhere.tril_(diagonal=-window)
+        mask += blocked.tril_(diagonal=-window)
     return mask[None, None]

@@ -1,4 +1,4 @@
-"""The layer store: a folder with one safetensors file a layer, and config.json that says what they are.
+"""The layer store: a folder with a safetensors file per layer, and config.json that describes them.
 
 A layer's file describes itself and does not depend on which others are present, so a result can be bound to it alone.
 `llm_sources.build_store` writes the store.
@@ -62,14 +62,14 @@ class LayerStore:
     def sha256(self, layer: int) -> str:
         """Hex sha256 of a layer's tensors (see `tensors_sha256`)."""
         if layer not in self._sha256:
-            held = ", ".join(map(str, self.layers))
-            raise InputError(f"model.llm.layer: found {layer}, allowed: {held} (in {self.folder}); {REMEDY}")
+            available = ", ".join(map(str, self.layers))
+            raise InputError(f"model.llm.layer: found {layer}, allowed: {available} (in {self.folder}); {REMEDY}")
         return self._sha256[layer]
 
     def spec(self, layer: int) -> LayerSpec:
-        """The inputs of any layer of the LLM, fetched or not.
+        """The spec of any layer of the LLM, whether it is in the store or not.
 
-        Raises InputError where the LLM has no such layer, or one that cannot run alone.
+        Raises InputError where the LLM has no such layer, or the layer cannot run alone.
         """
         if not self._specs:
             raise InputError(f"{self.folder / CONFIG}: has no layer_specs, an earlier version wrote it; {REMEDY}")
@@ -89,7 +89,7 @@ class LayerStore:
         return self.folder / NORM_FILE
 
     def parameters(self, layer: int) -> int:
-        """How many parameters a layer has."""
+        """The number of parameters of a layer."""
         with safe_open(self.path(layer), "pt") as file:
             return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118, no dict
 
@@ -98,14 +98,14 @@ class LayerStore:
         return read_verified(self.path(layer), self.sha256(layer))
 
     def load_norm(self) -> dict[str, Tensor]:
-        """The tensors of the LLM's final norm, likewise."""
+        """The tensors of the LLM's final norm, in the checkpoint's dtype; verified."""
         if self.norm_sha256 is None:
             raise InputError(f"model.llm.norm: found true, but {self.source} has no final norm that could be read")
         return read_verified(self.norm_path, self.norm_sha256)
 
 
 def read_verified(path: Path, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a store's file. Raises InputError when it cannot be read or they have another sha256."""
+    """Read a file of the store. Raises InputError when it cannot be read or its tensors have another sha256."""
     try:
         tensors = load_file(path)
     except (SafetensorError, FileNotFoundError) as error:

@@ -9,7 +9,7 @@ from torch import nn
 
 
 def decode_special_floats(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json's values with infinity and NaN, which JSON cannot say, in place of transformers' tags for them."""
+    """A config.json's values with infinity and NaN, which JSON cannot express, in place of transformers' tags."""
     from transformers import PreTrainedConfig
 
     values: dict[str, Any] = PreTrainedConfig._decode_special_floats(config)
@@ -17,9 +17,9 @@ def decode_special_floats(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_attention(config: Any, implementation: str | None) -> None:
-    """Choose a config's attention kernel; None: transformers' default.
+    """Set a config's attention implementation; None: transformers' default.
 
-    The public `set_attn_implementation` leaves architectures as they are whose source it does not understand.
+    The public `set_attn_implementation` does nothing for architectures whose source it cannot parse.
     """
     config._attn_implementation = implementation
 
@@ -31,13 +31,13 @@ def attention(config: Any) -> str | None:
 
 
 def initialize(model: Any, module: nn.Module) -> None:
-    """Draw a module's parameters by its architecture's own initializer, from torch's generator.
+    """Initialize a module's parameters by its architecture's own initializer, from torch's generator.
 
-    The public `init_weights` draws all of a model.
+    The public `init_weights` initializes all of a model.
     """
     module.apply(model._init_weights)
 
 
 def ignored_names(model: Any) -> list[str]:
-    """Regular expressions for tensors of old checkpoints that transformers passes over in this family."""
+    """Regular expressions for tensors of old checkpoints that transformers ignores in this family."""
     return [*(model._keys_to_ignore_on_load_unexpected or ())]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.data.augment import augment
-from llm4seg.data.batches import epoch_order, load_batch, my_share, steps_per_epoch
+from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels, subsample
-from llm4seg.data.loader import one_ahead, when_wanted
+from llm4seg.data.loader import prefetch, read_on_demand
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.llm.store import LayerStore
@@ -165,8 +165,8 @@ class Trainer:
     def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
         """This worker's share of the global batches to come, each read while a GPU trains on the one before."""
         accumulation, run = self.config.engine.accumulation, self.run
-        shares = (my_share(batch, run.rank, run.world_size, accumulation) for batch in order)
-        read = one_ahead if run.device.type == "cuda" else when_wanted
+        shares = (worker_share(batch, run.rank, run.world_size, accumulation) for batch in order)
+        read = prefetch if run.device.type == "cuda" else read_on_demand
         return read(self.read, (samples.tolist() for share in shares for samples in share))
 
     def read(self, samples: list[int]) -> MicroBatch:

@@ -25,7 +25,7 @@ def check_odd(kernels: tuple[int, ...]) -> None:
 
 
 class BackboneSection(Section):
-    """What every backbone's section says of its network beside the parameters."""
+    """Base of the backbones' sections: properties of the network beside its parameters."""
 
     name: ClassVar[str]  # in model.backbone
     title: ClassVar[str]  # as its authors write it; may hold parameters: {encoder}
@@ -35,7 +35,7 @@ class BackboneSection(Section):
 
     @property
     def stride(self) -> int:
-        """How many input pixels one bottleneck token stands for, along each axis."""
+        """Input pixels per position of the coarsest feature map, along each axis."""
         raise NotImplementedError
 
 
@@ -62,7 +62,7 @@ class CMUNeXt(BackboneSection):
 
 
 class UNet(BackboneSection):
-    """MONAI's UNet: channels of each level, and convolutions a level in residual units (0: one without a residual)."""
+    """MONAI's UNet: channels of each level, and convolutions per level in residual units (0: a plain convolution)."""
 
     name = "unet"
     title = "U-Net"
@@ -90,7 +90,7 @@ class AttentionUNet(BackboneSection):
 
 
 class UNetPlusPlus(BackboneSection):
-    """MONAI's BasicUNetPlusPlus: channels of its five levels, and those that the last upsampling leaves."""
+    """MONAI's BasicUNetPlusPlus: channels of its five levels, and of its last upsampling."""
 
     name = "unet++"
     title = "UNet++"
@@ -205,7 +205,7 @@ class SwinUNETR(BackboneSection):
 class SMP(BackboneSection):
     """A network of segmentation_models_pytorch (2-D; `pip install -e '.[smp]'`).
 
-    `weights` names pre-trained ones of the encoder.
+    `weights` names the encoder's pre-trained weights.
     """
 
     name = "smp"
@@ -222,7 +222,7 @@ class SMP(BackboneSection):
 
 
 class Backbones(Section):
-    """Which backbone, and a section for each; only the chosen one's counts."""
+    """The chosen backbone, and a section for each backbone, of which only the chosen one's takes effect."""
 
     backbone: str
     cmunext: CMUNeXt
@@ -237,7 +237,7 @@ class Backbones(Section):
 
     @classmethod
     def sections(cls) -> dict[str, str]:
-        """The name of each backbone's section, by what `backbone` calls it."""
+        """The name of each backbone's section, by the value of `backbone`."""
         types = {field: info.annotation for field, info in cls.model_fields.items()}
         return {
             one.name: field
@@ -255,11 +255,11 @@ class Backbones(Section):
 
     @property
     def chosen(self) -> BackboneSection:
-        """The section of the backbone in use."""
+        """The section of the chosen backbone."""
         section: BackboneSection = getattr(self, self.sections()[self.backbone])
         return section
 
     @property
     def stride(self) -> int:
-        """How many input pixels one bottleneck token stands for, along each axis."""
+        """Input pixels per position of the coarsest feature map, along each axis."""
         return self.chosen.stride

@@ -14,7 +14,7 @@ Overrides = Annotated[dict[str, Any], BeforeValidator(current)]  # dotted parame
 
 
 def read_as(parameter: str) -> BeforeValidator:
-    """Values of earlier versions are read as what they are called now."""
+    """A validator that replaces the renamed values of a parameter (see `earlier.current`)."""
     return BeforeValidator(lambda value: current(value, parameter))
 
 

@@ -23,7 +23,7 @@ Pattern = Annotated[str, AfterValidator(_regular_expression)]
 
 
 class LLM(Section):
-    """Which pre-trained LLM, and which of its layers the store keeps beside the one in use."""
+    """The source of the pre-trained LLM, and the layers that the store keeps beside those in use."""
 
     source: str
     sha256: SHA256 | None
@@ -49,7 +49,7 @@ class FolderData(Section):
 
 
 class PhantomData(Section):
-    """Made-up images of made-up patients."""
+    """Synthetic images of synthetic patients (see `datasets.phantom`)."""
 
     cases: PositiveInt
     patients: PositiveInt
@@ -65,7 +65,7 @@ class PhantomData(Section):
 
 
 class Data(Section):
-    """Which images, and the grid the network sees them on."""
+    """The dataset, the size of the network's input, and the normalization of intensities."""
 
     dataset: Literal["brain-mri", "lung-ct", "phantom", "folder"]
     spatial_dims: Literal[2, 3]
@@ -85,7 +85,7 @@ class Data(Section):
 
 
 class Split(Section):
-    """How cases are shared out to train, val and test."""
+    """The split of the cases into train, val and test, or into k folds."""
 
     seed: NonNegativeInt
     rule: Literal["auto", "group", "block"]

@@ -29,7 +29,7 @@ Layers = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(parse_layers), Fi
 
 
 class Adapter(Section):
-    """What brings tokens from the CNN's width to the LLM's, and back."""
+    """The adapters: from the CNN's width to the LLM's, and back."""
 
     kind: Literal["linear", "bottleneck"]
     width: PositiveInt
@@ -38,7 +38,7 @@ class Adapter(Section):
 
 
 class LoRA(Section):
-    """Low-rank changes to every matrix of the LLM layers, scaled by alpha / rank."""
+    """LoRA on every matrix of the LLM layers, scaled by alpha / rank."""
 
     rank: PositiveInt
     alpha: PositiveInt
@@ -66,7 +66,7 @@ class Block(Section):
     def _consistent(self) -> Self:
         twice = sorted({layer for layer in self.layer if self.layer.count(layer) > 1})
         if twice and (self.weights, self.training) != ("pretrained", "frozen"):
-            # it would be one module in two places: trained as one, and drawn twice
+            # one module in two places: both would train as one, and a random one would be initialized twice
             raise ValueError(
                 f"layer: found {twice[0]} more than once, allowed: each once, since weights is {self.weights} and "
                 f"training is {self.training}"
@@ -79,7 +79,7 @@ class Block(Section):
 
 
 class Model(Backbones):
-    """The hybrid: a CNN encoder-decoder and what sits in its bottleneck."""
+    """The hybrid: a CNN encoder-decoder and the module in its bottleneck."""
 
     bottleneck: Literal["identity", "llm", "mlp"]
     llm: Block

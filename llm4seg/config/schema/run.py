@@ -17,7 +17,7 @@ from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section, r
 
 
 class Paths(Section):
-    """Where the stages read and write; absolute once loaded."""
+    """Files and folders of the stages; absolute once loaded."""
 
     llm: Path
     llm_used: Path
@@ -48,7 +48,7 @@ class OptimizerConfig(Section):
 
 
 class Augment(Section):
-    """Random changes to each training image; seeded by (seed, epoch, sample)."""
+    """Random augmentation of each training image, seeded by (seed, epoch, sample)."""
 
     flip: tuple[NonNegativeInt, ...]
     rotate: Annotated[float, Field(ge=0, le=180)]
@@ -58,7 +58,7 @@ class Augment(Section):
 
 
 class LabelNoise(Section):
-    """Errors put into the masks to train on; drawn by (seed, case)."""
+    """Label noise: random errors in the training masks, seeded by (seed, case)."""
 
     boundary: NonNegativeInt
     drop: Probability
@@ -66,7 +66,7 @@ class LabelNoise(Section):
 
 
 class Training(Section):
-    """What `fit` does."""
+    """The training: its length, batch size, loss, seed, augmentation, data and initial weights."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -81,7 +81,7 @@ class Training(Section):
 
 
 class EngineConfig(Section):
-    """Who runs the optimizer step."""
+    """The training engine: plain torch or DeepSpeed, with ZeRO stage, offload and precision."""
 
     name: Literal["auto", "deepspeed", "torch"]
     zero: Literal[0, 1, 2, 3]
@@ -98,10 +98,10 @@ class EngineConfig(Section):
         return self
 
     def resolve(self, workers: int) -> Self:
-        """A copy in which `name` says what runs on some workers.
+        """A copy with `name: auto` replaced by the engine that runs on this number of workers.
 
-        `auto` is DeepSpeed where ZeRO has something to do: several workers to share out to, or the offload that only
-        stage 3 has. Everywhere else plain torch computes the same without DeepSpeed's overhead.
+        `auto` is DeepSpeed where ZeRO has a use: several workers to partition over, or the offload that only stage 3
+        has. Everywhere else plain torch computes the same without DeepSpeed's overhead.
         """
         if self.name != "auto":
             return self
@@ -110,7 +110,7 @@ class EngineConfig(Section):
 
 
 def _both_ends(value: Any) -> Any:
-    """A number of workers as the range that it is."""
+    """A number of workers as a range."""
     return (value, value) if isinstance(value, int) else value
 
 
@@ -164,17 +164,17 @@ class Cluster(Section):
 
     @property
     def fewest(self) -> int:
-        """Workers without which a run does not start."""
+        """The number of workers without which a run does not start."""
         return self.workers[0]
 
     @property
     def most(self) -> int:
-        """Workers that a run has where the cluster has room for them."""
+        """The number of workers of a run where the cluster has room for them."""
         return self.workers[1]
 
 
 class Evaluation(Section):
-    """How the test part is measured."""
+    """The evaluation: tolerance of NSD, and bootstrap intervals."""
 
     nsd_tolerance: PositiveFloat
     bootstrap: Annotated[int, Field(ge=100)]

@@ -20,31 +20,33 @@ from llm4seg.config.earlier import current
 from llm4seg.config.schema.base import AtLeastTwo, Overrides, Section
 
 Objective = Literal["val_dice", "parameters", "latency"]
-MOST_POINTS = 10_000  # of a space whose points are counted
+MOST_POINTS = 10_000  # of a space whose points are listed
 
 
 class Conditional(Section):
-    """What all distributions share: the parameters above this one, with the values for which this one counts."""
+    """Base of the distributions. `when`: parameters above this one, with their values for which this one is active."""
 
-    when: dict[str, Annotated[tuple[Any, ...], BeforeValidator(lambda one: one if isinstance(one, list) else [one])]]
+    when: dict[
+        str, Annotated[tuple[Any, ...], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+    ]
 
     @property
     def extremes(self) -> tuple[Any, ...]:
-        """Values that are allowed if all are."""
+        """Values that stand for all of them in checks: if these are allowed, all are."""
         raise NotImplementedError
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """Every value, where they can be counted."""
+        """All values, where their number is finite; else None."""
         return None
 
     def counts(self, point: Overrides) -> bool:
-        """Whether this parameter has a value, once those above it have theirs."""
+        """Whether this parameter is active at a point, which has values for the parameters above it."""
         return all(parent in point and point[parent] in allowed for parent, allowed in self.when.items())
 
 
 class Choice(Conditional):
-    """One of some values, in no order."""
+    """A categorical distribution: one of some values, without order."""
 
     choice: Annotated[tuple[Any, ...], Field(min_length=1)]
 
@@ -63,12 +65,12 @@ def _rise(ends: tuple[float, float]) -> None:
 
 
 def _between(ends: tuple[float, float]) -> float:
-    """A number that is no whole one: a parameter that takes only these wants randint."""
+    """A number that is no integer: a parameter that allows integers alone refuses it, and needs randint."""
     return ends[0] + (ends[1] - ends[0]) * 0.618034
 
 
 class Uniform(Conditional):
-    """Any number between two."""
+    """A uniform distribution of numbers between two bounds."""
 
     uniform: tuple[float, float]
 
@@ -83,7 +85,7 @@ class Uniform(Conditional):
 
 
 class LogUniform(Conditional):
-    """Any number between two, each order of magnitude alike."""
+    """A log-uniform distribution of numbers between two positive bounds."""
 
     loguniform: tuple[PositiveFloat, PositiveFloat]
 
@@ -98,7 +100,7 @@ class LogUniform(Conditional):
 
 
 class RandInt(Conditional):
-    """Any whole number between two, both included; neighbors are taken to be alike."""
+    """A uniform distribution of integers between two bounds, both included; ordered, unlike those of `Choice`."""
 
     randint: tuple[int, int]
 
@@ -117,7 +119,7 @@ class RandInt(Conditional):
 
 
 def _kind(value: Any) -> str | None:
-    """Which distribution is meant, by its one key beside `when`."""
+    """The name of a distribution, which is its one key beside `when`."""
     if isinstance(value, Conditional):
         return type(value).__name__.lower()
     keys = set(value) - {"when"} if isinstance(value, dict) else {None}
@@ -125,7 +127,7 @@ def _kind(value: Any) -> str | None:
 
 
 def _spelled_out(value: Any) -> Any:
-    """A plain list is a choice; without `when`, a parameter always counts."""
+    """The full form of a distribution: a plain list is a choice; without `when`, a parameter is always active."""
     if isinstance(value, list | tuple):
         value = {"choice": value}
     return {"when": {}, **value} if isinstance(value, dict) else value
@@ -146,7 +148,7 @@ Distribution = Annotated[
 
 
 class Asha(Section):
-    """Of the trials that got so far, the best 1/reduction go on: after `grace` epochs, then `reduction` times that."""
+    """ASHA: after `grace` epochs, then `reduction` times as many, the best 1 / `reduction` of the trials go on."""
 
     grace: PositiveInt
     reduction: AtLeastTwo
@@ -159,7 +161,7 @@ def _dice_first(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
 
 
 class Search(Section):
-    """Ray Tune over dotted parameters."""
+    """The hyperparameter search by Ray Tune: its budget, algorithm, objectives and space of dotted parameters."""
 
     trials: NonNegativeInt
     epochs: PositiveInt
@@ -196,19 +198,20 @@ class Search(Section):
 
 
 def points(space: Mapping[str, Conditional]) -> list[Overrides] | None:
-    """Every point of a space; None when it has numbers between bounds, or too many points to be counted."""
-    found: list[Overrides] = [{}]
+    """All points of a space; None when it has continuous parameters, or more than MOST_POINTS points."""
+    every: list[Overrides] = [{}]
     for name, one in space.items():
         if one.values is None:
             return None
-        found = list(islice(_longer(found, name, one), MOST_POINTS + 1))
-        if len(found) > MOST_POINTS:
+        every = list(islice(_extended(every, name, one), MOST_POINTS + 1))
+        if len(every) > MOST_POINTS:
             return None
-    return found
+    return every
 
 
-def _longer(found: list[Overrides], name: str, one: Conditional) -> Iterator[Overrides]:
-    for point in found:
+def _extended(every: list[Overrides], name: str, one: Conditional) -> Iterator[Overrides]:
+    """The points with each value of one more parameter, where it is active."""
+    for point in every:
         if one.counts(point):
             yield from (point | {name: value} for value in one.values or ())
         else:

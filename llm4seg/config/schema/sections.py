@@ -1,4 +1,4 @@
-"""All sections of params.yaml, and what they must agree on."""
+"""All sections of params.yaml, and the checks across sections."""
 
 from math import prod
 from typing import Annotated, Any, Self
@@ -13,11 +13,11 @@ from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, Optimiz
 from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.study import Study
 
-SECTIONS_ALONE = "sections alone"  # validation context: check each section, and not whether they agree
+SECTIONS_ALONE = "sections alone"  # validation context: check each section, without the checks across sections
 
 
 class Sections(Section):
-    """Every section of params.yaml. Raises ValueError naming the dotted parameter where two do not agree."""
+    """All sections of params.yaml. Raises ValueError naming the dotted parameter where two sections do not agree."""
 
     paths: Paths
     llm: LLM
@@ -54,7 +54,7 @@ class Sections(Section):
         return self
 
     def _check_local_paths(self) -> None:
-        """Nodes that share nothing get what dvc.lock names, and these files are not in it."""
+        """Refuse files that dvc.lock does not list where nodes share no file system: they get no others."""
         local = {
             "training.init_from": self.training.init_from,
             "study.folds": [*self.study.folds] if self.study.repeats else [],
@@ -91,7 +91,7 @@ class Sections(Section):
             self._check_tokens([side // stride for side in size])
 
     def _check_tokens(self, grid: list[int]) -> None:
-        """What the block would otherwise say of the first batch, after all the work before that."""
+        """Refuse at load the token grids that the block would refuse at the first batch, after all other work."""
         pool, most = self.model.llm.pool, self.model.llm.max_tokens
         if any(side % pool for side in grid):
             where = f"the grid in the bottleneck, {grid} (data.size, model.backbone)"
@@ -104,7 +104,7 @@ class Sections(Section):
             )
 
     def _check_batch_shares(self) -> None:
-        """A number of workers has equal shares; of a range some have unequal ones, which changes nothing but speed."""
+        """Refuse unequal shares of a fixed number of workers; in a range they are allowed: only speed changes."""
         batch_size, cluster, accumulation = self.training.batch_size, self.cluster, self.engine.accumulation
         elastic, shares = cluster.fewest < cluster.most, cluster.most * accumulation
         if batch_size < shares or (batch_size % shares and not elastic):

@@ -11,7 +11,7 @@ PRESET = "preset"  # in an arm, beside dotted parameters: the name of a preset, 
 
 
 class Spread(Section):
-    """Standard deviations of paired differences: between folds, training runs, cases (or patients), and the rest."""
+    """Standard deviations of paired differences: between folds, runs, cases (or patients), and residual (`rest`)."""
 
     fold: NonNegativeFloat
     run: NonNegativeFloat
@@ -20,7 +20,7 @@ class Spread(Section):
 
 
 class Plan(Section):
-    """What planning asks for, and assumes as long as no run has finished."""
+    """The power analysis: the effect and the power to plan for, and the spread assumed until runs have finished."""
 
     effect: PositiveFloat
     power: Annotated[float, Field(gt=0.5, lt=1)]

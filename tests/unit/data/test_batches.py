@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llm4seg.data.batches import epoch_order, my_share, steps_per_epoch
+from llm4seg.data.batches import epoch_order, steps_per_epoch, worker_share
 
 
 @pytest.mark.parametrize(("samples", "batch_size"), [(10, 4), (8, 4), (3, 8), (1, 4)])
@@ -23,7 +23,7 @@ def test_order_follows_seed_and_epoch() -> None:
 @pytest.mark.parametrize(("workers", "accumulation"), [(1, 1), (2, 1), (4, 1), (2, 2), (1, 4)])
 def test_workers_share_a_batch_without_loss(workers: int, accumulation: int) -> None:
     batch = np.arange(8)
-    shares = [my_share(batch, rank, workers, accumulation) for rank in range(workers)]
+    shares = [worker_share(batch, rank, workers, accumulation) for rank in range(workers)]
     assert all(len(micro_batch) == 8 // workers // accumulation for share in shares for micro_batch in share)
     assert all(len(share) == accumulation for share in shares)
     assert sorted(sample for share in shares for part in share for sample in part) == list(range(8))
@@ -34,7 +34,7 @@ def test_how_many_workers_share_changes_no_micro_batch(accumulation: int) -> Non
     """Each worker has some of it, in order, and no worker has much more than another."""
     batch = np.arange(11)
     for workers in (1, 2, 3):
-        shares = [my_share(batch, rank, workers, accumulation) for rank in range(workers)]
+        shares = [worker_share(batch, rank, workers, accumulation) for rank in range(workers)]
         for number, whole in enumerate(np.array_split(batch, accumulation)):
             parts = [share[number] for share in shares]
             assert list(np.concatenate(parts)) == list(whole)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from llm4seg.data.loader import one_ahead, when_wanted
+from llm4seg.data.loader import prefetch, read_on_demand
 
 
 def test_order_is_kept_and_the_next_is_read_meanwhile() -> None:
@@ -15,14 +15,14 @@ def test_order_is_kept_and_the_next_is_read_meanwhile() -> None:
             second_read.set()
         return number * 10
 
-    batches = one_ahead(read, range(4))
+    batches = prefetch(read, range(4))
     assert next(batches) == 0
     assert second_read.wait(5)
     assert list(batches) == [10, 20, 30]
 
 
 def test_an_error_is_raised_where_it_is_due() -> None:
-    batches = one_ahead(lambda number: 1 // (2 - number), range(4))
+    batches = prefetch(lambda number: 1 // (2 - number), range(4))
     assert next(batches) == 0
     assert next(batches) == 1
     with pytest.raises(ZeroDivisionError):
@@ -30,7 +30,7 @@ def test_an_error_is_raised_where_it_is_due() -> None:
 
 
 def test_leaving_early_ends_the_thread() -> None:
-    batches = one_ahead(lambda number: number, range(100))
+    batches = prefetch(lambda number: number, range(100))
     next(batches)
     batches.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("loader")]
@@ -38,6 +38,6 @@ def test_leaving_early_ends_the_thread() -> None:
 
 def test_without_reading_ahead_each_is_read_when_it_is_due() -> None:
     read: list[int] = []
-    batches = when_wanted(lambda number: read.append(number) or number, range(3))
+    batches = read_on_demand(lambda number: read.append(number) or number, range(3))
     assert (next(batches), read) == (0, [0])
     assert (list(batches), read) == ([1, 2], [0, 1, 2])

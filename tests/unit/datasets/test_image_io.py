@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from llm4seg.datasets.image_io import read_mask, read_picture, stem, storable
+from llm4seg.datasets.image_io import read_image, read_mask, stem, storable
 from llm4seg.utils.errors import InputError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
@@ -20,10 +20,10 @@ def test_lossless_pictures_keep_every_value(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write = tifffile.imwrite if "tif" in name else (lambda path, array: Image.fromarray(array).save(path))
     write(path, GREY)
-    assert np.array_equal(read_picture(path).values, GREY[None])
+    assert np.array_equal(read_image(path).values, GREY[None])
     write(path, COLOUR)
-    assert np.array_equal(read_picture(path).values, COLOUR.transpose(2, 0, 1))
-    assert read_picture(path).spacing == (1.0, 1.0)
+    assert np.array_equal(read_image(path).values, COLOUR.transpose(2, 0, 1))
+    assert read_image(path).spacing == (1.0, 1.0)
 
 
 def test_16_bit_pictures_keep_every_value(tmp_path: Path) -> None:
@@ -31,18 +31,18 @@ def test_16_bit_pictures_keep_every_value(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "a.tif", deep)
     for name in ("a.png", "a.tif"):
-        values = read_picture(tmp_path / name).values
+        values = read_image(tmp_path / name).values
         assert values.dtype == np.int32
         assert np.array_equal(values[0], deep)
 
 
 def test_transparency_and_palette_become_color(tmp_path: Path) -> None:
     Image.fromarray(COLOUR).convert("RGBA").save(tmp_path / "clear.png")
-    assert np.array_equal(read_picture(tmp_path / "clear.png").values, COLOUR.transpose(2, 0, 1))
+    assert np.array_equal(read_image(tmp_path / "clear.png").values, COLOUR.transpose(2, 0, 1))
     palette = Image.fromarray(np.array([[0, 1], [2, 0]], dtype=np.uint8), mode="P")
     palette.putpalette([0, 0, 0, 200, 0, 0, 0, 100, 0])
     palette.save(tmp_path / "palette.png")
-    assert read_picture(tmp_path / "palette.png").values[:, 0, 1].tolist() == [200, 0, 0]
+    assert read_image(tmp_path / "palette.png").values[:, 0, 1].tolist() == [200, 0, 0]
     assert read_mask(tmp_path / "palette.png").values[0].tolist() == [[0, 1], [2, 0]]
 
 
@@ -52,7 +52,7 @@ def test_a_rotated_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
     Image.fromarray(wide).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    values = read_picture(tmp_path / "a.jpg").values[0]
+    values = read_image(tmp_path / "a.jpg").values[0]
     assert values.shape == (32, 16)
     assert values[:12].mean() > 240
     assert values[20:].mean() < 15
@@ -77,7 +77,7 @@ def test_a_grey_mask_saved_in_color_counts_as_grey(tmp_path: Path) -> None:
 def test_pages_of_a_tiff_are_slices(tmp_path: Path) -> None:
     volume = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     tifffile.imwrite(tmp_path / "a.tif", volume, photometric="minisblack")
-    assert np.array_equal(read_picture(tmp_path / "a.tif").values, np.moveaxis(volume, 0, -1)[None])
+    assert np.array_equal(read_image(tmp_path / "a.tif").values, np.moveaxis(volume, 0, -1)[None])
 
 
 def test_nifti_is_turned_like_a_picture_and_keeps_its_spacing(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_nifti_is_turned_like_a_picture_and_keeps_its_spacing(tmp_path: Path) ->
     volume = np.zeros((4, 6, 3), dtype=np.int16)
     volume[3, 5, 2] = -7
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.5, 0.7, 2.0, 1.0])), tmp_path / "a.nii.gz")
-    picture = read_picture(tmp_path / "a.nii.gz")
+    picture = read_image(tmp_path / "a.nii.gz")
     assert picture.values.shape == (1, 6, 4, 3)
     assert picture.values[0, 0, 3, 2] == -7
     assert picture.spacing == pytest.approx((0.7, 0.5, 2.0))
@@ -96,7 +96,7 @@ def test_nifti_is_turned_like_a_picture_and_keeps_its_spacing(tmp_path: Path) ->
 def test_scaled_nifti_gives_true_intensities_and_a_fourth_axis_is_channels(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).normal(size=(4, 6, 3, 2)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4), dtype=np.float32), tmp_path / "a.nii")
-    picture = read_picture(tmp_path / "a.nii")
+    picture = read_image(tmp_path / "a.nii")
     assert picture.values.dtype == np.float32
     assert np.array_equal(picture.values, np.rot90(volume).transpose(3, 0, 1, 2))
 
@@ -105,7 +105,7 @@ def test_scaled_nifti_gives_true_intensities_and_a_fourth_axis_is_channels(tmp_p
 def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not an image")
     with pytest.raises(InputError, match=rf"{name}: cannot be read as an image"):
-        read_picture(tmp_path / name)
+        read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii.gz"])
@@ -120,18 +120,18 @@ def test_a_cut_off_file_is_named(tmp_path: Path, name: str) -> None:
         nibabel.save(nibabel.Nifti1Image(noise, np.eye(4)), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=rf"{name}: cannot be read as an image"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"notes\.txt: not a known image format; allowed: \.png, .*\.nii\.gz"):
-        read_picture(tmp_path / "notes.txt")
+        read_image(tmp_path / "notes.txt")
     with pytest.raises(InputError, match=r"gone\.png: no such file"):
-        read_picture(tmp_path / "gone.png")
+        read_image(tmp_path / "gone.png")
     nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2, 2, 2), np.uint8), np.eye(4)), tmp_path / "five.nii")
     with pytest.raises(InputError, match=r"five\.nii: found an image of shape .*, allowed: 2 or 3 dimensions"):
-        read_picture(tmp_path / "five.nii")
+        read_image(tmp_path / "five.nii")
 
 
 def test_stems() -> None:

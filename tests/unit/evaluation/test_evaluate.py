@@ -92,7 +92,9 @@ def test_cases_csv_holds_every_row_and_leaves_nan_empty(data: Prepared, config: 
     table = pd.read_csv(tmp_path / "cases.csv")
     assert len(table) == 6
     assert table["precision"].isna().all()
-    assert table["baseline_dice"].tolist() == pytest.approx([row["dice"] for row in evaluated.baseline], rel=1e-5)
+    assert table["baseline_dice"].tolist() == pytest.approx(
+        [row["dice"] for row in evaluated.threshold_baseline], rel=1e-5
+    )
     assert "nan" not in (tmp_path / "cases.csv").read_text().lower()
 
 
