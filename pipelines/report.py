@@ -1,4 +1,4 @@
-"""Stage `report`: one HTML page with the run's parameters, metrics and charts, and the pictures of search and study."""
+"""Stage `report`: one HTML page with the run's parameters, metrics and charts, and its charts as files."""
 
 from llm4seg.config import Config
 from llm4seg.utils.files import write_text
@@ -9,25 +9,26 @@ def report(config: Config) -> None:
     """Write the page, which needs no other file and no network, and the pictures as files of their own."""
     from llm4seg.report.inputs import read_inputs
     from llm4seg.report.page import render
-    from llm4seg.report.pictures import write_pictures
+    from llm4seg.report.pictures import comparison_charts, training_charts, write_pictures
 
     inputs = read_inputs(config)
-    write_pictures(config.paths.pictures, inputs.search, inputs.study)
+    charts = training_charts(inputs) | comparison_charts(inputs.search, inputs.study)
+    write_pictures(config.paths.pictures, charts)
     write_text(config.paths.report, render(inputs))
 
 
 def pictures(config: Config) -> None:
     """draw the pictures of search and study from what is there so far, and no page"""
-    from llm4seg.report.pictures import write_pictures
+    from llm4seg.report.pictures import comparison_charts, write_pictures
     from llm4seg.search import results as search_results
     from llm4seg.study import results as study_results
 
     search, study = config.paths.search, config.paths.study
-    write_pictures(
-        config.paths.pictures,
+    charts = comparison_charts(
         search_results.read(search) if search.exists() else None,
         study_results.read(study) if study.exists() else None,
     )
+    write_pictures(config.paths.pictures, charts)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""The pictures of the search and the study as SVG files beside the page."""
+"""The report's charts as SVG files beside the page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from llm4seg.report.charts import as_file
+from llm4seg.report.charts import as_file, dice_by_case, training_curves
+from llm4seg.report.inputs import Inputs
+from llm4seg.report.page import kept_epoch
 from llm4seg.report.search_charts import draw_search
 from llm4seg.report.study_charts import draw_study
 from llm4seg.search.results import SearchResult
@@ -10,10 +13,22 @@ from llm4seg.study.results import StudyResult
 from llm4seg.utils.files import replacing
 
 
-def write_pictures(folder: Path, search: SearchResult | None, study: StudyResult | None) -> None:
-    """Write search-*.svg and study-*.svg, as far as there was a search or a study; the folder appears whole."""
+def training_charts(inputs: Inputs) -> dict[str, str]:
+    """Curves of the training, and the Dice of every test case, as SVG by name."""
+    return {
+        "training": training_curves(inputs.history, kept_epoch(inputs)),
+        "cases": dice_by_case(inputs.cases, inputs.data.classes),
+    }
+
+
+def comparison_charts(search: SearchResult | None, study: StudyResult | None) -> dict[str, str]:
+    """Charts of the search and the study, as far as there was one, as SVG by name."""
     charts = {f"search-{name}": svg for name, svg in (draw_search(search) if search else {}).items()}
-    charts |= {f"study-{name}": svg for name, svg in (draw_study(study) if study else {}).items()}
+    return charts | {f"study-{name}": svg for name, svg in (draw_study(study) if study else {}).items()}
+
+
+def write_pictures(folder: Path, charts: Mapping[str, str]) -> None:
+    """Write each chart as NAME.svg; the folder appears whole or not at all."""
     with replacing(folder) as partial:
         partial.mkdir()
         for name, svg in charts.items():

@@ -19,7 +19,6 @@ DVC = [
     r"Running stage '\w+':",
     r"> python -m pipelines\.\w+",
     r"(?:Generating|Updating) lock file 'dvc\.lock'",
-    r"WARNING: 'outputs/pictures' is empty\.",  # with search and study off
     r"To track the changes with git, run:",
     r"\tgit add [\w./ ]+",
     r"To enable auto staging, run:",
