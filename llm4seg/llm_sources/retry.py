@@ -94,14 +94,14 @@ def explained(error: Exception, place: str, remedy: str) -> Exception:
     return InputError(f"{place}: {message}; {remedy}")
 
 
-def _answer(error: BaseException | None) -> tuple[int | None, str]:
-    """The HTTP status in an error or in its causes, and S3's word for it. Each package has its own attribute."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):  # botocore
+def _answer(error: Exception) -> tuple[int | None, str]:
+    """The HTTP status in an error, and S3's word for it. Each package has its own attribute."""
+    for one in (error, error.__cause__):  # s3fs raises OSErrors that botocore's caused
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):
             return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), str(response["Error"].get("Code"))
-        for holder, name in ((error, "status"), (response, "status_code"), (error, "code")):  # aiohttp, hub, gcsfs
-            if isinstance(found := getattr(holder, name, None), int):
-                return found, ""
-        error = error.__cause__
+    response = getattr(error, "response", None)
+    for holder, name in ((error, "status"), (response, "status_code"), (error, "code")):  # aiohttp, hub, gcsfs
+        if isinstance(found := getattr(holder, name, None), int):
+            return found, ""
     return None, ""

@@ -8,6 +8,7 @@ import aiohttp
 import fsspec
 import pytest
 import tenacity
+from aiohttp.http_exceptions import ContentLengthError
 from botocore.exceptions import ClientError, NoCredentialsError
 from fsspec.implementations.memory import MemoryFileSystem
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -77,6 +78,14 @@ def s3_error(status: int, code: str) -> Exception:
     return error
 
 
+def half_an_answer() -> Exception:
+    """As aiohttp raises it; what caused it has a status that no server sent."""
+    error = aiohttp.ClientPayloadError("half")
+    error.__cause__ = ContentLengthError("too short")
+    assert error.__cause__.code == 400
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
@@ -88,7 +97,7 @@ def s3_error(status: int, code: str) -> Exception:
         (web_error(429), retry.UnavailableError, "the server answered 429"),
         (s3_error(503, "SlowDown"), retry.UnavailableError, "the server answered 503"),
         (web_error(418), InputError, "s3://b/f: the server answered 418"),
-        (aiohttp.ClientPayloadError("half"), retry.UnavailableError, "half"),
+        (half_an_answer(), retry.UnavailableError, "half"),
         (TimeoutError(), retry.UnavailableError, "TimeoutError"),
         (NoCredentialsError(), InputError, "s3://b/f: Unable to locate credentials; log in"),
         (OSError("of https://u:secret@h/b?Signature=secret"), InputError, "s3://b/f: of https://h/b; log in"),
