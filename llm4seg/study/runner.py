@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,13 @@ def run_in_process(config: Config, runs: Sequence[NamedRun]) -> None:
 def print_line(event: Row | str) -> None:
     """Of a run's events, its lines; its epochs are too many to show."""
     if isinstance(event, str):
-        print(f"study: {event}", file=sys.stderr, flush=True)
+        _print_once(event)
+
+
+@cache
+def _print_once(line: str) -> None:
+    """Most runs of a study have the same to say."""
+    print(f"study: {line}", file=sys.stderr, flush=True)
 
 
 def current_commit() -> str:

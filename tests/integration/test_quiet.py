@@ -86,12 +86,12 @@ TRAINING = """
 import json, sys, torch
 from pathlib import Path
 from llm4seg.config import Config
-from llm4seg.training.run import LocalRun, group_of_one
+from llm4seg.training.run import LocalRun, start_group_of_one
 from llm4seg.training.trainer import fit
 config = Config.parse(json.loads(sys.argv[1]))
-with group_of_one(torch.device("cpu")):
-    for name in ("auto", "deepspeed"):
-        fit(config.override({"engine.name": name}), LocalRun(Path(sys.argv[2], name)))
+start_group_of_one(torch.device("cpu"))
+for name in ("auto", "deepspeed"):
+    fit(config.override({"engine.name": name}), LocalRun(Path(sys.argv[2], name)))
 """
 
 
