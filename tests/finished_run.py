@@ -16,7 +16,7 @@ from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.models.saved import describe, describe_data
 from llm4seg.utils.files import write_json
-from pipelines.evaluate import leave_evaluation
+from pipelines.evaluate import write_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search
 from pipelines.split import split
@@ -87,7 +87,7 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
     data = Prepared(config.paths.prepared)
     write_json(config.paths.model / "model.json", describe(config, describe_data(data), "torch"))
     write_history(config.paths.history)
-    leave_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
+    write_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
     return config
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the search and the study as SVG files beside the page."""
+"""The charts of the search and the study as SVG files beside the page."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from llm4seg.utils.files import replacing
 
 
 def write_pictures(folder: Path, search: SearchResult | None, study: StudyResult | None) -> None:
-    """Write search-*.svg and study-*.svg, as far as there was a search or a study; the folder appears whole."""
+    """Write search-*.svg and study-*.svg, as far as there was a search or a study; the folder is written atomically."""
     charts = {f"search-{name}": svg for name, svg in (draw_search(search) if search else {}).items()}
     charts |= {f"study-{name}": svg for name, svg in (draw_study(study) if study else {}).items()}
     with replacing(folder) as partial:
