@@ -65,7 +65,7 @@ def raw_case(name: str, labels: np.ndarray, image: np.ndarray | None = None, **m
 
 
 def write_cases(config: Config, cases: Iterable[RawCase], classes: Sequence[str]) -> Prepared:
-    """Cases as `prepare` leaves them."""
+    """Write cases as `prepare` does."""
     dataset = Dataset("drawn", "none", "none", "drawn by hand", tuple(classes), iter(cases))
     return write_prepared(dataset, config.data, config.paths.prepared)
 
@@ -92,7 +92,7 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
 
 
 def write_search(folder: Path, section: Search) -> None:
-    """What a search of a layer and a learning rate left: three trials, one stopped early and one failed."""
+    """Write the outputs of a search of a layer and a learning rate: three trials, one stopped early and one failed."""
     space = {"model.llm.layer": [3, 7], "optimizer.lr": {"loguniform": [0.001, 0.01]}}
     section = Search.model_validate(section.model_dump() | {"space": space})
     trials = {
@@ -113,7 +113,7 @@ def write_search(folder: Path, section: Search) -> None:
 
 
 def write_history(path: Path, epochs: int = 12) -> None:
-    """Curves of a training that learns."""
+    """Write the history of a training that learns."""
     epoch = np.arange(1, epochs + 1)
     falling = np.exp(-epoch / 4)
     columns = {"train_loss": 0.3 + falling, "val_loss": 0.4 + falling, "val_dice": 0.8 - 0.7 * falling, "lr": 1e-3}

@@ -70,7 +70,7 @@ def _log(place: str, state: RetryCallState) -> None:
 
 
 def explained(error: Exception, place: str, remedy: str) -> Exception:
-    """An error of any file system as one of those that `retrying` raises, by the HTTP status of its server."""
+    """An error of any file system as an error that `retrying` raises, by the HTTP status of its server."""
     if isinstance(error, UserError | UnavailableError):
         return error
     message = without_secrets(" ".join(str(error).split())) or type(error).__name__

@@ -111,7 +111,7 @@ def _slice(axis: Axes, name: str, result: SearchResult) -> None:
 
 
 def curves(result: SearchResult) -> str:
-    """Validation Dice by epoch of every trial; a ring ends those that were stopped early."""
+    """Validation Dice by epoch of every trial; a ring ends a trial that was stopped early."""
     best = int(result.known["number"].iloc[result.known["val_dice"].argmax()])
     stopped = set(result.trials["number"][result.trials["status"] == "stopped"])
 
