@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(config: Config) -> None:
-    """Leave cases.csv, overlays and the metrics of the trained model."""
+    """Evaluate the trained model; write cases.csv, overlays and metrics."""
     from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import check_data, load_trained
     from llm4seg.runtime.device import default_device, device_that_fits
@@ -21,22 +21,22 @@ def evaluate(config: Config) -> None:
     model = load_trained(config.paths.model, config.paths.llm_used)
     device = device_that_fits(model, default_device(config.cluster))
     set_deterministic(device)
-    leave_evaluation(config, model.to(device))
+    write_evaluation(config, model.to(device))
 
 
-def leave_evaluation(config: Config, model: "nn.Module") -> None:
-    """Measure any model on the test part and write the stage's outputs."""
+def write_evaluation(config: Config, model: "nn.Module") -> None:
+    """Evaluate any model on the test part and write the stage's outputs."""
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
     from llm4seg.evaluation import evaluate
     from llm4seg.evaluation.results import OVERLAYS, write_cases
 
     data = Prepared(config.paths.prepared)
-    evaluated = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)
+    result = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)
     with replacing(config.paths.evaluation) as folder:
-        evaluate.draw_examples(model, data, evaluated.rows, folder / OVERLAYS)
-        write_cases(folder, evaluated)
-    write_json(config.paths.metrics, evaluated.summary)
+        evaluate.draw_examples(model, data, result.rows, folder / OVERLAYS)
+        write_cases(folder, result)
+    write_json(config.paths.metrics, result.summary)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def prepare(config: Config) -> None:
 
 
 def _table(prepared: Prepared) -> Table:
-    """How many cases there are, and how much of each class."""
+    """The table of classes: their cases and pixels."""
     cases = prepared.cases.values()
     groups = {case.group for case in cases}
     counts = f"{len(cases)} cases in {len(groups)} groups; {duplicates(cases)} show the image of an earlier one"

@@ -11,7 +11,7 @@ from llm4seg.utils.errors import UserError
 
 
 def options(config: Config, name: str) -> str:
-    """A preset's parameters as words that dvc reads back. Raises InputError for one that there is not."""
+    """A preset's overrides as options of `dvc exp run`. Raises InputError for an unknown preset."""
     config.preset(name)
     return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in config.preset_changes(name).items())
 
@@ -21,7 +21,7 @@ def _for_shell(value: Any) -> str:
 
 
 def main() -> None:
-    """A line a preset; for one that there is not, exit 1 with one line on stderr and none on stdout."""
+    """Print a line per preset; for an unknown preset, exit 1 with one line on stderr and none on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.preset",
         description="Print presets of params.yaml as options for `dvc exp run`.",

@@ -6,7 +6,7 @@ from pipelines.stage import run_stage
 
 
 def report(config: Config) -> None:
-    """Write the page, which needs no other file and no network, and the pictures as files of their own."""
+    """Write the page, which needs no other file and no network, and the charts as SVG files."""
     from llm4seg.report.inputs import read_inputs
     from llm4seg.report.page import render
     from llm4seg.report.pictures import comparison_charts, training_charts, write_pictures

@@ -12,7 +12,7 @@ SHOWN = 10  # trials in the table at the end
 
 
 def search(config: Config) -> None:
-    """Write best.json, which `train` applies, tables of trials and their epochs, and what was searched."""
+    """Write best.json, which `train` applies, tables of trials and their epochs, and the space."""
     from llm4seg.search.results import write
 
     if config.search.trials == 0:
@@ -34,7 +34,7 @@ def search(config: Config) -> None:
 
 
 def table(trials: pd.DataFrame, config: Config) -> Table:
-    """The best trials, and with several objectives those that no other one beats."""
+    """The best trials, and with several objectives the Pareto front."""
     several = len(config.search.objectives) > 1
     rows = trials[trials["pareto"]] if several else trials.head(SHOWN)
     shown = Table(title="search: trials that no other beats in every objective" if several else "search: best trials")

@@ -18,7 +18,7 @@ def split(config: Config) -> None:
 
 
 def _table(prepared: Prepared, made: Split) -> Table:
-    """How many cases, and which percentage of each class's pixels, came to each part."""
+    """The table of parts: their cases, and their percentage of each class's pixels."""
     table = Table(title="split", caption=made.rule)
     for heading in ("part", "cases", *(f"{name} %" for name in prepared.classes)):
         table.add_column(heading, justify="left" if heading == "part" else "right")

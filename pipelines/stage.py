@@ -26,9 +26,9 @@ def run_stage(
 ) -> None:
     """Run a stage as `python -m pipelines.<name>`.
 
-    Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when asked to leave by SIGTERM with all work saved.
+    Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when stopped by SIGTERM with all work saved.
 
-    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work that an option asks for, by its name.
+    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work, by the name of its option.
     """
     with_dvc = f"\nwith all that it needs: dvc repro {name}" if in_dvc else ""
     parser = argparse.ArgumentParser(
@@ -49,9 +49,9 @@ def run_stage(
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise
         sys.exit(f"{name}: {error}")
-    except StopRequested as left:
-        print(f"{name}: {left}", file=sys.stderr)
+    except StopRequested as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except (KeyboardInterrupt, SystemExit):  # Ray answers Ctrl-C with sys.exit(0), which must not pass for a good end
+    except (KeyboardInterrupt, SystemExit):  # Ray handles Ctrl-C with sys.exit(0), which is no success here
         print(f"{name}: interrupted; the last good outputs are untouched", file=sys.stderr)
         sys.exit(130)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def study(config: Config) -> None:
-    """Run what has not finished yet, then write what all runs say."""
+    """Run what has not finished yet, then write the result of all runs."""
     config = config.override(read_best(config.paths.search))
     if config.study.repeats == 0:
         print("study: off (study.repeats is 0)")
@@ -54,12 +54,12 @@ def plan(config: Config) -> None:
     """print how many runs there are, how long they take and what they can find, and run none of them"""
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
-    from llm4seg.study.plan import cost, power
+    from llm4seg.study.plan import cost_estimate, power_analysis
     from llm4seg.study.runner import named_runs, records
 
     config = config.override(read_best(config.paths.search))
     runs = records(config, named_runs(config))
-    for line in [*cost(config, runs), *power(config, runs)]:
+    for line in [*cost_estimate(config, runs), *power_analysis(config, runs)]:
         print(line, flush=True)
 
 
@@ -69,9 +69,9 @@ def write_results(config: Config, runs: "Runs") -> None:
 
     result = results(config, runs)
     write(config.paths.study, result)
-    for line in [*result.said["verdicts"], *result.said["cautions"], *result.said["failures"]]:
+    for line in [*result.summary["verdicts"], *result.summary["cautions"], *result.summary["failures"]]:
         print(f"study: {line}")
-    if result.said["failed"]:
+    if result.summary["failed"]:
         print(
             "study: `python -m pipelines.study` tries failed runs again, `dvc repro -f -s study` does, `dvc repro` not"
         )

@@ -33,7 +33,7 @@ def summary(config: Config) -> None:
 
 
 def table(metrics: dict[str, Any]) -> Table:
-    """A row a class, and one for the mean over classes; `pooled` and `threshold` are Dice, too."""
+    """A row per class, and one for the mean over classes; `pooled` and `threshold` are Dice, too."""
     table = Table(title=f"{metrics['cases']} {metrics['part']} cases", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("class")
     for name in (f"Dice [{metrics['confidence']:.0%} interval]", "pooled", "IoU", "HD95 mm", "threshold"):
@@ -45,14 +45,14 @@ def table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def _cells(values: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
+def _cells(values: dict[str, Any], threshold_baseline: dict[str, Any]) -> list[str]:
     dice = values["dice"]
     interval = "" if dice["low"] is None else escape(f" [{dice['low']:.2f}, {dice['high']:.2f}]")
     means = [
         _number(values["pooled_dice"]),
         _number(values["iou"]["mean"]),
         _number(values["hd95"]["mean"], digits=1),
-        _number(baseline["dice"]["mean"]),
+        _number(threshold_baseline["dice"]["mean"]),
     ]
     return [_number(dice["mean"]) + interval, *means]
 
@@ -62,7 +62,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _near(path: Path) -> str:
-    """As a person here would write it."""
+    """The path, relative where it is below the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -20,7 +20,7 @@ from llm4seg.utils.errors import UserError
 
 
 def main() -> None:
-    """Print a line a change. Exits with 1 and one line when the file is at fault."""
+    """Print a line per change. Exits with 1 and one line for a bad file."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.upgrade",
         description=(__doc__ or "").removeprefix("Not a stage: "),

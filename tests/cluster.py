@@ -36,7 +36,7 @@ class Nodes:
             return self._cluster.add_node(num_cpus=1, env_vars=environment | {"OMP_NUM_THREADS": "1"})
 
     def kill(self, node: Node) -> None:
-        """Take a node away, with all that runs on it, without a warning."""
+        """Kill a node with all its processes, without a warning."""
         self._cluster.remove_node(node, allow_graceful=False)
 
     def shutdown(self) -> None:
@@ -45,7 +45,7 @@ class Nodes:
 
 @contextmanager
 def nodes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """Lend a cluster whose nodes let nobody in without a token."""
+    """Context manager of a cluster whose nodes require a token."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     reset_auth_token_state()  # this process may have read another one

@@ -16,7 +16,7 @@ from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.models.saved import describe, describe_data
 from llm4seg.utils.files import write_json
-from pipelines.evaluate import leave_evaluation
+from pipelines.evaluate import write_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search
 from pipelines.split import split
@@ -65,7 +65,7 @@ def raw_case(name: str, labels: np.ndarray, image: np.ndarray | None = None, **m
 
 
 def write_cases(config: Config, cases: Iterable[RawCase], classes: Sequence[str]) -> Prepared:
-    """Cases as `prepare` leaves them."""
+    """Write cases as `prepare` does."""
     dataset = Dataset("drawn", "none", "none", "drawn by hand", tuple(classes), iter(cases))
     return write_prepared(dataset, config.data, config.paths.prepared)
 
@@ -87,12 +87,12 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
     data = Prepared(config.paths.prepared)
     write_json(config.paths.model / "model.json", describe(config, describe_data(data), "torch"))
     write_history(config.paths.history)
-    leave_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
+    write_evaluation(config, ByIntensity([0.0, -1.2, 1.2, *[9.0] * (len(data.classes) - 2)], blur=6))
     return config
 
 
 def write_search(folder: Path, section: Search) -> None:
-    """What a search of a layer and a learning rate left: three trials, one stopped early and one failed."""
+    """Write the outputs of a search of a layer and a learning rate: three trials, one stopped early and one failed."""
     space = {"model.llm.layer": [3, 7], "optimizer.lr": {"loguniform": [0.001, 0.01]}}
     section = Search.model_validate(section.model_dump() | {"space": space})
     trials = {
@@ -113,7 +113,7 @@ def write_search(folder: Path, section: Search) -> None:
 
 
 def write_history(path: Path, epochs: int = 12) -> None:
-    """Curves of a training that learns."""
+    """Write the history of a training that learns."""
     epoch = np.arange(1, epochs + 1)
     falling = np.exp(-epoch / 4)
     columns = {"train_loss": 0.3 + falling, "val_loss": 0.4 + falling, "val_dice": 0.8 - 0.7 * falling, "lr": 1e-3}

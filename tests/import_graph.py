@@ -62,7 +62,7 @@ def imports(file: Path) -> set[str]:
 
 
 def closure(module: str) -> set[str]:
-    """A module and everything that it imports, however far."""
+    """A module and all its imports, direct or through others."""
     files, found, open_ = module_files(), set[str](), [module]
     while open_:
         name = open_.pop()
@@ -80,7 +80,7 @@ def room(module: str) -> str:
 
 
 def room_arrows() -> set[tuple[str, str]]:
-    """Which room imports from which other one."""
+    """The imports between rooms: pairs of the importing and the imported room."""
     pairs = {(room(one), room(other)) for one, file in module_files().items() for other in imports(file)}
     return {(one, other) for one, other in pairs if one != other and "llm4seg" not in (one, other)}
 

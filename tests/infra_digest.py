@@ -1,4 +1,4 @@
-"""Whether the tests of infra/ need to run again: a digest of everything that decides how they end.
+"""Whether the tests of infra/ need to run again: a digest of everything that decides their result.
 
 `python -m tests.infra_digest` prints it; `--check` ends with 0 if it is the one in tests/infra/passed.json, with which
 the tests passed last; `--write` writes that file, after they have passed.
@@ -42,7 +42,7 @@ def passed() -> str | None:
 
 
 def digest(root: Path = ROOT) -> str:
-    """The sha256 of the names and bytes of all files that decide."""
+    """The sha256 of the names and bytes of all deciding files."""
     whole = hashlib.sha256()
     for file in deciding_files(root):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -51,9 +51,9 @@ def digest(root: Path = ROOT) -> str:
 
 
 def deciding_files(root: Path = ROOT) -> list[Path]:
-    """The files of infra/ and of its tests, and the project's files that these import, however far.
+    """The files of infra/ and of its tests, and the project's files that these import, directly or through others.
 
-    Helpers beside tests/infra serve other tests, too, with imports of their own: of these only other helpers count.
+    Helpers beside tests/infra serve other tests, too, with other imports: only those of further helpers are followed.
     """
     inside = {file for folder in FOLDERS for file in (root / folder).rglob("*") if file.is_file()}
     found = {file for file in inside if "__pycache__" not in file.parts and file != root / PASSED}
@@ -70,7 +70,7 @@ def deciding_files(root: Path = ROOT) -> list[Path]:
 
 
 def _imported_files(root: Path, file: Path) -> Iterator[Path]:
-    """The project's files that one imports, and those of the packages that they are in."""
+    """The project's files that a file imports, and the __init__ files of their packages."""
     for name in imported_names(file):
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):

@@ -1,6 +1,6 @@
-"""What a Kubernetes API server would say of an object: KubeRay's own schemas, Kubernetes', and Kueue's by hand.
+"""Validation of Kubernetes objects as by an API server: KubeRay's own schemas, Kubernetes', and Kueue's by hand.
 
-Unknown fields are refused, as `kubectl apply` has it by default. Kueue publishes no schemas in a package: its kinds are
+Unknown fields are refused, as by `kubectl apply`. Kueue publishes no schemas in a package: its kinds are
 checked for the fields that they must have, no more.
 """
 
@@ -22,7 +22,7 @@ KUEUE: dict[str, dict[str, Any]] = {
 
 
 def refused(thing: dict[str, Any]) -> str | None:
-    """Why an API server would refuse an object; None if it would not."""
+    """The reason why an API server would refuse an object; None if it would not."""
     group, _, version = thing["apiVersion"].rpartition("/")
     if group == "ray.io":
         schema = ray_schema(thing["kind"], version)
@@ -40,11 +40,11 @@ def _kubernetes(thing: dict[str, Any]) -> str | None:
     try:
         kubernetes_validate.validate(thing, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
-        return _said(thing, error)
+        return _message(thing, error)
     return None
 
 
-def _said(thing: dict[str, Any], error: jsonschema.ValidationError) -> str:
+def _message(thing: dict[str, Any], error: jsonschema.ValidationError) -> str:
     return f"{thing['kind']} {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
 
 
@@ -60,7 +60,7 @@ def ray_schema(kind: str, version: str) -> dict[str, Any]:
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI schema as JSON schema has it, and closed: fields that it does not know are refused."""
+    """An OpenAPI schema as a closed JSON schema, which refuses unknown fields."""
     made = {name: value for name, value in schema.items() if not name.startswith("x-kubernetes")}
     if schema.get("x-kubernetes-int-or-string"):
         made["type"] = ["integer", "string"]

@@ -1,8 +1,8 @@
 """A stand-in for kubectl and the Kubernetes cluster behind it: objects are files, KubeRay starts heads at once.
 
-`on_path` puts it on PATH as `kubectl`: a small program that passes its words on to a thread of the tests' process. It
+`on_path` puts it on PATH as `kubectl`: a small program that sends its arguments to a thread of the tests' process. It
 refuses what an API server would (tests/kube.py), finds by label, and writes each call with its standard input to
-calls.jsonl. A file `stuck` lets pods outlive their cluster.
+calls.jsonl. A file `stuck` keeps pods alive after their cluster.
 """
 
 import argparse
@@ -84,13 +84,13 @@ def _server() -> int:
 
 
 def calls(state: Path) -> list[dict[str, Any]]:
-    """Every call so far: its words, and what it was given."""
+    """All calls so far: their arguments and standard input."""
     log = state / "calls.jsonl"
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 def objects(state: Path) -> dict[str, Object]:
-    """What is there, by kind and name: rayclusters/llm4seg."""
+    """All objects by kind and name: rayclusters/llm4seg."""
     return {file.stem.replace("__", "/"): json.loads(file.read_text()) for file in sorted(state.glob("*__*.json"))}
 
 
@@ -150,7 +150,7 @@ def _refused(part: str) -> str | None:
 
 
 def _start_head(state: Path, owner: Object, spec: Object) -> None:
-    """What KubeRay makes of a head group: one pod."""
+    """Create the pod that KubeRay makes of a head group."""
     template = spec["headGroupSpec"]["template"]
     labels = template["metadata"]["labels"] | {"ray.io/node-type": "head", "ray.io/group": "headgroup"}
     metadata = {"name": f"{owner['metadata']['name']}-head-x", "labels": labels}

@@ -14,7 +14,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 DASHBOARD, GCS = 8265, 6379
 ATTEMPTS = 5  # Ray waits 30 seconds for itself, which on a busy machine may be too little
-# what a machine does not see is covered; Ray's sockets and sessions lie below /tmp/ray
+# mounts hide a folder from a machine; Ray's sockets and sessions are below /tmp/ray
 ENTER = 'mount --bind "$1" /tmp/ray && mount -t tmpfs tmpfs "$2" && shift 2 && exec "$@"'
 
 
@@ -94,7 +94,7 @@ class Machines:
             _ip("-n", space, "link", "set", device, "up")
 
     def wait(self, count: int) -> None:
-        """Until so many machines have joined."""
+        """Wait until `count` machines have joined."""
         headers = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
         request = urllib.request.Request(f"{self.dashboard}/api/v0/nodes?limit=100", headers=headers)
         for _ in range(120):
@@ -108,7 +108,7 @@ class Machines:
         raise TimeoutError("\n".join((self._root / name / "log").read_text()[-500:] for name in self._names))
 
     def kill(self, name: str) -> None:
-        """End a machine with all that runs on it, without a warning."""
+        """Kill a machine with all its processes, without a warning."""
         found = subprocess.run(["ip", "netns", "pids", self._space(name)], capture_output=True, text=True).stdout
         subprocess.run(["kill", "-9", *found.split()], check=False, stderr=subprocess.DEVNULL)
 
@@ -126,7 +126,7 @@ def _ip(*words: str) -> None:
 
 @contextmanager
 def machines(root: Path, hidden: Path) -> Iterator[Machines]:
-    """Lend machines, none of them started, and end them all."""
+    """Context manager of machines, none of them started; ends them all."""
     made = Machines(root, hidden)
     try:
         yield made

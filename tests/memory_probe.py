@@ -1,4 +1,4 @@
-"""What a training step really holds on the CPU: every storage that Python can reach, on any number of processes."""
+"""The memory of a training step on the CPU: every storage that Python can reach, on any number of processes."""
 
 import gc
 from pathlib import Path
@@ -43,9 +43,9 @@ def _held(rank: int, workers: int, params: dict[str, Any], folder: Path) -> dict
         trainer.engine.step()
     gc.collect()
     state = reachable() - inputs
-    slots = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
+    states = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
     return {
         "state": state - before,
         "gradients": moments[-1] - inputs - state,
-        "optimizer": sum(slot.nbytes for slot in slots if slot.ndim),
+        "optimizer": sum(value.nbytes for value in states if value.ndim),
     }

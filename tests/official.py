@@ -25,7 +25,7 @@ STEPS, LR = 6, 0.01
 
 
 def read_fixture() -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What the released code was configured as, and what it computed."""
+    """The configuration of the released code, and its results."""
     with safe_open(FIXTURE, "pt") as file:
         return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -37,7 +37,7 @@ def official_state() -> dict[str, Tensor]:
 
 
 def official_store(root: Path, dtype: torch.dtype = torch.float32) -> LayerStore:
-    """A layer store of the LLM whose layer 2 the released network has; it comes from a folder, as any LLM does."""
+    """A layer store of the LLM whose layer 2 the released network has; filled from a folder, as for any LLM."""
     source, prefix = root / "source", "llm4seg.llm."
     layer = {name.removeprefix(prefix): t for name, t in official_state().items() if name.startswith(prefix)}
     source.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""AWS's rules for whether a policy allows an action, as far as our policies go; no library does it offline."""
+"""AWS's evaluation of policies, as far as this project's policies need it; no library does that."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ Context = Mapping[str, str | Sequence[str]]
 
 
 def allows(policies: Sequence[Mapping[str, Any]], action: str, resource: str, **context: str | list[str]) -> bool:
-    """Whether one of the statements allows it. A key of the context has `__` for `:` and `_` for `-`."""
+    """Whether one of the statements allows an action on a resource. A key of the context has `__` for `:` and `_` for `-`."""
     keys = {name.replace("__", ":").replace("_", "-"): value for name, value in context.items()}
     statements = [statement for policy in policies for statement in policy["Statement"]]
     assert all(statement["Effect"] == "Allow" for statement in statements), "this knows nothing of Deny"

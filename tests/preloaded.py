@@ -1,4 +1,4 @@
-"""What every process of tests/worker_group.py imports, once for all of them."""
+"""The imports of every process of tests/worker_group.py, made once for all of them."""
 
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401

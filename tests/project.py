@@ -1,4 +1,4 @@
-"""A copy of this project with tiny parameters, in a git repository of its own: what a user has after cloning."""
+"""A copy of this project with tiny parameters, in its own git repository: a user's fresh clone."""
 
 import json
 import os
@@ -21,7 +21,7 @@ IGNORED = shutil.ignore_patterns("__pycache__")
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with the project in it, and the commands that a user gives there."""
+    """A folder with the project, and the commands of a user in it."""
 
     folder: Path
 
@@ -47,7 +47,7 @@ class Project:
         )
 
     def run(self, *command: str, **environment: str) -> str:
-        """Run a command to its good end; returns what it printed to both outputs."""
+        """Run a command, which must succeed; returns its stdout and stderr."""
         done = subprocess.run(
             command,
             cwd=self.folder,

@@ -59,12 +59,12 @@ class S3:
         return f"s3://{BUCKET}/{prefix}?endpoint_override={self.host}:{self.port}&scheme=http&region=us-east-1"
 
     def got(self, prefix: str) -> list[str]:
-        """Every file below a prefix that somebody downloaded, once for each time; DVC's lists of files do not count."""
+        """Downloads of files below a prefix, in order; without DVC's lists of files."""
         found: list[str] = re.findall(rf'"GET /{BUCKET}/({prefix}/[^ ?]+) HTTP', self.log.read_text())
         return [name for name in found if not name.endswith(".dir")]
 
     def empty(self) -> None:
-        """Make it forget everything but one empty bucket."""
+        """Delete everything but one empty bucket."""
         urllib.request.urlopen(f"{self.url}/moto-api/reset", data=b"").close()
         boto3.Session().client("s3", endpoint_url=self.url).create_bucket(Bucket=BUCKET)
         os.truncate(self.log, 0)
@@ -72,7 +72,7 @@ class S3:
 
 @contextlib.contextmanager
 def s3_server(log: Path, host: str = "127.0.0.1") -> Iterator[S3]:
-    """Lend a server, which has no bucket before it is emptied, and stop it."""
+    """Context manager of a server, which has no bucket before `empty`."""
     server = S3(free_port(), log, host)
     command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(server.port)]
     with log.open("a") as output:  # appended to, so that `empty` can cut it
@@ -111,10 +111,10 @@ def ray_server() -> Iterator[str]:
 
 
 class CountingProxy:
-    """Passes connections on to a port, counts all bytes that come back, and disturbs them when told to.
+    """Passes connections on to a port, counts all bytes that come back, and disturbs them.
 
-    `cuts`: when so many bytes have come back in all, the connection ends; `limit`: likewise, and so do all others.
-    `refusals`: the next connections get these HTTP statuses. `rate`: bytes a second.
+    `cuts`: numbers of bytes after which a connection ends; `limit`: the bytes after which all connections end.
+    `refusals`: HTTP statuses of the next connections. `rate`: bytes per second.
     """
 
     def __init__(self, target: int) -> None:
@@ -168,7 +168,7 @@ class CountingProxy:
 
 
 class _PlainHandler(http.server.SimpleHTTPRequestHandler):
-    """The standard library's own: it knows whole files only."""
+    """The standard library's own, for whole files only."""
 
     protocol_version = "HTTP/1.1"
     server: "WebServer"
@@ -184,7 +184,7 @@ class _RangedHandler(_PlainHandler):
         self.answer(Path(self.translate_path(self.path)))
 
     def answer(self, path: Path) -> None:
-        """The file, or the part of it that is asked for."""
+        """Send the file, or the requested range of it."""
         self.server.headers_seen.append(dict(self.headers))
         if self.server.authorization not in (None, self.headers.get("Authorization")):
             self.send_error(401)
@@ -209,13 +209,13 @@ class _RangedHandler(_PlainHandler):
 
 
 class _HubHandler(_RangedHandler):
-    """The few routes of the hub's API that huggingface_hub's file system asks, and files by way of a redirect."""
+    """The routes of the hub's API that huggingface_hub's file system requests, and files through a redirect."""
 
     server: "HubServer"
 
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
-        if path.startswith("/cdn/"):  # elsewhere: the token must not come along
+        if path.startswith("/cdn/"):  # another host: the token must not be sent
             assert self.headers.get("Authorization") is None
             self.answer(self.server.folder / path.removeprefix("/cdn/"))
         elif self.server.token not in (None, self.headers.get("Authorization", "").removeprefix("Bearer ")):
@@ -263,7 +263,7 @@ class _HubHandler(_RangedHandler):
 
 
 class WebServer(http.server.ThreadingHTTPServer):
-    """Files of a folder; `requests` are the paths asked for."""
+    """A web server of a folder; `requests` are the requested paths."""
 
     daemon_threads = True
 
@@ -273,18 +273,18 @@ class WebServer(http.server.ThreadingHTTPServer):
         self.headers_seen: list[dict[str, str]] = []
         self.authorization: str | None = None
         self.etags = True
-        self.absent = 404  # what is said of files that are not there
+        self.absent = 404  # the status of absent files
         super().__init__(("127.0.0.1", 0), lambda *args: handler(*args, directory=os.fspath(folder)))
         self.port: int = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @classmethod
     def without_ranges(cls, folder: Path) -> "WebServer":
-        """A server that knows whole files only."""
+        """A server of whole files only."""
         return cls(folder, _PlainHandler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are no news here."""
+        """Ignore clients that hang up."""
 
     def close(self) -> None:
         self.shutdown()
@@ -292,7 +292,7 @@ class WebServer(http.server.ThreadingHTTPServer):
 
 
 class HubServer(WebServer):
-    """One model's repository; `folder` has a folder for each commit, `commits` says what branches and tags mean."""
+    """One model's repository; `folder` has a folder for each commit, `commits` the commits of branches and tags."""
 
     def __init__(self, folder: Path, repo: str, commits: dict[str, str]) -> None:
         self.repo, self.commits = repo, commits

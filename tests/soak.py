@@ -31,7 +31,7 @@ Moment = tuple[int, int]  # whole epochs, steps of the next one
 
 @dataclass
 class Tally:
-    """What happened so far."""
+    """The counts so far."""
 
     faults: Counter[str] = field(default_factory=Counter)
     recoveries: Counter[str] = field(default_factory=Counter)
@@ -86,7 +86,7 @@ class Round:
             self.start()
 
     def damage_checkpoint(self) -> None:
-        """Half of the newest checkpoint's state is gone."""
+        """Cut the newest checkpoint's state in half."""
         self.training.kill()
         *_, before, newest = None, None, *self.training.whole_checkpoints()
         if before and newest and epochs_in(before) == epochs_in(newest):
@@ -95,8 +95,8 @@ class Round:
         self.start()
 
     def epochs_finished(self) -> list[int]:
-        """The numbers of all epochs whose end was told, once for each time."""
-        return [epoch for training in self.trainings for epoch in training.epochs_told()]
+        """The numbers of all epochs whose end was printed, once for each time."""
+        return [epoch for training in self.trainings for epoch in training.epochs_printed()]
 
 
 FAULTS: dict[str, tuple[float, Callable[[Round], None]]] = {  # how likely each is
@@ -113,16 +113,16 @@ def epochs_in(checkpoint: Path) -> int:
     return len(read_json(checkpoint / "checkpoint.json")["progress"]["history"])
 
 
-def soak(seconds: float, seed: int, config: Config, folder: Path, say: Callable[[str], None]) -> Tally:
+def soak(seconds: float, seed: int, config: Config, folder: Path, log: Callable[[str], None]) -> Tally:
     """Trainings with faults until the time is over; the one under way then comes to its end undisturbed."""
     draw, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     undisturbed = Round(config, folder / "undisturbed")
     assert undisturbed.training.end() == 0, undisturbed.training.shown()
     wanted = history_of(config), weights_of(config)
-    say(f"undisturbed: {undisturbed.epochs_finished()[-1]} epochs, weights {wanted[1][:12]}")
+    log(f"undisturbed: {undisturbed.epochs_finished()[-1]} epochs, weights {wanted[1][:12]}")
     while time.monotonic() < deadline:
         disturbed = Round(config, folder / f"round-{tally.trainings}")
-        disturb(disturbed, draw, tally, deadline, say)
+        disturb(disturbed, draw, tally, deadline, log)
         assert disturbed.training.end() == 0, disturbed.training.shown()
         finished = disturbed.epochs_finished()
         tally.trainings += 1
@@ -130,18 +130,18 @@ def soak(seconds: float, seed: int, config: Config, folder: Path, say: Callable[
         tally.lost += len(finished) - len(set(finished))
         tally.unequal += (history_of(config), weights_of(config)) != wanted
         tally.left += len(disturbed.training.left())
-        say(f"training {tally.trainings} ended after {len(disturbed.trainings)} starts; lost so far: {tally.lost}")
+        log(f"training {tally.trainings} ended after {len(disturbed.trainings)} starts; lost so far: {tally.lost}")
     return tally
 
 
-def disturb(disturbed: Round, draw: random.Random, tally: Tally, deadline: float, say: Callable[[str], None]) -> None:
+def disturb(disturbed: Round, draw: random.Random, tally: Tally, deadline: float, log: Callable[[str], None]) -> None:
     """Faults at random steps until the training or the time is over."""
     epochs, step = 0, draw.randrange(10)
     while disturbed.wait_beyond((epochs, step)) and time.monotonic() < deadline:
         name = draw.choices(list(FAULTS), [weight for weight, _ in FAULTS.values()])[0]
         FAULTS[name][1](disturbed)
         before = disturbed.training.completed()
-        say(f"{name} at epoch {before[0] + 1}, step {before[1]}")
+        log(f"{name} at epoch {before[0] + 1}, step {before[1]}")
         tally.faults[name] += 1
         if disturbed.wait_beyond(before) or disturbed.training.process.returncode == 0:
             tally.recoveries[name] += 1
@@ -181,10 +181,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         config = prepare_workspace(Path(name) / "workspace").override(CHANGES)
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             console.print(f"{time.monotonic() - began:6.0f} s  {line}", highlight=False)
 
-        tally = soak(60 * arguments.minutes, arguments.seed, config, Path(name), say)
+        tally = soak(60 * arguments.minutes, arguments.seed, config, Path(name), log)
     console.print(table(tally, arguments.minutes, arguments.seed))
     sys.exit(0 if tally.good else 1)
 

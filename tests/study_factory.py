@@ -1,4 +1,4 @@
-"""Studies without any training: differences and tables of cases drawn with a known effect."""
+"""Simulated studies: random differences and tables of cases with a known effect."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ def cells(
     folds: int = 1,
     fold: float = 0,
 ) -> pd.DataFrame:
-    """Differences as the mixed model has them: of each of `folds`, all `runs` with all `units`."""
+    """Random differences of the mixed model: in each of `folds`, all `runs` with all `units`."""
     tables = (
         effect
         + random.normal(0, fold, (folds, 1, 1))

@@ -1,12 +1,12 @@
-"""A door in front of a server on this machine: shut, it refuses connections and cuts those that are open."""
+"""A TCP proxy to a server on this machine: closed, it refuses connections and cuts those that are open."""
 
 import contextlib
 import socket
 import threading
 
 
-class Door:
-    """Forwards a port of its own to a server's. Open when made."""
+class TCPProxy:
+    """Forwards a port of its own to a server's; open at first."""
 
     def __init__(self, port: int) -> None:
         self._behind = port

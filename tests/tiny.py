@@ -24,7 +24,7 @@ CHANGES = {
 
 
 def write_llama(folder: Path, layers: int = 2) -> Path:
-    """A tiny random LLaMA as `save_pretrained` leaves it."""
+    """Write a tiny random LLaMA by `save_pretrained`."""
     import torch
     from transformers import LlamaConfig, LlamaModel
 

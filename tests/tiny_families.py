@@ -81,21 +81,21 @@ NEEDED = {
 
 
 def kinds() -> list[str]:
-    """All that transformers writes text with, alone or about pictures."""
+    """The model types of transformers' causal and image-text-to-text models."""
     from transformers.models.auto import modeling_auto as auto
 
     return sorted({*auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES})
 
 
 def text_part(kind: str) -> Any:
-    """The default config of a kind; of a model that also sees, of its text part."""
+    """The default config of a kind; of a multimodal model, its text config."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return CONFIG_MAPPING[kind]().get_text_config(decoder=True)
 
 
 def small_config(kind: str) -> Any:
-    """The same, made small. Some values hang together in ways that this does not know: then transformers objects."""
+    """The default config with small sizes. Where values depend on each other in other ways, transformers raises."""
     text = text_part(kind)
     values = text.to_dict()
     small = {name: size for name, size in SMALL.items() if values.get(name) is not None or name in NEEDED & {*values}}

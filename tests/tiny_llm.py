@@ -39,7 +39,7 @@ def tiny_llm(kind: str = "llama", seed: int = 0, **changes: Any) -> Any:
 
 
 def save_llm(folder: Path, model: Any, **options: Any) -> Path:
-    """A model's folder as `save_pretrained` leaves it."""
+    """Write a model's folder by `save_pretrained`."""
     model.save_pretrained(folder, **options)
     return folder
 
@@ -144,7 +144,7 @@ def write_gguf(
 
 
 def through_layers(model: Any, tokens: int = 9) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """What enters and what leaves each layer when the whole (causal) model reads some tokens, and what it ends with."""
+    """The inputs and outputs of each layer in a causal forward pass of the complete model, and its output."""
     inputs: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""`python -m pipelines.train`, or another stage, under way: what faults happen to, in tests and in the soak."""
+"""A running `python -m pipelines.train`, or another stage: the target of faults, in tests and in the soak."""
 
 import json
 import os
@@ -23,15 +23,15 @@ from tests.import_graph import ROOT
 
 POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}  # seconds after which Ray takes in the next checkpoint
 MARK = "LLM4SEG_TEST_MARK"  # in the environment of all that a test starts
-PATIENCE = 400  # seconds for what takes ten on an idle machine
+TIMEOUT = 400  # seconds, for what takes ten on an idle machine
 
 # a checkpoint after nearly every step, so that a fault finds one within an epoch
 OFTEN = {"cluster.checkpoint_minutes": 1e-5, "training.epochs": 8, "training.batch_size": 2}
 
 
 def wait_until(what: Callable[[], Any], why: str) -> Any:
-    """The first true answer. Asked so often, not so long: a machine may be suspended in between."""
-    for _ in range(20 * PATIENCE):
+    """Poll until a result is true. A number of polls, not a time: a machine may be suspended in between."""
+    for _ in range(20 * TIMEOUT):
         if answer := what():
             return answer
         time.sleep(0.05)
@@ -39,7 +39,7 @@ def wait_until(what: Callable[[], Any], why: str) -> Any:
 
 
 class Stage:
-    """A stage on a config, in a session of its own; its temporary files go to TMPDIR, or else to `folder`/tmp."""
+    """A stage on a config, in its own session; its temporary files go to TMPDIR, or else to `folder`/tmp."""
 
     def __init__(self, stage: str, config: Config, folder: Path, **environment: str) -> None:
         self.config, self.folder, self.mark = config, folder, str(uuid.uuid4())
@@ -62,7 +62,7 @@ class Stage:
             )
 
     def everything(self) -> list[psutil.Process]:
-        """All processes that it started and that still are, however they detached."""
+        """All running processes that it started, also detached ones."""
         return [process for process in psutil.process_iter() if _mark(process) == self.mark]
 
     def actor(self, name: str, other_than: tuple[int, ...] = ()) -> psutil.Process:
@@ -79,7 +79,7 @@ class Stage:
         return self.actor("RayTrainWorker", other_than)
 
     def kill(self) -> None:
-        """SIGKILL to the driver and all that belongs to it."""
+        """Send SIGKILL to the driver's process group; wait until all its processes are dead."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         wait_until(lambda: not self.everything(), "the driver is dead, its workers are not")
@@ -87,7 +87,7 @@ class Stage:
     def end(self) -> int:
         """Wait for the end; returns the exit code."""
         try:
-            return self.process.wait(timeout=PATIENCE)
+            return self.process.wait(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"did not end:\n{self.shown()}") from None
 
@@ -95,7 +95,7 @@ class Stage:
         return self.output.read_text()
 
     def left(self) -> list[str]:
-        """What it left behind, a while after its end: processes and temporary files."""
+        """Leftovers a while after its end: processes and temporary files."""
         deadline = time.monotonic() + 30
         while (processes := self.everything()) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -105,7 +105,7 @@ class Stage:
 
 
 class Training(Stage):
-    """A stage that trains one model after another; `train` is one that trains one."""
+    """A stage that trains models, one after another; `train` trains one."""
 
     stage = "train"
 
@@ -117,7 +117,7 @@ class Training(Stage):
         return sorted(self.config.paths.runs.glob("train-*/checkpoint_*/"))
 
     def whole_checkpoints(self) -> list[Path]:
-        """Of these the ones that were not cut short."""
+        """The checkpoints that are complete."""
         return [folder for folder in self.checkpoints() if _is_whole(folder)]
 
     def completed(self) -> tuple[int, int]:
@@ -131,7 +131,7 @@ class Training(Stage):
         return 0, 0
 
     def reach(self, epochs: int, step: int) -> None:
-        """Wait until a checkpoint is that far, or further."""
+        """Wait until a checkpoint has reached an epoch and step."""
 
         def there() -> bool:
             assert self.process.poll() is None, f"ended before epoch {epochs}, step {step}:\n{self.shown()}"
@@ -139,19 +139,19 @@ class Training(Stage):
 
         wait_until(there, f"epoch {epochs}, step {step} was not reached:\n{self.shown()}")
 
-    def epochs_told(self) -> list[int]:
-        """The numbers of the epochs whose end it told."""
+    def epochs_printed(self) -> list[int]:
+        """The numbers of the epochs whose end it printed."""
         return [int(number) for number in re.findall(r"^epoch +(\d+)/", self.shown(), flags=re.MULTILINE)]
 
 
 def history_of(config: Config) -> list[dict[str, float]]:
-    """What a finished stage wrote."""
+    """The history of a finished stage."""
     records: list[Any] = pd.read_csv(config.paths.history).to_dict("records")
     return records
 
 
 def weights_of(config: Config) -> str:
-    """sha256 of what a finished stage wrote."""
+    """The sha256 of the weights of a finished stage."""
     return sha256_file(config.paths.model / "weights.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Several training processes on this machine without a cluster: what `fit` computes on a number of workers."""
+"""Several training processes on this machine without a cluster: `fit` on a number of workers."""
 
 import multiprocessing
 import os
@@ -18,16 +18,16 @@ from llm4seg.utils.errors import StopRequested
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.preloaded"])  # imported once, not by each process
-PATIENCE = 400  # seconds
+TIMEOUT = 400  # seconds
 
 
 def on_group(workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What a function returns in each of some processes of one gloo group; its first argument is the rank."""
+    """The results of a function in each process of one gloo group; its first argument is the rank."""
     with tempfile.TemporaryDirectory() as meeting, ProcessPoolExecutor(workers, FORKS) as processes:
         started = [
             processes.submit(_member, rank, workers, meeting, function, arguments) for rank in range(workers)
         ]  # none is free before all have met, so each gets a process of its own
-        return [one.result(timeout=PATIENCE) for one in started]
+        return [one.result(timeout=TIMEOUT) for one in started]
 
 
 def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -38,17 +38,17 @@ def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any],
     try:
         return function(rank, *arguments)
     finally:
-        dist.barrier()  # nobody leaves while another still listens
+        dist.barrier()  # no process ends while another still communicates
         dist.destroy_process_group()
 
 
 class GroupRun(LocalRun):
-    """One worker's run: rank 0 writes the checkpoints; all leave after so many of their steps, if told."""
+    """One worker's run: rank 0 writes the checkpoints; all stop after `stop_after` steps, if given."""
 
     def __init__(self, rank: int, workers: int, folder: Path, stop_after: int | None = None) -> None:
         super().__init__(folder)
         self.rank, self.local_rank, self.world_size = rank, rank, workers
-        self._asked, self._stop_after = 0, stop_after
+        self._polls, self._stop_after = 0, stop_after
 
     def report(self, row: Row | None, save: Any) -> None:
         if self.rank == 0:
@@ -56,15 +56,14 @@ class GroupRun(LocalRun):
         dist.barrier()
 
     def control_signal(self) -> int:
-        self._asked += 1
-        return STOP if self._asked == self._stop_after else CONTINUE
+        self._polls += 1
+        return STOP if self._polls == self._stop_after else CONTINUE
 
 
 def fit_on(workers: int, config: Config, folder: Path, stop_after: int | None = None) -> list[Row]:
     """Train `config` on some workers that share nothing but a gloo group; checkpoints go to `folder`.
 
-    `stop_after`: leave with a checkpoint after that many steps of training or validation; what is returned is then
-    empty.
+    `stop_after`: stop with a checkpoint after that many steps of training or validation; the result is then empty.
     """
     params = config.override({"cluster.workers": [1, workers]}).plain()
     history: list[Row] = on_group(workers, _fit, workers, params, folder, stop_after)[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from infra.planning.prices import MachineType
 from llm4seg.config import Config
 from llm4seg.tools.memory_estimate import engines, name
-from llm4seg.tools.memory_model import Needs, Sizes, images_a_worker, llm_config, memory_needs, model_sizes
+from llm4seg.tools.memory_model import Needs, Sizes, images_per_worker, llm_config, memory_needs, model_sizes
 
 USABLE = 0.85  # of a GPU: CUDA itself, and memory that kernels borrow, take the rest
 
@@ -38,7 +38,7 @@ def fit(config: Config, sizes: Sizes, machine: MachineType) -> Fit:
     """A worker of as many as a run has at most, on this machine's GPU or its share of it."""
     workers = config.cluster.most
     usable = machine.gpu_gib * 2**30 * USABLE * config.cluster.gpus_per_worker
-    images = images_a_worker(config, workers) or 1
+    images = images_per_worker(config, workers) or 1
     engine = config.engine.resolve(workers)
     if engine.offload == "auto":
         engine = engine.model_copy(update={"offload": "none"})

@@ -1,1 +1,1 @@
-"""From an LLM at its source (GGUF, safetensors; here, hub, S3, HTTP) to the layer store."""
+"""Sources of LLMs (GGUF, safetensors; local, hub, S3, HTTP), and the filling of the layer store from them."""

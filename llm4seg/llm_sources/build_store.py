@@ -1,4 +1,4 @@
-"""From an LLM's source to a filled layer store."""
+"""The layer store, filled from an LLM's source."""
 
 import errno
 import json
@@ -23,29 +23,28 @@ from llm4seg.llm_sources.supported import layer_specs
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import read_json, replacing, write_json
 
-# what a file system that knows no links says of one; EPERM: exFAT, among others
+# error codes of file systems without hard links; EPERM: exFAT, among others
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
-IDENTITY = ("source", "revision", "licence", "architecture")  # what a layer's own file says, beside its sha256
+IDENTITY = ("source", "revision", "licence", "architecture")  # in a layer's own file, beside its sha256
 
 
 @dataclass(frozen=True)
 class CachedLayers:
-    """What the store has already of the LLM that is wanted now, undamaged."""
+    """The intact layers of the wanted LLM that the store has already."""
 
     layers: dict[int, str] = field(default_factory=dict)  # layer: sha256 of its tensors
     norm: str | None = None
     certain: bool = False  # the source cannot have changed since
-    current: bool = False  # all that config.json says of the source, of the layers and of the files is true still
+    current: bool = False  # config.json still describes the source, the layers and the files
 
 
 def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -> LayerStore:
-    """Make `folder` a layer store that holds `layers` of the LLM that `section` names, whole or not at all.
+    """Fill the layer store `folder` with `layers` of the LLM that `section` names, atomically.
 
-    Layers already there stay if they are undamaged and of the same source; another source replaces them all. Where it
-    is not certain that the source is still the same, because its place says nothing of that, those there are read again
-    and compared.
-    Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256` says, and for
-    tensors that the architecture lacks.
+    Intact layers of the same source stay; another source replaces them all. Where the source may have changed, since
+    its place has no versions, its layers are read again and compared.
+    Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256`, and for
+    tensors that do not fit the architecture.
     """
     source = open_source(section, cache)
     check_layers(layers, source)
@@ -60,7 +59,7 @@ def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -
 
 
 def select_layers(store: LayerStore, layers: Sequence[int], folder: Path) -> LayerStore:
-    """Make `folder` a layer store of these layers alone, whole or not at all: what a model depends on, and no more."""
+    """Write a layer store with these layers alone to `folder`, atomically: all that a model depends on."""
     with replacing(folder) as partial:
         partial.mkdir()
         for path in [*(store.path(layer) for layer in layers), *([store.norm_path] if store.norm_sha256 else [])]:
@@ -71,7 +70,7 @@ def select_layers(store: LayerStore, layers: Sequence[int], folder: Path) -> Lay
 
 
 def _link_or_copy(path: Path, new: Path) -> None:
-    """The same file under another name; a copy where the file system has no links, or not from there to here."""
+    """Hard-link a file; copy it where the file system has no links, or not between the two folders."""
     try:
         os.link(path, new)
     except OSError as error:
@@ -81,12 +80,12 @@ def _link_or_copy(path: Path, new: Path) -> None:
 
 
 def _listed(layers: Mapping[int, str], norm: str | None) -> dict[str, Any]:
-    """What the store's config.json says of its files: the sha256 of each layer's tensors, and of the final norm's."""
+    """Entries of the store's config.json on its files: the sha256 of each layer's tensors, and of the final norm's."""
     return {"layers": {str(layer): layers[layer] for layer in sorted(layers)}, "norm": norm}
 
 
 def _describe(source: Source) -> dict[str, Any]:
-    """What the store's config.json says of the source, and of the code that judged its layers."""
+    """Entries of the store's config.json on the source, and the version of the code that checked its layers."""
     return {
         "source": source.name,
         "revision": source.revision,
@@ -99,7 +98,7 @@ def _describe(source: Source) -> dict[str, Any]:
 
 
 def _cached(folder: Path, source: Source) -> CachedLayers:
-    """What the store has, if what it says of its source is what is wanted now."""
+    """The intact layers of a store; none where it was filled from another source."""
     present, described = _present(folder), _describe(source)
     if any(name not in present or present[name] != described[name] for name in IDENTITY):
         return CachedLayers()
@@ -117,7 +116,7 @@ def _cached(folder: Path, source: Source) -> CachedLayers:
 
 
 def _present(folder: Path) -> dict[str, Any]:
-    """A store's config.json; empty where there is none, or what is there cannot be read: all of it is fetched again."""
+    """A store's config.json; empty where it is missing or unreadable, so that all layers are fetched again."""
     try:
         LayerStore(folder)
     except UserError:
@@ -135,7 +134,7 @@ def _is_intact(path: Path, sha256: str) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """A module of the LLM, and its file in the store; the sha256 of its tensors if that is there already."""
+    """A module of the LLM and its file in the store; `cached`: the sha256 of its tensors where the file is intact."""
 
     path: str
     module: nn.Module
@@ -148,7 +147,7 @@ class Part:
 
 
 def _parts(model: Any, layers: Collection[int], cached: CachedLayers) -> Iterator[Part]:
-    """The layers, and the final norm; an LLM without one of the usual kind is fine until `model.llm.norm` wants it."""
+    """The layers and the final norm, which an LLM may lack as long as `model.llm.norm` is off."""
     for layer in sorted(layers):
         yield Part(f"layers.{layer}", model.layers[layer], layer, cached.layers.get(layer))
     norms = [(name, module) for name, module in model.named_children() if "norm" in name]
@@ -157,26 +156,27 @@ def _parts(model: Any, layers: Collection[int], cached: CachedLayers) -> Iterato
 
 
 def _fill(new: Path, old: Path, layers: Collection[int], cached: CachedLayers, source: Source, section: LLM) -> None:
-    """Write a store: what the old one holds for certain is linked, the rest read from the source."""
+    """Write a store: files of the old store that are certain are linked, all others read from the source."""
     model = meta_model(source.checkpoint.config)
     specs = layer_specs(model, range(len(model.layers)))  # of all layers: random ones need not be fetched
     for layer in sorted(layers):
-        if isinstance(refusal := specs.get(layer), str):
-            raise InputError(refusal)
+        if isinstance(reason := specs.get(layer), str):
+            raise InputError(reason)
     parts = list(_parts(model, layers, cached))
     reading = [part for part in parts if not (cached.certain and part.cached)]
-    found: dict[int, str] = {}
+    nbytes = sum(source.checkpoint.nbytes(part.path, part.module.state_dict()) for part in reading)
+    layer_sha256: dict[int, str] = {}
     norm = None
-    with source.storage.progress(sum(source.checkpoint.nbytes(one.path, one.module.state_dict()) for one in reading)):
+    with source.storage.progress(nbytes):
         for part in parts:
             sha256 = _refresh(new, old, part, source, model) if part in reading else _link(new, old, part)
             if part.layer is None:
                 norm = sha256
             elif sha256 is not None:
-                found[part.layer] = sha256
-    _check_expected(found, section, source)
-    judged = {str(layer): spec if isinstance(spec, str) else spec.plain() for layer, spec in specs.items()}
-    write_json(new / CONFIG, _describe(source) | {"layer_specs": judged} | _listed(found, norm))
+                layer_sha256[part.layer] = sha256
+    _check_expected(layer_sha256, section, source)
+    described = {str(layer): spec if isinstance(spec, str) else spec.plain() for layer, spec in specs.items()}
+    write_json(new / CONFIG, _describe(source) | {"layer_specs": described} | _listed(layer_sha256, norm))
 
 
 def _link(new: Path, old: Path, part: Part) -> str | None:
@@ -185,7 +185,7 @@ def _link(new: Path, old: Path, part: Part) -> str | None:
 
 
 def _refresh(new: Path, old: Path, part: Part, source: Source, model: Any) -> str | None:
-    """Read a module; returns the sha256 of its tensors, None if there are none. The old file stays if it holds them."""
+    """Read a module; returns the sha256 of its tensors, None if there are none. The old file stays if equal."""
     tensors = _read(source, model, part)
     if not tensors:
         return None
@@ -198,10 +198,10 @@ def _refresh(new: Path, old: Path, part: Part, source: Source, model: Any) -> st
 
 def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     """A module's tensors, checked against the architecture; only a final norm may be absent."""
-    found = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
-    tensors = convert_state_dict(model, part.path, found)
+    raw = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
+    tensors = convert_state_dict(model, part.path, raw)
     if tensors or part.layer is not None:
-        if not found:
+        if not raw:
             raise InputError(f"{source.name}: has no tensors {part.path}.*")
         what = "final norm" if part.layer is None else f"layer {part.layer}"
         check_tensors(part.module, tensors, f"{source.name}: {what}")
@@ -209,9 +209,9 @@ def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_expected(found: Mapping[int, str], section: LLM, source: Source) -> None:
-    """Raise InputError naming the first layer that is not the one that the parameters name."""
-    for layer, sha256 in found.items():
+def _check_expected(layers: Mapping[int, str], section: LLM, source: Source) -> None:
+    """Raise InputError naming the first layer whose sha256 is not that of `llm.layer_sha256`."""
+    for layer, sha256 in layers.items():
         if (wanted := section.layer_sha256.get(layer, sha256)) != sha256:
             raise InputError(
                 f"llm.layer_sha256.{layer}: found {wanted}, but layer {layer} of {source.name} has {sha256}"
@@ -219,11 +219,11 @@ def _check_expected(found: Mapping[int, str], section: LLM, source: Source) -> N
 
 
 def _write(path: Path, tensors: dict[str, Tensor], source: Source, layer: int | None, sha256: str) -> None:
-    """Write a module's file, with a note of what it is. One entry: safetensors writes several in changing order."""
+    """Write a module's file with metadata, in one entry: safetensors writes several in changing order."""
     described = {name: _describe(source)[name] for name in IDENTITY}
     note = json.dumps({**described, "layer": layer, "tensors_sha256": sha256}, sort_keys=True)
     path.touch()
-    mode = path.stat().st_mode  # the usual one; save_file's own is for the owner only
+    mode = path.stat().st_mode  # by the umask; save_file's mode is for the owner only
     try:
         save_file(tensors, path, {"llm4seg": note})
     except SafetensorError as error:

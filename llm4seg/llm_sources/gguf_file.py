@@ -28,7 +28,7 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies and how it is written; `shape` is torch's (GGUF lists the fastest axis first)."""
+    """A tensor's entry in the header; `shape` is torch's (GGUF lists the fastest axis first)."""
 
     shape: tuple[int, ...]
     quantization: GGMLQuantizationType
@@ -41,16 +41,16 @@ class Entry:
 
 
 class _Cursor:
-    """Reads little-endian values one after the other. Raises ValueError where the file ends before."""
+    """Reads little-endian values one after the other. Raises ValueError where the file ends early."""
 
     def __init__(self, storage: Storage, name: str, size: int) -> None:
         self.offset = 0
         self._size = size
         self._load = partial(storage.head, name)
-        self._window, self._start = memoryview(b""), 0  # what is at hand of the file, and where that begins
+        self._window, self._start = memoryview(b""), 0  # the loaded part of the file, and its offset
 
     def _place(self, nbytes: int, soon: int = 0) -> int:
-        """Where in the window the next bytes are, at least `nbytes`; `soon`: so many will be wanted after all."""
+        """The place of the next `nbytes` bytes in the window, loaded if need be; `soon`: bytes needed in all."""
         if not self._start <= self.offset <= self._start + len(self._window) - nbytes:
             if self.offset + max(nbytes, soon) > self._size:
                 raise ValueError("the file ends within its header")
@@ -84,12 +84,12 @@ class _Cursor:
         return None
 
     def skip_array(self, kind: int, count: int) -> None:
-        """Strings must be walked through one by one; each takes at least its length's bytes, so those are loaded."""
+        """Skip an array; strings one by one: each has at least the bytes of its length, so these are loaded."""
         if kind in SCALARS:
             self.offset += count * struct.calcsize("<" + SCALARS[kind])
         elif kind == STRING:
-            for left in range(count, 0, -1):
-                place = self._place(LENGTH.size, left * LENGTH.size)
+            for remaining in range(count, 0, -1):
+                place = self._place(LENGTH.size, remaining * LENGTH.size)
                 self.offset += LENGTH.size + LENGTH.unpack_from(self._window, place)[0]
         else:
             raise ValueError(f"unknown array type {kind}")
@@ -101,9 +101,9 @@ class _Cursor:
 
 
 class GGUFFile:
-    """An opened GGUF file. `fields` holds its single-valued metadata, `tensors` says where each tensor lies.
+    """An opened GGUF file. `fields` is its metadata without arrays, `tensors` the entry of each tensor.
 
-    Raises InputError naming the file when it is no GGUF file, damaged, or of a kind that cannot be read.
+    Raises InputError naming the file when it is no GGUF file, damaged, or of an unsupported version.
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
@@ -136,7 +136,7 @@ class GGUFFile:
                 raise ValueError(f"the file ends before the data of {name}; is it truncated?")
 
     def read(self, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
-        """Some tensors, dequantized. Raises InputError when the file lacks one."""
+        """Read tensors, dequantized to float32. Raises InputError naming a missing tensor."""
         missing = sorted(set(names) - self.tensors.keys())
         if missing:
             raise InputError(f"{self.place}: has no tensor {missing[0]}")

@@ -1,4 +1,4 @@
-"""A GGUF file of the LLaMA family as transformers has it: its config, its decoder layers, its names."""
+"""GGUF files of the LLaMA family in transformers' terms: its config, its decoder layers, its names."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from llm4seg.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tells a GGUF architecture from its relatives; transformers knows it by the same name."""
+    """Properties of a GGUF architecture, which has the same name in transformers."""
 
     rope_pairs: bool  # the rows of q and k that rotate together lie side by side, not half a head apart
-    biases: Mapping[str, str]  # entries of transformers' config that say whether there is a bias, and where to see it
+    biases: Mapping[str, str]  # transformers' config entries on biases, and the GGUF tensor that has the bias
 
 
 ARCHITECTURES = {
@@ -48,7 +48,7 @@ class GGUFLlama:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.files = [name]
-        self.license_file: LicenseFile | None = None  # of one beside the file nothing is known here
+        self.license_file: LicenseFile | None = None  # set by `sources` where there is one beside the file
         self._file = GGUFFile(storage, name)
         found = str(self._file.fields.get("general.architecture"))
         if found not in ARCHITECTURES:
@@ -60,17 +60,20 @@ class GGUFLlama:
         self.license = None if license is None else str(license)
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
-        """How many bytes `tensors` reads."""
+        """The number of bytes that `tensors` reads."""
         return sum(self._file.tensors[name].nbytes for name in self._names(path).values() if name in self._file.tensors)
 
     def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
         """The tensors of one module in float32, under transformers' names."""
         names = self._names(path)
         values = self._file.read(names.values())
-        return {ours: torch.from_numpy(self._unpermuted(name, values.pop(name))) for ours, name in names.items()}
+        tensors = {}
+        for name, gguf_name in names.items():
+            tensors[name] = torch.from_numpy(self._unpermuted(gguf_name, values.pop(gguf_name)))
+        return tensors
 
     def _names(self, path: str) -> dict[str, str]:
-        """A module's tensors: transformers' names, and the file's; those that a layer must have, there or not."""
+        """The GGUF names of a module's tensors by transformers' names; all that a layer must have, present or not."""
         if path == "norm":
             return {"weight": FINAL_NORM} if FINAL_NORM in self._file.tensors else {}
         prefix = f"blk.{path.removeprefix('layers.')}."
@@ -126,7 +129,7 @@ class GGUFLlama:
         }
 
     def _rope(self) -> dict[str, Any]:
-        """LLaMA 3's stretched frequencies are a list of divisors here, which transformers calls longrope."""
+        """The rope_parameters. LLaMA 3's scaled frequencies are a list of divisors here, transformers' longrope."""
         rope = {"rope_type": "default", "rope_theta": _shortest(self._field("rope.freq_base", 10000.0))}
         if ROPE_FACTORS not in self._file.tensors:
             return rope
@@ -145,7 +148,7 @@ class GGUFLlama:
 
 
 def rope_halves(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undo GGUF's order of a head's rows: pairs that rotate together lie side by side there, half a head apart here."""
+    """Undo GGUF's order of a head's rows: the two of a rotating pair lie side by side there, half a head apart here."""
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))
 

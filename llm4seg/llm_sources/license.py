@@ -1,4 +1,4 @@
-"""What lies beside an LLM's weights and says under which license they are."""
+"""The license of an LLM: its model card and the license file beside its weights."""
 
 import re
 
@@ -10,7 +10,7 @@ LicenseFile = dict[str, str]  # its name and its text
 
 
 def find_license(storage: Storage) -> tuple[str | None, LicenseFile | None]:
-    """The license in short, which is the model card's `license:` or a license file's first line; and that file."""
+    """The license's short name, from the model card's `license:` or the license file's first line; and that file."""
     file = find_license_file(storage)
     card = re.match(r"---\n(?:(?!---).*\n)*?license: *(.+)\n", _text(storage, CARD) or "")
     if card:
@@ -28,5 +28,5 @@ def find_license_file(storage: Storage) -> LicenseFile | None:
 
 
 def _text(storage: Storage, name: str) -> str | None:
-    """A text that a person wrote, whatever its encoding: what is no UTF-8 in it is replaced."""
+    """A text file of any encoding: bytes that are not UTF-8 are replaced."""
     return storage.text(name, optional=True, errors="replace")

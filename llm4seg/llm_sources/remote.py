@@ -1,4 +1,4 @@
-"""Files elsewhere, through fsspec: only the ranges asked for are transferred, each checked to be of the same file.
+"""Remote files, through fsspec: only the requested ranges are transferred, each checked to be of the same file.
 
 `hf://` is read by huggingface_hub, `s3://` by s3fs, `https://` by fsspec itself; where they are installed, `gs://` by
 gcsfs and `az://` by adlfs.
@@ -26,7 +26,7 @@ BLOCK = 16 << 20  # bytes that one request reads at most, and so the most that a
 PARALLEL = 4  # requests at a time, where the file system is asynchronous
 HEADER = 1 << 15  # bytes of a header of unknown length that are read at once
 CONNECT_SECONDS, READ_SECONDS = 30, 60  # without an answer, without a byte
-PLAIN = {"Accept-Encoding": "identity"}  # or lengths would be those of something packed
+PLAIN = {"Accept-Encoding": "identity"}  # or lengths would be of compressed data
 BAR: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}  # None: shown on a terminal alone
 WEB = ("http", "https")
 PACKAGES = {"hf": "huggingface-hub", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class FileState:
-    """What a place says of a file, which must not change while it is read. `ranged`: parts of it can be read."""
+    """A remote file's size and version, which must not change while it is read. `ranged`: ranges can be read."""
 
     size: int
     version: str | None
@@ -49,7 +49,7 @@ class FileState:
 
 
 class RemoteFolder:
-    """A folder elsewhere (see `Storage`). `whole_files`: whether a server that cannot send parts may send all.
+    """A remote folder (see `Storage`). `whole_files`: whether a server without ranges may send whole files.
 
     Raises InputError when the package that reads the place is not installed.
     """
@@ -88,7 +88,7 @@ class RemoteFolder:
             return hashlib.sha256(self._contents[name]).hexdigest()
         if not self._present(name).ranged:
             return sha256_file(self._downloaded(name) / name)
-        # the hub states that of its large files
+        # the hub has the sha256 of large files in their info
         about = self._retrying(name, lambda: self._files.info(self._path(name))) if self._scheme == "hf" else {}
         return str(about["lfs"].sha256) if about.get("lfs") else None
 
@@ -116,16 +116,16 @@ class RemoteFolder:
                 self._bar = None
 
     def _path(self, name: str) -> str:
-        """A file as its file system calls it."""
+        """A file's path in its file system."""
         return f"{self._address}/{quote(name)}" if self._scheme in WEB else self.place(name)
 
     def _retrying(self, name: str, action: Callable[[], Result]) -> Result:
         return retrying(self.place(name), REMEDIES[self._scheme], action)
 
     def _state(self, name: str) -> FileState | None:
-        """What is known of a file; None where there is none."""
+        """A file's state, requested once; None where the file is absent."""
         if name not in self._states:
-            self._states[name] = self._ask(name)
+            self._states[name] = self._request_state(name)
         return self._states[name]
 
     def _present(self, name: str) -> FileState:
@@ -134,7 +134,7 @@ class RemoteFolder:
             raise InputError(f"{self.place(name)}: no such file")
         return state
 
-    def _ask(self, name: str) -> FileState | None:
+    def _request_state(self, name: str) -> FileState | None:
         state = web_state if self._scheme in WEB else stored_state
         try:
             return self._retrying(name, lambda: state(self._files, self._path(name)))
@@ -142,7 +142,7 @@ class RemoteFolder:
             return None
 
     def _check_unchanged(self, name: str) -> None:
-        if self._ask(name) != self._states[name]:
+        if self._request_state(name) != self._states[name]:
             raise InputError(f"{self.place(name)}: changed while it was read; run again")
 
     def _content(self, name: str) -> bytes:
@@ -153,15 +153,15 @@ class RemoteFolder:
         return self._contents[name]
 
     def _fetch(self, name: str, blocks: list[tuple[int, int]], into: memoryview, origin: int) -> None:
-        """Read blocks of a file, several at a time, and those again that broke off; `into` begins at `origin`."""
+        """Read blocks of a file, several at a time, broken ones again; `into` begins at `origin`."""
         missing = list(blocks)
         uncached = {"cache_type": "none"} if self._scheme == "hf" else {}  # or it would read ahead
 
         def attempt() -> None:
             starts, stops = [start for start, _ in missing], [stop for _, stop in missing]
-            found = self._files.cat_ranges([self._path(name)] * len(missing), starts, stops, **uncached)
+            parts = self._files.cat_ranges([self._path(name)] * len(missing), starts, stops, **uncached)
             failures = []
-            for start, stop, part in zip(starts, stops, found, strict=True):
+            for start, stop, part in zip(starts, stops, parts, strict=True):
                 if isinstance(part, Exception):
                     failures.append(part)
                 elif len(part) != stop - start:
@@ -177,7 +177,7 @@ class RemoteFolder:
         self._retrying(name, attempt)
 
     def _downloaded(self, name: str) -> Path:
-        """The folder in the cache that holds a whole file, for a server that cannot send parts."""
+        """The folder in the cache with a whole file, for a server without ranges."""
         state = self._present(name)
         if not self._whole_files:
             raise InputError(
@@ -201,10 +201,10 @@ class RemoteFolder:
 
 
 def file_system(scheme: str) -> Any:
-    """fsspec's file system for a scheme, of which nothing is shared with others of the process."""
+    """fsspec's file system for a scheme, shared with no other user in this process."""
     options: dict[str, Any] = {}
     if scheme == "s3":
-        once = {"retries": {"total_max_attempts": 1}}  # `retrying` tries again, and it alone
+        once = {"retries": {"total_max_attempts": 1}}  # only `retrying` retries
         options["config_kwargs"] = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, **once}
     elif scheme in WEB:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
@@ -224,7 +224,7 @@ def file_system(scheme: str) -> Any:
 def stored_state(files: Any, path: str) -> FileState | None:
     """The state of a file in a bucket or on the hub."""
     about = files.info(path)
-    if about.get("ETag") == "":  # s3fs's word for none, which all servers send
+    if about.get("ETag") == "":  # s3fs's value for a missing ETag, which all servers send
         raise UnavailableError("the answer broke off")
     versions = (about.get(key) for key in ("VersionId", "generation", "ETag", "etag", "blob_id"))
     version = next((str(found) for found in versions if found and found != "null"), None)
@@ -232,8 +232,8 @@ def stored_state(files: Any, path: str) -> FileState | None:
 
 
 def web_state(files: Any, address: str) -> FileState:
-    """The state of a file on a web server, out of its answer to a request for the first byte."""
-    # block_size 0: a stream of what one request brings; size 1: no request before it to ask for the size
+    """The state of a file on a web server, from its response to a request for the first byte."""
+    # block_size 0: a stream of what one request brings; size 1: no earlier request for the size
     with files.open(address, block_size=0, size=1, headers={**PLAIN, "Range": "bytes=0-0"}) as stream:
         headers, ranged = stream.r.headers, stream.r.status == 206
     size = (headers.get("Content-Range", "") if ranged else headers.get("Content-Length", "")).rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Errors of reading from elsewhere: tried again where that may help, else explained in one line."""
+"""Retries of remote reads after transient errors, and all other errors in one line."""
 
 import sys
 from collections.abc import Callable
@@ -29,18 +29,18 @@ Result = TypeVar("Result")
 
 
 class UnavailableError(Exception):
-    """No answer, or half of one: the same request may succeed later."""
+    """A transient error: no response, or an incomplete one; the same request may succeed later."""
 
 
 class NotAllowedError(InputError):
-    """Reading a file is not allowed; or, from some servers, there is none."""
+    """Reading a file is not allowed; some servers respond so where the file is absent."""
 
 
 def retrying(place: str, remedy: str, action: Callable[[], Result]) -> Result:
-    """The result of an action that reads from a place, tried again after errors that may pass.
+    """The result of an action that reads from a place, retried after transient errors.
 
-    `remedy` says where the right to read comes from. Raises FileNotFoundError, NotAllowedError, and UserError with one
-    line for all else.
+    `remedy`: where credentials come from, for messages. Raises FileNotFoundError, NotAllowedError, and UserError with
+    one line for any other error.
     """
 
     def attempt() -> Result:
@@ -65,16 +65,16 @@ def retrying(place: str, remedy: str, action: Callable[[], Result]) -> Result:
 def _log(place: str, state: RetryCallState) -> None:
     assert state.outcome is not None
     assert state.next_action is not None
-    why, seconds = state.outcome.exception(), state.next_action.sleep
-    tqdm.write(f"{place}: {why}; trying again in {seconds:.1f} s", file=sys.stderr)
+    reason, seconds = state.outcome.exception(), state.next_action.sleep
+    tqdm.write(f"{place}: {reason}; trying again in {seconds:.1f} s", file=sys.stderr)
 
 
 def explained(error: Exception, place: str, remedy: str) -> Exception:
-    """An error of any file system, by the status that its server answered, as one of those that `retrying` raises."""
+    """An error of any file system as an error that `retrying` raises, by the HTTP status of its server."""
     if isinstance(error, UserError | UnavailableError):
         return error
     message = without_secrets(" ".join(str(error).split())) or type(error).__name__
-    status, code = _answer(error)
+    status, code = _http_status(error)
     if code == "NoSuchBucket":
         return InputError(f"{place}: there is no bucket {place.split('/')[2]}")
     if status in (401, 403):
@@ -87,14 +87,14 @@ def explained(error: Exception, place: str, remedy: str) -> Exception:
         return InputError(f"{place}: the server answered {status}")
     if isinstance(error, BROKEN) and not isinstance(error, FINAL):
         return UnavailableError(message)
-    if isinstance(error, KeyError):  # of S3's headers: botocore lets an answer pass that broke off in them
+    if isinstance(error, KeyError):  # of S3's headers: botocore accepts a response that broke off within them
         return UnavailableError("the answer broke off")
     if type(error).__module__ == "builtins" and not isinstance(error, OSError | ValueError):
         return error  # a mistake in the code
     return InputError(f"{place}: {message}; {remedy}")
 
 
-def _answer(error: Exception) -> tuple[int | None, str]:
+def _http_status(error: Exception) -> tuple[int | None, str]:
     """The HTTP status in an error, and S3's word for it. Each package has its own attribute."""
     for one in (error, error.__cause__):  # s3fs raises OSErrors that botocore's caused
         response = getattr(one, "response", None)

@@ -1,6 +1,6 @@
 """The safetensors file format: the header's length, the header as JSON, then the tensors' bytes.
 
-Like the safetensors package reads it, but from any storage. Format: https://huggingface.co/docs/safetensors
+Read as by the safetensors package, but from any storage. Format: https://huggingface.co/docs/safetensors
 """
 
 import json
@@ -36,7 +36,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies in the file, and how it is written."""
+    """A tensor's entry in the header: its dtype, its shape, and its bytes from `start` to before `stop` in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class Entry:
 
 
 class SafetensorsFile:
-    """An opened file: `tensors` says where each lies. Raises InputError naming it when it is none, or damaged."""
+    """An opened safetensors file; `tensors` is the entry of each tensor. Raises InputError naming a damaged file."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self._storage, self._name = storage, name
@@ -70,11 +70,11 @@ class SafetensorsFile:
         return {name: _entry(values, start, size) for name, values in header.items() if name != "__metadata__"}
 
     def nbytes(self, names: Collection[str]) -> int:
-        """How many bytes these tensors take."""
+        """The number of bytes of these tensors."""
         return sum(self.tensors[name].stop - self.tensors[name].start for name in names)
 
     def read(self, names: Collection[str]) -> dict[str, Tensor]:
-        """These tensors, in the file's own dtypes; no other byte of the data is read."""
+        """Read these tensors, in the file's own dtypes, and no other byte of the data."""
         parts = read_spans(
             self._storage, self._name, {name: (self.tensors[name].start, self.tensors[name].stop) for name in names}
         )
@@ -90,7 +90,7 @@ class SafetensorsFile:
 
 
 def _entry(values: Any, data: int, size: int) -> Entry:
-    """A tensor's line of the header, checked against the file's size."""
+    """A tensor's entry, checked against the file's size."""
     start, stop = (data + offset for offset in values["data_offsets"])
     entry = Entry(values["dtype"], tuple(values["shape"]), start, stop)
     if not data <= start <= stop <= size:

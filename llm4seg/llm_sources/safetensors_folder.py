@@ -17,7 +17,7 @@ CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.i
 
 
 class SafetensorsFolder:
-    """A checkpoint (see `sources.Checkpoint`) in a folder. Only the shards with the asked layer are opened.
+    """A checkpoint (see `sources.Checkpoint`) in a folder. Only the shards with a requested layer are opened.
 
     Raises InputError naming the first file that is missing or is not what it should be.
     """
@@ -32,7 +32,7 @@ class SafetensorsFolder:
         self.license, self.license_file = find_license(storage)
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
-        """How many bytes `tensors` reads."""
+        """The number of bytes that `tensors` reads."""
         _, names = self._module(path, keys)
         return sum(self._open(file).nbytes(inside) for file, inside in names.items())
 
@@ -43,7 +43,7 @@ class SafetensorsFolder:
         return {name.removeprefix(prefix): tensor for tensors in read for name, tensor in tensors.items()}
 
     def _module(self, path: str, keys: Collection[str]) -> tuple[str, dict[str, list[str]]]:
-        """What the names of a module's tensors begin with, and these names by file."""
+        """The prefix of a module's tensor names, and these names by file."""
         prefix = find_prefix(self._file_of, path, keys)
         names = [] if prefix is None else [name for name in self._file_of if name.startswith(prefix)]
         files = sorted({self._file_of[name] for name in names})
@@ -59,7 +59,7 @@ class SafetensorsFolder:
         return self._opened[name]
 
     def _weight_map(self) -> dict[str, str]:
-        """Which file holds which tensor; empty when there is no index, but one file."""
+        """The file of each tensor; empty when there is a single file and no index."""
         if (text := self._storage.text(INDEX, optional=True)) is None:
             return {}
         shards = self._parsed(INDEX, text, "weight_map")["weight_map"]
@@ -86,7 +86,7 @@ class SafetensorsFolder:
         return self._parsed(CONFIG, text, "model_type")
 
     def _parsed(self, name: str, text: str, needed: str) -> dict[str, Any]:
-        """A file's JSON, which must have one entry at least."""
+        """A file's JSON object, which must have the entry `needed`."""
         try:
             value = json.loads(text)
         except ValueError as error:
@@ -100,19 +100,19 @@ class SafetensorsFolder:
 
 
 def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str | None:
-    """What the names of a module's tensors begin with; of several candidates the one that has most of `keys`.
+    """The prefix of a module's tensor names; of several candidates the one with most of `keys`.
 
     A base model's `layers.3` is `model.layers.3` under a head, `language_model.model.layers.3` beside a vision tower.
-    Of several norms it is the one beside layers. Raises InputError when two places are equally good.
+    Of several norms it is the one beside layers. Raises InputError when two candidates are equally good.
     """
-    found = {match[0] for name in names if (match := re.match(rf"(?:.*\.)?{re.escape(path)}\.", name))}
-    have = set(names)
+    candidates = {match[0] for name in names if (match := re.match(rf"(?:.*\.)?{re.escape(path)}\.", name))}
+    present = set(names)
 
-    def merit(prefix: str) -> tuple[int, bool]:
+    def score(prefix: str) -> tuple[int, bool]:
         beside = prefix.removesuffix(f"{path}.") + "layers."
-        return sum(prefix + key in have for key in keys), any(name.startswith(beside) for name in names)
+        return sum(prefix + key in present for key in keys), any(name.startswith(beside) for name in names)
 
-    best = sorted(prefix for prefix in found if merit(prefix) == max(map(merit, found)))
+    best = sorted(prefix for prefix in candidates if score(prefix) == max(map(score, candidates)))
     if len(best) > 1:
         places = ", ".join(prefix.removesuffix(".") for prefix in best)
         raise InputError(f"the LLM's tensors: {path} is there more than once: {places}")

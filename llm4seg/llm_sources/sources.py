@@ -1,4 +1,4 @@
-"""An LLM's source: from `llm.source` to a checkpoint of which layers can be read, verified by `llm.sha256`."""
+"""An LLM's source: from `llm.source` to a checkpoint whose layers can be read, verified by `llm.sha256`."""
 
 import hashlib
 import re
@@ -28,27 +28,27 @@ ALLOWED = (
 
 
 class Checkpoint(Protocol):
-    """An LLM in its files, of which single layers can be read."""
+    """A checkpoint of an LLM, from which single layers can be read."""
 
     config: dict[str, Any]  # transformers' config, with its model_type
     license: str | None
     license_file: LicenseFile | None
-    files: list[str]  # all that it consists of, sorted
+    files: list[str]  # of all of it, sorted
 
     def nbytes(self, path: str, keys: Collection[str]) -> int:
-        """How many bytes `tensors` reads."""
+        """The number of bytes that `tensors` reads."""
 
     def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
         """The tensors of one module of transformers' base model, such as `layers.3` or `norm`, named as in it.
 
-        `keys`, those that it must have, tell it from a module of that path elsewhere (in a vision tower, say). Empty
-        when the checkpoint has no such module.
+        `keys`, the names that it must have, distinguish it from a module of that path elsewhere (in a vision tower,
+        say). Empty when the checkpoint has no such module.
         """
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where the files of a source are; `file` is None for a folder."""
+    """The location of a source: a storage and a file in it; None for a folder."""
 
     name: str
     revision: str | None
@@ -58,11 +58,11 @@ class Location:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened checkpoint and what identifies it, wherever it lies: its name, revision and content."""
+    """An opened checkpoint and its identity wherever it lies: its name, revision and content."""
 
     name: str
-    revision: str | None  # what its place says: a version, a commit, a digest that changes when a file does
-    sha256: str | None  # of all of it, if llm.sha256 asks for that check
+    revision: str | None  # from its place: a version, a commit, a digest that changes when a file does
+    sha256: str | None  # of all of it, if llm.sha256 is set
     checkpoint: Checkpoint
     storage: Storage
 
@@ -80,7 +80,7 @@ def open_source(section: LLM, cache: Path) -> Source:
 
 
 def locate(section: LLM, cache: Path) -> Location:
-    """Find what `llm.source` names, without opening it. Raises InputError naming the parameter."""
+    """The location that `llm.source` names, not opened yet. Raises InputError naming the parameter."""
     source = section.source
     if re.match(r"\w+://[^/]*@|https?://.*[?#]", source):
         raise InputError(
@@ -90,7 +90,7 @@ def locate(section: LLM, cache: Path) -> Location:
     scheme, _, rest = source.rpartition("://")
     match scheme:
         case "":
-            return _locate_here(Path(source))
+            return _locate_local(Path(source))
         case "package":
             requirement, _, member = rest.partition("/")
             path = package_file(requirement, member, cache)
@@ -108,8 +108,8 @@ def locate(section: LLM, cache: Path) -> Location:
     raise InputError(f"llm.source: found {source!r}, allowed: {ALLOWED}")
 
 
-def _locate_here(path: Path) -> Location:
-    """The name of a source here is its last part: no result may depend on where it lies."""
+def _locate_local(path: Path) -> Location:
+    """A source on this machine, named by the last part of its path: no result may depend on its folder."""
     if not path.exists():
         raise InputError(f"llm.source: {path}: no such file or folder")
     if path.is_file() and path.suffix != GGUF:
@@ -134,13 +134,13 @@ def _open_checkpoint(location: Location) -> Checkpoint:
     if location.file is None:
         return SafetensorsFolder(location.storage)
     checkpoint = GGUFLlama(location.storage, location.file)
-    if not isinstance(location.storage, LocalFolder):  # beside a file here may lie the license of anything
+    if not isinstance(location.storage, LocalFolder):  # a license beside a file on this machine may be of anything
         checkpoint.license_file = find_license_file(location.storage)
     return checkpoint
 
 
 def _revision(storage: Storage, files: Sequence[str]) -> str | None:
-    """The file's version as its place has it; of several files a digest of them all. None if one has none."""
+    """The file's version; of several files a digest of all versions. None if a file has none."""
     versions = [storage.version(file) for file in files]
     if None in versions:
         return None
@@ -148,7 +148,7 @@ def _revision(storage: Storage, files: Sequence[str]) -> str | None:
 
 
 def _verified_sha256(section: LLM, storage: Storage, files: Sequence[str]) -> str | None:
-    """What `llm.sha256` asks for: the file's sha256; for a folder, that of a list of its files' sha256.
+    """The sha256 that `llm.sha256` must equal: the file's; for a folder, that of a list of its files' sha256.
 
     The list is what `sha256sum` prints, sorted by name, of config.json, the index if any, and all safetensors files:
     `cd FOLDER && LC_ALL=C sha256sum config.json model*.safetensors* | sha256sum`.

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors as transformers' modules hold them: without old buffers, renamed, experts put together."""
+"""Conversion of a checkpoint's state dict to transformers' modules: no old buffers, new names, merged experts."""
 
 import copy
 import re
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from llm4seg.llm.transformers_internals import ignored_names
 
-OLD_BUFFERS = r"rotary_emb\.inv_freq"  # what transformers passes over in any family
+OLD_BUFFERS = r"rotary_emb\.inv_freq"  # ignored by transformers in any family
 
 
 def convert_state_dict(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the module `path` of a meta model, by the rules by which transformers itself loads checkpoints."""
+    """The state dict of the module `path` of a meta model, by transformers' own rules for loading checkpoints."""
     wanted = model.get_submodule(path).state_dict()
     built = {name: tensor for name, tensor in tensors.items() if name in wanted}
     if len(built) < len(tensors):
@@ -23,7 +23,7 @@ def convert_state_dict(model: Any, path: str, tensors: Mapping[str, Tensor]) -> 
 
 
 def _converted(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names of today: each goes to the job that makes a new tensor of one or several."""
+    """Tensors under present names: each is added to the conversion that makes a new tensor of one or several."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
@@ -31,15 +31,15 @@ def _converted(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
-    jobs: dict[str, Any] = {}
+    conversions: dict[str, Any] = {}
     for name in sorted(tensors, key=dot_natural_key):  # experts in their order
         old = f"{path}.{name}"
         new, pattern = rename_source_key(old, renamings, converters)
-        job = copy.deepcopy(by_pattern[pattern]) if pattern else WeightRenaming(old, new)
-        jobs.setdefault(new, job).add_tensor(new, old, pattern or old, tensors[name])
+        conversion = copy.deepcopy(by_pattern[pattern]) if pattern else WeightRenaming(old, new)
+        conversions.setdefault(new, conversion).add_tensor(new, old, pattern or old, tensors[name])
     built: dict[str, Any] = {}
-    for new, job in jobs.items():
-        built |= job.convert(new, model=model, config=model.config)
+    for new, conversion in conversions.items():
+        built |= conversion.convert(new, model=model, config=model.config)
     return {
         name.removeprefix(f"{path}."): value[0] if isinstance(value, list) else value for name, value in built.items()
     }

@@ -1,4 +1,4 @@
-"""The folder with a checkpoint's files, any range of which can be read, and the one on this machine."""
+"""`Storage`: a folder of files of which any range can be read; `LocalFolder`: one on this machine."""
 
 import mmap
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ class Storage(Protocol):
     """A folder of files; `name` is a file's path within it."""
 
     def place(self, name: str = "") -> str:
-        """The path or address of a file, or of the folder, for messages: there is no password in it."""
+        """The path or address of a file, or of the folder, for messages, without a password."""
 
     def text(self, name: str, optional: bool = False, errors: str = "strict") -> str | None:
-        """A small file, read whole; None where there is none. `errors`: of decoding, as in `bytes.decode`.
+        """A small text file; None where it is absent. `errors`: of decoding, as in `bytes.decode`.
 
-        Some servers answer that an absent file is not allowed: where another file could be read, that counts as the
-        absence of an `optional` one.
+        Some servers answer that an absent file is not allowed: where another file could be read, an `optional` file
+        counts as absent then.
         """
 
     def size(self, name: str) -> int | None:
-        """A file's length in bytes; None where there is none."""
+        """A file's length in bytes; None where it is absent."""
 
     def version(self, name: str) -> str | None:
-        """What changes when the file does, as far as the place says; None where it does not."""
+        """A value that changes with the file, such as an ETag; None where the place has none."""
 
     def sha256(self, name: str) -> str | None:
         """A file's sha256; None where all of it would have to be transferred."""
@@ -41,11 +41,11 @@ class Storage(Protocol):
         """At least `least` bytes from `start`, unless the file ends before; more where they cost little."""
 
     def progress(self, nbytes: int) -> AbstractContextManager[None]:
-        """Show a progress bar while so many bytes are read, where that takes time."""
+        """Context manager: a progress bar while `nbytes` are read, where that takes time."""
 
 
 def read_spans(storage: Storage, name: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, memoryview]:
-    """Named ranges (start, stop) of a file; those that lie side by side are read as one."""
+    """Named ranges (start, stop) of a file; neighboring ranges are read as one."""
     runs: list[list[str]] = []
     for key in sorted(spans, key=lambda key: spans[key]):
         if runs and 0 <= spans[key][0] - spans[runs[-1][-1]][1] <= NEAR:
@@ -81,7 +81,7 @@ class LocalFolder:
         return path.stat().st_size if path.is_file() else None
 
     def version(self, name: str) -> None:
-        """Unknown: a file's time says where it has been, not what is in it."""
+        """None: a file's time depends on how it came here, not on its content."""
 
     def sha256(self, name: str) -> str:
         return sha256_file(self._folder / name)
@@ -90,7 +90,7 @@ class LocalFolder:
         return _mapped(self._folder / name, start, stop, mmap.ACCESS_COPY)
 
     def head(self, name: str, start: int, least: int) -> memoryview:
-        """All the rest of the file: what is not looked at is not read from disk."""
+        """The file from `start` to its end, memory-mapped: what is not used is not read from disk."""
         path = self._folder / name
         return _mapped(path, start, path.stat().st_size, mmap.ACCESS_READ)
 
@@ -99,7 +99,7 @@ class LocalFolder:
 
 
 def _mapped(path: Path, start: int, stop: int, access: int) -> memoryview:
-    """A range of a file. ACCESS_COPY: it can be written to, as torch wants, but the file does not change by that."""
+    """A range of a file, memory-mapped. ACCESS_COPY: writable, as torch requires, without changing the file."""
     if start == stop:
         return memoryview(b"")
     before = start % mmap.ALLOCATIONGRANULARITY

@@ -1,4 +1,4 @@
-"""Networks: CNN encoder-decoders, the block in the bottleneck, and the hybrid of both."""
+"""Networks: CNN encoder-decoders, bottleneck blocks, and the hybrid of both; trained models on disk."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,11 @@ def build_model(
 ) -> Hybrid:
     """The untrained model of the `model` section; `store` is needed unless the bottleneck is `identity`.
 
-    `size` is that of the images; a backbone of a fixed size has to know it.
+    `size` is that of the images; backbones of a fixed size need it.
 
-    New weights are drawn from torch's generator: first the CNN's, so that they are the same whatever sits in the
-    bottleneck, then the adapters'. Random and shuffled LLM layers are drawn from `seed` alone, so that frozen ones can
-    be made again. Raises InputError when the store lacks a layer.
+    New weights come from torch's generator: first the CNN's, so that they are the same with any bottleneck, then the
+    adapters'. Random and shuffled LLM layers come from `seed` alone, so that frozen ones can be made again. Raises
+    InputError when the store lacks a layer.
     """
     backbone = build_backbone(section.chosen, IOShape(spatial_dims, in_channels, out_channels, size))
     bottleneck = build_bottleneck(section, store, backbone.channels, seed)

@@ -9,13 +9,13 @@ from llm4seg.models.bottleneck.quantized import quantized_entries
 from llm4seg.utils.errors import InputError
 
 BOTTLENECK = "bottleneck."
-LLM = "bottleneck.core."  # where the LLM layers are, if there are any
+LLM = "bottleneck.core."  # the prefix of the LLM layers, if there are any
 
 
 class Hybrid(nn.Module):
-    """Encoder, bottleneck, decoder. With `nn.Identity()` in the bottleneck it is the CNN alone, the baseline.
+    """Encoder, bottleneck, decoder. With `nn.Identity()` in the bottleneck it is the CNN alone.
 
-    The bottleneck maps the coarsest feature map to one of equal shape, which takes its place.
+    The bottleneck maps the coarsest feature map to one of equal shape, which replaces it.
     """
 
     def __init__(self, encoder: nn.Module, bottleneck: nn.Module, decoder: nn.Module, stride: int) -> None:
@@ -39,15 +39,15 @@ class Hybrid(nn.Module):
         return logits
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """The state by name, of LLM layers only what is trained: what a weights file holds.
+        """The state dict without frozen parameters of LLM layers: the content of a weights file.
 
-        The layer store and the seed give back the rest.
+        Frozen parameters are restored from the layer store and the seed.
         """
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: t for name, t in self.state_dict().items() if name in trained or not name.startswith(LLM)}
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Take what `weights` gave. Raises InputError naming what is missing, unexpected or of another shape."""
+        """Load a `trainable_state_dict`. Raises InputError naming a tensor that is missing, unexpected or misshapen."""
         wanted = self.trainable_state_dict()
         for name in sorted(wanted.keys() | state.keys()):
             if name not in state:
@@ -61,18 +61,18 @@ class Hybrid(nn.Module):
         self.load_state_dict(dict(state), strict=False)
 
     def load_cnn(self, state: Mapping[str, Tensor]) -> None:
-        """Take encoder and decoder of what another model's `weights` gave, whatever is in the bottlenecks."""
+        """Load encoder and decoder from another model's `trainable_state_dict`; the bottleneck keeps its weights."""
         kept = {name: tensor for name, tensor in self.trainable_state_dict().items() if name.startswith(BOTTLENECK)}
         cnn = {name: tensor for name, tensor in state.items() if not name.startswith(BOTTLENECK)}
         self.load_weights(cnn | kept)
 
     def parameter_counts(self) -> dict[str, int]:
-        """See the function of that name."""
+        """The numbers of `trained` and `frozen` parameters (see the function of this name)."""
         return parameter_counts(self)
 
 
 def parameter_counts(module: nn.Module) -> dict[str, int]:
-    """How many parameters are `trained`, and how many `frozen`, those held as integers among them."""
+    """The numbers of `trained` and of `frozen` parameters, entries held as integers among the latter."""
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in module.parameters()) - trained
     return {"trained": trained, "frozen": frozen + quantized_entries(module)}

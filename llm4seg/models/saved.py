@@ -29,9 +29,9 @@ SECTIONS = ("model", "optimizer", "training", "engine")  # what decides the weig
 
 
 def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[str, Any]:
-    """What a person or a program needs to know of a model: how it was made and what it needs to run.
+    """The content of model.json: how a model was made and what it needs to run.
 
-    `data`: see `describe_data`; `engine`: what ran, where `engine.name` may be `auto`; None: not known.
+    `data`: see `describe_data`; `engine`: the engine that ran, where `engine.name` may be `auto`; None: unknown.
     """
     plain = config.plain()
     return {
@@ -46,7 +46,7 @@ def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[s
 
 
 def describe_data(data: Prepared) -> dict[str, Any]:
-    """The data that a model was trained on."""
+    """The entry of model.json on the training data."""
     return {
         "name": data.name,
         "sha256": data.sha256,
@@ -60,7 +60,7 @@ def describe_data(data: Prepared) -> dict[str, Any]:
 
 
 def describe_llm(config: Config) -> dict[str, Any] | None:
-    """The LLM in use, each of its layers bound by its sha256; None where there is none."""
+    """The entry of model.json on the LLM, with the sha256 of each of its layers; None where there is none."""
     if config.model.bottleneck != "llm":
         return None
     store, block = LayerStore(config.paths.llm_used), config.model.llm
@@ -75,15 +75,15 @@ def describe_llm(config: Config) -> dict[str, Any] | None:
 
 
 def _describe_drawn(config: Config) -> dict[str, str]:
-    """The sha256 of LLM layers that `training.seed` draws, and that no weights file holds."""
+    """The sha256 of random LLM layers that come from `training.seed` and are in no weights file."""
     block = config.model.llm
     if config.model.bottleneck != "llm" or block.weights == "pretrained" or block.training == "full":
         return {}
-    return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).drawn
+    return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).random_sha256
 
 
 def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, engine: str) -> None:
-    """Write a trained model's folder, whole or not at all."""
+    """Write a trained model's folder, atomically."""
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
@@ -91,7 +91,7 @@ def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, en
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
-    """What model.json says, in today's words, and its `model` section. Raises InputError when it describes no model."""
+    """Read model.json, with renamed values replaced, and its `model` section. Raises InputError where it is broken."""
     description = read_json(folder / DESCRIPTION)
     try:
         description["config"] = current_sections(description["config"])
@@ -110,7 +110,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def load_trained(folder: Path, store_folder: Path) -> Hybrid:
-    """Rebuild a trained model in evaluation mode. Raises InputError when an LLM layer is not the one it had."""
+    """Load a trained model in evaluation mode. Raises InputError when an LLM layer differs from training."""
     description, section = read_metadata(folder)
     training, data = description["config"]["training"], description["data"]
     store = None if section.bottleneck == "identity" else LayerStore(store_folder)
@@ -122,7 +122,7 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
         spatial_dims=data["spatial_dims"],
         in_channels=data["channels"],
         out_channels=out_channels(training["loss"], len(data["classes"])),
-        seed=training["seed"] or 0,  # null: not known, and no weight of a converted model is drawn
+        seed=training["seed"] or 0,  # null: unknown, and no weight of a converted model is random
         size=data["size"],
     )
     _check_drawn(model, description, folder)
@@ -131,32 +131,36 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
 
 
 def init_from(model: Hybrid, config: Config) -> str:
-    """Give an untrained model weights of the one in `training.init_from`: all of its encoder, what of its decoder has
-    the same names and shapes, and its bottleneck where that is the same one, around the same LLM layers.
+    """Initialize a model from the trained model in `training.init_from`: the encoder, tensors of the decoder with equal
+    names and shapes, and the bottleneck where it is the same around the same LLM layers.
 
-    Returns a line that says what was taken. Raises InputError when the encoder is another one.
+    Returns a line for the log. Raises InputError when the encoder differs.
     """
     folder, expected = config.training.init_from, config.training.init_sha256
     assert folder is not None
-    if expected not in (None, there := sha256_file(folder / WEIGHTS)):
-        raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {there}")
-    found, wanted, why = read_weights(folder), model.trainable_state_dict(), _other_bottleneck(config, folder)
-    if why:
-        found = {name: tensor for name, tensor in found.items() if not name.startswith(BOTTLENECK)}
-    taken = {name: found[name] for name in wanted if name in found and found[name].shape == wanted[name].shape}
-    left = sorted(name for name in wanted.keys() - taken.keys() if not (why and name.startswith(BOTTLENECK)))
-    if missing := [name for name in left if name.startswith("encoder.")]:
+    if expected not in (None, sha256 := sha256_file(folder / WEIGHTS)):
+        raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {sha256}")
+    trained, initial = read_weights(folder), model.trainable_state_dict()
+    reason = _other_bottleneck(config, folder)
+    if reason:
+        trained = {name: tensor for name, tensor in trained.items() if not name.startswith(BOTTLENECK)}
+    taken = {}
+    for name, tensor in initial.items():
+        if name in trained and trained[name].shape == tensor.shape:
+            taken[name] = trained[name]
+    new = sorted(name for name in initial.keys() - taken.keys() if not (reason and name.startswith(BOTTLENECK)))
+    if missing := [name for name in new if name.startswith("encoder.")]:
         raise InputError(f"{INIT}: found {folder}, whose model has no {missing[0]} like this one's")
-    model.load_weights({**wanted, **taken})
-    not_taken = [f"the bottleneck, since {why}"] * bool(why) + left
+    model.load_weights({**initial, **taken})
+    not_taken = [f"the bottleneck, since {reason}"] * bool(reason) + new
     return f"{INIT}: took {len(taken)} tensors of {folder}; new ones: {', '.join(not_taken) or 'none'}"
 
 
 def _other_bottleneck(config: Config, folder: Path) -> str | None:
-    """Why a trained model's bottleneck is of no use for this one, whatever its tensors are called; None: it is of use.
+    """Why a trained model's bottleneck does not fit this one's; None: it fits.
 
-    Names count LLM layers from the first in the block, so those of another layer would fit; and adapters are good for
-    the layers that they were trained with.
+    Names of tensors do not decide: they count LLM layers from the first in the block, so another layer's would match,
+    and adapters fit only the layers that they were trained with.
     """
     description, trained = read_metadata(folder)
     if trained.bottleneck != config.model.bottleneck:
@@ -166,8 +170,8 @@ def _other_bottleneck(config: Config, folder: Path) -> str | None:
     for name, value in config.model.llm:
         if (was := getattr(trained.llm, name)) != value:
             return f"model.llm.{name} was {_short(was)}"
-    there, here = description["llm"] or {}, describe_llm(config) or {}
-    same = all(there.get(name) == here.get(name) for name in ("layers", "norm_sha256"))
+    old, new = description["llm"] or {}, describe_llm(config) or {}
+    same = all(old.get(name) == new.get(name) for name in ("layers", "norm_sha256"))
     same = same and description.get("drawn_sha256", {}) == _describe_drawn(config)
     return None if same else "its LLM layers were others"
 
@@ -177,12 +181,12 @@ def _short(value: Any) -> str:
 
 
 def _without_pretrained(section: Model) -> Model:
-    """The section without pre-trained weights for the encoder: they need not be fetched to be replaced."""
+    """The section without pre-trained weights of the encoder, which would only be downloaded to be replaced."""
     return section.model_copy(update={"smp": section.smp.model_copy(update={"weights": None})})
 
 
 def check_data(folder: Path, data: Prepared) -> None:
-    """Raise InputError unless a trained model takes images like these and tells as many classes apart."""
+    """Raise InputError unless dimensions, channels, classes and normalization of the data fit a trained model."""
     trained = read_metadata(folder)[0]["data"]
     for what, found, allowed in (
         ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
@@ -195,7 +199,7 @@ def check_data(folder: Path, data: Prepared) -> None:
 
 
 def _check_intensities(folder: Path, trained: dict[str, Any], data: Prepared) -> None:
-    """Raise InputError unless images were normalized as the model knows them, as far as both sides say how."""
+    """Raise InputError unless images are normalized as in the model's training, as far as both record it."""
     window = None if data.window is None else list(data.window)
     for what, found, allowed in (
         ("data.intensity", data.intensity, trained.get("intensity")),
@@ -209,10 +213,10 @@ def _check_intensities(folder: Path, trained: dict[str, Any], data: Prepared) ->
 
 
 def _check_drawn(model: Hybrid, description: dict[str, Any], folder: Path) -> None:
-    """Raise InputError naming the first LLM layer that was drawn at random and comes out otherwise here."""
+    """Raise InputError naming the first random LLM layer that the same seed makes otherwise here."""
     core = getattr(model.bottleneck, "core", None)
-    found = core.drawn if isinstance(core, LLMLayers) else {}
-    for name, sha256 in description.get("drawn_sha256", {}).items():  # older models do not say
+    found = core.random_sha256 if isinstance(core, LLMLayers) else {}
+    for name, sha256 in description.get("drawn_sha256", {}).items():  # absent in older models
         if found[name] != sha256:
             made_by = " and ".join(f"{one} {description['versions'][one]}" for one in ("torch", "transformers"))
             raise InputError(
@@ -222,7 +226,7 @@ def _check_drawn(model: Hybrid, description: dict[str, Any], folder: Path) -> No
 
 
 def _check_llm(store: LayerStore, trained_with: dict[str, Any], folder: Path) -> None:
-    """Raise InputError naming the first layer that is not the one that the model was trained with."""
+    """Raise InputError naming the first layer that differs from the model's in training."""
     wanted = {f"layer {one['layer']}": one["sha256"] for one in trained_with["layers"]}
     found = {f"layer {one['layer']}": store.sha256(one["layer"]) for one in trained_with["layers"]}
     if trained_with["norm_sha256"] is not None:

@@ -28,9 +28,9 @@ def out_channels(name: Name, classes: int) -> int:
 
 
 class Loss(Protocol):
-    """A loss over a set of images in two steps: sums over the images, which may be added up, and a value from them.
+    """A loss over a set of images in two steps: sums over the images, then its value from the sums.
 
-    Sums of several batches or workers may be added, so neither the workers nor the batches decide what is measured.
+    Sums of batches and workers may be added, so that the value depends neither on batches nor on workers.
     """
 
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
@@ -51,8 +51,8 @@ def build_loss(name: Name) -> Loss:
 class DiceCE:
     """Cross-entropy plus soft Dice loss, the mean over foreground classes.
 
-    Dice is taken over the whole batch at once, since a class is absent from many a slice: there a Dice of its own
-    would be 0 for any prediction but a perfect one, and would tell the network nothing.
+    Dice is taken over the whole batch at once, since a class is absent from many slices: the Dice of such a slice
+    would be 0 for any but a perfect prediction, and without information for the network.
     """
 
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
@@ -91,9 +91,9 @@ class BCEDice:
         return self.value(all_reduce_sum(self.sums(logits_NKS, labels_NS)))
 
 
-def soft_dice(overlap: Tensor, whole: Tensor) -> Tensor:
+def soft_dice(overlap: Tensor, total: Tensor) -> Tensor:
     """(2 |P T| + s) / (|P| + |T| + s) of overlaps |P T| and totals |P| + |T|; 1 for an empty truth predicted empty."""
-    return (2 * overlap + SMOOTH) / (whole + SMOOTH)
+    return (2 * overlap + SMOOTH) / (total + SMOOTH)
 
 
 def labels_from_logits(logits_NKS: Tensor) -> Tensor:

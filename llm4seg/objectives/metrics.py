@@ -13,7 +13,7 @@ Empty masks follow two rules: 0 / 0 is NaN, and a surface that is missing on one
 | present   | empty      | 0         | NaN       | 0      | the image's diagonal | 0   |
 | empty     | present    | 0         | 0         | NaN    | the image's diagonal | 0   |
 
-NaN says nothing and takes part in no mean. The three kinds of case are counted as `absent`, `missed` and `false`.
+NaN is left out of all means. The three kinds of case are counted as `absent`, `missed` and `false`.
 """
 
 import math
@@ -47,10 +47,10 @@ def dice_from_counts(counts: Tensor) -> Tensor:
 
 
 def overlap(tp: int, fp: int, fn: int) -> Row:
-    """The metrics that need only counts; 0 / 0 is NaN."""
+    """The metrics of counts alone: Dice, IoU, precision and recall; 0 / 0 is NaN."""
 
-    def ratio(part: int, whole: int) -> float:
-        return part / whole if whole else math.nan
+    def ratio(part: int, total: int) -> float:
+        return part / total if total else math.nan
 
     return {
         "dice": ratio(2 * tp, 2 * tp + fp + fn),
@@ -63,7 +63,7 @@ def overlap(tp: int, fp: int, fn: int) -> Row:
 def case_metrics(
     predicted_S: Tensor, labels_S: Tensor, classes: Sequence[str], spacing: Sequence[float], nsd_tolerance: float
 ) -> list[Row]:
-    """One row a class: METRICS, the counts, and both masks' sizes in mm² (2-D) or mm³ (3-D).
+    """A row per class: METRICS, the counts, and both masks' sizes in mm² (2-D) or mm³ (3-D).
 
     `predicted_S` and `labels_S` hold labels 0 to len(classes), `spacing` and `nsd_tolerance` are in mm.
     """

@@ -16,7 +16,7 @@ STAGES = 5
 FAMILIES = ("llama", "qwen2")  # architectures of LLMs that the released code builds
 LLM_PREFIX = "llm4seg.llm."
 
-# our parameters under which the block computes what the released one does: also the preset `released`
+# parameters with which the block computes what the released block does: also the preset `released`
 RELEASED: Overrides = {
     "model.llm.position": "released",
     "model.llm.attention": "causal",
@@ -28,7 +28,7 @@ RELEASED: Overrides = {
     "model.llm.train_only": False,
 }
 
-# how released names begin, and how ours do; released numbers count stages from 1, and the decoder's downwards
+# prefixes of released names: this project's; released names count stages from 1, and the decoder's downward
 PREFIXES = {
     "stem.conv": "encoder.stem",
     **{f"encoder{stage + 1}.block": f"encoder.stages.{stage}.mixers" for stage in range(STAGES)},
@@ -52,8 +52,8 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a released network from that of a `Hybrid`. Raises InputError naming a weight without a place."""
-    ours = {new: old for old, new in PREFIXES.items()}
-    return {_renamed(name, ours): tensor for name, tensor in state.items()}
+    released = {new: old for old, new in PREFIXES.items()}
+    return {_renamed(name, released): tensor for name, tensor in state.items()}
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
@@ -65,7 +65,7 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """The CNN of a released network, and how many channels go in and come out."""
+    """The CNN of a released network, and its channels in and out."""
 
     cmunext: CMUNeXt
     in_channels: int
@@ -73,7 +73,7 @@ class Shape:
 
 
 def official_shape(state: Mapping[str, Tensor]) -> Shape:
-    """The shape of a released network, read off its weights. Raises InputError naming one that is not as it must be."""
+    """The shape of a released network, from its weights. Raises InputError naming a weight of a wrong shape."""
     stages = range(1, STAGES + 1)
     dims = tuple(_side(state, f"encoder{stage}.up.conv.0.weight", 0) for stage in stages)
     kernels = tuple(_kernel(state, f"encoder{stage}.block.0.0.fn.0.weight") for stage in stages)
@@ -121,7 +121,7 @@ def check_official(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
 
 
 def check_expressible(section: Model, spatial_dims: int) -> None:
-    """Raise InputError naming the first parameter of a model that the released code has no counterpart for."""
+    """Raise InputError naming the first parameter of a model that the released code cannot express."""
     limits: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("model.backbone", section.backbone, ("cmunext",)),
         ("model.cmunext.dims, how many", len(section.cmunext.dims), (STAGES,)),

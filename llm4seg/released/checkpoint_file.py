@@ -45,11 +45,11 @@ def _loaded(path: Path) -> Any:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # on a file that is no checkpoint, torch's reader fails in a dozen ways
-            raise InputError(f"{path}: {_why(error)}") from None
+            raise InputError(f"{path}: {_reason(error)}") from None
 
 
-def _why(error: Exception) -> str:
-    """Why torch would not read a file, in one line."""
+def _reason(error: Exception) -> str:
+    """Why torch cannot read a file, in one line."""
     if forbidden := re.search(r"GLOBAL (\w[\w.]*)", str(error)):
         return f"holds {forbidden[1]}, which is no tensor, and was not opened; allowed: a network's weights alone"
     return f"cannot be read as a checkpoint of torch ({type(error).__name__})"

@@ -47,7 +47,7 @@ INPUT = "It expects images as the released code makes them (BGR, normalized twic
 def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None, drop: bool = False) -> Rows:
     """Write the trained model that a released checkpoint holds; the LLM's layers are in `paths.llm_used`.
 
-    keep: its LLM layer is one of its own, which began as this (`model.llm.weights`). drop: do not verify it.
+    `keep`: keep its LLM layer as trained weights that began as this (`model.llm.weights`). `drop`: do not verify it.
     Raises InputError naming the checkpoint and what in it is not as it must be.
     """
     state = read_official(checkpoint)
@@ -65,8 +65,8 @@ def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None
         write_json(partial / DESCRIPTION, described)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in model.parameter_counts().items())
     read = f"{checkpoint}, {len(state)} tensors"
-    words = verdict.words if verdict else "none: the CNN alone"
-    return {"read": read, **_network(shape), "LLM layer": words, "parameters": counts, "written": str(out)}
+    llm_layer = verdict.description if verdict else "none: the CNN alone"
+    return {"read": read, **_network(shape), "LLM layer": llm_layer, "parameters": counts, "written": str(out)}
 
 
 def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Rows:
@@ -78,23 +78,23 @@ def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Ro
     with _naming(folder):
         check_expressible(section, description["data"]["spatial_dims"])
     if section.bottleneck == "identity":
-        state, words = read_weights(folder), "none: the CNN alone"
+        state, llm_layer = read_weights(folder), "none: the CNN alone"
     elif drop:
         state = {name: tensor for name, tensor in read_weights(folder).items() if not name.startswith(LLM)}
-        words = "left out"
+        llm_layer = "left out"
     else:
         _check_family(LayerStore(store))
         state = dict(load_trained(folder, store).state_dict())
-        words = f"put in: layer {section.llm.layer[0]} of {description['llm']['source']}, {section.llm.training}"
+        llm_layer = f"put in: layer {section.llm.layer[0]} of {description['llm']['source']}, {section.llm.training}"
     released = to_official(state)
     write_official(out, released)
     network = _network(official_shape(released))
-    return {"read": str(folder), **network, "LLM layer": words, "written": f"{out}, {len(released)} tensors"}
+    return {"read": str(folder), **network, "LLM layer": llm_layer, "written": f"{out}, {len(released)} tensors"}
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Put the file in front of what an InputError says of its content."""
+    """Context manager that puts the file in front of the message of an InputError."""
     try:
         yield
     except UserError as error:
@@ -137,16 +137,16 @@ def _filled(config: Config, state: Mapping[str, Tensor], shape: Shape, store: La
 
 
 def _described(config: Config, shape: Shape) -> dict[str, Any]:
-    """model.json: as for any trained model, with null for what a checkpoint does not say."""
+    """The content of model.json, with null for what a checkpoint does not record."""
     classes = [None] * max(1, shape.out_channels - 1)
-    # what the released code feeds its networks; it has pictures of three channels alone
+    # the released code's normalization, which is for images of three channels alone
     intensity = "released" if shape.in_channels == 3 else None
     data = {"spatial_dims": 2, "channels": shape.in_channels, "classes": classes, "size": None}
     data |= {"name": None, "sha256": None, "intensity": intensity, "window": None}
     description = describe(config, data, engine=None)
     for name in ("optimizer", "training", "engine"):
         description["config"][name] = dict.fromkeys(description["config"][name])
-    # what its logits mean: one channel is a sigmoid's, more are classes with the background first
+    # by the number of logits: one is a sigmoid's, more are classes with the background first
     description["config"]["training"]["loss"] = "bce_dice" if shape.out_channels == 1 else "dice_ce"
     return description
 
@@ -165,7 +165,7 @@ def _network(shape: Shape) -> Rows:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The command. Exits with 1 and one line when the input is at fault."""
+    """The command. Exits with 1 and one line for a bad input."""
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.back and arguments.keep_llm:

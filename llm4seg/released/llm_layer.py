@@ -13,12 +13,12 @@ from llm4seg.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checkpoint's LLM layer is: `model.llm.layer`, `weights` and `training`, and the same in words."""
+    """The identity of a checkpoint's LLM layer: `model.llm.layer`, `weights` and `training`, and a description."""
 
     layer: int
     weights: str
     training: str
-    words: str
+    description: str
 
 
 def llm_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -27,13 +27,13 @@ def llm_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def verified(tensors: dict[str, Tensor], store: LayerStore) -> Verdict:
-    """The layer of the store that holds the same values, whatever their dtype. Raises InputError when none does."""
+    """The layer of the store that holds the same values, whatever their dtype. Raises InputError when no layer does."""
     if not tensors:
         raise InputError(f"found no {LLM_PREFIX}* to verify; --drop-llm takes the store's layer unseen")
     for layer in store.layers:
         if same_values(tensors, store.load(layer)):
-            words = f"layer {layer} of {store.source}, verified: sha256 {store.sha256(layer)[:12]}"
-            return Verdict(layer, "pretrained", "frozen", words)
+            description = f"layer {layer} of {store.source}, verified: sha256 {store.sha256(layer)[:12]}"
+            return Verdict(layer, "pretrained", "frozen", description)
     tried = ", ".join(map(str, store.layers)) or "none"
     raise InputError(
         f"{LLM_PREFIX}* (sha256 {tensors_sha256(tensors)[:12]}) equals no layer of {store.source} in {store.folder} "

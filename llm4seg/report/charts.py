@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from llm4seg.data.split import Split
 from llm4seg.evaluation.overlays import colors
 
-TRAIN, VALIDATION, BASELINE, INK = "#0072B2", "#D55E00", "#8A8F98", "#24292F"
+TRAIN, VALIDATION, GRAY, INK = "#0072B2", "#D55E00", "#8A8F98", "#24292F"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC3311", "left_out": "#D9DCE1"}
 WIDTH = 9.6  # inches; the page scales it to its own width
-MOST_POINTS = 300  # of a class; beyond, the box alone says it
+MOST_POINTS = 300  # of a class; with more, only the box is drawn
 
 STYLE: dict[Any, Any] = {
     "font.size": 8.5,
@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:
-    """An <svg> element that scales with the page. `name` keeps its ids apart from other charts' on the page."""
+    """An <svg> element that scales with the page. `name` makes its ids unique on the page."""
     buffer = io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -56,7 +56,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
 
 
 def as_file(svg: str) -> str:
-    """A chart as a file of its own: there, unlike inside a page, an <svg> must say what it is."""
+    """A chart as a standalone SVG file, in which <svg> needs its namespace."""
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
@@ -80,21 +80,21 @@ def training_curves(history: pd.DataFrame, kept: int | None) -> str:
 
 
 def _mark(axis: Axes, epoch: int, dice: float) -> None:
-    """Point out the epoch whose weights were kept."""
+    """Mark the epoch whose weights were kept."""
     axis.plot([epoch], [dice], "o", color=VALIDATION, markersize=6)
     side = "left" if epoch < axis.get_xlim()[1] / 2 else "right"
     axis.annotate(f"kept: epoch {epoch}, {dice:.3f}", (epoch, dice), (0, 8), textcoords="offset points", ha=side)
 
 
 def dice_by_case(cases: pd.DataFrame, classes: Sequence[str]) -> str:
-    """For each class the Dice of every case, with a box, above the baseline's."""
+    """For each class the Dice of every case, with a box, above the threshold baseline's."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.55 + 0.72 * len(classes)), layout="constrained")
         axis = figure.subplots()
         for place, (name, hue) in enumerate(zip(classes, colors(len(classes)), strict=True)):
             rows = cases[cases["class"] == name]
             _distribution(axis, rows["dice"].dropna().to_numpy(), place - 0.17, hue)
-            _distribution(axis, rows["baseline_dice"].dropna().to_numpy(), place + 0.2, BASELINE)
+            _distribution(axis, rows["baseline_dice"].dropna().to_numpy(), place + 0.2, GRAY)
         axis.set_yticks(range(len(classes)), list(classes))
         axis.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel="Dice of a case")
         axis.grid(visible=False, axis="y")
@@ -125,7 +125,7 @@ def _distribution(axis: Axes, values: np.ndarray, place: float, hue: str) -> Non
 
 
 def split_strips(split: Split, cases: dict[str, Any]) -> str | None:
-    """Where the parts lie in each volume; None when the cases are no slices, or of too many volumes to show."""
+    """The parts of the split along each volume; None when cases are no slices, or of more than 12 volumes."""
     volumes: dict[str, list[tuple[int, str]]] = {}
     for part in PARTS:
         for case_id in getattr(split, part):

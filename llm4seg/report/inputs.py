@@ -20,10 +20,10 @@ from llm4seg.utils.files import read_json
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything on the page."""
+    """The inputs of the page."""
 
     title: str
-    settings: dict[str, dict[str, Any]]  # the config's sections that decide the result, as they were run
+    settings: dict[str, dict[str, Any]]  # the config's sections that decide the result, with the search's overrides
     data: Prepared
     split: Split
     model: dict[str, Any]  # model.json
@@ -36,7 +36,7 @@ class Inputs:
 
 
 def read_inputs(config: Config) -> Inputs:
-    """Read what the other stages left. Raises InputError naming the file that is missing or broken."""
+    """Read the outputs of the other stages. Raises InputError naming the file that is missing or broken."""
     paths = config.paths
     model, _ = read_metadata(paths.model)
     return Inputs(
@@ -55,7 +55,7 @@ def read_inputs(config: Config) -> Inputs:
 
 
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`data`, `split`, `evaluation` from params, the rest from the trained model, as the search left it."""
+    """`data`, `split`, `evaluation` from params, the other sections from the trained model."""
     plain = config.plain()
     data = {name: value for name, value in plain["data"].items() if name not in ("folder", "phantom")}
     if (dataset := config.data.dataset) in ("folder", "phantom"):

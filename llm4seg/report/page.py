@@ -60,14 +60,14 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
-    """A mean with its interval, as far as they exist."""
+    """A mean with its interval, where there is one."""
     if values["low"] is None:
         return number(values["mean"], digits)
     return f"{number(values['mean'], digits)} [{number(values['low'], digits)}, {number(values['high'], digits)}]"
 
 
 def interval(values: Mapping[str, Any], digits: int = 2) -> str:
-    """The ends of an interval in words, or nothing."""
+    """The ends of an interval in words; empty where there is none."""
     return "" if values["low"] is None else f"{number(values['low'], digits)} to {number(values['high'], digits)}"
 
 
@@ -121,15 +121,17 @@ def architecture(model: Mapping[str, Any]) -> str:
 
 
 def verdict(inputs: Inputs) -> str:
-    """What was trained on what, and how good it is."""
-    dice, baseline, metrics = inputs.metrics["dice"], inputs.metrics["baseline"]["dice"], inputs.metrics
+    """The result in words: the model, its data, its Dice with interval, and the threshold baseline's."""
+    metrics = inputs.metrics
+    dice, threshold_baseline = metrics["dice"], metrics["baseline"]
     network, ends = architecture(inputs.model), interval(dice)
     within = f" ({metrics['confidence']:.0%} interval {ends})" if ends else ""
     return (
         f"{network}, trained on {len(inputs.split.train)} cases of {inputs.data.name}, "
         f"reaches a mean Dice of {number(dice['mean'])}{within} on {metrics['cases']} {PART_NAMES[metrics['part']]} "
         f"cases, and {number(metrics['pooled_dice'])} with the pixels of all cases pooled. The best intensity "
-        f"threshold reaches {number(baseline['mean'])} and {number(metrics['baseline']['pooled_dice'])}."
+        f"threshold reaches {number(threshold_baseline['dice']['mean'])} and "
+        f"{number(threshold_baseline['pooled_dice'])}."
     )
 
 
@@ -146,12 +148,10 @@ def caution(metrics: Mapping[str, Any]) -> str | None:
 
 def study(study: StudyResult) -> dict[str, Any]:
     """The section on the study: its rows, and its charts."""
-    said = study.said
     finished = study.runs[study.runs["state"] == "finished"]
-    means = finished.groupby("arm", sort=False)[said["metric"]].agg(["mean", "std", "count"])
-    pictured = study_charts.METRICS[said["metric"]]
+    means = finished.groupby("arm", sort=False)[study.summary["metric"]].agg(["mean", "std", "count"])
     return {
-        "metric": pictured,
+        "metric": study_charts.METRICS[study.summary["metric"]],
         "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],
         "rows": study.comparisons.to_dict("records"),
         **study_charts.draw_study(study),
@@ -163,7 +163,7 @@ def plural(word: str, count: int) -> str:
 
 
 def kept_epoch(inputs: Inputs) -> int | None:
-    """The epoch whose weights were kept; None when the validation part said nothing."""
+    """The epoch whose weights were kept; None when no epoch has a validation Dice."""
     known = inputs.history.dropna(subset="val_dice")
     if known.empty:
         return None
@@ -172,7 +172,7 @@ def kept_epoch(inputs: Inputs) -> int | None:
 
 
 def overlays(inputs: Inputs) -> dict[str, tuple[str, str]]:
-    """For each role the picture as a data URL, and what it shows."""
+    """For each role the overlay as a data URL, and its description."""
     return {
         role: (
             "data:image/png;base64," + base64.b64encode(png).decode(),
@@ -183,7 +183,7 @@ def overlays(inputs: Inputs) -> dict[str, tuple[str, str]]:
 
 
 def parts(inputs: Inputs) -> list[dict[str, Any]]:
-    """A row a part of the split that has cases: how many, of how many groups, with how many pixels of each class."""
+    """A row per non-empty part of the split: its numbers of cases, of groups, and of pixels of each class."""
     rows = []
     for part, title in PART_NAMES.items():
         cases = [inputs.data.cases[case_id] for case_id in getattr(inputs.split, part)]

@@ -12,15 +12,15 @@ from matplotlib.ticker import MaxNLocator
 
 from llm4seg.config.schema import LogUniform
 from llm4seg.evaluation.overlays import colors
-from llm4seg.report.charts import BASELINE, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
+from llm4seg.report.charts import GRAY, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.search.results import SearchResult
 
 LAYER = "model.llm.layer"
-MOST_LINES = 6  # variants in the chart of layers, each with a color
+MOST_LINES = 6  # variants in the chart of layers, a color for each
 
 
 def draw_search(result: SearchResult) -> dict[str, str]:
-    """Every chart that these trials allow, as SVG by name."""
+    """All charts that the trials allow, as SVG by name."""
     drawn: dict[str, str | None] = {
         "layers": by_layer(result),
         "slices": slices(result),
@@ -39,7 +39,7 @@ def _chart(name: str, description: str, height: float, draw: Callable[[Figure], 
 
 
 def by_layer(result: SearchResult) -> str | None:
-    """The best Dice at each layer, a line a variant (the other choices); horizontals are variants without a layer."""
+    """The best Dice at each layer, a line per variant (the other choices); horizontals: variants without a layer."""
     known = result.known
     if LAYER not in known or pd.to_numeric(known[LAYER], errors="coerce").isna().sum() > known[LAYER].isna().sum():
         return None
@@ -64,7 +64,7 @@ def by_layer(result: SearchResult) -> str | None:
 
 
 def variants(result: SearchResult, known: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Trials by the values of what is chosen from a list, beside the layer; the most frequent first."""
+    """Trials by the values of all listed parameters but the layer; the most frequent variant first."""
     lists = [name for name, one in result.section.space.items() if one.values is not None and name != LAYER]
     if not lists:
         return {"trials": known}
@@ -77,7 +77,7 @@ def variants(result: SearchResult, known: pd.DataFrame) -> dict[str, pd.DataFram
 
 
 def _word(value: Any) -> str:
-    """A column of whole numbers is one of floats where some trials have none."""
+    """A value in words; integers are floats in a column where some trials have none."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -111,14 +111,14 @@ def _slice(axis: Axes, name: str, result: SearchResult) -> None:
 
 
 def curves(result: SearchResult) -> str:
-    """Validation Dice by epoch of every trial; those stopped early end in a ring."""
+    """Validation Dice by epoch of every trial; a ring ends a trial that was stopped early."""
     best = int(result.known["number"].iloc[result.known["val_dice"].argmax()])
     stopped = set(result.trials["number"][result.trials["status"] == "stopped"])
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for number, rows in result.epochs.groupby("number"):
-            hue, width, above = (VALIDATION, 2.2, 3) if number == best else (BASELINE, 0.9, 2)
+            hue, width, above = (VALIDATION, 2.2, 3) if number == best else (GRAY, 0.9, 2)
             axis.plot(rows["epoch"], rows["val_dice"], color=hue, linewidth=width, zorder=above)
             if number in stopped:
                 last = rows.iloc[-1]
@@ -130,7 +130,7 @@ def curves(result: SearchResult) -> str:
 
 
 def shares(result: SearchResult) -> str | None:
-    """How much each parameter matters."""
+    """The importance of each parameter, by PED-ANOVA."""
     if not result.importance:
         return None
     names = list(result.importance)
@@ -148,7 +148,7 @@ def shares(result: SearchResult) -> str | None:
 
 
 def front(result: SearchResult) -> str | None:
-    """Dice against each other objective, with the trials that no other one beats."""
+    """Dice against each other objective, with the Pareto front."""
     others = result.section.objectives[1:]
     if not others:
         return None
@@ -156,7 +156,7 @@ def front(result: SearchResult) -> str | None:
     def draw(figure: Figure) -> None:
         for axis, name in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
             best = result.known["pareto"]
-            axis.scatter(result.known[name], result.known["val_dice"], s=16, color=BASELINE)
+            axis.scatter(result.known[name], result.known["val_dice"], s=16, color=GRAY)
             chosen = result.known[best].sort_values(name)
             axis.plot(chosen[name], chosen["val_dice"], "o", color=VALIDATION)
             axis.set(xlabel={"parameters": "trained parameters", "latency": "ms an image"}[name], ylabel="val Dice")

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from llm4seg.report.charts import BASELINE, INK, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
+from llm4seg.report.charts import GRAY, INK, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.study.pairs import class_scores, pairs
 from llm4seg.study.results import StudyResult
 from llm4seg.study.verdict import METRICS
@@ -16,9 +16,9 @@ SIDE = 1.65  # inches of a panel
 
 def draw_study(result: StudyResult) -> dict[str, str]:
     """The forest plot, and each case under two arms, as SVG by name."""
-    metric = result.said["metric"]
+    metric = result.summary["metric"]
     return {
-        "forest": forest(result.comparisons, metric, 1 - result.said["confidence"]),
+        "forest": forest(result.comparisons, metric, 1 - result.summary["confidence"]),
         "paired": paired(result.cases, result.comparisons, metric),
     }
 
@@ -31,7 +31,7 @@ def forest(compared: pd.DataFrame, metric: str, alpha: float) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.7 + 0.26 * len(compared)), layout="constrained")
         axis = figure.subplots()
-        axis.axvline(0, color=BASELINE, linewidth=1)
+        axis.axvline(0, color=GRAY, linewidth=1)
         for place, row in enumerate(compared.to_dict("records")):
             hue = VALIDATION if row["p_holm"] < alpha else TRAIN
             axis.plot(
@@ -46,7 +46,7 @@ def forest(compared: pd.DataFrame, metric: str, alpha: float) -> str:
 
 
 def paired(table: pd.DataFrame, compared: pd.DataFrame, metric: str) -> str:
-    """A panel an arm and reference: each case under both, its mean over runs; above the diagonal the arm is better."""
+    """A panel per arm and reference: each case under both, its mean over runs; above the diagonal the arm is better."""
     scores = class_scores(table, metric)
     own = scores[scores["data"] == scores["data"].iloc[0]]
     arms, references = compared["arm"].unique(), compared["reference"].unique()
@@ -60,7 +60,7 @@ def paired(table: pd.DataFrame, compared: pd.DataFrame, metric: str) -> str:
                 axis.set_axis_off()
                 continue
             means = both.groupby("case")[["score_reference", "score"]].mean()
-            axis.plot([0, 1], [0, 1], color=BASELINE, linewidth=0.8)
+            axis.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8)
             axis.scatter(means["score_reference"], means["score"], s=9, color=TRAIN, edgecolors="white", linewidths=0.3)
             axis.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
             axis.set_title(arm, color=INK)

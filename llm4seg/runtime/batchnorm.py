@@ -1,4 +1,4 @@
-"""BatchNorm over the global batch, so that what is learned does not depend on how many workers share it."""
+"""BatchNorm over the global batch, so that training does not depend on the number of workers."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     """BatchNorm over features (N, C, *S) whose statistics are those of all workers' samples together, on any device.
 
     With one worker, and in evaluation, it is torch's own. torch's SyncBatchNorm does not run on the CPU, and on CUDA it
-    lets the host wait for the device in each forward pass.
+    makes the host wait for the device in each forward pass.
     """
 
     def _check_input_dim(self, features_NCS: Tensor) -> None:
@@ -48,7 +48,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 def merge_statistics(mean_C: Tensor, variance_C: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Means, biased variances and the number of values of a channel over all workers, whose counts may differ.
 
-    In one exchange, of sums and sums of squares; in float64, since the difference of large squares is small.
+    One all-reduce of sums and sums of squares; in float64, since the difference of large squares is small.
     """
     means, variances = mean_C.double(), variance_C.double()
     counts = means.new_full((1,), count)
@@ -60,7 +60,7 @@ def merge_statistics(mean_C: Tensor, variance_C: Tensor, count: int) -> tuple[Te
 
 
 def convert_batchnorm(model: nn.Module) -> None:
-    """Let every BatchNorm of a model see the samples of all workers, in place; names and parameters stay."""
+    """Replace every BatchNorm of a model by GlobalBatchNorm, in place; names and parameters stay."""
     for parent in list(model.modules()):
         for name, module in parent.named_children():
             if isinstance(module, BATCH_NORMS):
@@ -69,8 +69,8 @@ def convert_batchnorm(model: nn.Module) -> None:
 
 def _converted(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> nn.Module:
     with torch.device("meta"):
-        made = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum)
-    made.load_state_dict(norm.state_dict(keep_vars=True), assign=True)
-    for follows in norm.children():  # timm's norms go on to a dropout and an activation of their own
-        made.register_forward_hook(lambda module, inputs, features_NCS, follows=follows: follows(features_NCS))
-    return made.train(norm.training)
+        converted = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    converted.load_state_dict(norm.state_dict(keep_vars=True), assign=True)
+    for child in norm.children():  # timm's norms contain a dropout and an activation, which follow
+        converted.register_forward_hook(lambda module, inputs, features_NCS, child=child: child(features_NCS))
+    return converted.train(norm.training)

@@ -12,51 +12,51 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def all_gather(mine: Tensor) -> Tensor:
+def all_gather(tensor: Tensor) -> Tensor:
     """All workers' tensors (W, *shape) in the order of their ranks; no gradients flow."""
     if world_size() == 1:
-        return mine.unsqueeze(0)
-    everyones_WS = mine.new_empty(world_size(), *mine.shape)
-    dist.all_gather(list(everyones_WS), mine.contiguous())
-    return everyones_WS
+        return tensor.unsqueeze(0)
+    gathered_WS = tensor.new_empty(world_size(), *tensor.shape)
+    dist.all_gather(list(gathered_WS), tensor.contiguous())
+    return gathered_WS
 
 
-def all_reduce(mine: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+def all_reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
     """The sum, or another reduction, of all workers' tensors: a new tensor, the same bits on each; no gradients flow.
 
     Sums of the same tensors over the same number of workers are the same bits wherever the workers are; over another
     number of workers they are summed in another order.
     """
     if world_size() == 1:
-        return mine
-    everyones = mine.detach().clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(everyones, operation)
-    return everyones
+        return tensor
+    reduced = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(reduced, operation)
+    return reduced
 
 
-def all_reduce_max(mine: int, device: torch.device) -> int:
+def all_reduce_max(number: int, device: torch.device) -> int:
     """The largest of all workers' numbers."""
     if world_size() == 1:
-        return mine
-    return int(all_reduce(torch.tensor(mine, device=device), dist.ReduceOp.MAX))
+        return number
+    return int(all_reduce(torch.tensor(number, device=device), dist.ReduceOp.MAX))
 
 
 class _AllReduceSum(torch.autograd.Function):
-    # torch.distributed.nn.functional.all_reduce does the same, but torch 2.13 warns at each call that it will go, in
-    # favor of a private function
+    # torch.distributed.nn.functional.all_reduce does the same, but torch 2.13 warns at each call that it is
+    # deprecated, in favor of a private function
     @staticmethod
-    def forward(context: Any, mine: Tensor) -> Tensor:
-        return all_reduce(mine)
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        return all_reduce(tensor)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
         return all_reduce(gradients[0])
 
 
-def all_reduce_sum(mine: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of all workers' tensors, the same on each of them; gradients flow.
 
-    What every worker computes from it gives each the gradient of the sum of all workers' results; engines take the mean
-    over workers, so that a loss computed from totals has the gradient that one worker with the whole batch would find.
+    The gradient is that of the sum of all workers' results computed from it. Engines average gradients over workers, so
+    that a loss computed from totals has the gradient of one worker with the whole batch.
     """
-    return mine if world_size() == 1 else _AllReduceSum.apply(mine)
+    return tensor if world_size() == 1 else _AllReduceSum.apply(tensor)

@@ -1,4 +1,4 @@
-"""The device: which one a process computes on, and how much of its memory is free."""
+"""The device of a process, and its free memory."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ from torch import nn
 
 from llm4seg.config.schema import Cluster
 
-CGROUP = Path("/sys/fs/cgroup")  # where a container finds its limits
-MEMORY_FRACTION = 0.8  # of a device's free memory may go to a model's tensors where it is only used, not trained
+CGROUP = Path("/sys/fs/cgroup")  # the container's limits
+MEMORY_FRACTION = 0.8  # of a device's free memory that a model's tensors may take in inference
 
 
 def default_device(section: Cluster) -> torch.device:
-    """Where a process computes that Ray has given nothing."""
+    """The device of a process to which Ray has assigned none."""
     return torch.device("cuda" if section.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def device_that_fits(model: nn.Module, wanted: torch.device) -> torch.device:
-    """The device, or the CPU where the model's tensors leave it no room, as a large LLM's may; says so on stderr."""
+    """`wanted`, or the CPU where the model, with a large LLM layer, does not fit; then prints a line on stderr."""
     needed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if wanted.type == "cpu" or needed <= MEMORY_FRACTION * free_bytes(wanted):
         return wanted
@@ -29,14 +29,14 @@ def device_that_fits(model: nn.Module, wanted: torch.device) -> torch.device:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; of the host, what this container can have without swapping."""
+    """Free memory of a device in bytes; of the host, what this container can use without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return min([int(psutil.virtual_memory().available), *_free_in_container()])
 
 
 def _free_in_container() -> list[int]:
-    """What a container's own limit leaves, if it has one; the cache of files that were read counts as free."""
+    """Free bytes below the container's own limit, if it has one; the page cache counts as free."""
     try:
         limit = int((CGROUP / "memory.max").read_text())  # "max" where there is none
         used = int((CGROUP / "memory.current").read_text())

@@ -1,4 +1,4 @@
-"""Determinism: the random draws of a step, and algorithms that compute the same each time."""
+"""Determinism: the seed of each step, and deterministic algorithms."""
 
 import os
 
@@ -9,10 +9,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA start
 
 
 def set_deterministic(device: torch.device, tf32: bool = False) -> None:
-    """Let this process compute the same on a GPU each time, and in whole float32 unless told that TF32 will do.
+    """Choose deterministic algorithms on a GPU, in full float32 unless `tf32`.
 
-    By default cuDNN rounds float32 to TF32's 10 bits, tries which algorithm is faster, and takes some that add up in
-    whatever order threads end. Where there is no other algorithm, torch warns.
+    By default cuDNN rounds float32 to TF32's 10 bits, benchmarks algorithms, and uses some whose order of summation
+    varies. Where there is no deterministic algorithm, torch warns.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -23,5 +23,5 @@ def set_deterministic(device: torch.device, tf32: bool = False) -> None:
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Set torch's generator for one optimizer step, so that a resumed run draws what an undisturbed one draws."""
+    """Seed torch's generator for one optimizer step, so that a resumed run has the numbers of an uninterrupted one."""
     torch.manual_seed(int(np.random.default_rng([seed, epoch, step]).integers(2**63)))

@@ -1,4 +1,4 @@
-"""Which trainings a study is made of, the most informative first."""
+"""The planned runs of a study, the most informative first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from llm4seg.data.split import make_split, write_split
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of an arm. Those of one repeat and fold are pairs: the same seed, split, batches and initial CNN."""
+    """One training of an arm. Runs of one repeat and fold are paired: equal seed, split, batches and initial CNN."""
 
     arm: str
     repeat: int
     fold: int | None
 
     def config(self, config: Config) -> Config:
-        """What to run; `config` is the study's."""
+        """The config of the run, from the study's config."""
         arm = config.arm(self.arm)
         changes = {"training.seed": arm.training.seed + self.repeat}
         split = {} if self.fold is None else {"paths.split": str(_split_path(config, self.fold))}
@@ -26,14 +26,14 @@ class PlannedRun:
 
 
 def planned_runs(config: Config) -> list[PlannedRun]:
-    """All runs of a study. A repeat and fold is finished in all arms, references first, before the next one begins."""
+    """All runs of a study, in order: all arms of a repeat and fold, references first, then the next repeat and fold."""
     section = config.study
     arms = [*section.references, *(name for name in section.arms if name not in section.references)]
     return [PlannedRun(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
 
 
 def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
-    """Every seed and fold together once; early ones share neither, since new seeds and new cases tell the most."""
+    """Every pair of seed and fold once; early pairs share neither, since new seeds and new cases inform the most."""
     if not folds:
         yield from ((repeat, None) for repeat in range(repeats))
         return
@@ -42,7 +42,7 @@ def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | N
 
 
 def write_splits(config: Config) -> None:
-    """Leave the split of each fold beside the finished runs."""
+    """Write the split of each fold beside the finished runs."""
     if not (config.study.repeats and config.study.folds):
         return
     data = Prepared(config.paths.prepared)

@@ -1,5 +1,6 @@
-"""From pairs to comparisons of arms: how large a difference is, and how sure."""
+"""Comparisons of arms from pairs: differences, their intervals, and tests."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,15 @@ from llm4seg.evaluation.summary import bootstrap_interval
 from llm4seg.study.mixed_model import Mixed, fit_mixed
 from llm4seg.study.pairs import class_scores, pairs
 
-ENOUGH_FOR_WILCOXON = 6  # of five differences not even five equal signs are rarer than one time in twenty
+ENOUGH_FOR_WILCOXON = 6  # of five differences the smallest possible p is above 0.05
 VARIANCES = ("fold", "run", "unit", "rest")
 
 
 def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
-    """What pairs say of the difference between two arms.
+    """The difference between two arms, from pairs.
 
     `low`, `high` and `p` are the mixed model's, over other seeds and units; where it has too few runs or units, the
-    bootstrap's over units (no p, and `reason` says why), for which these trained networks are fixed. `bootstrap_low`
+    bootstrap's over units (no p; `reason` is the cause), for which these trained networks are fixed. `bootstrap_low`
     and `bootstrap_high` are the latter in any case. Wilcoxon's signed-rank test goes over units (their mean over runs),
     and over runs (their mean over cases), or folds where there are several. The effect size is for one unit in one run,
     and `superiority` the share of these in which the arm is better, ties counted half: neither grows with repeats.
@@ -27,8 +28,8 @@ def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
     single, folds = cells["difference"].to_numpy(), paired["fold"].nunique()
     of_units = cells.groupby("unit", sort=False)["difference"].mean().to_numpy()
     of_runs = paired.groupby("fold" if folds > 1 else "run", sort=False)["difference"].mean().to_numpy()
-    found = fit_mixed(cells)
-    fitted = found if isinstance(found, Mixed) else None
+    fit = fit_mixed(cells)
+    fitted = fit if isinstance(fit, Mixed) else None
     ends = bootstrap_interval(of_units, np.arange(len(of_units)), section)
     low, high = fitted.interval(section.confidence) if fitted else ends
     effect = fitted.effect if fitted else float(single.mean())
@@ -39,7 +40,7 @@ def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
         "high": high,
         "p": fitted.p if fitted else None,
         "method": "mixed model" if fitted else "bootstrap",
-        "reason": None if fitted else found,
+        "reason": None if fitted else fit,
         "bootstrap_low": ends[0],
         "bootstrap_high": ends[1],
         "wilcoxon_units_p": wilcoxon_p(of_units),
@@ -52,7 +53,7 @@ def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
 
 
 def _counts(paired: pd.DataFrame) -> dict[str, Any]:
-    """Of how many runs, folds, units, cases and groups; and what a unit is."""
+    """The numbers of runs, folds, units, cases and groups; and the kind of unit."""
     several = {f"{name}s": paired[name].nunique() for name in ("run", "fold", "unit", "case", "group")}
     return {"unit": paired["by"].iloc[0], **several}
 
@@ -62,7 +63,7 @@ def _root(variance: float | None) -> float | None:
 
 
 def wilcoxon_p(differences: np.ndarray) -> float | None:
-    """Of Wilcoxon's signed-rank test; None where there are too few differences for it to say anything."""
+    """p of Wilcoxon's signed-rank test; None where too few differences allow no p below 0.05."""
     from scipy.stats import wilcoxon
 
     if np.count_nonzero(differences) < ENOUGH_FOR_WILCOXON:
@@ -73,7 +74,7 @@ def wilcoxon_p(differences: np.ndarray) -> float | None:
 def holm(p_values: pd.Series) -> pd.Series:
     """p corrected by Holm's step-down procedure for as many comparisons as have a p (Holm 1979).
 
-    The smallest of m values is multiplied by m, the next one by m - 1, and so on; none gets less than one before it.
+    The smallest of m values is multiplied by m, the next by m - 1, and so on; corrected values never decrease.
     """
     known = p_values.dropna().astype(float).sort_values(kind="stable")
     factors = np.arange(len(known), 0, -1)
@@ -84,11 +85,9 @@ def holm(p_values: pd.Series) -> pd.Series:
 def compare_all(table: pd.DataFrame, study: Study, section: Evaluation) -> pd.DataFrame:
     """Every arm against every reference on each dataset, with p corrected over the arms by Holm's procedure."""
     scores, rows = class_scores(table, study.metric), []
-    for (data, on_it), reference in (
-        (one, name) for one in scores.groupby("data", sort=False) for name in study.references
-    ):
-        for arm in study.arms:
-            paired = pairs(on_it, arm, reference)
+    for data, own_scores in scores.groupby("data", sort=False):
+        for reference, arm in product(study.references, study.arms):
+            paired = pairs(own_scores, arm, reference)
             if arm != reference and len(paired):
                 rows.append({"data": data, "reference": reference, "arm": arm, **compare(paired, section)})
     compared = pd.DataFrame(rows)

@@ -1,9 +1,9 @@
-"""A linear mixed model of paired differences: what would come of other seeds and other patients.
+"""A linear mixed model of paired differences, for inference to other seeds and other patients.
 
 difference = effect + fold + run + unit + rest, all but the first random (Laird & Ware 1982), by restricted maximum
 likelihood. A unit is a patient, a block of slices, or a case. Of one split, intervals are Student's t with
 Satterthwaite's degrees of freedom. Of several folds, they are Student's t over the folds' means: runs of one fold share
-their training and test cases, so that more of them say no more of other folds.
+their training and test cases, so that more of them have no information on other folds.
 """
 
 import math
@@ -16,15 +16,15 @@ import pandas as pd
 from llm4seg.study.reml import Fit, reml
 
 ENOUGH_RUNS, ENOUGH_UNITS = 3, 5
-TINY = 1e-24  # a variance that is one of rounding
+TINY = 1e-24  # a variance below is of rounding
 Reason = Literal["runs", "units", "equal"]  # too few runs, too few units, all differences equal
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """An effect with its standard error, degrees of freedom, and the variances that it comes from.
+    """An effect with its standard error, degrees of freedom, and variance components.
 
-    `fold` is None of one split, which says nothing of others.
+    `fold` is None for a single split, which has no information on others.
     """
 
     effect: float
@@ -48,14 +48,14 @@ class Mixed:
 
     @property
     def p(self) -> float:
-        """Two-sided, of no effect."""
+        """Two-sided p of no effect."""
         from scipy.stats import t
 
         return float(2 * t.sf(abs(self.effect) / self.error, self.df))
 
 
 def fit_mixed(cells: pd.DataFrame) -> Mixed | Reason:
-    """Fit a table of `fold`, `run`, `unit` and `difference`, a row a pair; or say why there is nothing to fit."""
+    """Fit a table of `fold`, `run`, `unit` and `difference`, a row per pair; or return why it cannot be fitted."""
     runs, units = cells["run"].nunique(), cells["unit"].nunique()
     scale = float(cells["difference"].std())
     if runs < ENOUGH_RUNS:
@@ -67,12 +67,12 @@ def fit_mixed(cells: pd.DataFrame) -> Mixed | Reason:
     middle = float(cells["difference"].mean())
     values = ((cells["difference"] - middle) / scale).to_numpy(dtype=float)
     folds, *others = (pd.factorize(cells[name])[0] for name in ("fold", "run", "unit"))
-    one = _of_one_split if folds.max() == 0 else _of_folds
-    return _scaled(one(reml(values, folds, *others), runs, units, len(cells)), middle, scale)
+    estimate = _of_one_split if folds.max() == 0 else _of_folds
+    return _scaled(estimate(reml(values, folds, *others), runs, units, len(cells)), middle, scale)
 
 
 def _scaled(fitted: Mixed, middle: float, scale: float) -> Mixed:
-    """In the unit of the differences."""
+    """The fit in the unit of the differences."""
     variances = (fitted.run, fitted.unit, fitted.rest)
     fold = None if fitted.fold is None else scale**2 * fitted.fold
     return Mixed(
@@ -90,7 +90,7 @@ def _of_one_split(fit: Fit, runs: int, units: int, pairs: int) -> Mixed:
 
 
 def _of_folds(fit: Fit, runs: int, units: int, pairs: int) -> Mixed:
-    """Folds count alike. Their own variance is what that of their means exceeds the rest of the model by."""
+    """Folds have equal weights. Their variance is that of their means less the one of all other components."""
     folds, variance = len(fit.means), float(fit.means.var(ddof=1))
     fold = max(0.0, variance - float(np.diag(fit.covariance).mean()))
     error = max(variance / folds, TINY) ** 0.5
@@ -98,7 +98,7 @@ def _of_folds(fit: Fit, runs: int, units: int, pairs: int) -> Mixed:
 
 
 def degrees_of_freedom(run: float, unit: float, rest: float, runs: int, units: int) -> float:
-    """Satterthwaite's, of the sum of three variances of a mean, each known from so many runs, units and pairs.
+    """Satterthwaite's, of the sum of three variances of a mean, each estimated from `runs`, `units` and their pairs.
 
     In a crossed table that sum is (mean square of runs + of units - of the rest) / pairs.
     """

@@ -1,4 +1,4 @@
-"""From every case of every run to pairs: what two arms make of the same cases under the same seed and fold."""
+"""Pairs: the scores of two arms on the same cases under the same seed and fold."""
 
 from collections.abc import Collection
 
@@ -6,11 +6,11 @@ import pandas as pd
 
 from llm4seg.evaluation.summary import ENOUGH_GROUPS
 
-KEYS = ["data", "arm", "repeat", "fold", "case", "group"]  # of the study's table, a row a class
+KEYS = ["data", "arm", "repeat", "fold", "case", "group"]  # of the study's table, with a row per class
 
 
 def with_blocks(table: pd.DataFrame, size: int) -> pd.DataFrame:
-    """With the `block` of `size` neighboring slices that a case is in; none where it is no slice of a volume."""
+    """The table with the `block` of `size` neighboring slices of each case; None where it is no slice of a volume."""
     if not {"volume", "position"} <= set(table):
         return table.assign(block=None)
     known = table["volume"].notna() & table["position"].notna()
@@ -28,8 +28,8 @@ def pairs(scores: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
     """The cases that both arms have under one seed and fold: `fold`, `run`, `case`, `group`, `unit`, both scores (means
     over classes) and `difference`.
 
-    A class that neither arm has a score of counts for nothing. Where one arm rightly leaves empty what the other one
-    does not, it has 1, the best score, so that both means are over the same classes.
+    A class without a score in either arm is left out. Where one arm rightly predicts nothing and the other does not, it
+    scores 1, the best, so that both means are over the same classes.
     """
     both = scores[scores["arm"] == arm].merge(
         scores.loc[scores["arm"] == reference, ["repeat", "fold", "case", "class", "score"]],
@@ -47,8 +47,9 @@ def pairs(scores: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
 
 
 def unit_of(groups: Collection[str], blocks: Collection[str | None]) -> str:
-    """What is resampled and random, given that of each case: a patient (`group`) where there are at least five; else
-    a block of neighboring slices, which resemble each other, where all cases are slices; else a case.
+    """The unit that is resampled and has a random effect, from the groups and blocks of all cases: a patient (`group`)
+    where there are at least five; else a block of neighboring slices, which resemble each other, where all cases are
+    slices; else a case.
     """
     if len(set(groups)) >= ENOUGH_GROUPS:
         return "group"

@@ -1,4 +1,4 @@
-"""What a study costs and what it can find, before it runs."""
+"""The cost estimate and the power analysis of a study, before it runs."""
 
 import tempfile
 import time
@@ -28,10 +28,10 @@ from llm4seg.training.trainer import fit
 
 @dataclass(frozen=True)
 class Design:
-    """What decides how much a study can find; `units` are patients, blocks or cases, in one fold's test part."""
+    """The design of a study, for its power; `units` are patients, blocks or cases, in one fold's test part."""
 
     spread: Spread
-    observed: bool  # by finished runs, not assumed
+    observed: bool  # whether the spread is of finished runs, or assumed
     repeats: int
     folds: int
     units: int
@@ -39,8 +39,8 @@ class Design:
     alpha: float  # of the first step of Holm's procedure, the strictest
 
 
-def cost(config: Config, runs: Runs) -> Iterator[str]:
-    """How many runs are to do, and how long they train."""
+def cost_estimate(config: Config, runs: Runs) -> Iterator[str]:
+    """Lines on the number of missing runs and the time of their training."""
     missing = [run.arm for run, record in runs if not finished(record)]
     yield f"{len(runs)} runs, of which {len(runs) - len(missing)} have finished; training, one run after another here:"
     total = 0.0
@@ -51,11 +51,11 @@ def cost(config: Config, runs: Runs) -> Iterator[str]:
     yield f"  {total / 3600:.1f} hours in all, and for each run the time that its workers' start and the measuring take"
 
 
-def power(config: Config, runs: Runs) -> Iterator[str]:
-    """What the study can find."""
-    findings, section = compared(config, case_table(runs)), config.study.plan
-    of = design(config, findings)
-    smallest, needed = found_by(config, of)
+def power_analysis(config: Config, runs: Runs) -> Iterator[str]:
+    """Lines on the smallest difference that the study detects, and the repeats that `plan.effect` takes."""
+    comparisons, section = compared(config, case_table(runs)), config.study.plan
+    of = design(config, comparisons)
+    smallest, needed = detectable_effect(config, of)
     source = "as finished runs have it" if of.observed else "assumed (study.plan.spread)"
     between = f"{of.spread.fold:.3g} between folds, " if of.folds > 1 else ""
     yield (
@@ -75,7 +75,7 @@ def power(config: Config, runs: Runs) -> Iterator[str]:
 
 
 def design(config: Config, compared: pd.DataFrame) -> Design:
-    """The config's, with the spread that finished runs have on its own data, where there are enough, or the assumed."""
+    """The design of a study, with the spread of finished runs on its own data where there are enough, else assumed."""
     section, data = config.study, Prepared(config.paths.prepared)
     cases, folds = _tested(config, data), max(1, len(section.folds))
     blocks = with_blocks(pd.DataFrame([case.plain() for case in cases]), config.split.block)
@@ -97,9 +97,9 @@ def _tested(config: Config, data: Prepared) -> list[Case]:
 
 
 def observed_spread(compared: pd.DataFrame, assumed: Spread) -> Spread | None:
-    """The root mean square of what comparisons on the study's own data have found; None where none could.
+    """The root mean square of spreads in comparisons on the study's own data; None where there are none.
 
-    Of one split, the spread between folds remains assumed.
+    For a single split, the spread between folds remains assumed.
     """
     if compared.empty:
         return None
@@ -110,10 +110,10 @@ def observed_spread(compared: pd.DataFrame, assumed: Spread) -> Spread | None:
     return Spread(fold=assumed.fold if np.isnan(fold) else fold, run=run, case=unit, rest=max(rest, 1e-9))
 
 
-def found_by(config: Config, of: Design) -> tuple[float | None, int | None]:
-    """The smallest difference that is found with the wanted power, and the repeats that `plan.effect` takes.
+def detectable_effect(config: Config, of: Design) -> tuple[float | None, int | None]:
+    """The smallest difference that is detected with the wanted power, and the repeats that `plan.effect` takes.
 
-    None where there is none: too few runs or units for any test, and more repeats than are looked at.
+    None where there is none: too few runs or units for any test; more than MOST_REPEATS repeats.
     """
     plan, seed = config.study.plan, config.evaluation.seed
     needed = repeats_needed(of.spread, of.folds, of.units, plan.effect, plan.power, of.alpha, plan.simulations, seed)
@@ -124,7 +124,7 @@ def found_by(config: Config, of: Design) -> tuple[float | None, int | None]:
 
 
 class _Timed(LocalRun):
-    """A run that notes when each epoch ends."""
+    """A local run that records the end of each epoch."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         super().__init__(folder, device)

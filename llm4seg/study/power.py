@@ -1,4 +1,4 @@
-"""What a study can detect, by simulation: drawn as the mixed model has differences, tested as its closed form does."""
+"""The power of a study by simulation: differences of the mixed model, tested by its closed form."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from llm4seg.config.schema import Spread
 from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 
 Array = NDArray[np.float64]
-MOST_REPEATS = 64  # looked at when asked how many are needed
+MOST_REPEATS = 64  # the most that `repeats_needed` tries
 
 
 def simulate(spread: Spread, repeats: int, folds: int, units: int, tables: int, seed: int) -> Array:
@@ -44,7 +44,7 @@ def test(tables: Array) -> tuple[Array, Array, Array]:
 
 
 def power(tables: Array, effect: float, alpha: float) -> float:
-    """How often an effect of this size is told from none."""
+    """The power: the share of tables in which an effect of this size is significant."""
     from scipy.stats import t
 
     mean, error, df = test(tables)
@@ -52,7 +52,7 @@ def power(tables: Array, effect: float, alpha: float) -> float:
 
 
 def detectable(tables: Array, wanted: float, alpha: float) -> float:
-    """The smallest effect that is found with the wanted power."""
+    """The smallest effect that is detected with the wanted power."""
     low, high = 0.0, float(tables.std())
     while power(tables, high, alpha) < wanted:
         low, high = high, 2 * high
@@ -65,7 +65,7 @@ def detectable(tables: Array, wanted: float, alpha: float) -> float:
 def repeats_needed(
     spread: Spread, folds: int, units: int, effect: float, wanted: float, alpha: float, tables: int, seed: int
 ) -> int | None:
-    """The fewest repeats that find an effect with the wanted power; None where more would not help."""
+    """The fewest repeats that detect an effect with the wanted power; None where more would not help."""
 
     def enough(repeats: int) -> bool:
         return power(simulate(spread, repeats, folds, units, tables, seed), effect, alpha) >= wanted
@@ -81,7 +81,7 @@ def can_test(repeats: int, folds: int, units: int) -> bool:
 
 
 def _rising(least: int, most: int) -> Iterable[int]:
-    """In steps of a tenth."""
+    """Numbers of repeats, in steps of a tenth."""
     repeats = least
     while repeats <= most:
         yield repeats

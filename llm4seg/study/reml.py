@@ -1,7 +1,7 @@
-"""Variances of runs, units and what is left in a table of differences, by restricted maximum likelihood.
+"""Variance components of a table of differences, by restricted maximum likelihood (REML).
 
 difference = mean of its fold + run + unit + rest. Packages build a matrix of all pairs by all pairs, which a few
-thousand pairs make too large. Woodbury's identity leaves sums over units and one matrix of runs by runs.
+thousand pairs make too large. Woodbury's identity reduces it to sums over units and one matrix of runs by runs.
 """
 
 import math
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
-LARGEST = 20.0  # logarithm of the largest ratio of a variance to the rest's that is looked at
+LARGEST = 20.0  # logarithm of the largest ratio of a variance to the rest's in the search
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Fit:
 
 
 class _Sums:
-    """What the likelihood needs of the table: products of its columns (runs, folds, difference), sums over units."""
+    """The sums of a table for its likelihood: products of its columns (runs, folds, difference), sums over units."""
 
     def __init__(self, values: Array, folds: Codes, runs: Codes, units: Codes) -> None:
         self.folds, self.runs = int(folds.max()) + 1, int(runs.max()) + 1
@@ -40,10 +40,10 @@ class _Sums:
 
 
 def reml(values: Array, folds: Codes, runs: Codes, units: Codes) -> Fit:
-    """Fit a table, a row a pair; folds, runs and units are numbered from 0.
+    """Fit a table, a row per pair; folds, runs and units are numbered from 0.
 
-    What the table cannot tell apart goes where repeats would not help: a fold's only run to its mean, and where each
-    unit has a single pair, the rest to the unit.
+    Components that the table cannot separate go where repeats would not help: a fold's only run to its mean, and where
+    each unit has a single pair, the rest to the unit.
     """
     sums = _Sums(values, folds, runs, units)
     once = len(sums.sizes) == len(values)

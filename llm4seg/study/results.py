@@ -1,4 +1,4 @@
-"""What a study leaves on disk: its runs as tables, whatever part of them has finished, and what they say."""
+"""Outputs of a study: tables of its runs, as far as they have finished, comparisons of arms, and verdicts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,37 +15,38 @@ from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
 from llm4seg.utils.tables import read_table
 
-Record = dict[str, Any]  # what a run leaves: name, seconds, rows, versions, git_commit; of a failed one name and error
+Record = dict[str, Any]  # of a run: name, seconds, rows, versions, git_commit; of a failed run: name and error
 Runs = Sequence[tuple[PlannedRun, Record | None]]
 
 
 def finished(record: Record | None) -> bool:
+    """Whether a run has finished, by its record."""
     return record is not None and "rows" in record
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """`said`: study.json, what the study says; the tables `cases`, `runs` and `comparisons` may be empty."""
+    """`summary`: the content of study.json; the tables `cases`, `runs` and `comparisons` may be empty."""
 
-    said: dict[str, Any]
+    summary: dict[str, Any]
     cases: pd.DataFrame
     runs: pd.DataFrame
     comparisons: pd.DataFrame
 
 
 def results(config: Config, runs: Runs) -> StudyResult:
-    """What the finished runs say."""
+    """The result of the finished runs."""
     cases = case_table(runs)
     each, comparisons = run_table(runs, config.study.metric), compared(config, cases)
     return StudyResult(summary(config, each, comparisons), cases, each, comparisons)
 
 
 def write(folder: Path, result: StudyResult) -> None:
-    """Write a study's folder, whole or not at all; tables as far as there are runs."""
+    """Write a study's folder, atomically; tables as far as there are runs."""
     tables = {"study": result.cases, "runs": result.runs, "comparisons": result.comparisons}
     with replacing(folder) as partial:
         partial.mkdir()
-        write_json(partial / "study.json", result.said)
+        write_json(partial / "study.json", result.summary)
         for name, table in tables.items():
             if len(table):
                 table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6g")
@@ -56,19 +57,19 @@ def read(folder: Path) -> StudyResult | None:
 
     Raises InputError naming the file that is missing or broken.
     """
-    said = read_json(folder / "study.json")
-    if not said["verdicts"]:
+    summary = read_json(folder / "study.json")
+    if not summary["verdicts"]:
         return None
     return StudyResult(
-        said,
-        read_table(folder / "study.csv", "data", "arm", "repeat", "fold", "case", "group", "class", said["metric"]),
-        read_table(folder / "runs.csv", "arm", "state", said["metric"]),
+        summary,
+        read_table(folder / "study.csv", "data", "arm", "repeat", "fold", "case", "group", "class", summary["metric"]),
+        read_table(folder / "runs.csv", "arm", "state", summary["metric"]),
         read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm"),
     )
 
 
 def case_table(runs: Runs) -> pd.DataFrame:
-    """A row a run, case and class: arm, repeat, fold, data, and what `evaluate` measures."""
+    """A row per run, case and class: arm, repeat, fold, data, and the metrics of `evaluate`."""
     rows = [
         {"arm": run.arm, "repeat": run.repeat, "fold": run.fold, **row}
         for run, record in runs
@@ -79,13 +80,13 @@ def case_table(runs: Runs) -> pd.DataFrame:
 
 
 def run_table(runs: Runs, metric: str) -> pd.DataFrame:
-    """A row a run: whether it has finished, its mean over cases on its own data, its seconds, or what made it fail."""
+    """A row per run: its state, its mean over cases on its own data, its seconds, its commit, its error."""
     rows = []
     for run, record in runs:
         known = record or {}
         state = "finished" if finished(record) else "failed" if known else "missing"
-        mine = pd.DataFrame(known.get("rows", []))
-        own = mine[mine["data"] == mine["data"].iloc[0]] if len(mine) else mine
+        cases = pd.DataFrame(known.get("rows", []))
+        own = cases[cases["data"] == cases["data"].iloc[0]] if len(cases) else cases
         mean = own.groupby("case")[metric].mean().mean() if len(own) else None
         about = {"arm": run.arm, "repeat": run.repeat, "fold": run.fold, "state": state, metric: mean}
         rows.append(
@@ -95,7 +96,7 @@ def run_table(runs: Runs, metric: str) -> pd.DataFrame:
 
 
 def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[str, Any]:
-    """study.json: how far the study is, and what it says in plain sentences."""
+    """The content of study.json: how far the study is, and its verdicts in plain sentences."""
     states = runs["state"].tolist() if len(runs) else []
     rows: list[Any] = compared.to_dict("records")
     several = len({row["data"] for row in rows}) > 1

@@ -8,7 +8,7 @@ METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "NSD"}
 
 
 def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
-    """What is to be said of an arm against a reference; `row` is one of `compare_all`'s."""
+    """The verdict on an arm against a reference, from a row of `compare_all`."""
     runs = f"{row['runs']} paired run{'s' if row['runs'] > 1 else ''}"
     within = (
         f"{confidence:.0%} interval {_points(row['low'])} to {_points(row['high'])}"
@@ -17,12 +17,12 @@ def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
     )
     return (
         f"{row['arm']}: {_points(row['difference'], '+')} {METRICS[metric]} points against {row['reference']}, "
-        f"{within.replace('%', ' %')}, {runs}: {judgement(row, confidence)}{_scope(row)}"
+        f"{within.replace('%', ' %')}, {runs}: {judgment(row, confidence)}{_scope(row)}"
     )
 
 
-def judgement(row: Mapping[str, Any], confidence: float) -> str:
-    """Better, worse, or not to be told apart."""
+def judgment(row: Mapping[str, Any], confidence: float) -> str:
+    """Better, worse, or not distinguishable."""
     reference = row["reference"]
     if not known(row["p"]):
         return _undecided(row)
@@ -43,7 +43,7 @@ def _undecided(row: Mapping[str, Any]) -> str:
 
 
 def _scope(row: Mapping[str, Any]) -> str:
-    """What a sentence holds for, where it is not about patients."""
+    """The scope of a verdict, where it is not about patients in general."""
     if row["unit"] == "group" or row["groups"] == row["cases"]:
         return ""
     whom = "this one patient" if row["groups"] == 1 else f"these {row['groups']} patients"
@@ -52,7 +52,7 @@ def _scope(row: Mapping[str, Any]) -> str:
 
 
 def caution(row: Mapping[str, Any]) -> str | None:
-    """What the intervals are not about; None where they are about patients."""
+    """A warning where the intervals are not about other patients; else None."""
     if row["unit"] == "group" or row["groups"] == row["cases"]:
         return None
     over = "blocks of neighboring slices" if row["unit"] == "block" else "cases"

@@ -12,7 +12,7 @@ from llm4seg.config import Config
 from llm4seg.config.schema import EngineConfig
 from llm4seg.data.prepared import Prepared
 from llm4seg.runtime.device import default_device
-from llm4seg.tools.memory_model import Sizes, decided, images_a_worker, llm_config, memory_needs, model_sizes
+from llm4seg.tools.memory_model import Sizes, decided, images_per_worker, llm_config, memory_needs, model_sizes
 from llm4seg.training.engines.offload import free_memory
 from llm4seg.utils.errors import InputError, UserError
 
@@ -23,14 +23,14 @@ NOTE = """MB a worker. Activations: what the forward pass keeps, an estimate; me
 
 
 def engines(engine: EngineConfig) -> Iterator[EngineConfig]:
-    """Every engine there is."""
+    """All engines: torch, and DeepSpeed with every ZeRO stage and offload."""
     yield engine.model_copy(update={"name": "torch", "offload": "none"})
     for zero, offload in ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (3, "cpu"), (3, "nvme")):
         yield engine.model_copy(update={"name": "deepspeed", "zero": zero, "offload": offload})
 
 
 def name(engine: EngineConfig) -> str:
-    """An engine's name for people."""
+    """An engine's display name."""
     if engine.name == "torch":
         return "torch"
     zero = f"ZeRO {engine.zero}" + (f", offload {engine.offload}" if engine.offload != "none" else "")
@@ -38,11 +38,11 @@ def name(engine: EngineConfig) -> str:
 
 
 def add(table: Table, config: Config, sizes: Sizes, engine: EngineConfig, workers: int) -> None:
-    """A row of a table."""
-    images = images_a_worker(config, workers)
-    found = memory_needs(sizes, engine, workers, images or 1)
+    """Add the row of an engine on a number of workers to a table."""
+    images = images_per_worker(config, workers)
+    needs = memory_needs(sizes, engine, workers, images or 1)
     count = str(workers) if images else f"({workers})"
-    table.add_row(name(engine), count, *(f"{getattr(found, column) / 1e6:,.1f}" for column in COLUMNS))
+    table.add_row(name(engine), count, *(f"{getattr(needs, column) / 1e6:,.1f}" for column in COLUMNS))
 
 
 def table(title: str) -> Table:

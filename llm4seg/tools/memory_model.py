@@ -1,6 +1,6 @@
 """The memory model of a training: bytes on each device, in the host's memory and on NVMe.
 
-The model is built and run with tensors that have a shape and no memory, so a layer of any size costs nothing here.
+The model runs with fake tensors, which have a shape and no memory, so that a layer of any size costs nothing here.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ from llm4seg.tools.torch_internals import FakeTensorMode, storage_id
 from llm4seg.training.engines.offload import NVME_BLOCK, movable, nearest, together
 from llm4seg.utils.errors import InputError
 
-OPTIMIZER_STATE = {"adamw": 2, "sgd": 1}  # tensors that the optimizer keeps for each trained one
+OPTIMIZER_STATE = {"adamw": 2, "sgd": 1}  # tensors of the optimizer for each trained parameter
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Sizes:
     rest: int  # frozen vectors and buffers
     optimizer_state: int  # as multiples of `trained`
     threshold: int  # the largest tensor that stays on the device
-    activations: int  # whatever the images are
-    activations_an_image: int
+    activations: int  # for any number of images
+    activations_per_image: int
 
     @property
     def frozen(self) -> int:
@@ -50,7 +50,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes on each device by what they are for, and what each worker has elsewhere."""
+    """Bytes of a worker: on its device, by purpose, and elsewhere."""
 
     parameters: int
     gradients: int
@@ -66,7 +66,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Stands in for a layer store where no weights are needed: its tensors have shapes and no values."""
+    """A stand-in for LayerStore where no weights are needed: its tensors are on the meta device."""
 
     config: dict[str, Any]
     source: str = "llm.source"
@@ -92,26 +92,27 @@ class Architecture:
 def model_sizes(config: Config, llm: dict[str, Any] | None, channels: int, classes: int) -> Sizes:
     """The sizes of a config's model on images of some channels and classes; `llm`: transformers' config."""
     model = _model(config, llm, channels, out_channels(config.training.loss, classes))
-    # of one image alone, BatchNorm would refuse a grid of one token
-    two, three = (_kept(model, config, channels, images) for images in (2, 3))
+    # with a single image, BatchNorm would refuse a grid of one token
+    two = _saved_activations(model, config, channels, images=2)
+    three = _saved_activations(model, config, channels, images=3)
     named = list(model.named_parameters())
     matrices = tuple(_bytes(one) for name, one in named if movable(name, one))
     trained = sum(_bytes(one) for _, one in named if one.requires_grad)
-    whole = sum(map(_bytes, [*model.parameters(), *model.buffers()]))
+    total = sum(map(_bytes, [*model.parameters(), *model.buffers()]))
     return Sizes(
         trained=trained,
         matrices=matrices,
         together=together(name for name, one in named if movable(name, one)),
-        rest=whole - trained - sum(matrices),
+        rest=total - trained - sum(matrices),
         optimizer_state=OPTIMIZER_STATE[config.optimizer.name],
         threshold=max(_bytes(one) for name, one in named if not movable(name, one)),
         activations=max(0, 3 * two - 2 * three),
-        activations_an_image=three - two,
+        activations_per_image=three - two,
     )
 
 
 def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: int) -> Hybrid:
-    """The config's model; where its LLM weights and positions come from changes no size."""
+    """The config's model on the meta device; the source of its LLM weights and positions changes no size."""
     section = config.override({"model.llm.weights": "pretrained", "model.llm.position": "native"}).model
     store = cast(LayerStore, Architecture(llm)) if llm else None
     with torch.device("meta"):
@@ -128,8 +129,8 @@ def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: i
     return model.train()
 
 
-def _kept(model: Hybrid, config: Config, channels: int, images: int) -> int:
-    """Bytes that a forward pass and its loss keep for the backward pass, parameters left out."""
+def _saved_activations(model: Hybrid, config: Config, channels: int, images: int) -> int:
+    """Bytes that a forward pass and its loss save for the backward pass, without parameters."""
     with FakeTensorMode():  # tensors that behave as on the CPU, unlike those of the meta device
         tensors = {
             name: torch.empty(one.shape, dtype=one.dtype, requires_grad=one.requires_grad)
@@ -144,9 +145,9 @@ def _kept(model: Hybrid, config: Config, channels: int, images: int) -> int:
 
 @contextmanager
 def saved_bytes(known: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
-    """Lends a function that tells how many bytes autograd has kept since, beside tensors that are known."""
+    """Context manager of a function: the bytes that autograd has saved so far, without those of `known` tensors."""
     storages = {storage_id(tensor) for tensor in known}
-    kept: dict[int, Tensor] = {}  # holds on to the tensors, so that no storage's place is taken by another
+    kept: dict[int, Tensor] = {}  # keeps the tensors alive, so that no storage's id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         if storage_id(tensor) not in storages:
@@ -162,31 +163,31 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def memory_needs(sizes: Sizes, engine: EngineConfig, workers: int, images: int) -> Needs:
-    """What each of some workers needs for micro-batches of `images`, at most at any one moment of a step."""
+    """The peak memory of each worker in a step, for micro-batches of `images`."""
     engine = engine.resolve(workers)
-    activations = sizes.activations + images * sizes.activations_an_image
+    activations = sizes.activations + images * sizes.activations_per_image
     match engine.name, engine.zero:
         case ("torch", _) | (_, 0):  # gradients are sent through buckets
-            return Needs(_whole(sizes), 2 * sizes.trained, sizes.optimizer_state * sizes.trained, activations)
+            return Needs(_all_tensors(sizes), 2 * sizes.trained, sizes.optimizer_state * sizes.trained, activations)
         case _, 1 | 2:  # a copy of its share, on which the optimizer works; a bucket, and its share of the mean
             share = -(-sizes.trained // workers)
-            return Needs(_whole(sizes) + share, sizes.trained + share, sizes.optimizer_state * share, activations)
+            return Needs(_all_tensors(sizes) + share, sizes.trained + share, sizes.optimizer_state * share, activations)
         case _:
             return _zero_3(sizes, engine, workers, activations)
 
 
-def _whole(sizes: Sizes) -> int:
+def _all_tensors(sizes: Sizes) -> int:
     return sizes.trained + sizes.frozen + sizes.rest
 
 
 def _zero_3(sizes: Sizes, engine: EngineConfig, workers: int, activations: int) -> Needs:
-    """Small tensors are whole on each device, beside its shares; of the LLM's matrices, the one in use."""
+    """Small tensors are unpartitioned on each device, beside its partitions; of the LLM's matrices, the one in use."""
     share = -(-sizes.trained // workers)
     shared = [-(-matrix // workers) for matrix in sizes.matrices if matrix > sizes.threshold]
     stays = sum(matrix for matrix in sizes.matrices if matrix <= sizes.threshold)
     in_use = max((matrix for matrix in sizes.matrices if matrix > sizes.threshold), default=0)
     if workers == 1 and engine.offload == "none":
-        in_use = 0  # a share is the whole, so nothing is copied to gather it
+        in_use = 0  # a share is the complete tensor, so nothing is copied to gather it
     assert engine.offload != "auto", "which `decided` replaces"
     gathered = sizes.trained if workers > 1 else 0
     here = gathered + 2 * share + sizes.rest + stays + in_use
@@ -206,7 +207,7 @@ def _zero_3(sizes: Sizes, engine: EngineConfig, workers: int, activations: int) 
 
 
 def decided(config: Config, sizes: Sizes, workers: int) -> EngineConfig:
-    """The engine section without `auto`: what name and offload would be for some workers on a machine like this.
+    """The engine section with `auto` replaced: name and offload for a number of workers on a machine like this.
 
     Raises InputError where the engine would.
     """
@@ -217,10 +218,10 @@ def decided(config: Config, sizes: Sizes, workers: int) -> EngineConfig:
     return engine.model_copy(update={"offload": place})
 
 
-def images_a_worker(config: Config, workers: int) -> int | None:
-    """The micro-batch of one worker; None where the global batch cannot be shared out so."""
-    share, rest = divmod(config.training.batch_size, workers * config.engine.accumulation)
-    return None if rest else share
+def images_per_worker(config: Config, workers: int) -> int | None:
+    """The micro-batch of a worker; None where the workers do not divide the global batch."""
+    share, remainder = divmod(config.training.batch_size, workers * config.engine.accumulation)
+    return None if remainder else share
 
 
 def llm_config(config: Config) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ COLUMNS = ("stride", "channels", "tokens", "trained", "frozen", "GFLOPs")
 
 
 def resized(config: Config, size: Sequence[int] | None, spatial_dims: int | None) -> dict[str, Any]:
-    """The changes that give a config images of these sides; one side stands for all, no size for the config's own."""
+    """Overrides for images of `size`: one side stands for all, None for the config's own size."""
     sides = list(size or config.data.size)
     dims = spatial_dims or (len(sides) if len(sides) > 1 else config.data.spatial_dims)
     if len(sides) == 1 or (size is None and len(sides) != dims):
@@ -30,7 +30,7 @@ def resized(config: Config, size: Sequence[int] | None, spatial_dims: int | None
 
 
 def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """What changes the config to each backbone, by name: those of `model.backbone`, and presets that choose one."""
+    """Overrides that choose each backbone, by name: those of `model.backbone`, and presets with a backbone."""
     backbones = {name: {"model.backbone": name} for name in Model.sections()}
     presets = {name: changes for name, changes in config.presets.items() if "model.backbone" in changes}
     if wrong := set(chosen or ()) - {*backbones, *presets}:
@@ -42,14 +42,16 @@ def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[s
 def add_rows(table: Table, name: str, config: Config, store: LayerStore | None, channels: tuple[int, int]) -> None:
     """A row for the backbone alone, and one with the LLM block if there is a layer store."""
     bottleneck = "llm" if store else "identity"
-    found = describe(config.override({"model.bottleneck": bottleneck}), store, *channels)
-    table.add_row(escape(name), *cells(found, found.network))
+    description = describe(config.override({"model.bottleneck": bottleneck}), store, *channels)
+    table.add_row(escape(name), *cells(description, description.network))
     if store:
-        table.add_row("  + LLM block", *cells(found, found.network + found.bottleneck), end_section=True)
+        table.add_row(
+            "  + LLM block", *cells(description, description.network + description.bottleneck), end_section=True
+        )
 
 
-def cells(found: Description, cost: Cost) -> list[str]:
-    numbers = (found.stride, found.channels, found.tokens, cost.trained, cost.frozen)
+def cells(description: Description, cost: Cost) -> list[str]:
+    numbers = (description.stride, description.channels, description.tokens, cost.trained, cost.frozen)
     return [*(f"{number:,}" for number in numbers), f"{cost.flops / 1e9:,.2f}"]
 
 
@@ -61,8 +63,8 @@ def empty_table(title: str) -> Table:
     return table
 
 
-def show(config: Config, chosen: Sequence[str] | None, size: dict[str, Any], channels: tuple[int, int]) -> None:
-    """Print the table, and below it what could not be described and why."""
+def print_table(config: Config, chosen: Sequence[str] | None, size: dict[str, Any], channels: tuple[int, int]) -> None:
+    """Print the table, and below it the backbones that could not be built and why."""
     sides = " x ".join(map(str, size["data.size"]))
     table = empty_table(f"{sides} images, {channels[0]} in, {channels[1]} out")
     folder, notes = config.paths.llm_used, []
@@ -97,7 +99,7 @@ def main() -> None:
     try:
         config = Config.load(arguments.params)
         size = resized(config, arguments.size, arguments.spatial_dims)
-        show(config, arguments.backbone, size, (arguments.channels, arguments.outputs))
+        print_table(config, arguments.backbone, size, (arguments.channels, arguments.outputs))
     except UserError as error:
         sys.exit(f"models: {error}")
 

@@ -31,7 +31,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Description:
-    """What the bottleneck sees of images of one size, and the costs of the network around it and of what is in it."""
+    """The input of the bottleneck for images of one size, and the costs of the network around it and of itself."""
 
     stride: int
     channels: int
@@ -41,7 +41,7 @@ class Description:
 
 
 def describe(config: Config, store: LayerStore | None, in_channels: int, out_channels: int) -> Description:
-    """The model of the `model` section for images of `data.size`."""
+    """Profile the model of the `model` section on images of `data.size`."""
     torch.manual_seed(config.training.seed)
     model = build_model(
         config.model,
@@ -59,23 +59,23 @@ def describe(config: Config, store: LayerStore | None, in_channels: int, out_cha
         seen.append(inputs[0].shape)
 
     model.bottleneck.register_forward_pre_hook(note)
-    pretend = FakeTensorMode(allow_non_fake_inputs=True)  # shapes alone: a large volume would take minutes
-    network = cost(model, (1, in_channels, *config.data.size), pretend)
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)  # shapes alone, since a large volume would take minutes
+    network = cost(model, (1, in_channels, *config.data.size), fake_mode)
     (shape,) = seen
     tokens = prod(side // config.model.llm.pool for side in shape[2:])
     return Description(model.stride, shape[1], tokens, network, cost(bottleneck, shape))
 
 
-def cost(module: nn.Module, shape: Sequence[int], pretend: AbstractContextManager[object] | None = None) -> Cost:
-    """What a module costs on an input of this shape."""
-    with pretend or nullcontext():
+def cost(module: nn.Module, shape: Sequence[int], fake_mode: AbstractContextManager[object] | None = None) -> Cost:
+    """The cost of a module on an input of this shape."""
+    with fake_mode or nullcontext():
         return Cost(flops=count_flops(module, shape), **parameter_counts(module))
 
 
 def count_flops(module: nn.Module, shape: Sequence[int]) -> int:
     """Floating-point operations of a forward pass; a multiply-add counts as two.
 
-    Attention is spelled out as matrix products, since the fused one counts as nothing.
+    Attention runs as matrix products, since fused kernels are not counted.
     """
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
         module.eval()(torch.zeros(*shape))

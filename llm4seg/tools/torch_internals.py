@@ -1,4 +1,4 @@
-"""torch's private names, for which it has no public ones: tensors without memory, and what a storage is known by."""
+"""torch's private names, for which there are no public ones: fake tensors, and the identity of a storage."""
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode

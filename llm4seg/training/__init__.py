@@ -1,1 +1,1 @@
-"""The training loop: trainer, checkpoints, optimizer, the run it happens in, and engines."""
+"""Training: the trainer, checkpoints, the optimizer, the interface to launchers, and engines."""

@@ -1,7 +1,7 @@
-"""A checkpoint on disk: what a training goes on from, on any engine and any number of workers.
+"""A training checkpoint on disk, from which any engine on any number of workers resumes.
 
-`state.safetensors` holds the current weights and the optimizer's state, `weights.safetensors` the weights to leave
-behind, and `checkpoint.json`, written last, how far the run is and the sha256 of all: no pickle, no LLM layer.
+`state.safetensors` holds the current weights and the optimizer's state, `weights.safetensors` the selected weights, and
+`checkpoint.json`, written last, the run's progress and the sha256 of all: no pickle, no LLM layer.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ MODEL, OPTIMIZER = "model/", "optimizer/"
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that is incomplete or not what was written; the one before it may be sound."""
+    """A checkpoint that is incomplete or not what was written; the one before it may be intact."""
 
 
 @dataclass
 class Progress:
-    """How far a run is. `step` and `loss` are of the epoch under way: its optimizer steps, and the sum of losses."""
+    """The progress of a run; `step` and `loss`: optimizer steps of the current epoch, and the sum of their losses."""
 
     history: list[Row] = field(default_factory=list)
     best: float = -1.0
@@ -40,12 +40,12 @@ class Progress:
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on as if it had never stopped."""
+    """The state from which a run resumes as if it had never stopped."""
 
     progress: Progress
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    weights: dict[str, Tensor]  # to leave behind; empty before the first epoch has ended
+    weights: dict[str, Tensor]  # the selected ones; empty before the first epoch has ended
 
     def write(self, folder: Path) -> None:
         """Write the checkpoint's files into an existing folder. Raises OSError when the disk is full."""
@@ -60,7 +60,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> "Checkpoint":
-        """Read a checkpoint back. Raises DamagedCheckpoint naming the file that is missing or was changed."""
+        """Read a checkpoint. Raises DamagedCheckpoint naming the file that is missing or was changed."""
         if not (folder / DESCRIPTION).is_file():
             raise DamagedCheckpoint(f"{folder}: not a whole checkpoint: {DESCRIPTION} is missing")
         try:
@@ -83,4 +83,5 @@ def _sha256(progress: dict[str, Any]) -> str:
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names have a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

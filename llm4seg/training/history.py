@@ -1,4 +1,4 @@
-"""The history of a training as a CSV table: a row an epoch."""
+"""The history of a training as a CSV table: a row per epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr")
 
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
-    """Write what `fit` returns."""
+    """Write the rows that `fit` returns."""
     with replacing(path) as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read it back, with COLUMNS. Raises InputError naming the file."""
+    """Read the table, with COLUMNS. Raises InputError naming the file."""
     return read_table(path, *COLUMNS)

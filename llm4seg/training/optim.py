@@ -1,4 +1,4 @@
-"""The optimizer and its learning-rate schedule, stepped once an optimizer step."""
+"""The optimizer and its learning-rate schedule, stepped with every optimizer step."""
 
 from collections.abc import Iterable
 

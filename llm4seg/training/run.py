@@ -1,10 +1,10 @@
-"""What a training process needs to know of where it runs, and the simplest answer: alone, in this process."""
+"""`Run`: the interface between a training and its launcher; `LocalRun`: one worker, in this process."""
 
 import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +14,12 @@ import torch.distributed as dist
 from llm4seg.utils.files import remove, replacing
 
 Row = dict[str, float]
-# what a run may ask for between two steps; the largest that any worker says counts
+# control signals between two steps; the largest over all workers is followed
 CONTINUE, SYNC, CHECKPOINT, STOP = range(4)
 
 
 class Run(Protocol):
-    """Lent to `fit` by whoever launches it. `fit` never asks whether it is distributed."""
+    """A training's place among workers, its checkpoints and reports: `fit` does not depend on its launcher."""
 
     rank: int
     world_size: int
@@ -27,22 +27,22 @@ class Run(Protocol):
     device: torch.device
 
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        """The folders of the checkpoints to go on from, the newest first; each is lent when it is asked for."""
+        """Checkpoints to resume from, the newest first: each a context manager of a local folder with its files."""
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
-        """Tell the launcher how an epoch went, or None within one; `save`, called on rank 0, writes the checkpoint."""
+        """Report an epoch's row, or None within an epoch; `save`, called on rank 0, writes the checkpoint."""
 
     def log(self, line: str) -> None:
-        """Let the one who started the run know."""
+        """Print a line where the run was started."""
 
     def control_signal(self) -> int:
-        """Between two steps: CONTINUE, save a CHECKPOINT now, save one and STOP, or SYNC: call `sync_control`.
+        """Between two steps: CONTINUE, save a CHECKPOINT, save one and STOP, or SYNC: call `sync_control`.
 
-        Tells the launcher: still alive.
+        Also a sign of life for the launcher.
         """
 
     def sync_control(self) -> int:
-        """CONTINUE or CHECKPOINT: what workers find out only together. Every worker calls it and gets the same."""
+        """CONTINUE or CHECKPOINT, the same on every worker: a collective call."""
 
 
 def start_group_of_one(device: torch.device) -> None:
@@ -64,7 +64,7 @@ def _end_group() -> None:
 
 
 class LocalRun:
-    """A run in this process. Keeps its last two checkpoints in `folder`, and goes on from what is found there."""
+    """A run in this process. Keeps its last two checkpoints in `folder`, and resumes from them."""
 
     rank = 0
     local_rank = 0
@@ -80,15 +80,11 @@ class LocalRun:
         """The newest checkpoint."""
         return self._folder / "checkpoint"
 
-    @contextmanager
-    def _lend(self, folder: Path) -> Iterator[Path]:
-        yield folder
-
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        # whoever was killed between the renames below left a whole new one
+        # a process that was killed between the renames below has left a complete new checkpoint
         for folder in (self._folder / "checkpoint-new", self.checkpoint, self._folder / "checkpoint-before"):
             if folder.exists():
-                yield self._lend(folder)
+                yield nullcontext(folder)
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         if row is not None:
@@ -111,5 +107,5 @@ class LocalRun:
         return CONTINUE
 
     def finish(self) -> None:
-        """Forget the checkpoints: the run ended well."""
+        """Delete the checkpoints of a completed run."""
         remove(self._folder)

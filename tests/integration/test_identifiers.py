@@ -21,7 +21,7 @@ from llm4seg.config import Config
 from llm4seg.datasets.lung import FOLDER, PACKAGE
 from llm4seg.models.saved import describe, describe_data
 from llm4seg.utils.files import write_json
-from pipelines.evaluate import leave_evaluation
+from pipelines.evaluate import write_evaluation
 from pipelines.prepare import prepare
 from pipelines.report import report
 from pipelines.search import search
@@ -170,7 +170,7 @@ def run_all(root: Path, cache: Path, changes: dict[str, Any]) -> Config:
     data = Prepared(config.paths.prepared)
     write_json(config.paths.model / "model.json", describe(config, describe_data(data), "torch"))
     write_history(config.paths.history)
-    leave_evaluation(config, ByIntensity([0.0, 1.2]))
+    write_evaluation(config, ByIntensity([0.0, 1.2]))
     report(config)
     return config
 

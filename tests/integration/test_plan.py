@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.tools.memory_model import images_a_worker, llm_config, memory_needs, model_sizes
+from llm4seg.tools.memory_model import images_per_worker, llm_config, memory_needs, model_sizes
 from tests.memory_probe import held_on
 
 ENGINES: list[dict[str, Any]] = [
@@ -25,7 +25,7 @@ def test_the_plan_is_what_a_step_holds(config: Config, tmp_path: Path, engine: d
     config = config.override(engine)
     held = held_on(workers, config, tmp_path / "meeting")
     sizes = model_sizes(config, llm_config(config), 1, 2)
-    planned = memory_needs(sizes, config.engine, workers, images_a_worker(config, workers) or 1)
+    planned = memory_needs(sizes, config.engine, workers, images_per_worker(config, workers) or 1)
     assert planned.optimizer == pytest.approx(held["optimizer"], rel=0.01)
     in_buckets = sizes.trained if config.engine.name == "torch" else 0  # DistributedDataParallel's, out of reach here
     # under ZeRO 3 gathered weights are gone while the optimizer steps, so that moment may be the lesser one

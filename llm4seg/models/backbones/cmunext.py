@@ -76,7 +76,7 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to feature maps, the finest first; each next one has half the sides."""
+    """The encoder: images to feature maps, the finest first, each with half the sides of the one before."""
 
     def __init__(
         self, spatial_dims: int, in_channels: int, dims: Sequence[int], depths: Sequence[int], kernels: Sequence[int]
@@ -114,13 +114,13 @@ class Step(nn.Module):
 
 @register(CMUNeXt)
 def build(section: CMUNeXt, shape: IOShape) -> Backbone:
-    """CMUNeXt as `model.cmunext` says."""
+    """The CMUNeXt of the section `model.cmunext`."""
     encoder = Encoder(shape.spatial_dims, shape.in_channels, section.dims, section.depths, section.kernels)
     return Backbone(encoder, decoder(shape.spatial_dims, section.dims, shape.out_channels), section.dims[-1])
 
 
 def decoder(spatial_dims: int, dims: Sequence[int], out_channels: int) -> Decoder:
-    """Feature maps, the finest first, to logits at the finest resolution."""
+    """The decoder: feature maps, the finest first, to logits at the finest resolution."""
     layers = LAYERS[spatial_dims]
     steps = [Step(layers, coarse, fine) for coarse, fine in pairwise(reversed(dims))]
     return Decoder(steps, layers.conv(dims[0], out_channels, 1))

@@ -1,7 +1,7 @@
 """MONAI's convolutional networks, separated into encoder and decoder.
 
-What only deep supervision would use is left out, since a parameter without a gradient stops distributed training.
-`import monai` takes ten seconds: only who builds one of these waits for it.
+Heads for deep supervision are left out, since a parameter without a gradient stops distributed training.
+`import monai` takes ten seconds, so it is imported on use.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ def unet(section: UNet, shape: IOShape) -> Backbone:
 
 @register(AttentionUNet)
 def attention_unet(section: AttentionUNet, shape: IOShape) -> Backbone:
-    """U-Net whose skips are weighed by attention gates."""
+    """U-Net with attention gates on its skip connections."""
     from monai.networks import nets
 
     channels, steps = section.channels, len(section.channels) - 1

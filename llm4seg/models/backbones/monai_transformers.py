@@ -10,11 +10,11 @@ from llm4seg.models.backbones.parts import Backbone, Decoder, PyramidEncoder
 from llm4seg.models.backbones.registry import IOShape, register
 from llm4seg.utils.errors import InputError
 
-TAPPED = (3, 6, 9)  # the vision transformer's layers, counted from 0, whose tokens UNETR makes skips of
+TAPPED = (3, 6, 9)  # the vision transformer's layers, counted from 0, whose tokens are UNETR's skip connections
 
 
 class ViTMaps(nn.Module):
-    """Tokens of a vision transformer as feature maps: those of the tapped layers, then the last ones."""
+    """Tokens of a vision transformer as feature maps: of the tapped layers, then of the last layer."""
 
     def __init__(self, vit: Any, size: Sequence[int], grid: Sequence[int]) -> None:
         super().__init__()

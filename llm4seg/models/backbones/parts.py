@@ -20,7 +20,7 @@ class Backbone:
 
 
 class Encoder(nn.Module):
-    """Stages one after the other; each gives a feature map."""
+    """An encoder of sequential stages, each of which returns a feature map."""
 
     def __init__(self, stages: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """The images and the maps that `body` makes of them, each through a convolution of its own."""
+    """An encoder of the images and of the feature maps of `body`, each through its own convolution."""
 
     def __init__(self, body: nn.Module, convolutions: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class PyramidEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the coarsest feature map upwards, each step `step(features, skip)`; then the head, which gives logits."""
+    """A decoder of steps `step(features, skip)`, from the coarsest feature map upward; then the head, for logits."""
 
     def __init__(self, steps: Iterable[nn.Module], head: nn.Module) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
 
 
 class Concatenated(nn.Module):
-    """A step that lays both maps, of one size, side by side and brings them up together."""
+    """A decoder step: concatenate both maps, of one size, and upsample them together."""
 
     def __init__(self, up: nn.Module) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Concatenated(nn.Module):
 
 
 class Added(nn.Module):
-    """A step that brings the coarser map up, adds the skip, and refines the sum."""
+    """A decoder step: upsample, add the skip connection, refine the sum."""
 
     def __init__(self, up: nn.Module, refine: nn.Module) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Added(nn.Module):
 
 
 class Attended(nn.Module):
-    """A step that brings the coarser map up, lets it weigh the skip, and merges both."""
+    """A decoder step: upsample, weight the skip connection by attention, merge both."""
 
     def __init__(self, up: nn.Module, attention: nn.Module, merge: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which function builds which backbone: found by the type of its section of params.yaml."""
+"""The registry of backbone builders, by the type of a backbone's section of params.yaml."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from llm4seg.models.backbones.parts import Backbone
 
 @dataclass(frozen=True)
 class IOShape:
-    """What goes into a network and comes out; `size`: that of the images, where it is known."""
+    """A network's spatial dimensions and its channels in and out; `size`: the images', where it is known."""
 
     spatial_dims: int
     in_channels: int
@@ -23,7 +23,7 @@ BUILDERS: dict[type[BackboneSection], Callable[[Any, IOShape], Backbone]] = {}
 
 
 def register(section: type[S]) -> Callable[[Callable[[S, IOShape], Backbone]], Callable[[S, IOShape], Backbone]]:
-    """Decorate the function that builds the network of a section, its weights drawn from torch's generator."""
+    """Decorator of the function that builds a section's network, with weights from torch's generator."""
 
     def add(builder: Callable[[S, IOShape], Backbone]) -> Callable[[S, IOShape], Backbone]:
         BUILDERS[section] = builder

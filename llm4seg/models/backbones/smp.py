@@ -1,6 +1,6 @@
 """Networks of segmentation_models_pytorch, with its own encoders or timm's.
 
-An optional extra: it needs torchvision, and the package index's goes with the CUDA build of torch only.
+An optional extra: it needs torchvision, whose wheels on PyPI need the CUDA build of torch.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class SMPDecoder(nn.Module):
 
 @register(SMP)
 def build(section: SMP, shape: IOShape) -> Backbone:
-    """The network that `model.smp` names. Raises InputError where the library is missing or refuses the choice."""
+    """The network that `model.smp` names. Raises InputError where the library is missing or rejects the choice."""
     network = _network(section, shape.in_channels, shape.out_channels)
     _freeze_unused(network, section, shape.in_channels, shape.size or [2 * section.stride] * 2)
     decoder = SMPDecoder(network.decoder, network.segmentation_head)
@@ -45,7 +45,7 @@ def _network(section: SMP, in_channels: int, out_channels: int) -> Any:
             f"model.backbone: smp needs segmentation_models_pytorch, which cannot be imported ({error}): "
             "pip install -e '.[smp]' beside the CUDA build of torch"
         ) from None
-    of_timm = section.encoder.startswith("tu-")  # its name says which weights
+    of_timm = section.encoder.startswith("tu-")  # its name includes the weights
     try:
         return library.create_model(
             section.architecture.replace("+", "plus"),
@@ -61,7 +61,7 @@ def _network(section: SMP, in_channels: int, out_channels: int) -> Any:
 
 
 def _freeze_unused(network: Any, section: SMP, in_channels: int, size: Sequence[int]) -> None:
-    """Some encoders keep parameters that they do not use, and without a gradient these stop distributed training."""
+    """Freeze parameters that an encoder does not use: without a gradient they would stop distributed training."""
     network.eval()  # BatchNorm keeps its statistics
     try:
         logits = network(torch.zeros(1, in_channels, *size))

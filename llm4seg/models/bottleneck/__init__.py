@@ -15,7 +15,7 @@ __all__ = ["LLMLayers", "TokenBlock", "build_bottleneck"]
 def build_bottleneck(section: Model, store: LayerStore | None, channels: int, seed: int) -> nn.Module:
     """The bottleneck of the `model` section for feature maps of `channels`; all but `identity` need the store.
 
-    Draws the adapters from torch's generator; random and shuffled LLM layers are drawn from `seed`.
+    The adapters' weights come from torch's generator, those of random and shuffled LLM layers from `seed`.
     """
     if section.bottleneck == "identity":
         return nn.Identity()
@@ -25,5 +25,6 @@ def build_bottleneck(section: Model, store: LayerStore | None, channels: int, se
         width = control_width(adapter_parameters(section.llm.adapter, channels, hidden), channels)
         core = Activation(ACTIVATIONS[section.llm.adapter.activation])
         return TokenBlock(section.llm, channels, nn.Linear(channels, width), core, nn.Linear(width, channels))
-    into, out_of = (adapter(section.llm.adapter, *widths) for widths in ((channels, hidden), (hidden, channels)))
-    return TokenBlock(section.llm, channels, into, LLMLayers(section.llm, store, seed), out_of)
+    adapter_in = adapter(section.llm.adapter, channels, hidden)
+    adapter_out = adapter(section.llm.adapter, hidden, channels)
+    return TokenBlock(section.llm, channels, adapter_in, LLMLayers(section.llm, store, seed), adapter_out)

@@ -9,7 +9,7 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def adapter(section: Adapter, channels: int, out_channels: int) -> nn.Module:
-    """From one width to another, token by token: a linear map (the paper's), or one through a narrow middle."""
+    """An adapter from one width to another, per token: linear, as in the paper, or an MLP through a bottleneck."""
     if section.kind == "linear":
         return nn.Linear(channels, out_channels)
     norm = nn.LayerNorm(channels) if section.norm else nn.Identity()
@@ -18,19 +18,19 @@ def adapter(section: Adapter, channels: int, out_channels: int) -> nn.Module:
 
 
 def adapter_parameters(section: Adapter, channels: int, hidden: int) -> int:
-    """How many parameters the two adapters between `channels` and the LLM's `hidden` width have."""
+    """The number of parameters of both adapters between `channels` and the LLM's width `hidden`."""
     with torch.device("meta"):
         both = adapter(section, channels, hidden), adapter(section, hidden, channels)
     return sum(parameter.numel() for one in both for parameter in one.parameters())
 
 
 def control_width(parameters: int, channels: int) -> int:
-    """The middle width of an MLP channels -> width -> channels with as nearly as can be `parameters` parameters."""
+    """The hidden width of an MLP channels -> width -> channels whose parameters are nearest to `parameters`."""
     return max(1, round((parameters - channels) / (2 * channels + 1)))
 
 
 class Gate(nn.Module):
-    """Scales each channel by a trained number that begins at zero, so that a residual branch begins as nothing."""
+    """A learned scale per channel, initially zero, so that a residual branch has no effect at first."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class TokenBlock(nn.Module):
         self.gate = Gate(channels) if section.residual == "gate" else nn.Identity()
 
     def forward(self, features_NCS: Tensor) -> Tensor:
-        """A feature map of equal shape, to take the other's place."""
+        """A feature map of equal shape, which replaces the input."""
         if self._section.train_only and not self.training:
             return features_NCS
         changed_NCS = self._resized(self._changed(self._pooled(features_NCS)), features_NCS.shape[2:])
@@ -60,7 +60,7 @@ class TokenBlock(nn.Module):
 
 
 class Activation(nn.Module):
-    """The core of the MLP control: an activation in the place of the LLM layers."""
+    """The core of the MLP control: an activation instead of the LLM layers."""
 
     def __init__(self, activation: type[nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The LLM's part of the block: one or several decoder layers with positions and masks, as `model.llm` says."""
+"""The LLM layers of the block: one or several decoder layers with the positions and masks of `model.llm`."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,8 +29,8 @@ from llm4seg.utils.errors import InputError
 class LLMLayers(nn.Module):
     """Decoder layers of an LLM one after the other over the tokens of a grid, then the LLM's final norm if wanted.
 
-    Frozen means: no gradients for the layers' weights (they pass through them), and evaluation mode always.
-    Random and shuffled weights are drawn from `seed` alone, not from torch's generator.
+    Frozen layers get no gradients for their weights, only for their inputs, and stay in evaluation mode.
+    Random and shuffled weights come from `seed` alone, not from torch's generator.
     """
 
     def __init__(self, section: Block, store: LayerStore, seed: int) -> None:
@@ -43,7 +43,7 @@ class LLMLayers(nn.Module):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(_decoder_layer(llm, layer, section, store) for layer in section.layer)
             self.norm = _norm(llm, section, store) if section.norm else nn.Identity()
-        self.drawn = self._drawn()
+        self.random_sha256 = self._random_sha256()
         self.requires_grad_(section.training == "full")
         if section.training == "lora":
             add_lora(self.layers, section.lora)
@@ -51,7 +51,7 @@ class LLMLayers(nn.Module):
         self.rotary = rotary_embedding(llm)
 
     def _check_position(self, model_type: str, source: str) -> None:
-        """Refuse other positions than the LLM's own where no layer makes use of any: they would change nothing."""
+        """Refuse other positions than the LLM's own where no layer uses positions: they would change nothing."""
         position, layers = self._section.position, ", ".join(map(str, self._section.layer))
         if position in ("axial", "released") and not any(spec.rotates for spec in self._specs):
             raise InputError(
@@ -59,8 +59,8 @@ class LLMLayers(nn.Module):
                 f"in layer {layers} ({source})"
             )
 
-    def _drawn(self) -> dict[str, str]:
-        """The sha256 of what no weights file holds and no store can give back: it is drawn again at every load."""
+    def _random_sha256(self) -> dict[str, str]:
+        """The sha256 of random weights that are in no file and no store, and are generated again at every load."""
         section = self._section
         if section.weights == "pretrained" or section.training == "full":
             return {}
@@ -72,7 +72,7 @@ class LLMLayers(nn.Module):
         return super().train(mode and self._section.training != "frozen")
 
     def forward(self, tokens_NTE: Tensor, grid: Sequence[int]) -> Tensor:
-        """Tokens (N, T, D) of a grid in raster order to tokens of equal shape and dtype."""
+        """Tokens (N, T, E) of a grid in raster order to tokens of equal shape and dtype."""
         hidden_NTE = tokens_NTE if self._section.dtype != "bf16" else tokens_NTE.bfloat16()
         inputs = {spec: self._inputs(spec, hidden_NTE, grid) for spec in set(self._specs)}
         for layer, spec in zip(self.layers, self._specs, strict=True):
@@ -81,7 +81,7 @@ class LLMLayers(nn.Module):
         return out.to(tokens_NTE.dtype)
 
     def _inputs(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
-        """The inputs of layers of a spec beside the hidden states."""
+        """The inputs beside the hidden states, by a layer's spec."""
         rotary_at = partial(self.rotary, like, **spec.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
         inputs = {

@@ -7,10 +7,10 @@ from llm4seg.utils.errors import InputError
 
 
 def add_lora(layers: nn.ModuleList, section: LoRA) -> None:
-    """Put LoRA on every linear map of frozen `layers`, in place; it begins as no change.
+    """Add LoRA to every linear layer in frozen `layers`, in place; initially it changes nothing.
 
-    Draws from torch's generator. Raises InputError for other matrices, such as the experts of a mixture, rather than
-    leave most of a layer as it is.
+    Its weights come from torch's generator. Raises InputError for other matrices, such as the experts of a mixture,
+    which would stay untrained.
     """
     from peft import LoraConfig, inject_adapter_in_model  # here: the import takes seconds
 

@@ -12,24 +12,24 @@ RotaryAt = Callable[[Tensor], Rotation]  # the LLM's rotation of positions (1, T
 
 
 def attention_mask(tokens: int, attention: str, window: int | None, like: Tensor) -> Tensor:
-    """What is added to the attention scores, (1, 1, T, T): 0 where a token may look, minus infinity elsewhere.
+    """The additive attention mask (1, 1, T, T): 0 where a token may attend, minus infinity elsewhere.
 
-    `causal` keeps to the LLM's window of so many tokens, where it has one; `bidirectional` means all to all.
-    Always given explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
+    `causal` has the LLM's sliding window of `window` tokens, where it has one; `bidirectional` is zero everywhere.
+    Always passed explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
     """
     if attention == "bidirectional":
-        # one row seen everywhere: takes next to no memory, and CUDA's kernels want entries that lie side by side in it
+        # an expanded row takes next to no memory, and CUDA's kernels need it contiguous
         return like.new_zeros(1, 1, 1, tokens).expand(1, 1, tokens, tokens)
     return causal_mask(tokens, window, like)
 
 
 def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
-    """The rotation that `model.llm.position` asks for, of a grid's tokens in raster order.
+    """The rotary embedding of `model.llm.position` for a grid's tokens in raster order.
 
-    `native`: the LLM's own, of the raster index. `axial`: the LLM's frequencies shared out over the axes, see `axial`.
-    `released`: as in the released code, which hands over (sin p, cos p) of the raster index p in the place of
-    (cos, sin): relative attention with a single frequency of -1 rad a token. `none`: all at position 0, so not rotated;
-    what an LLM scales its attention by, as yarn does, stays.
+    `native`: the LLM's own, of the raster index. `axial`: the LLM's frequencies divided among the axes, see `axial`.
+    `released`: as in the released code, which passes (sin p, cos p) of the raster index p instead of (cos, sin):
+    relative attention with a single frequency of -1 rad per token. `none`: all at position 0, so not rotated; an LLM's
+    scaling of attention, such as yarn's, stays.
     """
     if position == "axial":
         return axial(rotary_at, grid, device)
@@ -37,8 +37,8 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
     cos, sin = rotary_at(index)
     match position:
         case "released":
-            spread = index[:, :, None].expand_as(cos)
-            return spread.sin().to(cos), spread.cos().to(cos)
+            angle = index[:, :, None].expand_as(cos)
+            return angle.sin().to(cos), angle.cos().to(cos)
         case "none":
             return rotary_at(torch.zeros_like(index))
         case _:
@@ -46,7 +46,7 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
 
 
 def axial(rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
-    """Rotate by the coordinate along one axis for each frequency: sorted, they go to the axes in turn.
+    """Rotate by the coordinate along one axis for each frequency: sorted, frequencies go to the axes in turn.
 
     Each axis thus gets fast and slow frequencies. Which dimensions of a head share a frequency is read off the LLM's
     rotation of position 1, so it does not matter whether they lie side by side or half a head apart.
@@ -60,5 +60,5 @@ def axial(rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rot
 
 
 def _pick(by_axis: Sequence[Tensor], axis_of: Tensor) -> Tensor:
-    """From one tensor an axis, each entry from the tensor that `axis_of` (1, 1, T, rotated) names."""
+    """Of a tensor per axis, each entry from the axis in `axis_of` (1, 1, T, rotated)."""
     return torch.stack(list(by_axis)).gather(0, axis_of)[0]

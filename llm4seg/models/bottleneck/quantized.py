@@ -1,6 +1,6 @@
-"""Frozen LLM layers in fewer bits: bfloat16, or matrices as 8-bit or 4-bit integers.
+"""Quantization of frozen LLM layers: bfloat16, or matrices as 8-bit or 4-bit integers.
 
-Integers are buffers, no parameters: no engine gives them gradients or optimizer state, shards them or saves them.
+Integer matrices are buffers, no parameters: engines do not train, partition or save them.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from torch.nn import functional
 
 from llm4seg.utils.errors import InputError
 
-GROUP = 32  # neighbors in a row that share a scale: as in GGUF, so that weights out of such a file stay what they are
-SMALLEST = torch.finfo(torch.float32).tiny  # stands in for a scale of zero
+GROUP = 32  # neighbors in a row that share a scale: as in GGUF, so that weights from such a file keep their values
+SMALLEST = torch.finfo(torch.float32).tiny  # replaces a scale of zero
 
 
 def quantize(module: nn.Module, dtype: str) -> None:
-    """Store what is frozen of a module as `model.llm.dtype` says, in place; what is trained stays in float32.
+    """Quantize the frozen parameters of a module to `model.llm.dtype`, in place; trained ones stay in float32.
 
-    `int8` and `int4` change the linear maps; norms, biases and other vectors stay in float32. Raises InputError for
-    other matrices, such as the experts of a mixture, rather than leave most of a layer as large as it was.
+    `int8` and `int4` replace the linear layers; norms, biases and other vectors stay in float32. Raises InputError for
+    other matrices, such as the experts of a mixture, which would stay as large as they are.
     """
     if dtype == "bf16":
         for parameter in module.parameters():
@@ -38,12 +38,12 @@ def quantize(module: nn.Module, dtype: str) -> None:
 
 
 def quantized_entries(module: nn.Module) -> int:
-    """How many entries of matrices a module holds as integers, which are not among its parameters."""
+    """The number of matrix entries that a module holds as integers, which are not among its parameters."""
     return sum(one.in_features * one.out_features for one in module.modules() if isinstance(one, QuantizedLinear))
 
 
 class QuantizedLinear(nn.Module):
-    """A frozen linear map whose matrix is kept as integers; gradients flow through it to its input.
+    """A frozen linear layer with a matrix of integers; gradients flow to its input.
 
     It computes in its input's dtype, or in autocast's.
     """
@@ -56,12 +56,12 @@ class QuantizedLinear(nn.Module):
 
     @staticmethod
     def encoded(weight_OI: Tensor) -> dict[str, Tensor]:
-        """The buffers that stand for a matrix."""
+        """The buffers that encode a matrix."""
         raise NotImplementedError
 
     @property
     def weight(self) -> Tensor:
-        """The matrix, in float32, made anew."""
+        """The matrix, dequantized to float32."""
         raise NotImplementedError
 
     def forward(self, tokens_NTI: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class QuantizedLinear(nn.Module):
 
 
 class _Linear(torch.autograd.Function):
-    """The map of a QuantizedLinear. The backward pass makes the matrix again, so nothing is kept until then."""
+    """QuantizedLinear's function. The backward pass dequantizes the matrix again, so that none is kept for it."""
 
     @staticmethod
     def forward(ctx: Any, tokens_NTI: Tensor, linear: QuantizedLinear) -> Tensor:
@@ -133,7 +133,7 @@ def _groups(weight_OI: Tensor) -> Tensor:
 
 
 def _levels(values_OGM: Tensor, scale_OG1: Tensor, lowest: int, highest: int) -> Tensor:
-    """How many times its group's scale each value is, to the nearest allowed."""
+    """Quantization levels: each value in units of its group's scale, rounded and clamped."""
     return (values_OGM / scale_OG1.float().clamp(min=SMALLEST)).round().clamp(lowest, highest)
 
 

@@ -1,4 +1,4 @@
-"""Who runs the optimizer step: a Protocol with DeepSpeed's verbs; plain torch and DeepSpeed behind it."""
+"""`Engine`: a Protocol with DeepSpeed's verbs, implemented by plain torch and by DeepSpeed."""
 
 from typing import Any, Protocol
 
@@ -10,10 +10,10 @@ from llm4seg.training.run import Run
 
 
 class Engine(Protocol):
-    """Forward, backward, step, and a state to go on from. Each is called by every worker.
+    """Forward, backward, step, and a state to resume from. Every worker calls every method.
 
-    A state is whole, on the CPU, and the same whichever engine and however many workers made it, so that any other
-    engine on any number of workers goes on from it.
+    A state is complete, on the CPU, and the same for every engine and number of workers, so that any other engine on
+    any number of workers resumes from it.
     """
 
     @property
@@ -30,19 +30,19 @@ class Engine(Protocol):
         """Add a micro-batch's gradients; `loss` is its mean."""
 
     def step(self) -> None:
-        """After each micro-batch; the optimizer moves on each `engine.accumulation`-th call."""
+        """Call after each micro-batch; the optimizer steps at each `engine.accumulation`-th call."""
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """A copy of what a weights file holds, on the CPU: of LLM layers only what is trained."""
+        """A copy on the CPU of the model's state dict without frozen parameters of LLM layers."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The optimizer's state by `key/parameter` with the number of steps, and the schedule's numbers.
+        """The optimizer's state by `key/parameter` with the number of steps, and the schedule's state.
 
-        To be asked for between optimizer steps.
+        To be called between optimizer steps.
         """
 
     def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
-        """Take a state back; the model was built with the weights that belong to it."""
+        """Load a state; the model must have been built with the weights that belong to it."""
 
 
 def build_engine(model: Hybrid, config: Config, steps: int, run: Run) -> Engine:

@@ -13,8 +13,8 @@ from llm4seg.training.engines.deepspeed_internals import disable_shared_memory_o
 def import_for(device: torch.device) -> Any:
     """DeepSpeed without its shared-memory op, which would cost a C++ compiler."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # its calls, not ours
-    os.environ["DS_ACCELERATOR"] = device.type  # left to itself, it takes a GPU wherever there is one
-    if wanted := os.environ.get("TORCH_CUDA_ARCH_LIST"):  # as images of NVIDIA set it, to 9.0a; its builder wants 9.0
+    os.environ["DS_ACCELERATOR"] = device.type  # by default it takes a GPU wherever there is one
+    if wanted := os.environ.get("TORCH_CUDA_ARCH_LIST"):  # as images of NVIDIA set it, to 9.0a; its builder needs 9.0
         os.environ["TORCH_CUDA_ARCH_LIST"] = re.sub(r"(\d)[a-z]", r"\1", wanted)
     import deepspeed
     from deepspeed.accelerator import get_accelerator, set_accelerator
@@ -22,7 +22,7 @@ def import_for(device: torch.device) -> Any:
     if get_accelerator().device_name() != device.type:  # something else imported it before, beside a GPU
         set_accelerator(_accelerator(device))
     disable_shared_memory_op()
-    deepspeed.utils.logger.setLevel("ERROR")  # it warns of every optimizer but its own
+    deepspeed.utils.logger.setLevel("ERROR")  # it warns about every optimizer but its own
     return deepspeed
 
 

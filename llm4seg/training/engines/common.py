@@ -1,4 +1,4 @@
-"""What both engines do alike."""
+"""Functions of both engines."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,12 +17,12 @@ STEP = "step"
 
 
 def prepare(model: Hybrid, section: EngineConfig, device: torch.device) -> None:
-    """Give a model the layout, precision and BatchNorm that training on a device wants. It does not go there yet."""
+    """Set a model's memory format, precision, BatchNorm and compilation for training; it is not moved to the device."""
     set_deterministic(device, tf32=section.precision == "tf32")
     convert_batchnorm(model)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:
-        # the images bring it along. The weights keep their own layout, since DeepSpeed wants them contiguous
+        # by the images. The weights keep their own memory format, since DeepSpeed needs them contiguous
         model.encoder.register_forward_pre_hook(_channels_last)
     if section.compile:
         model.compile()
@@ -35,7 +35,7 @@ def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
 
 
 def trainable_parameters(model: Hybrid) -> dict[str, nn.Parameter]:
-    """The parameters that the optimizer moves, by name."""
+    """The parameters that the optimizer changes, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -50,13 +50,13 @@ def optimizer_state_keys(optimizer_state: dict[str, Tensor]) -> list[str]:
 
 
 def resume_schedule(schedule: LRScheduler, groups: Iterable[dict[str, Any]], values: dict[str, Any]) -> None:
-    """Take a schedule's state back, and give the optimizer the learning rate that it stood at."""
+    """Load a schedule's state, and set the optimizer's learning rate to the schedule's last one."""
     schedule.load_state_dict(values)
     for group, lr in zip(groups, schedule.get_last_lr(), strict=True):
         group["lr"] = lr
 
 
 def schedule_state(schedule: LRScheduler) -> dict[str, Any]:
-    """A schedule's numbers, fit for JSON."""
+    """A schedule's state, its JSON values."""
     plain = int | float | str | list | bool | None
     return {name: value for name, value in schedule.state_dict().items() if isinstance(value, plain)}

@@ -39,7 +39,7 @@ from llm4seg.training.run import Run
 def deepspeed_config(
     config: Config, found: Sizes, place: Place, world_size: int, device: torch.device
 ) -> dict[str, Any]:
-    """The dict that DeepSpeed wants, derived from our sections and the model, and never written by hand."""
+    """DeepSpeed's config dict, derived from the sections of params.yaml and the model."""
     engine, batch_size = config.engine, config.training.batch_size
     return {
         "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),  # where shares are equal
@@ -55,7 +55,7 @@ def deepspeed_config(
 
 
 def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
-    """How ZeRO shares tensors out. By default its buffers alone would take 2 GB of each device."""
+    """ZeRO's options. By default its buffers alone would take 2 GB of each device."""
     options = {"stage": stage, "reduce_bucket_size": found.trained}
     if stage == 3:
         options |= {
@@ -80,8 +80,8 @@ class DeepSpeedEngine:
         self._trained = trainable_parameters(model)
         options = self._options(config, run)
         if config.engine.zero == 3:
-            self._share_out(options, run.device)
-        model.to(run.device)  # under ZeRO 3 only buffers are left to go
+            self._partition(options, run.device)
+        model.to(run.device)  # under ZeRO 3 only buffers remain to be moved
         self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(self._trained.values(), config.optimizer),
@@ -90,7 +90,7 @@ class DeepSpeedEngine:
         )
 
     def _options(self, config: Config, run: Run) -> dict[str, Any]:
-        """DeepSpeed's dict for this model, while it is whole; says where its LLM matrices go."""
+        """DeepSpeed's config for this model, before it is partitioned; logs where its LLM matrices are placed."""
         found, wanted = sizes(self._model), config.engine.offload
         place = place_for(wanted, found, run.device, config.cluster.nvme, run.world_size)
         if run.rank == 0:
@@ -98,8 +98,8 @@ class DeepSpeedEngine:
                 run.log(line)
         return deepspeed_config(config, found, place, run.world_size, run.device)
 
-    def _share_out(self, options: dict[str, Any], device: torch.device) -> None:
-        """Partition the parameters from where they are, one by one: the device never holds more than one whole.
+    def _partition(self, options: dict[str, Any], device: torch.device) -> None:
+        """Partition the parameters from where they are, one by one: the device never holds more than one unpartitioned.
 
         `initialize` alone would first move the whole model there.
         """
@@ -108,9 +108,9 @@ class DeepSpeedEngine:
         if moved.get("device") == "nvme":
             buffers = moved["buffer_size"] * moved["buffer_count"] * dtype.itemsize
             check_nvme(Path(moved["nvme_path"]), buffers, device)
-        # float32 is what DeepSpeed takes by itself; told so, it takes another type on the CPU
-        told = None if dtype == torch.float32 else dtype
-        self._deepspeed.zero.Init(module=self._model, config_dict_or_path=options, dtype=told)
+        # None: DeepSpeed's default, float32; if this is passed, it takes another type on the CPU
+        buffer_dtype = None if dtype == torch.float32 else dtype
+        self._deepspeed.zero.Init(module=self._model, config_dict_or_path=options, dtype=buffer_dtype)
 
     @property
     def lr(self) -> float:
@@ -138,15 +138,15 @@ class DeepSpeedEngine:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._engine.global_steps)}
         for key in state_keys(self._optimizer):
-            wholes = gather(self._optimizer, list(self._trained.values()), key)
-            for name, whole in zip(self._trained, wholes, strict=True):
-                state[ENTRY.format(key=key, name=name)] = whole
+            values = gather(self._optimizer, list(self._trained.values()), key)
+            for name, value in zip(self._trained, values, strict=True):
+                state[ENTRY.format(key=key, name=name)] = value
         return to_cpu(state), schedule_state(self._engine.lr_scheduler)
 
     def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
-        whole, keys = {}, optimizer_state_keys(optimizer_state)
+        state, keys = {}, optimizer_state_keys(optimizer_state)
         for name, parameter in self._trained.items():
-            whole[parameter] = {key: optimizer_state[ENTRY.format(key=key, name=name)] for key in keys}
-        scatter(self._optimizer, whole, optimizer_state[STEP].float())
+            state[parameter] = {key: optimizer_state[ENTRY.format(key=key, name=name)] for key in keys}
+        scatter(self._optimizer, state, optimizer_state[STEP].float())
         self._engine.global_steps = int(optimizer_state[STEP])
         resume_schedule(self._engine.lr_scheduler, self._optimizer.param_groups, schedule)

@@ -1,7 +1,7 @@
-"""What DeepSpeed offers no public names for: the optimizer's flat tensors, and its table of compiled ops.
+"""DeepSpeed's private names: the optimizer's flat tensors, and its table of compiled ops.
 
-ZeRO 1 and 2 lay parameters end to end and give each worker a stretch; ZeRO 3 gives each worker a piece of every
-parameter; stage 0 shares nothing.
+ZeRO 1 and 2 partition one flat tensor of all parameters over the workers; ZeRO 3 partitions every parameter; stage 0
+partitions nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-State = Mapping[nn.Parameter, Mapping[str, Tensor]]  # the optimizer's state of each parameter by torch's keys, whole
+State = Mapping[
+    nn.Parameter, Mapping[str, Tensor]
+]  # the optimizer's state of each parameter by torch's keys, unpartitioned
 
 
 def disable_shared_memory_op() -> None:
@@ -28,7 +30,7 @@ def state_keys(optimizer: Any) -> list[str]:
 
 
 def gather(optimizer: Any, parameters: Sequence[nn.Parameter], key: str) -> list[Tensor]:
-    """One key of the state of each parameter, whole; every worker must ask for it."""
+    """One key of each parameter's state, unpartitioned; a collective call."""
     if _is_plain(optimizer):
         return [optimizer.state[parameter][key] for parameter in parameters]
     if _is_stage_3(optimizer):
@@ -39,11 +41,11 @@ def gather(optimizer: Any, parameters: Sequence[nn.Parameter], key: str) -> list
 
 
 def scatter(optimizer: Any, state: State, step: Tensor) -> None:
-    """Give a fresh optimizer each worker's share of a whole state."""
+    """Load this worker's partition of an unpartitioned state into a fresh optimizer."""
     if _is_plain(optimizer):
         for parameter, values in state.items():
-            mine = {key: value.to(parameter.device, copy=True) for key, value in values.items()}
-            optimizer.state[parameter] = {"step": step.clone(), **mine}
+            copies = {key: value.to(parameter.device, copy=True) for key, value in values.items()}
+            optimizer.state[parameter] = {"step": step.clone(), **copies}
     elif _is_stage_3(optimizer):
         _scatter_stage_3(optimizer, state, step)
     else:
@@ -59,7 +61,7 @@ def _is_stage_3(optimizer: Any) -> bool:
 
 
 def _zeros(flat: Tensor, state: State, step: Tensor) -> dict[str, Tensor]:
-    """State of zeros for a flat piece of parameters: what pads the last piece stays zero."""
+    """A state of zeros for a flat partition: the padding of the last partition stays zero."""
     keys = next(iter(state.values())).keys()
     return {"step": step.clone(), **{key: torch.zeros_like(flat) for key in keys}}
 
@@ -69,13 +71,13 @@ def _gather_stage_1_and_2(parameters: Sequence[Any], key: str) -> list[Tensor]:
     workers, 111 ms instead of 5, more than all the rest of a checkpoint.
     """
     sizes = [parameter.numel() for parameter in parameters]
-    whole = torch.zeros(sum(sizes), device=parameters[0].device)
-    pieces = whole.split(sizes)
+    flat = torch.zeros(sum(sizes), device=parameters[0].device)
+    pieces = flat.split(sizes)
     for parameter, piece in zip(parameters, pieces, strict=True):
-        if parameter._hp_mapping is not None:  # part of it lies in this worker's stretch
-            mine = parameter._hp_mapping.get_optim_state_fragment(key).flatten()
-            piece.narrow(0, parameter._hp_mapping.lp_fragment_address.start, mine.numel()).copy_(mine)
-    dist.all_reduce(whole)
+        if parameter._hp_mapping is not None:  # part of it is in this worker's partition
+            fragment = parameter._hp_mapping.get_optim_state_fragment(key).flatten()
+            piece.narrow(0, parameter._hp_mapping.lp_fragment_address.start, fragment.numel()).copy_(fragment)
+    dist.all_reduce(flat)
     return [piece.view_as(parameter) for parameter, piece in zip(parameters, pieces, strict=True)]
 
 
@@ -86,8 +88,8 @@ def _scatter_stage_1_and_2(optimizer: Any, state: State, step: Tensor) -> None:
         optimizer.optimizer.state[flat] = _zeros(flat, state, step)
         lazy_init_hp_params_optimizer_state(parameters, flat, optimizer.optimizer.state)
     for parameter, values in state.items():
-        for key, whole in values.items():
-            safe_set_full_optimizer_state(parameter, whole, key)
+        for key, value in values.items():
+            safe_set_full_optimizer_state(parameter, value, key)
 
 
 def _scatter_stage_3(optimizer: Any, state: State, step: Tensor) -> None:
@@ -95,11 +97,11 @@ def _scatter_stage_3(optimizer: Any, state: State, step: Tensor) -> None:
 
     for flat in optimizer.fp32_partitioned_groups_flat:
         optimizer.optimizer.state[flat] = _zeros(flat, state, step)
-    parameter: Any  # DeepSpeed hangs its own things on parameters
+    parameter: Any  # DeepSpeed adds attributes to parameters
     for parameter, values in state.items():
-        # safe_set_full_optimizer_state refuses a tensor whose last piece is shorter than the others
+        # safe_set_full_optimizer_state refuses a tensor whose last partition is shorter than the others
         size = parameter.ds_tensor.numel()
-        for key, whole in values.items():
+        for key, value in values.items():
             padded = torch.zeros(size * dist.get_world_size())
-            padded[: whole.numel()] = whole.flatten()
+            padded[: value.numel()] = value.flatten()
             safe_set_local_optimizer_state(parameter, padded.narrow(0, size * dist.get_rank(), size), key)

@@ -1,7 +1,7 @@
-"""Whether DeepSpeed can move tensors to a folder and back here, found out before a training depends on it.
+"""A check that DeepSpeed can move tensors to a folder and back here, before a training depends on it.
 
-Where it cannot, its op ends the whole process with a signal: containers limit locked memory, some kernels have no
-asynchronous I/O, some file systems no direct access. So it is tried in a process of its own.
+Where it cannot, its op ends the process with a signal: containers limit locked memory, some kernels have no
+asynchronous I/O, some file systems no direct access. So it is tried in a subprocess.
 """
 
 import os
@@ -21,7 +21,7 @@ from llm4seg.utils.errors import InputError
 
 OPS = ("async_io", "pin_memory")
 TRIAL = f"from {__name__} import trial; trial()"
-TRIED = 2**20  # bytes written and read; locked are as many as in training
+TRIED = 2**20  # bytes written and read; as many bytes are locked as in training
 
 
 def check(folder: Path, size: int, device: torch.device) -> None:
@@ -32,14 +32,14 @@ def check(folder: Path, size: int, device: torch.device) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", TRIAL, str(folder), str(size), device.type]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if ended.returncode != 0:
-        reason = _reason(ended.returncode, ended.stderr, size)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode != 0:
+        reason = _reason(result.returncode, result.stderr, size)
         raise InputError(f"engine.offload: nvme does not work in {folder.parent}: {reason}; allowed: cpu, or none")
 
 
-def _reason(code: int, said: str, size: int) -> str:
-    if "mlock failed" in said:
+def _reason(code: int, stderr: str, size: int) -> str:
+    if "mlock failed" in stderr:
         limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         allowed = "any amount" if limit == resource.RLIM_INFINITY else f"{limit / 1e6:.3g} MB"
         return (
@@ -47,12 +47,12 @@ def _reason(code: int, said: str, size: int) -> str:
             "gets more by `--ulimit memlock=-1`, a pod by the capability IPC_LOCK)"
         )
     how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
     return f"DeepSpeed's reader ended with {how}: {last.strip()}"
 
 
 def trial() -> None:
-    """What the other process does. Arguments: the folder, the bytes to lock, the type of device."""
+    """The subprocess. Arguments: the folder, the bytes to lock, the type of device."""
     folder, size, device = Path(sys.argv[1]), int(sys.argv[2]), torch.device(sys.argv[3])
     file = folder / f"trial-{os.getpid()}"
     import_for(device)
@@ -81,8 +81,8 @@ def _op() -> Any:
 
 
 def unlock(root: Path) -> None:
-    """Delete what a build left that was killed: torch would wait for it forever. Those that go on are left alone."""
-    at_work = {process.info["cwd"] for process in psutil.process_iter(["cwd"])}
+    """Delete the locks of builds that were killed, for which torch would wait forever; running builds keep theirs."""
+    running = {process.info["cwd"] for process in psutil.process_iter(["cwd"])}
     for lock in root.rglob("lock"):
-        if lock.parent.name in OPS and str(lock.parent) not in at_work:
+        if lock.parent.name in OPS and str(lock.parent) not in running:
             lock.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Where the frozen LLM matrices live under ZeRO 3: on the device, in the host's memory or on an NVMe disk.
+"""The placement of frozen LLM matrices under ZeRO 3: on the device, in the host's memory or on an NVMe disk.
 
-Only they move. DeepSpeed tells tensors apart by their size alone, so the limit is drawn at the largest tensor of the
-rest: the CNN, the adapters, and whatever of the LLM is trained. A frozen matrix below the limit stays, too.
+Only they move. DeepSpeed distinguishes tensors by size alone, so the threshold is the largest of all other tensors: the
+CNN, the adapters, and trained parts of the LLM. A frozen matrix below the threshold stays, too.
 """
 
 import os
@@ -25,13 +25,13 @@ from llm4seg.utils.errors import InputError
 
 Place = Literal["none", "cpu", "nvme"]
 PLACES: tuple[Place, ...] = ("none", "cpu", "nvme")
-SHARE = 0.5  # of the free memory may go to the LLM; activations, gradients and the rest want the other half
+SHARE = 0.5  # of the free memory that the LLM may take; the other half is for activations, gradients and others
 NVME_BLOCK = 2**20  # bytes: DeepSpeed moves nothing smaller than a block to NVMe
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What decides where tensors live: entries of the largest that stays, of each frozen LLM matrix, of all trained."""
+    """Sizes in entries: of the largest tensor that stays, of each frozen LLM matrix, of all trained parameters."""
 
     threshold: int
     matrices: tuple[int, ...]
@@ -51,7 +51,7 @@ def movable(name: str, parameter: nn.Parameter) -> bool:
 
 
 def sizes(model: Hybrid) -> Sizes:
-    """Read off a whole model, before DeepSpeed shares its tensors out."""
+    """The sizes of a model, before DeepSpeed partitions it."""
     named = list(model.named_parameters())
     matrices = [parameter for name, parameter in named if movable(name, parameter)]
     return Sizes(
@@ -64,24 +64,24 @@ def sizes(model: Hybrid) -> Sizes:
 
 
 def together(matrices: Iterable[str]) -> int:
-    """How many of these matrices are used at a time, at most: one layer's, where its activations are computed again."""
+    """The most of these matrices in use at a time: one layer's, where its activations are recomputed."""
     return max(Counter(name.removeprefix(LLM).split(".")[1] for name in matrices).values(), default=0)
 
 
 def dtype_of_matrices(model: Hybrid) -> torch.dtype:
-    """In which the frozen LLM matrices are held; all alike."""
+    """The dtype of the frozen LLM matrices, one for all."""
     return next((one.dtype for name, one in model.named_parameters() if movable(name, one)), torch.float32)
 
 
 def place_for(wanted: str, found: Sizes, device: torch.device, nvme: Path | None, world_size: int) -> Place:
-    """Where the matrices go, the same on every worker."""
+    """The placement of the matrices, the same on every worker."""
     if wanted == "auto":
         return PLACES[all_reduce_max(PLACES.index(nearest(found.bytes, world_size, device, nvme)), device)]
     return next(one for one in PLACES if one == wanted)
 
 
 def remarks(wanted: str, place: Place, found: Sizes, device: torch.device, world_size: int) -> Iterator[str]:
-    """What a user should know of that place: how `auto` came to it, and what stays on the device all the same."""
+    """Lines for the log: the choice of `auto`, and matrices that stay on the device."""
     if wanted == "auto":
         free = free_memory(device)
         yield f"engine.offload: auto is {place}: {_gb(found.bytes)} of LLM matrices over {world_size} workers, {free}"
@@ -93,7 +93,7 @@ def remarks(wanted: str, place: Place, found: Sizes, device: torch.device, world
 
 
 def nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path | None) -> Place:
-    """The nearest place that has room: workers share the matrices out, those of one node hold at most all of them."""
+    """The nearest place with room: on a device for a worker's partition of the matrices, on a host for all of them."""
     if llm_bytes / world_size <= SHARE * free_bytes(device):
         return "none"
     if device.type != "cpu" and llm_bytes <= SHARE * free_bytes(torch.device("cpu")):
@@ -108,7 +108,7 @@ def nearest(llm_bytes: int, world_size: int, device: torch.device, nvme: Path | 
 
 
 def free_memory(device: torch.device) -> str:
-    """That in words: of a device, and of the host."""
+    """Free memory of a device and of the host, for messages."""
     host = torch.device("cpu")
     of_host = f"{_gb(free_bytes(host))} free in the host's memory"
     return of_host if device.type == "cpu" else f"{_gb(free_bytes(device))} free on {device}, {of_host}"
@@ -121,7 +121,7 @@ def _gb(amount: float) -> str:
 def offload_options(
     found: Sizes, place: Place, nvme: Path | None, world_size: int, device: torch.device
 ) -> dict[str, Any]:
-    """What DeepSpeed is told of the matrices that move; nothing when nothing moves."""
+    """DeepSpeed's options for the matrices that move; empty when none moves."""
     if place == "none":
         return {}
     options: dict[str, Any] = {"device": place, "pin_memory": device.type == "cuda"}
@@ -138,18 +138,18 @@ def offload_options(
 
 
 def swap_folder(nvme: Path) -> Path:
-    """This process's own folder on an NVMe disk: DeepSpeed would let two runs write to the same files.
+    """This process's own folder on an NVMe disk: in a shared one DeepSpeed would write two runs to the same files.
 
-    What processes of this machine that are dead by now have left there is deleted.
+    Folders of dead processes of this machine are deleted.
     """
     prefix = f"llm4seg-{socket.gethostname()}-"
     for folder in nvme.glob(f"{prefix}*"):
         if not psutil.pid_exists(int(folder.name.removeprefix(prefix))):
-            shutil.rmtree(folder, ignore_errors=True)  # another worker may be at it
+            shutil.rmtree(folder, ignore_errors=True)  # another worker may be deleting it
     return nvme / f"{prefix}{os.getpid()}"
 
 
 def nvme_block(found: Sizes, world_size: int) -> int:
-    """Bytes that DeepSpeed reads at a time: more than a worker's share of any tensor that is to stay."""
+    """DeepSpeed's block size in bytes: more than a worker's partition of any tensor that must stay."""
     share = 4 * (-(-found.threshold // world_size))
     return max(NVME_BLOCK, -(-(share + 1) // NVME_BLOCK) * NVME_BLOCK)

@@ -90,9 +90,9 @@ class TorchEngine:
     def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
         keys = optimizer_state_keys(optimizer_state)
         for name, parameter in self._trained.items():
-            mine = {STEP: optimizer_state[STEP].float()}
+            state = {STEP: optimizer_state[STEP].float()}
             for key in keys:
-                mine[key] = optimizer_state[ENTRY.format(key=key, name=name)].to(parameter.device, copy=True)
-            self._optimizer.state[parameter] = mine
+                state[key] = optimizer_state[ENTRY.format(key=key, name=name)].to(parameter.device, copy=True)
+            self._optimizer.state[parameter] = state
         self._micro_batches = int(optimizer_state[STEP]) * self._accumulation
         resume_schedule(self._schedule, self._optimizer.param_groups, schedule)

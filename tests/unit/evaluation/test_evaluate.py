@@ -18,7 +18,7 @@ from llm4seg.evaluation.overlays import PALETTE, colors, displayable
 from llm4seg.evaluation.results import write_cases
 from llm4seg.objectives.metrics import Row
 from llm4seg.utils.errors import InputError
-from pipelines.evaluate import leave_evaluation
+from pipelines.evaluate import write_evaluation
 from tests import finished_run as finished
 from tests.finished_run import ByIntensity, config_at, raw_case
 
@@ -153,9 +153,9 @@ def test_color_images_are_shown_in_color_and_constant_ones_at_all() -> None:
 
 def test_the_stage_leaves_strict_json(data: Prepared, config: Config) -> None:
     write_split(config.paths.split, SPLIT)
-    leave_evaluation(config, ByIntensity([0.5, 9.0, 9.0]))
+    write_evaluation(config, ByIntensity([0.5, 9.0, 9.0]))
     metrics = json.loads(config.paths.metrics.read_text(), parse_constant=lambda name: pytest.fail(f"found {name}"))
     assert metrics["classes"]["a"]["dice"]["n"] == 3
     first = [config.paths.metrics.read_bytes(), (config.paths.evaluation / "cases.csv").read_bytes()]
-    leave_evaluation(config, ByIntensity([0.5, 9.0, 9.0]))
+    write_evaluation(config, ByIntensity([0.5, 9.0, 9.0]))
     assert [config.paths.metrics.read_bytes(), (config.paths.evaluation / "cases.csv").read_bytes()] == first

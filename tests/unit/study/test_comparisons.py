@@ -267,7 +267,7 @@ def test_a_single_test_case_leaves_its_results(tmp_path: Path) -> None:
 def study_of(runs: Any, arms: dict[str, float]) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     section = {"study.arms": {name: {} for name in arms}, "study.references": ["cnn", "random"]}
     result = results(CONFIG.override(section), runs)
-    return result.said, {"study": result.cases, "comparisons": result.comparisons}
+    return result.summary, {"study": result.cases, "comparisons": result.comparisons}
 
 
 def test_finds_the_arm_that_is_better_and_says_so() -> None:

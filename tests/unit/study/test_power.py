@@ -10,8 +10,7 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Spread
 from llm4seg.study import power
 from llm4seg.study.mixed_model import Mixed, fit_mixed
-from llm4seg.study.plan import design, observed_spread
-from llm4seg.study.plan import power as findings
+from llm4seg.study.plan import design, observed_spread, power_analysis
 from llm4seg.study.results import case_table, compared
 from tests.study_factory import as_cells, studied
 
@@ -90,13 +89,13 @@ def test_plan_uses_the_spread_that_finished_runs_have(workspace: Config) -> None
 
 def test_plan_in_words(workspace: Config) -> None:
     config = workspace.override({"study.repeats": 4, "study.plan.simulations": 200})
-    lines = list(findings(config, []))
+    lines = list(power_analysis(config, []))
     assert "assumed (study.plan.spread)" in lines[0]
     assert lines[1] == (
         "4 x 1 paired runs on 4 test cases find no difference, however large: the comparison needs 3 runs and 5 cases"
     )
     assert lines[2].endswith("it needs more cases, not more seeds")
-    lines = list(findings(config.override({"study.folds": [0, 1, 2, 3]}), []))
+    lines = list(power_analysis(config.override({"study.folds": [0, 1, 2, 3]}), []))
     assert "between folds" in lines[0]
     assert "4 x 4 paired runs on 2 test patients find a difference of" in lines[1]
     assert "(the first of 6 arms in Holm's correction)" in lines[1]

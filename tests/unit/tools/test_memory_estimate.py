@@ -9,7 +9,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.objectives.losses import build_loss
 from llm4seg.tools.memory_estimate import tables
-from llm4seg.tools.memory_model import decided, images_a_worker, llm_config, memory_needs, model_sizes, saved_bytes
+from llm4seg.tools.memory_model import decided, images_per_worker, llm_config, memory_needs, model_sizes, saved_bytes
 from llm4seg.training.engines import offload
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError
@@ -33,7 +33,7 @@ def test_activations_are_what_autograd_keeps(config: Config, precision: str) -> 
         with saved_bytes([*model.parameters(), *model.buffers()]) as saved:
             logits = model(torch.randn(images, 1, 32, 32))
             build_loss("dice_ce")(logits, torch.zeros(images, 32, 32, dtype=torch.int64))
-        assert sizes.activations + images * sizes.activations_an_image == pytest.approx(saved(), rel=0.05)
+        assert sizes.activations + images * sizes.activations_per_image == pytest.approx(saved(), rel=0.05)
 
 
 def test_zero_3_shares_out_and_offload_takes_away(config: Config) -> None:
@@ -48,7 +48,7 @@ def test_zero_3_shares_out_and_offload_takes_away(config: Config) -> None:
 
 
 def test_batches_that_cannot_be_shared_out(config: Config) -> None:
-    assert [images_a_worker(config, workers) for workers in (1, 2, 4, 8)] == [4, 2, 1, None]
+    assert [images_per_worker(config, workers) for workers in (1, 2, 4, 8)] == [4, 2, 1, None]
 
 
 def test_without_a_store_the_source_itself_tells_or_the_stage_is_named(config: Config, tmp_path: Path) -> None:
