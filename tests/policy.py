@@ -9,7 +9,7 @@ Context = Mapping[str, str | Sequence[str]]
 
 
 def allows(policies: Sequence[Mapping[str, Any]], action: str, resource: str, **context: str | list[str]) -> bool:
-    """Whether one of the statements allows an action on a resource. A key of the context has `__` for `:` and `_` for `-`."""
+    """Whether a statement allows an action on a resource. A key of the context has `__` for `:` and `_` for `-`."""
     keys = {name.replace("__", ":").replace("_", "-"): value for name, value in context.items()}
     statements = [statement for policy in policies for statement in policy["Statement"]]
     assert all(statement["Effect"] == "Allow" for statement in statements), "this knows nothing of Deny"
