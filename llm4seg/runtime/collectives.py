@@ -12,15 +12,6 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def all_gather(tensor: Tensor) -> Tensor:
-    """All workers' tensors (W, *shape) in the order of their ranks; no gradients flow."""
-    if world_size() == 1:
-        return tensor.unsqueeze(0)
-    gathered_WS = tensor.new_empty(world_size(), *tensor.shape)
-    dist.all_gather(list(gathered_WS), tensor.contiguous())
-    return gathered_WS
-
-
 def all_reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
     """The sum, or another reduction, of all workers' tensors: a new tensor, the same bits on each; no gradients flow.
 
