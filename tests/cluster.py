@@ -44,6 +44,17 @@ class Nodes:
 
 
 @contextmanager
+def reachable(address: str) -> Iterator[None]:
+    """Let this process and those that it starts find a Ray of this user, and its token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", address)  # another Ray may run on this machine
+        patch.setenv("RAY_AUTH_MODE", "token")
+        reset_auth_token_state()
+        yield
+    reset_auth_token_state()
+
+
+@contextmanager
 def nodes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     """Context manager of a cluster whose nodes require a token."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

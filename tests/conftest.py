@@ -85,14 +85,10 @@ def one_ray() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_address(one_ray: str) -> Iterator[str]:
-    """A `cluster.address` for tests that need some Ray; what connects to it finds it and its token."""
-    from tests.ray_internals import reset_auth_token_state
+    """A `cluster.address` for tests that need some Ray."""
+    from tests.cluster import reachable
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", one_ray)
-        patch.setenv("RAY_AUTH_MODE", "token")
-        reset_auth_token_state()
+    with reachable(one_ray):
         yield one_ray
-    reset_auth_token_state()

@@ -119,6 +119,7 @@ def make_project(root: Path) -> Project:
     project.change("llm.sha256", None)
     project.change("llm.layers", [])
     project.change("training.epochs", 2)
+    project.change("cluster.launcher", "process")  # Ray takes longer to start than this to train
     project.git("init", "--quiet", "--initial-branch=main")
     project.commit("tiny parameters")
     return project

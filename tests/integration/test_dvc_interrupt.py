@@ -76,8 +76,11 @@ def interrupt(project: Project, stage: str, when: str) -> None:
 
 
 def test_an_interrupted_training_is_gone_on_with(project: Project) -> None:
+    """On Ray, with all its processes; to go on, none is needed."""
     project.change("training.epochs", 12)
+    project.change("cluster.launcher", "ray")
     interrupt(project, "train", when="epoch  2/12")
+    project.change("cluster.launcher", "process")
     shown = project.dvc("repro", "train")
     first = re.search(r"epoch +(\d+)/12", shown)
     assert first is not None, shown
@@ -89,4 +92,5 @@ def test_an_interrupted_training_is_gone_on_with(project: Project) -> None:
 def test_an_interrupted_search_does_not_pass_for_a_finished_one(project: Project) -> None:
     project.change("search.space", {"optimizer.lr": [0.001, 0.01]})
     project.change("search.trials", 2)
+    project.change("cluster.launcher", "ray")
     interrupt(project, "search", when="search: 1/2")

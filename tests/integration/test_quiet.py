@@ -49,7 +49,7 @@ OURS = [
     r"study: The \d+ cases are of \d+ patients or volumes, too few to resample: .*",
     r"train: engine\.name: auto is torch \(workers: 1, engine\.zero: 1\)",
     EPOCH,
-    rf"train: {NUMBER} s, of which {NUMBER} s training and {NUMBER} s Ray, imports and files",
+    rf"train: {NUMBER} s, of which {NUMBER} s training and {NUMBER} s launch, imports and files",
 ]
 
 
@@ -64,8 +64,9 @@ def test_a_repro_prints_only_our_lines_and_dvcs(finished_project: Project) -> No
     assert foreign(output) == []
 
 
-def test_a_study_after_a_search_prints_only_our_lines(project: Project) -> None:
+def test_a_training_and_a_study_after_a_search_print_only_our_lines_on_ray(project: Project) -> None:
     changes = {
+        "cluster.launcher": "ray",
         "search.trials": 2,
         "search.epochs": 1,
         "search.space": {"model.llm.layer": [0, 1]},
@@ -76,7 +77,8 @@ def test_a_study_after_a_search_prints_only_our_lines(project: Project) -> None:
     for dotted, value in changes.items():
         project.change(dotted, value)
     project.dvc("repro", "fetch_llm")
-    for stage, last in (("search", "search: best of 2 trials: "), ("study", "study: 2 of 2 runs: ")):
+    lasts = {"search": "search: best of 2 trials: ", "train": "train: ", "study": "study: 2 of 2 runs: "}
+    for stage, last in lasts.items():
         output = project.run(sys.executable, "-m", f"pipelines.{stage}")
         assert last in output
         assert foreign(output) == []

@@ -24,13 +24,14 @@ from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.run import LocalRun, Row
 from llm4seg.training.trainer import Trainer, fit
 from llm4seg.utils.errors import InputError, StopRequested, UserError
+from tests.cluster import reachable
 from tests.integration.test_engines import assert_same
 from tests.worker_group import fit_on
 
 
 @pytest.fixture(scope="module")
-def ray(workspace: Config, ray_address: str) -> Iterator[None]:
-    with ray_session(workspace.override({"cluster.address": ray_address}).cluster):
+def ray(workspace: Config, one_ray: str) -> Iterator[None]:
+    with reachable(one_ray), ray_session(workspace.override({"cluster.address": one_ray}).cluster):
         yield
 
 

@@ -25,14 +25,20 @@ def searching(config: Config, **changes: object) -> Config:
     return config.override({**base, **named, "paths.search": str(config.paths.model.parent / "search")})
 
 
+@pytest.fixture
+def on_ray(config: Config, ray_address: str) -> Config:
+    """The config of searches on a Ray that is there already; those of stages start their own."""
+    return config.override({"cluster.address": ray_address})
+
+
 def trials_of(config: Config) -> pd.DataFrame:
     return pd.read_csv(config.paths.search / "trials.csv")
 
 
-def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config) -> None:
+def test_trials_are_trainings_and_the_best_is_what_train_will_use(on_ray: Config) -> None:
     """Two of four points cannot be trained: that is told, and the others go on, on the same workers."""
     space = {"model.llm.layer": [0, 1], "model.llm.pool": [1, 3]}
-    config = searching(config, algorithm="grid", space=space, objectives=["val_dice", "parameters", "latency"])
+    config = searching(on_ray, algorithm="grid", space=space, objectives=["val_dice", "parameters", "latency"])
     search(config)
     trials, epochs = trials_of(config), pd.read_csv(config.paths.search / "epochs.csv")
     assert sorted(trials["status"]) == ["failed", "failed", "finished", "finished"]
@@ -59,10 +65,10 @@ def test_trials_are_trainings_and_the_best_is_what_train_will_use(config: Config
 
 
 def test_trials_are_kept_until_their_results_are_written(
-    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    on_ray: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A disk that is full while results are written, say, costs no trial: a second start finds all of them."""
-    config = searching(config, trials=2, epochs=1, algorithm="random")
+    config = searching(on_ray, trials=2, epochs=1, algorithm="random")
     with monkeypatch.context() as broken:
         broken.setattr("llm4seg.search.results.write_best", lambda folder, best: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -77,9 +83,9 @@ def test_trials_are_kept_until_their_results_are_written(
     assert set(config.paths.runs.glob("search-*-train-*/checkpoint_*")) == before
 
 
-def test_trials_that_fall_behind_are_stopped_early(config: Config) -> None:
+def test_trials_that_fall_behind_are_stopped_early(on_ray: Config) -> None:
     space = {"optimizer.lr": [0.01, 1e-9, 1e-10, 1e-11], "model.llm.layer": [1], "engine.name": ["torch"]}
-    config = searching(config, epochs=6, algorithm="grid", asha={"grace": 1, "reduction": 2}, space=space)
+    config = searching(on_ray, epochs=6, algorithm="grid", asha={"grace": 1, "reduction": 2}, space=space)
     search(config)
     trials = trials_of(config)
     stopped = trials[trials["status"] == "stopped"]
@@ -133,11 +139,11 @@ def test_a_workers_death_costs_its_trial_nothing(config: Config, tmp_path: Path)
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_warm_trials_begin_as_the_trained_cnn(config: Config, workers: int) -> None:
+def test_warm_trials_begin_as_the_trained_cnn(on_ray: Config, workers: int) -> None:
     """With a learning rate of nothing, a trial's Dice is the CNN's."""
     space = {"model.llm.layer": [0, 1], "optimizer.lr": [1e-12], "engine.name": ["torch"]}
     changes = {"cluster.workers": workers, "optimizer.weight_decay": 0, "optimizer.schedule": "constant"}
-    config = searching(config.override(changes), warm_start=True, epochs=1, space=space)
+    config = searching(on_ray.override(changes), warm_start=True, epochs=1, space=space)
     search(config)
     trials = trials_of(config)
     assert trials["val_dice"].nunique() == 1
