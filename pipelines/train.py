@@ -1,4 +1,4 @@
-"""Stage `train`: fit the hybrid and leave its weights, their description and the history."""
+"""Stage `train`: fit the hybrid; write its weights, model.json and the history."""
 
 import time
 

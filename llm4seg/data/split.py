@@ -40,8 +40,12 @@ def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Sp
     Raises InputError when there are too few units for the parts or folds, or the gaps leave a part empty.
     """
     by_block = section.rule == "block" or (section.rule == "auto" and _is_one_volume(cases))
-    units = _units(cases, _block_keys(cases, section.block) if by_block else [case.group for case in cases])
-    what = f"blocks of {section.block} slices" if by_block else "groups"
+    if by_block:
+        units = _units(cases, _block_keys(cases, section.block))
+        what = f"blocks of {section.block} slices"
+    else:
+        units = _units(cases, [case.group for case in cases])
+        what = "groups"
     _check_enough(len(units), what, len(cases), section)
     folds = _folds(cases, classes, units, section)
     parts = _parts_of_fold(folds, section.fold) if section.fold is not None else _parts(cases, classes, units, section)

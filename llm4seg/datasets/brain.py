@@ -38,8 +38,12 @@ def brain_mri(spatial_dims: int, cache: Path) -> Dataset:
 
 
 def _cases(spatial_dims: int, cache: Path) -> Iterator[RawCase]:
-    volume = _volume(*(package_file(*which, cache) for which in (TEMPLATE, ATLAS, REGIONS)))
-    yield from filter(has_labels, slices(volume)) if spatial_dims == 2 else [volume]
+    template, atlas, regions = (package_file(*source, cache) for source in (TEMPLATE, ATLAS, REGIONS))
+    volume = _volume(template, atlas, regions)
+    if spatial_dims == 2:
+        yield from filter(has_labels, slices(volume))
+    else:
+        yield volume
 
 
 def _volume(template_file: Path, atlas_file: Path, regions_file: Path) -> RawCase:

@@ -77,9 +77,12 @@ def examples(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
     ranked = sorted(known.items(), key=lambda item: -item[1])
     if not ranked:
         return {}
-    places = {"best": 0, "worst": len(ranked) - 1, "median": len(ranked) // 2}
-    roles = {place: role for role, place in reversed(places.items())}  # best and worst come before median
-    return {role: ranked[place] for place, role in sorted(roles.items())}
+    places = {"best": 0}
+    if len(ranked) > 2:
+        places["median"] = len(ranked) // 2
+    if len(ranked) > 1:
+        places["worst"] = len(ranked) - 1
+    return {role: ranked[place] for role, place in places.items()}
 
 
 def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder: Path) -> None:

@@ -55,7 +55,8 @@ def draw_overlay(
     from matplotlib.figure import Figure  # here: the import takes a second
 
     image_CHW, *masks = fullest_slice(image_CS, reference_S, predicted_S)
-    image, (reference, predicted) = displayable(image_CHW.float().numpy()), (mask.numpy() for mask in masks)
+    image = displayable(image_CHW.float().numpy())
+    reference, predicted = (mask.numpy() for mask in masks)
     heights, widths = spacing[:2]
     panel = WIDTH / 3
     tall = min(max(panel * image.shape[0] * heights / (image.shape[1] * widths), panel / 3), panel * 1.6)

@@ -17,8 +17,10 @@ def case_means(rows: Sequence[Row], metric: str) -> dict[str, float]:
     """Each case's mean of a metric over the classes that are present (reference or prediction); NaN when none is."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        values.setdefault(row["case"], []).extend([] if math.isnan(row[metric]) else [row[metric]])
-    return {case: sum(several) / len(several) if several else math.nan for case, several in values.items()}
+        of_case = values.setdefault(row["case"], [])
+        if not math.isnan(row[metric]):
+            of_case.append(row[metric])
+    return {case: sum(of_case) / len(of_case) if of_case else math.nan for case, of_case in values.items()}
 
 
 def summarize(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] = METRICS) -> dict[str, Any]:

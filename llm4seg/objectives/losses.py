@@ -59,8 +59,10 @@ class DiceCE:
         """Cross-entropy and pixels, then for each foreground class the overlap and the total of both masks."""
         logits_NKS = logits_NKS.float()
         truth_NKS = torch.zeros_like(logits_NKS).scatter_(1, labels_NS.unsqueeze(1), 1.0)
-        probability_NKS, over = logits_NKS.softmax(dim=1), [0, *range(2, logits_NKS.ndim)]
-        overlap_K, total_K = (probability_NKS * truth_NKS).sum(over), (probability_NKS + truth_NKS).sum(over)
+        probability_NKS = logits_NKS.softmax(dim=1)
+        all_but_K = [0, *range(2, logits_NKS.ndim)]
+        overlap_K = (probability_NKS * truth_NKS).sum(all_but_K)
+        total_K = (probability_NKS + truth_NKS).sum(all_but_K)
         entropy = functional.cross_entropy(logits_NKS, labels_NS, reduction="sum")
         return torch.cat([entropy[None], entropy.new_tensor([labels_NS.numel()]), overlap_K[1:], total_K[1:]])
 
@@ -78,10 +80,11 @@ class BCEDice:
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
         """The images' losses, and the number of images."""
         logits_NS, truth_NS = logits_NKS.squeeze(1).float(), labels_NS.float()
-        probability_NS, over = logits_NS.sigmoid(), list(range(1, truth_NS.ndim))
-        dice_N = soft_dice((probability_NS * truth_NS).sum(over), (probability_NS + truth_NS).sum(over))
+        probability_NS = logits_NS.sigmoid()
+        all_but_N = list(range(1, truth_NS.ndim))
+        dice_N = soft_dice((probability_NS * truth_NS).sum(all_but_N), (probability_NS + truth_NS).sum(all_but_N))
         entropy_NS = functional.binary_cross_entropy_with_logits(logits_NS, truth_NS, reduction="none")
-        loss_N = 0.5 * entropy_NS.mean(over) + (1 - dice_N)
+        loss_N = 0.5 * entropy_NS.mean(all_but_N) + (1 - dice_N)
         return torch.stack([loss_N.sum(), loss_N.new_tensor(len(loss_N))])
 
     def value(self, sums: Tensor) -> Tensor:

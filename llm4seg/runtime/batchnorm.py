@@ -23,12 +23,13 @@ class GlobalBatchNorm(nn.BatchNorm2d):
             return super().forward(features_NCS)
         assert self.running_mean is not None
         values = features_NCS.to(self.running_mean.dtype)
-        along_C, over = [-1, *[1] * (values.ndim - 2)], [0, *range(2, values.ndim)]
-        own_mean_C = values.mean(over)
+        along_C = [-1, *[1] * (values.ndim - 2)]
+        all_but_C = [0, *range(2, values.ndim)]
+        own_mean_C = values.mean(all_but_C)
         origin_C = own_mean_C.detach()  # squares about it are small; a constant, on which no result depends
         centered = values - origin_C.view(along_C)
         count = values.numel() // values.shape[1]
-        mean_C, variance_C, total = merge_statistics(own_mean_C, centered.square().mean(over), count)
+        mean_C, variance_C, total = merge_statistics(own_mean_C, centered.square().mean(all_but_C), count)
         self.update_running_statistics(mean_C, variance_C * total / (total - 1))
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
         shift_C = self.bias - (mean_C - origin_C) * scale_C

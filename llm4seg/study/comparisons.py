@@ -25,15 +25,19 @@ def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
     and `superiority` the share of these in which the arm is better, ties counted half: neither grows with repeats.
     """
     cells = paired.groupby(["fold", "run", "unit"], sort=False)["difference"].mean().reset_index()
-    single, folds = cells["difference"].to_numpy(), paired["fold"].nunique()
+    single = cells["difference"].to_numpy()
+    folds = paired["fold"].nunique()
     of_units = cells.groupby("unit", sort=False)["difference"].mean().to_numpy()
     of_runs = paired.groupby("fold" if folds > 1 else "run", sort=False)["difference"].mean().to_numpy()
     fit = fit_mixed(cells)
     fitted = fit if isinstance(fit, Mixed) else None
     ends = bootstrap_interval(of_units, np.arange(len(of_units)), section)
+    if fitted:
+        effect, spread = fitted.effect, fitted.spread
+    else:
+        effect = float(single.mean())
+        spread = float(single.std(ddof=1)) if len(single) > 1 else 0.0
     low, high = fitted.interval(section.confidence) if fitted else ends
-    effect = fitted.effect if fitted else float(single.mean())
-    spread = fitted.spread if fitted else float(single.std(ddof=1)) if len(single) > 1 else 0.0
     return {
         "difference": effect,
         "low": low,

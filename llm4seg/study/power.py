@@ -34,10 +34,9 @@ def test(tables: Array) -> tuple[Array, Array, Array]:
     table = tables[:, 0] - mean[:, None, None]
     of_run, of_unit = table.mean(axis=2, keepdims=True), table.mean(axis=1, keepdims=True)
     dfs = repeats - 1, units - 1, (repeats - 1) * (units - 1)
-    run, unit, rest = (
-        (part**2).sum(axis=(1, 2)) * times / df
-        for part, times, df in zip((of_run, of_unit, table - of_run - of_unit), (units, repeats, 1), dfs, strict=True)
-    )
+    run = (of_run**2).sum(axis=(1, 2)) * units / dfs[0]  # mean squares
+    unit = (of_unit**2).sum(axis=(1, 2)) * repeats / dfs[1]
+    rest = ((table - of_run - of_unit) ** 2).sum(axis=(1, 2)) / dfs[2]
     square = np.maximum(run + unit - rest, np.maximum(run, unit))  # an estimated variance below zero is one of zero
     df = square**2 / (run**2 / dfs[0] + unit**2 / dfs[1] + rest**2 / dfs[2])
     return mean, (square / (repeats * units)) ** 0.5, df

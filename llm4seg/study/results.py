@@ -84,7 +84,12 @@ def run_table(runs: Runs, metric: str) -> pd.DataFrame:
     rows = []
     for run, record in runs:
         known = record or {}
-        state = "finished" if finished(record) else "failed" if known else "missing"
+        if finished(record):
+            state = "finished"
+        elif known:
+            state = "failed"
+        else:
+            state = "missing"
         cases = pd.DataFrame(known.get("rows", []))
         own = cases[cases["data"] == cases["data"].iloc[0]] if len(cases) else cases
         mean = own.groupby("case")[metric].mean().mean() if len(own) else None

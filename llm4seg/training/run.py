@@ -46,7 +46,7 @@ class Run(Protocol):
 
 
 def start_group_of_one(device: torch.device) -> None:
-    """Unless there is one: a process group with this process alone in it, as DeepSpeed and DDP want one.
+    """Unless there is one: a process group with this process alone in it, as DeepSpeed and DDP need one.
 
     It stays until the process ends, since DeepSpeed holds on to the first that it sees.
     """

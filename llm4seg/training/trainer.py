@@ -112,7 +112,9 @@ class Trainer:
 
     def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
         self.config, self.run = config, run
-        self.data, split, section = Prepared(config.paths.prepared), read_split(config.paths.split), config.training
+        section = config.training
+        self.data = Prepared(config.paths.prepared)
+        split = read_split(config.paths.split)
         self.split = replace(split, train=subsample(split.train, self.data, section.fraction, section.seed))
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)

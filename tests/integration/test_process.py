@@ -76,7 +76,7 @@ def test_killed_and_then_stopped_by_sigterm_it_goes_on(
     training.process.send_signal(signal.SIGTERM)
     assert training.end() == 143, training.shown()
     assert training.shown().splitlines()[-1] == "train: a checkpoint is saved; run it again to go on from there"
-    assert training.epochs_told()[0] == killed_at[0] + 1
+    assert training.epochs_printed()[0] == killed_at[0] + 1
     assert training.left() == []
     assert len(training.checkpoints()) <= config.cluster.keep
     assert_unharmed(Training(config, tmp_path), undisturbed)
