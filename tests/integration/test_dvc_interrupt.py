@@ -29,7 +29,7 @@ def marked(mark: str) -> list[str]:
 
 
 def wait_until_none(mark: str) -> list[str]:
-    for _ in range(100):
+    for _ in range(300):
         if not (left := marked(mark)):
             break
         time.sleep(0.2)
