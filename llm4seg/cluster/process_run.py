@@ -1,5 +1,6 @@
 """`fit` in this process, without Ray: what `cluster.launcher: process` is, and what a trial with one worker does."""
 
+import gc
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from llm4seg.cluster.storage import RunFolder, Uploads, new_checkpoint_name, ret
 from llm4seg.config import Config
 from llm4seg.config.schema import Cluster
 from llm4seg.runtime.device import default_device
+from llm4seg.training.engines.deepspeed_internals import restore_linear
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Row, start_group_of_one
 from llm4seg.training.trainer import fit, profile_model
 from llm4seg.utils.errors import InputError, StopRequested
@@ -69,8 +71,8 @@ class ProcessRun:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait for the last upload; what made it fail counts unless the training failed itself."""
+        self._hang_timeout.cancel()  # an upload has a limit of its own, `cluster.storage_patience`
         self._uploader.shutdown()
-        self._hang_timeout.cancel()
         if self._upload is not None and (error is None or isinstance(error, StopRequested)):
             self._upload.result()
 
@@ -80,10 +82,10 @@ class ProcessRun:
             yield self._folder.open(name, patience)
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
-        checkpoint = write_checkpoint(save)
         if self._upload is not None:
+            self._hang_timeout.cancel()
             self._upload.result()  # one at a time, so that temporary files do not pile up
-        self._upload = self._uploader.submit(self._send, checkpoint, new_checkpoint_name())
+        self._upload = self._uploader.submit(self._send, write_checkpoint(save), new_checkpoint_name())
         if row is not None:
             self._handle(row | self._measured)
         self._saved = time.monotonic()
@@ -139,10 +141,21 @@ def train_in_process(
         try:
             with run:
                 history = fit(config, run, weights)
-        except StopRequested:
-            raise StopRequested(SAVED) from None
+        except StopRequested as stop:
+            # `fit` raises it without words once a checkpoint is saved; a second SIGTERM says what it did not wait for
+            raise (stop if stop.args else StopRequested(SAVED)) from None
+        finally:
+            release_memory()
     seconds, engine, patience = time.monotonic() - began, config.engine.resolve(1).name, config.cluster.storage_patience
     return Outcome(history, seconds, engine, measured, folder, run.newest, patience)
+
+
+def release_memory() -> None:
+    """Free what a training held, for what comes next in this process: its measuring, or another run."""
+    restore_linear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def chosen_device(section: Cluster) -> torch.device:
@@ -155,10 +168,13 @@ def chosen_device(section: Cluster) -> torch.device:
 
 @contextmanager
 def chosen_threads(section: Cluster) -> Iterator[None]:
-    """As many threads as `cluster.cpus_per_worker` says, if it does and the environment does not, as on Ray."""
+    """As many threads as on Ray, whose number decides in which order sums are made: `cluster.cpus_per_worker`, or all.
+
+    Where the environment has OMP_NUM_THREADS, as Ray sets it for workers, that number stays.
+    """
     before = torch.get_num_threads()
-    if section.cpus_per_worker is not None and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(section.cpus_per_worker)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(section.cpus_per_worker or os.cpu_count() or 1)
     try:
         yield
     finally:

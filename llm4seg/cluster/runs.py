@@ -78,14 +78,15 @@ def forget_run(config: Config, name: str) -> None:
 def final_weights(config: Config, name: str) -> dict[str, Tensor]:
     """The weights that a finished run left behind."""
     folder = run_folder(config, name)
-    with folder.open(folder.checkpoints()[0], config.cluster.storage_patience) as checkpoint:
+    newest = retrying(config.cluster.storage_patience)(folder.checkpoints)[0]
+    with folder.open(newest, config.cluster.storage_patience) as checkpoint:
         return Checkpoint.read(checkpoint).weights
 
 
 def completed_epochs(config: Config, name: str) -> list[Row]:
     """The epochs that a run had behind it when it was interrupted."""
     folder = run_folder(config, name)
-    for checkpoint in folder.checkpoints():
+    for checkpoint in retrying(config.cluster.storage_patience)(folder.checkpoints):
         with folder.open(checkpoint, config.cluster.storage_patience) as files:
             try:
                 return Checkpoint.read(files).progress.history

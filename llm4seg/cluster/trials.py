@@ -1,6 +1,5 @@
 """Trials of Ray Tune in processes that stay: a run with one worker is trained there, one with several on theirs."""
 
-import gc
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,9 +58,6 @@ class KeptTrial(Trainable):
 
     def cleanup(self) -> None:
         self._results.close()
-        gc.collect()  # the model is gone before the next one comes
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 class TrialRun(ProcessRun):

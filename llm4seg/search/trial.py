@@ -1,7 +1,7 @@
 """A trial: the same training as `train`, with some parameters overridden, in a process that stays for the next."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -38,9 +38,10 @@ class Trial(KeptTrial):
         best, epochs, overrides = -1.0, self._base.training.epochs, sample["overrides"]
         try:
             config = trial_config(self._base, overrides)
-            for row in epoch_rows(config, self._run_of(overrides), self._data, self._initial):
-                best = max(best, row["val_dice"])
-                yield {**row, "best_dice": best, "done": row["epoch"] >= epochs}
+            with closing(epoch_rows(config, self._run_of(overrides), self._data, self._initial)) as rows:
+                for row in rows:
+                    best = max(best, row["val_dice"])
+                    yield {**row, "best_dice": best, "done": row["epoch"] >= epochs}
         except UserError as error:  # a point that cannot be trained
             yield {"error": str(error), "done": True}
 
@@ -49,7 +50,7 @@ class Trial(KeptTrial):
         return f"{self._name}-train-{self._base.digest(extra=json.dumps(overrides, sort_keys=True))}"
 
 
-def epoch_rows(config: Config, name: str, data: DataSync | None, initial: str | None) -> Iterator[Row]:
+def epoch_rows(config: Config, name: str, data: DataSync | None, initial: str | None) -> Generator[Row, None, None]:
     """Every epoch once: first those of before the search was interrupted, then new ones as they end."""
     measure = len(config.search.objectives) > 1  # and what is measured is known with the first new row
     seen, completed = 0, completed_epochs(config, name)

@@ -34,8 +34,9 @@ class StudyTrial(KeptTrial):
         commit: str,
     ) -> None:
         """`jobs`: params by the names of runs."""
-        self._jobs, self._experiment, self._store = jobs, experiment, store
+        self._jobs, self._store = jobs, store
         self._data, self._stop_signal, self._commit = data, stop_signal, commit
+        check_storage_is_shared(Config.parse(jobs[config["name"]]), experiment)  # or what it keeps, nobody finds
         self.begin(config)
 
     def results(self, sample: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
@@ -50,7 +51,6 @@ class StudyTrial(KeptTrial):
         yield {"done": True}
 
     def _run(self, config: Config, name: str) -> None:
-        check_storage_is_shared(config, self._experiment)
         if self._data is not None:
             config = self._data.on_this_node(config)
         outcome = train_here(config, checkpoints_name(name), print_line, self._stop_signal, self._data)

@@ -105,7 +105,3 @@ class LocalRun:
 
     def sync_control(self) -> int:
         return CONTINUE
-
-    def finish(self) -> None:
-        """Delete the checkpoints of a completed run."""
-        remove(self._folder)

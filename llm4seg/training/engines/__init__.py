@@ -6,6 +6,7 @@ from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.models import Hybrid
+from llm4seg.training.engines.deepspeed_internals import restore_linear
 from llm4seg.training.run import Run
 
 
@@ -50,6 +51,7 @@ def build_engine(model: Hybrid, config: Config, steps: int, run: Run) -> Engine:
     section = config.engine.resolve(run.world_size)
     if config.engine.name == "auto" and run.rank == 0:
         run.log(f"engine.name: auto is {section.name} (workers: {run.world_size}, engine.zero: {section.zero})")
+    restore_linear()  # as an earlier training of this process may have left it
     if section.name == "torch":
         from llm4seg.training.engines.plain import TorchEngine
 

@@ -4,6 +4,7 @@ ZeRO 1 and 2 partition one flat tensor of all parameters over the workers; ZeRO 
 partitions nothing.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,16 @@ def disable_shared_memory_op() -> None:
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def restore_linear() -> None:
+    """Undo what ZeRO 3 does to a process for good: its own `torch.nn.functional.linear`, which rounds otherwise."""
+    if "deepspeed" in sys.modules:
+        from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+
+        original = getattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", None)
+        if original is not None:
+            torch.nn.functional.linear = original
 
 
 def state_keys(optimizer: Any) -> list[str]:
