@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,11 +42,15 @@ def wait_until(what: Callable[[], Any], why: str) -> Any:
 
 
 class Stage:
-    """A stage on a config, in its own session; its temporary files go to TMPDIR, or else to `folder`/tmp."""
+    """A stage on a config, in its own session; its temporary files go to TMPDIR, or else to a new folder."""
 
     def __init__(self, stage: str, config: Config, folder: Path, **environment: str) -> None:
         self.config, self.folder, self.mark = config, folder, str(uuid.uuid4())
-        self.temporary = Path(environment.get("TMPDIR", folder / "tmp"))
+        if "TMPDIR" in environment:
+            self.temporary = Path(environment["TMPDIR"])
+        else:  # not below pytest's folders: a socket's path has 107 characters at most, and Ray's dashboard adds some
+            self.temporary = Path(tempfile.mkdtemp(prefix="stage-", dir="/tmp"))
+            weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.output = folder / f"output-{self.mark}.txt"
         (folder / "params.yaml").write_text(yaml.safe_dump(config.plain()))
