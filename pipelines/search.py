@@ -34,7 +34,7 @@ def search(config: Config) -> None:
 
 
 def table(trials: pd.DataFrame, config: Config) -> Table:
-    """The best trials, and with several objectives the Pareto front."""
+    """A table of the best trials, or with several objectives of the Pareto front."""
     several = len(config.search.objectives) > 1
     rows = trials[trials["pareto"]] if several else trials.head(SHOWN)
     shown = Table(title="search: trials that no other beats in every objective" if several else "search: best trials")
@@ -42,11 +42,11 @@ def table(trials: pd.DataFrame, config: Config) -> Table:
     for name in columns:
         shown.add_column(name.rsplit(".", 1)[-1], overflow="fold")
     for row in rows.to_dict("records"):
-        shown.add_row(*["" if pd.isna(row[name]) else _spelled(row[name]) for name in columns])
+        shown.add_row(*["" if pd.isna(row[name]) else _format(row[name]) for name in columns])
     return shown
 
 
-def _spelled(value: object) -> str:
+def _format(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

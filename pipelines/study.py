@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def study(config: Config) -> None:
-    """Run what has not finished yet, then write the result of all runs."""
+    """Run the unfinished runs, then write the result of all runs."""
     config = config.override(read_best(config.paths.search))
     if config.study.repeats == 0:
         print("study: off (study.repeats is 0)")
@@ -29,7 +29,7 @@ def study(config: Config) -> None:
 
 
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
-    """Run what has not finished yet, where the section `cluster` says."""
+    """Run the unfinished runs with the launcher of `cluster.launcher`."""
     if config.cluster.launcher == "process":
         from llm4seg.study.runner import run_in_process
 

@@ -26,13 +26,11 @@ def train(config: Config) -> None:
     report_time(config, outcome.seconds)
 
 
-def report_time(config: Config, inside: float) -> None:
-    """Say how much of the stage's time was training. Not an output: it differs from run to run."""
-    whole = time.time() - psutil.Process().create_time()
-    print(
-        f"train: {whole:.0f} s, of which {inside:.0f} s training and {whole - inside:.0f} s launch, imports and files"
-    )
-    write_json(config.paths.cache / "train_seconds.json", {"stage": round(whole, 1), "fit": round(inside, 1)})
+def report_time(config: Config, fit: float) -> None:
+    """Print and write the seconds of the stage and of its training. Not an output: they differ between runs."""
+    stage = time.time() - psutil.Process().create_time()
+    print(f"train: {stage:.0f} s, of which {fit:.0f} s training and {stage - fit:.0f} s launch, imports and files")
+    write_json(config.paths.cache / "train_seconds.json", {"stage": round(stage, 1), "fit": round(fit, 1)})
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Where a run happens: Ray sessions, launching, workers, storage, and what can fail there."""
+"""Execution of runs: Ray sessions, launching, workers, checkpoint storage and failures."""

@@ -1,4 +1,4 @@
-"""A run's data and LLM layers on a node that shares no file system: fetched by content with DVC, once a node."""
+"""Data sync: a node without the shared file system fetches a run's data and LLM layers by hash with DVC, once."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import remove, write_text
 
-PARTS = ("prepared", "split", "llm_used")  # of `paths`: all that a training reads
-# of a remote's settings, those that say where it is; credentials come from each node's own AWS chain
+PARTS = ("prepared", "split", "llm_used")  # keys of `paths`: all inputs of a training
+# settings of a remote that locate it; credentials come from each node's own AWS chain
 REMOTE_SETTINGS = ("url", "endpointurl", "region", "use_ssl", "ssl_verify", "connect_timeout", "read_timeout")
 
 
 class FetchFailed(RuntimeError):
-    """A node did not get its data; trying again may help."""
+    """A node failed to fetch its data; another attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DvcOutput:
         return cache / self.md5
 
     def is_intact(self, cache: Path) -> bool:
-        """Whether it is in the cache with its hash; its bytes are read only if a file has changed since last time."""
+        """Whether the cache holds the output with its hash; hashes it only if a file has changed since."""
         path, verified = self.path(cache), self._verified(cache)
         if not path.exists():
             return False
@@ -59,33 +59,33 @@ class DvcOutput:
         write_text(self._verified(cache), _times_of_change(self.path(cache)))
 
     def _verified(self, cache: Path) -> Path:
-        """The file that says how old its files were when their hash was right."""
+        """The file with the inodes, sizes and times of change of the output's files at the last successful check."""
         return cache / "state" / f"{self.md5}.json"
 
 
 @dataclass(frozen=True)
 class DataSync:
-    """The DVC outputs that the nodes of a run need, and the remote that has them. Can be pickled; no credentials."""
+    """The DVC outputs that the nodes of a run need, and the remote that holds them. Picklable, without credentials."""
 
     parts: dict[str, DvcOutput]
     remote: dict[str, Any]
 
     def on_this_node(self, config: Config) -> Config:
-        """A copy of `config` that reads this node's cache, into which whatever is missing or damaged is fetched.
+        """A copy of `config` with the paths of this node's cache, into which missing and damaged outputs are fetched.
 
-        Raises InputError when the disk is too small, FetchFailed when the remote does not give the data.
+        Raises InputError when the disk is too small, FetchFailed when `dvc pull` fails or returns other content.
         """
         cache = config.cluster.node_cache.expanduser()
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / "lock"):  # the first worker of a node fetches, the others wait and find everything there
+        with FileLock(cache / "lock"):  # the first worker of a node fetches, the others wait for it
             _fetch([part for part in self.parts.values() if not part.is_intact(cache)], cache, self.remote)
         return config.override({f"paths.{name}": str(part.path(cache)) for name, part in self.parts.items()})
 
 
 def data_sync(config: Config) -> DataSync | None:
-    """The outputs that nodes fetch, as dvc.lock has them; None where nodes share the project's folder.
+    """The data sync of a run, from dvc.lock; None where nodes share the project's folder.
 
-    Raises InputError when a part is no DVC output, was changed since, or is not in the remote.
+    Raises InputError when a part is no DVC output, has changed since its stage ran, or is not in the remote.
     """
     if config.cluster.data == "shared":
         return None
@@ -99,7 +99,7 @@ def data_sync(config: Config) -> DataSync | None:
 
 @contextmanager
 def _repository(folder: Path) -> Iterator[Any]:
-    """The DVC workspace that a folder is in."""
+    """The DVC repository that contains a folder. Raises InputError where there is none, or no default remote."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -117,7 +117,7 @@ def _repository(folder: Path) -> Iterator[Any]:
 
 
 def _out(repository: Any, path: Path) -> Any:
-    """A path as DVC's output, which has not changed since its stage ran."""
+    """The DVC output at a path. Raises InputError when there is none, or it has changed since its stage ran."""
     from dvc.exceptions import OutputNotFoundError
 
     try:
@@ -132,7 +132,7 @@ def _out(repository: Any, path: Path) -> Any:
 
 
 def _check_pushed(repository: Any, outs: Mapping[str, Any]) -> None:
-    """Raise InputError naming the outputs that the remote does not have whole."""
+    """Raise InputError with the names of outputs that are not complete in the remote."""
     missing = []
     for name, out in outs.items():
         for objects in out.get_used_objs().values():
@@ -144,7 +144,7 @@ def _check_pushed(repository: Any, outs: Mapping[str, Any]) -> None:
 
 
 def dvc_md5(path: Path) -> str:
-    """DVC's hash of a file, its md5, or of a folder: that of the list of its files, which remotes keep as HASH.dir."""
+    """DVC's hash of a file (its md5) or of a folder (the md5 of the list of its files, stored as HASH.dir)."""
     if path.is_file():
         return _md5(path)
     files = _files(path)
@@ -155,7 +155,7 @@ def dvc_md5(path: Path) -> str:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """All files below a folder by their relative path, sorted by it."""
+    """All files below a folder by relative path, sorted."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return dict(sorted(files.items()))
 
@@ -166,21 +166,21 @@ def _md5(file: Path) -> str:
 
 
 def _times_of_change(path: Path) -> str:
-    """Inode, bytes and time of change of each file, as text: the same as before means the same bytes as before."""
+    """Inode, size and time of change of each file, as text: equal text means unchanged content."""
     files = {"": path} if path.is_file() else _files(path)
     stats = {name: file.stat() for name, file in files.items()}
     return json.dumps({name: [stat.st_ino, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
 
 
 def _fetch(parts: list[DvcOutput], cache: Path, remote: dict[str, Any]) -> None:
-    """Bring parts into the cache, each whole or not at all; what was there under their names is replaced."""
+    """Fetch outputs into the cache, each whole or not at all; replaces earlier files under their names."""
     if not parts:
         return
     for part in parts:
         remove(part.path(cache))
     _check_disk(sum(part.size for part in parts), cache)
     workspace = cache / "fetching"
-    remove(workspace)  # of a worker that was killed
+    remove(workspace)  # from a worker that was killed
     try:
         _pull(parts, workspace, remote)
         for part in parts:
@@ -201,7 +201,10 @@ def _check_disk(needed: int, cache: Path) -> None:
 
 
 def _pull(parts: list[DvcOutput], workspace: Path, remote: dict[str, Any]) -> None:
-    """`dvc pull` in a workspace that consists of these parts; its cache and the files are the same bytes on disk."""
+    """`dvc pull` in a workspace of these outputs; its files are hard links to its cache, so they take no extra space.
+
+    Raises FetchFailed with DVC's errors.
+    """
     (workspace / ".dvc").mkdir(parents=True)
     settings = "".join(f"    {name} = {value}\n" for name, value in {**remote, "verify": "true"}.items())
     (workspace / ".dvc" / "config").write_text(
@@ -211,7 +214,7 @@ def _pull(parts: list[DvcOutput], workspace: Path, remote: dict[str, Any]) -> No
     outs = [{"md5": part.md5, "size": part.size, "hash": "md5", "path": part.md5} for part in parts]
     (workspace / "parts.dvc").write_text(json.dumps({"outs": outs}))
     command = [sys.executable, "-m", "dvc", "pull"]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    completed = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
+    if completed.returncode:
+        errors = [line for line in completed.stderr.splitlines() if line.startswith("ERROR")]
         raise FetchFailed(f"node {socket.gethostname()}: `dvc pull` from {remote['url']}: {' '.join(errors)}")

@@ -1,4 +1,4 @@
-"""What ended a training on Ray, in one line that a user can act on."""
+"""Failures of a training on Ray: the root cause as a UserError of one line."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,22 +9,22 @@ from ray.train import ControllerError, TrainingFailedError, UserCallback
 from llm4seg.cluster.ray_internals import WorkerHealthCheckTimeoutError
 from llm4seg.utils.errors import UserError
 
-SECONDARY_ERRORS = ("Connection", "gloo", "NCCL", "socket")  # what the other workers say when one dies
+SECONDARY_ERRORS = ("Connection", "gloo", "NCCL", "socket")  # in the errors of the other workers when one dies
 
 
 class TrainingFailed(UserError):
-    """A training ended for a reason that starting again did not mend."""
+    """A training failed, and restarts did not help."""
 
 
 def first_fatal(errors: Iterable[BaseException]) -> UserError | None:
-    """Of several workers' errors one that would only come again."""
+    """The first of several workers' errors that a restart would only repeat; None: a restart may help."""
     return next((error for error in errors if isinstance(error, UserError)), None)
 
 
 class FailFast(UserCallback):
-    """Ends a training whose worker fails in a way that would only come again, whatever the other workers wait for.
+    """Ends a training when a worker raises an error that a restart would only repeat; does not wait for other workers.
 
-    Runs in Ray's controller, which starts workers again after their own errors, and ends after a callback's.
+    Runs in Ray's controller, which restarts workers after their own errors, and ends after an error of a callback.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -33,7 +33,7 @@ class FailFast(UserCallback):
 
 
 def is_the_controllers(error: BaseException) -> bool:
-    """Whether Ray's controller or a helper of it died, or the storage refused it something: no worker's doing."""
+    """Whether Ray's controller or one of its helpers died, or failed to use the storage: no error of a worker."""
     if isinstance(error, ControllerError):
         error = error.controller_failure
         return isinstance(error, OSError | RayActorError | OutOfMemoryError)
@@ -41,7 +41,7 @@ def is_the_controllers(error: BaseException) -> bool:
 
 
 def to_user_error(error: TrainingFailedError | RayActorError, retries: int) -> UserError:
-    """What made a training fail for good."""
+    """The UserError with the cause of a training's final failure."""
     if isinstance(error, ControllerError) and isinstance(error.controller_failure, UserError):
         return error.controller_failure  # from `FailFast`
     failures = getattr(error, "worker_failures", {})
@@ -55,21 +55,21 @@ def failed_too_often(line: str, retries: int) -> str:
 
 
 def root_cause(errors: Iterable[BaseException]) -> str:
-    """Of several workers' errors the first that is not just another one's echo."""
+    """The last line of the first of several workers' errors that is not a consequence of another worker's error."""
     lines = [last_line(error) for error in errors]
     return next((line for line in lines if not any(word in line for word in SECONDARY_ERRORS)), lines[0])
 
 
 def last_line(error: BaseException) -> str:
-    """The line of a remote error that says what happened: the last one of its traceback."""
+    """The line of a remote error that names its cause: the last line of its traceback."""
     if isinstance(error, WorkerHealthCheckTimeoutError):
         return "its process hangs: it has not answered for cluster.timeout"
-    if "unexpectedly exits" in str(error):  # Ray's words for a process that is gone
+    if "unexpectedly exits" in str(error):  # Ray's message for a process that has ended
         return (
             "its process ended: it crashed, was killed, or made no step for cluster.timeout "
             "(then Ray's log of it ends with its stack)"
         )
-    if "address the out of memory issue" in str(error):  # Ray's memory monitor, which goes on about it
+    if "address the out of memory issue" in str(error):  # Ray's memory monitor, whose message has many lines
         return "the node's memory is full, so Ray ended a process; lower cluster.workers or training.batch_size"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

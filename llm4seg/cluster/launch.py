@@ -1,4 +1,4 @@
-"""`fit` on Ray Train: `worker` is what every worker runs, `train_on_ray` starts them."""
+"""`fit` on Ray Train: `train_on_ray` starts the workers, each of which runs `worker`."""
 
 import os
 import time
@@ -39,27 +39,27 @@ from llm4seg.training.trainer import Diverged, fit, profile_model
 from llm4seg.utils.errors import InputError, StopRequested
 
 
-def worker(order: dict[str, Any]) -> dict[str, Any]:
-    """What every Ray Train worker runs. Of what it raises, an InputError ends the training: see `FailFast`."""
+def worker(loop_config: dict[str, Any]) -> dict[str, Any]:
+    """The training loop of every Ray Train worker. A UserError that it raises ends the training: see `FailFast`."""
     try:
         with explained_out_of_memory():
-            return _train(order)
+            return _train(loop_config)
     except StopRequested:
         return {"stopped": True}
-    except Diverged as error:  # all workers see the same loss, and returning lets the last upload end
+    except Diverged as error:  # all workers see the same loss, and after a return Ray waits for the last upload
         return {"error": str(error)}
 
 
-def _train(order: dict[str, Any]) -> dict[str, Any]:
-    began, config, data = time.monotonic(), Config.parse(order["params"]), order["data"]
+def _train(loop_config: dict[str, Any]) -> dict[str, Any]:
+    start, config, data = time.monotonic(), Config.parse(loop_config["params"]), loop_config["data"]
     if data is not None:
         config = data.on_this_node(config)
-        barrier()  # another node may take longer, for which no step's time-out allows
-    weights = final_weights(config, order["initial"]) if order["initial"] else None
-    measured = profile_model(config, get_device()) if order["measure"] else {}
-    with RayRun(config.cluster, order["stop_signal"], measured) as run:
+        barrier()  # another node may take longer than a step's timeout
+    weights = final_weights(config, loop_config["initial"]) if loop_config["initial"] else None
+    measured = profile_model(config, get_device()) if loop_config["measure"] else {}
+    with RayRun(config.cluster, loop_config["stop_signal"], measured) as run:
         history, engine = fit(config, run, weights), config.engine.resolve(run.world_size).name
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         return {"history": history, "seconds": seconds, "engine": engine, "measured": measured}
 
 
@@ -74,10 +74,11 @@ def train_on_ray(
 ) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
+    `data`: the outputs that nodes fetch before they train, by default those in dvc.lock. `initial`: the name of a
+    finished run with the initial weights. `measure`: also measure the model's parameters and latency.
+
     Raises StopRequested when the stop signal was set, after saving a checkpoint; UserError with the cause when the
-    training cannot go on, or failed more than `cluster.max_failures` times. `data` is what nodes fetch before they
-    train; looked up in dvc.lock if not given. `initial`: the name of a finished run whose weights come first;
-    `measure`: the model's parameters and latency, too.
+    training cannot go on, or failed more than `cluster.max_failures` times.
     """
     name, folder_at = name or run_name(config), storage(config)
     run_config = RunConfig(
@@ -86,35 +87,35 @@ def train_on_ray(
         failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         callbacks=[FailFast(), *callbacks],
     )
-    order = {
+    loop_config = {
         "params": config.plain(),
         "stop_signal": stop_signal or RayStopSignal(),
         "data": data or data_sync(config),
         "initial": initial,
         "measure": measure,
     }
-    trainer, folder = build_trainer(config, order, run_config), RunFolder.at(folder_at, name)
+    trainer, folder = build_trainer(config, loop_config, run_config), RunFolder.at(folder_at, name)
     return _outcome(_fit(trainer, folder, config.cluster), folder, config.cluster)
 
 
-def build_trainer(config: Config, order: dict[str, Any], run_config: RunConfig) -> TorchTrainer:
-    """Ray's trainer of the `cluster` section, whose workers all run `worker` on the order."""
-    os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, "0.5")  # it takes in one report each time
+def build_trainer(config: Config, loop_config: dict[str, Any], run_config: RunConfig) -> TorchTrainer:
+    """The TorchTrainer of the `cluster` section; its workers run `worker(loop_config)`."""
+    os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, "0.5")  # the controller takes one report per check
     if config.cluster.timeout:
-        # for a process that does not run at all, and so cannot watch itself
+        # for a suspended process, whose own `HangTimeout` does not run
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(config.cluster.timeout)
     return TorchTrainer(
         worker,
-        train_loop_config=order,
-        torch_config=_group(config.cluster),
-        scaling_config=_scaling(config.cluster),
+        train_loop_config=loop_config,
+        torch_config=_torch_config(config.cluster),
+        scaling_config=_scaling_config(config.cluster),
         run_config=run_config,
     )
 
 
 def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
-    """Let Ray train; its controller starts workers again, but who starts the controller again is here."""
-    # a kill may have left Ray's own list of checkpoints half-written or out of date
+    """Fit with restarts: Ray's controller restarts workers, and this function restarts the controller."""
+    # Ray's own list of checkpoints may be half-written or out of date after a kill
     forget_index = partial(folder.delete_if_there, CHECKPOINT_MANAGER_SNAPSHOT_FILENAME)
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_the_controllers),
@@ -136,16 +137,17 @@ def _outcome(result: Any, folder: RunFolder, section: Cluster) -> Outcome:
         raise InputError(returned["error"])
     assert result.checkpoint is not None
     newest = PurePosixPath(result.checkpoint.path).name
-    return Outcome(**returned, folder=folder, checkpoint=newest, patience=section.storage_patience)
+    return Outcome(**returned, folder=folder, checkpoint=newest, timeout=section.storage_patience)
 
 
-def _group(section: Cluster) -> TorchConfig:
-    """How workers find each other, and how long one waits for another."""
+def _torch_config(section: Cluster) -> TorchConfig:
+    """The process group of the workers: its backend, and its timeout in seconds."""
     backend = "nccl" if uses_gpu(section) else "gloo"
     return TorchConfig(backend=backend, **({"timeout_s": section.timeout} if section.timeout else {}))
 
 
-def _scaling(section: Cluster) -> ScalingConfig:
+def _scaling_config(section: Cluster) -> ScalingConfig:
+    """The workers: their number, the resources of each, and their placement on nodes."""
     on_gpu = uses_gpu(section)
     return ScalingConfig(
         num_workers=section.workers if section.fewest < section.most else section.most,

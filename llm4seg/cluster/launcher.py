@@ -1,4 +1,4 @@
-"""Where a training runs: `cluster.launcher` says whether in this process or on Ray."""
+"""Launcher of a training, chosen by `cluster.launcher`: this process, or Ray."""
 
 from llm4seg.cluster.progress import EpochPrinter
 from llm4seg.cluster.runs import Outcome, run_name
@@ -9,7 +9,7 @@ from llm4seg.config import Config
 def train(config: Config) -> Outcome:
     """Train, printing each epoch; goes on from the last checkpoint when the same training was interrupted.
 
-    SIGTERM lets the workers save a checkpoint and stop, which raises StopRequested.
+    On SIGTERM, the workers save a checkpoint and stop; raises StopRequested.
     """
     name, printer = run_name(config), EpochPrinter(config.training.epochs)
     if config.cluster.launcher == "process":

@@ -1,4 +1,4 @@
-"""What filled a device's memory, in one line that says what to lower."""
+"""Out of memory: an InputError of one line with the tensors that filled a device, and the parameters to lower."""
 
 import traceback
 from collections.abc import Iterator
@@ -8,8 +8,13 @@ import torch
 
 from llm4seg.utils.errors import InputError
 
-FULL = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")  # as torch says it, anywhere
-HOLDS = {  # which tensors a function makes, the innermost one counts
+FULL = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "_ALLOC_FAILED",
+)  # in torch's messages, on any device
+HOLDS = {  # the tensors that a function allocates; the innermost function counts
     "build_model": "weights",
     "build_engine": "weights and the optimizer's state",
     "__call__": "activations",
@@ -20,7 +25,7 @@ HOLDS = {  # which tensors a function makes, the innermost one counts
 
 @contextmanager
 def explained_out_of_memory() -> Iterator[None]:
-    """Raise InputError instead of what torch raises when the memory is full."""
+    """Turn torch's errors of a full memory into an InputError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -34,7 +39,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> InputError:
-    """What filled the memory, and what to do about it."""
+    """The InputError for a full memory: the tensors that filled it, and the parameters to change."""
     frames = [frame.name for frame in reversed(traceback.extract_tb(error.__traceback__))]
     tensors = next((HOLDS[name] for name in frames if name in HOLDS), "tensors")
     lines = str(error).splitlines() or ["out of memory"]

@@ -1,4 +1,4 @@
-"""`fit` in this process, without Ray: what `cluster.launcher: process` is, and what a trial with one worker does."""
+"""`fit` in this process, without Ray: for `cluster.launcher: process`, and for trials with one worker."""
 
 import gc
 import os
@@ -26,13 +26,13 @@ from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Row, start_group_of
 from llm4seg.training.trainer import fit, profile_model
 from llm4seg.utils.errors import InputError, StopRequested
 
-Event = Row | str  # an epoch that has ended, or a line
+Event = Row | str  # the row of an epoch that has ended, or a log line
 
 
 class ProcessRun:
-    """One worker, this process. Checkpoints are uploaded while training goes on, as on Ray, under the same names.
+    """A run with one worker, this process. Uploads checkpoints while training goes on, under the same names as on Ray.
 
-    A context: inside it, a step that takes longer than `cluster.timeout` ends the process.
+    A context manager: inside it, a step that takes longer than `cluster.timeout` seconds ends the process.
     """
 
     rank = local_rank = 0
@@ -47,7 +47,7 @@ class ProcessRun:
         handle: Callable[[Event], None],
         measured: Row,
     ) -> None:
-        """`handle` is called with every event; what was `measured` of the model rides along with each row."""
+        """`handle` receives every event; `measured`, the measurements of the model, is added to each row."""
         self.device = device
         self._section, self._folder, self._stop_signal = section, folder, stop_signal
         self._handle, self._measured = handle, measured
@@ -70,16 +70,16 @@ class ProcessRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the last upload; what made it fail counts unless the training failed itself."""
+        """Wait for the last upload; raise its error unless the training itself failed."""
         self._hang_timeout.cancel()  # an upload has a limit of its own, `cluster.storage_patience`
         self._uploader.shutdown()
         if self._upload is not None and (error is None or isinstance(error, StopRequested)):
             self._upload.result()
 
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        patience = self._section.storage_patience
-        for name in retrying(patience)(self._folder.checkpoints):
-            yield self._folder.open(name, patience)
+        timeout = self._section.storage_patience
+        for name in retrying(timeout)(self._folder.checkpoints):
+            yield self._folder.open(name, timeout)
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         if self._upload is not None:
@@ -104,7 +104,7 @@ class ProcessRun:
         self._hang_timeout.rearm()
         if self._stop_signal.stop_requested():
             return STOP
-        uploaded = self._upload is None or self._upload.done()  # before that, another one would only wait
+        uploaded = self._upload is None or self._upload.done()  # before that, another checkpoint would only wait
         minutes = self._section.checkpoint_minutes
         if minutes and uploaded and time.monotonic() - self._saved > 60 * minutes:
             return CHECKPOINT
@@ -126,12 +126,12 @@ def train_in_process(
 ) -> Outcome:
     """Train a run in this process; goes on from its last checkpoint when it was interrupted.
 
-    `initial`: the name of a finished run whose weights come first; `measure`: the model's parameters and latency, too;
-    `device`: by default that of `cluster.device`. Raises StopRequested when the stop signal was set, after saving a
-    checkpoint, and UserError with what cannot be trained. After another error, to start again goes on from the last
-    checkpoint.
+    `initial`: the name of a finished run with the initial weights; `measure`: also measure the model's parameters and
+    latency; `device`: by default that of `cluster.device`. Raises StopRequested when the stop signal was set, after
+    saving a checkpoint, and UserError when the config cannot be trained. After any other error, another call goes on
+    from the last checkpoint.
     """
-    began, folder = time.monotonic(), run_folder(config, name)
+    start, folder = time.monotonic(), run_folder(config, name)
     device = device or chosen_device(config.cluster)
     start_group_of_one(device)
     with chosen_threads(config.cluster), explained_out_of_memory():
@@ -142,16 +142,16 @@ def train_in_process(
             with run:
                 history = fit(config, run, weights)
         except StopRequested as stop:
-            # `fit` raises it without words once a checkpoint is saved; a second SIGTERM says what it did not wait for
+            # `fit` raises it without a message once a checkpoint is saved; a second SIGTERM has a message of its own
             raise (stop if stop.args else StopRequested(SAVED)) from None
         finally:
             release_memory()
-    seconds, engine, patience = time.monotonic() - began, config.engine.resolve(1).name, config.cluster.storage_patience
-    return Outcome(history, seconds, engine, measured, folder, run.newest, patience)
+    seconds, engine, timeout = time.monotonic() - start, config.engine.resolve(1).name, config.cluster.storage_patience
+    return Outcome(history, seconds, engine, measured, folder, run.newest, timeout)
 
 
 def release_memory() -> None:
-    """Free what a training held, for what comes next in this process: its measuring, or another run."""
+    """Free the memory of a training for the next task of this process: its evaluation, or another run."""
     restore_linear()
     gc.collect()
     if torch.cuda.is_available():
@@ -159,7 +159,7 @@ def release_memory() -> None:
 
 
 def chosen_device(section: Cluster) -> torch.device:
-    """The device of `cluster.device`. Raises InputError where it is cuda and there is none."""
+    """The device of `cluster.device`. Raises InputError where it is cuda and torch finds no GPU."""
     device = default_device(section)
     if section.device == "cuda" and device.type != "cuda":
         raise InputError("cluster.device: found cuda, but this machine has no GPU that torch can use")
@@ -168,9 +168,9 @@ def chosen_device(section: Cluster) -> torch.device:
 
 @contextmanager
 def chosen_threads(section: Cluster) -> Iterator[None]:
-    """As many threads as on Ray, whose number decides in which order sums are made: `cluster.cpus_per_worker`, or all.
+    """Set torch's number of threads as on Ray, which decides the order of sums: `cluster.cpus_per_worker`, or all.
 
-    Where the environment has OMP_NUM_THREADS, as Ray sets it for workers, that number stays.
+    Keeps OMP_NUM_THREADS where the environment has it, as Ray sets it for workers.
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:

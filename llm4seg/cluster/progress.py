@@ -1,4 +1,4 @@
-"""How a training gets on, printed where it was started: one line an epoch, and what its workers say. Without Ray."""
+"""Progress of a training, printed by the process that started it: a line per epoch, and log lines. Without Ray."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from llm4seg.training.run import Row
 
 
 class EpochPrinter:
-    """Prints the events of a training: a row of an epoch that has ended, or a line."""
+    """Prints the events of a training: the row of an epoch that has ended, or a log line."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs

@@ -1,4 +1,4 @@
-"""Events of a training on Ray, handed on where it was started: rows of epochs, and what workers say and suffer."""
+"""Events of a training on Ray, sent to the process that started it: rows of epochs, log lines, worker failures."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from llm4seg.training.run import Row
 
 
 class _SendEvents(UserCallback):
-    """Runs in Ray's controller, wherever that is; the queue brings the events home."""
+    """Callback that puts events into a queue. Runs in Ray's controller, which may be on another node."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -33,20 +33,20 @@ class _SendEvents(UserCallback):
 
 @contextmanager
 def ray_events(handle: Callable[[Row | str], None]) -> Iterator[UserCallback]:
-    """A callback for `train_on_ray`; `handle` is called here with each event, in a thread."""
+    """A callback for `train_on_ray`; `handle` receives each event in a thread of this process."""
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
-    handling = Thread(target=_hand_on, args=(queue, handle), daemon=True)
-    handling.start()
+    thread = Thread(target=_handle_events, args=(queue, handle), daemon=True)
+    thread.start()
     try:
         yield _SendEvents(queue)
     finally:
-        with suppress(RayActorError):  # the queue is dead, as the thread has said
+        with suppress(RayActorError):  # the queue's actor is dead, which the thread has printed
             queue.put(None)
-        handling.join()
+        thread.join()
         queue.shutdown(force=True)
 
 
-def _hand_on(queue: Queue, handle: Callable[[Row | str], None]) -> None:
+def _handle_events(queue: Queue, handle: Callable[[Row | str], None]) -> None:
     try:
         while (event := queue.get()) is not None:
             handle(event)

@@ -1,4 +1,4 @@
-"""Ray's private names, for which it has no public ones: the one place to look at when Ray is upgraded."""
+"""Ray's private names that have no public counterpart, in one place to check when Ray is upgraded."""
 
 import os
 from typing import Any
@@ -24,18 +24,18 @@ __all__ = [
 
 
 def check_same_storage(storage: Any) -> None:
-    """Raise RuntimeError unless a worker's storage holds the marker that the run's controller left in its own."""
+    """Raise RuntimeError unless a worker's storage holds the marker file that the run's controller wrote."""
     storage._check_validation_file()
 
 
 def require_token() -> None:
-    """Let the cluster that this process starts ask for a token, as Ray does by itself, but with a warning about it."""
+    """Set token authentication for the cluster that this process starts: Ray's default, without its warning."""
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         Config.initialize("")  # Ray has read its environment already
 
 
 def node_is_draining() -> bool:
-    """Whether the node of this process is about to be taken away, as Ray Train finds it out for its workers."""
+    """Whether the node of this process is draining (about to be removed), as Ray Train checks it for its workers."""
     draining = ray._private.state.state.get_draining_nodes()
     return ray.get_runtime_context().get_node_id() in draining

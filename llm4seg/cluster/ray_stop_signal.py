@@ -1,4 +1,4 @@
-"""The stop signal of a training on Ray: set where it was started, polled by its workers wherever they are."""
+"""The stop signal of a training on Ray: set by the process that started it, polled by its workers on any node."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ INTERVAL = 1.0  # seconds between two polls of one worker
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Where an actor lives no shorter than the one who started it."""
+    """The scheduling strategy of an actor on this node, which lives as long as the process that started it."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
@@ -19,7 +19,7 @@ class _StopFlag:
         self._requested = self._polled = False
 
     def request_stop(self) -> bool:
-        """Whether any worker has ever polled."""
+        """Set the flag; returns whether a worker has polled it before."""
         self._requested = True
         return self._polled
 
@@ -29,7 +29,7 @@ class _StopFlag:
 
 
 class RayStopSignal:
-    """A flag in an actor on this node. Can be pickled."""
+    """A flag in an actor on this node. Picklable."""
 
     def __init__(self) -> None:
         self._flag: Any = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_StopFlag).remote()
@@ -39,12 +39,12 @@ class RayStopSignal:
         return {**self.__dict__, "_polled": -INTERVAL}  # another machine has another clock
 
     def request_stop(self) -> bool:
-        """Whether a worker may see it: one has polled before."""
+        """Set the flag; returns whether a worker has polled it before."""
         self._requested = True
         return bool(ray.get(self._flag.request_stop.remote()))
 
     def stop_requested(self) -> bool:
-        """Asks the actor at most once an INTERVAL, so that it may be polled at every step."""
+        """Whether to stop; polls the actor at most once per INTERVAL, so that every step may call it."""
         if not self._requested and time.monotonic() - self._polled >= INTERVAL:
             self._requested = bool(ray.get(self._flag.stop_requested.remote()))
             self._polled = time.monotonic()

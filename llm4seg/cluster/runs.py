@@ -1,4 +1,4 @@
-"""Runs by name: what names one, where its checkpoints are, what it leaves. Without Ray."""
+"""Runs by name: the name of a run, the folder of its checkpoints, its outcome. Without Ray."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +19,11 @@ from llm4seg.utils.provenance import TRAINING, code_digest
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished training leaves: a row an epoch, its seconds inside `fit`, what ran it, the last checkpoint.
+    """The outcome of a finished training.
 
-    `measured`: the model's parameters and latency, where they were asked for.
+    `history`: a row per epoch; `seconds`: the time of the training itself; `engine`: the engine's name; `measured`: the
+    model's parameters and latency, if requested; `folder`, `checkpoint`: the run's folder, and the name of the last
+    checkpoint in it; `timeout`: for how many seconds the storage is retried.
     """
 
     history: list[Row]
@@ -30,23 +32,23 @@ class Outcome:
     measured: Row
     folder: RunFolder
     checkpoint: str
-    patience: float
+    timeout: float
 
     @contextmanager
     def weights(self) -> Iterator[Path]:
-        """The file of the weights to leave behind."""
-        with self.folder.open(self.checkpoint, self.patience) as files:
+        """The file with the final weights."""
+        with self.folder.open(self.checkpoint, self.timeout) as files:
             yield files / WEIGHTS
 
     def forget(self) -> None:
-        """Delete the run's checkpoints, so that the same config trains anew when asked again."""
-        retrying(self.patience)(self.folder.forget)
+        """Delete the run's checkpoints, so that the next training of the same config starts from the beginning."""
+        retrying(self.timeout)(self.folder.forget)
 
 
 def run_name(config: Config) -> str:
-    """A name that only equal computations share: a run interrupted under it can be gone on with, no other can.
+    """The name of a run, which only equal computations share: an interrupted run of this name can be resumed.
 
-    Reads and hashes files, so a caller computes it once.
+    Reads and hashes files, so callers compute it once.
     """
     llm = describe_llm(config)
     sources = [
@@ -61,7 +63,7 @@ def run_name(config: Config) -> str:
 
 
 def storage(config: Config) -> str:
-    """Where checkpoints go: a local folder or a bucket."""
+    """The address of the checkpoint storage: a local folder or a bucket."""
     return config.cluster.storage or str(config.paths.runs)
 
 
@@ -76,7 +78,7 @@ def forget_run(config: Config, name: str) -> None:
 
 
 def final_weights(config: Config, name: str) -> dict[str, Tensor]:
-    """The weights that a finished run left behind."""
+    """The final weights of a finished run, from its newest checkpoint."""
     folder = run_folder(config, name)
     newest = retrying(config.cluster.storage_patience)(folder.checkpoints)[0]
     with folder.open(newest, config.cluster.storage_patience) as checkpoint:
@@ -84,12 +86,12 @@ def final_weights(config: Config, name: str) -> dict[str, Tensor]:
 
 
 def completed_epochs(config: Config, name: str) -> list[Row]:
-    """The epochs that a run had behind it when it was interrupted."""
+    """The rows of the epochs that an interrupted run had completed; empty without a readable checkpoint."""
     folder = run_folder(config, name)
     for checkpoint in retrying(config.cluster.storage_patience)(folder.checkpoints):
         with folder.open(checkpoint, config.cluster.storage_patience) as files:
             try:
                 return Checkpoint.read(files).progress.history
-            except DamagedCheckpoint:  # as `fit` does: try the one before
+            except DamagedCheckpoint:  # as `fit` does: try the checkpoint before
                 continue
     return []

@@ -1,4 +1,4 @@
-"""A connection to Ray: this machine as a cluster of its own, or one that is running already."""
+"""Ray session: a connection to a cluster of this machine alone, or to a running cluster."""
 
 import os
 import sys
@@ -11,17 +11,17 @@ import llm4seg
 from llm4seg.config.schema import Cluster
 from llm4seg.utils.errors import InputError
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about medical work leaves the machine unasked
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage data about medical work
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-# Ray warns of more processes than cores, and leaves out twice so many; ours are many since most of them only wait
+# Ray warns of more processes than cores, not counting twice this number; most of the processes here only wait
 os.environ.setdefault("RAY_max_io_workers", "32")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's old output can be switched off, which `verbose=0` does
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own makes Ctrl-C look like a finished search
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # with Tune's handler, Ctrl-C would end a search as finished
 
 
 @contextmanager
 def ray_session(section: Cluster) -> Iterator[None]:
-    """Connect to `cluster.address`, or start Ray here and end it afterwards, however the block ends."""
+    """Connect to `cluster.address`, or start Ray on this machine; disconnects or ends it when the block ends."""
     import ray
 
     from llm4seg.cluster.storage import sweep
@@ -46,53 +46,54 @@ def _connect(section: Cluster) -> None:
     try:
         ray.init(
             address=section.address or "local",
-            **(_here() if section.address is None else _cluster()),
+            **(_local_options() if section.address is None else _cluster_options()),
             log_to_driver=False,
             logging_level="WARNING",
         )
     except ConnectionError as error:
         raise InputError(f"cluster.address: found {section.address!r}, where no Ray cluster answers: {error}") from None
     except Exception as error:
-        if type(error) is not Exception:  # what Ray raises when one of its processes does not start
+        if type(error) is not Exception:  # Ray raises Exception itself when one of its processes does not start
             raise
-        said = next((line for line in str(error).splitlines() if line.strip()), "nothing")
-        raise InputError(f"Ray did not start on this machine; if it is busy, run it again. Ray says: {said}") from None
+        cause = next((line for line in str(error).splitlines() if line.strip()), "nothing")
+        raise InputError(f"Ray did not start on this machine; if it is busy, run it again. Ray says: {cause}") from None
 
 
-def _here() -> dict[str, Any]:
-    """Options of Ray on this machine; without its state API, it leaks the workers of stopped trials."""
+def _local_options() -> dict[str, Any]:
+    """Options of `ray.init` on this machine; without its state API, Ray leaks workers of stopped trials."""
     return {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
 
 
-def _cluster() -> dict[str, Any]:
-    """Options for a cluster: its nodes run this code, not theirs. Made anew each time, since Ray writes into them."""
+def _cluster_options() -> dict[str, Any]:
+    """Options of `ray.init` on a cluster: nodes run a copy of this code. A new dict each time, since Ray changes it."""
     return {"runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}}
 
 
 def where(section: Cluster) -> str:
-    """On what a cluster's workers will train, in words."""
-    there, needed = _gpus(section), section.fewest * section.gpus_per_worker
+    """A line with the devices that a cluster's workers will train on."""
+    gpus, needed = _gpus(section), section.fewest * section.gpus_per_worker
     if not uses_gpu(section):
-        return f"cluster: workers train on CPUs; it has {there:g} GPUs, and cluster.device is {section.device}"
-    missing = f", {there:g} are there and nodes with more are waited for" if there < needed else ""
+        return f"cluster: workers train on CPUs; it has {gpus:g} GPUs, and cluster.device is {section.device}"
+    missing = f", {gpus:g} are there and nodes with more are waited for" if gpus < needed else ""
     return f"cluster: workers train on GPUs; {needed:g} are asked for{missing}"
 
 
 def uses_gpu(section: Cluster) -> bool:
-    """Whether workers train on GPUs: as told, or when there is one for each of the fewest.
+    """Whether workers train on GPUs: `cluster.device`, or with `auto` whether the fewest workers all get their GPUs.
 
-    A cluster that is told so is believed: nodes with GPUs may come only when somebody asks for them.
+    With `cuda`, a cluster need not have the GPUs yet, since an autoscaler may add nodes only when workers request
+    them. Raises InputError where the device is `cuda` and this machine, without a cluster, has too few GPUs.
     """
-    there, needed = _gpus(section), section.fewest * section.gpus_per_worker
-    if section.device == "cuda" and there < needed and section.address is None:
+    gpus, needed = _gpus(section), section.fewest * section.gpus_per_worker
+    if section.device == "cuda" and gpus < needed and section.address is None:
         raise InputError(
-            f"cluster.device: found cuda, but this machine has {there:g} GPUs for cluster.workers = {section.fewest}"
+            f"cluster.device: found cuda, but this machine has {gpus:g} GPUs for cluster.workers = {section.fewest}"
         )
-    return section.device == "cuda" or (section.device == "auto" and there >= needed)
+    return section.device == "cuda" or (section.device == "auto" and gpus >= needed)
 
 
 def _gpus(section: Cluster) -> float:
-    """How many GPUs there are; on this machine, only if torch can use them."""
+    """The number of GPUs of the cluster; 0 on this machine where torch cannot use them."""
     import ray
     import torch
 
@@ -101,9 +102,9 @@ def _gpus(section: Cluster) -> float:
 
 
 def cpus_per_worker(section: Cluster) -> int:
-    """CPU cores that each worker asks for: as told, or its share of a node's.
+    """The number of CPU cores of each worker: `cluster.cpus_per_worker`, or a fair share of a node's cores.
 
-    Raises InputError where so many workers have no room and no more nodes are to be expected.
+    Raises InputError where the workers do not fit on the nodes and no more nodes are expected.
     """
     nodes, gpus = _nodes(), gpus_per_worker(section)
     share = section.cpus_per_worker or fair_share(nodes, section.most, gpus)
@@ -116,39 +117,39 @@ def cpus_per_worker(section: Cluster) -> int:
 
 
 def gpus_per_worker(section: Cluster) -> float:
-    """GPUs, or what part of one, each worker asks for; 0 where they train on CPUs."""
+    """The number of GPUs of each worker, maybe a fraction; 0 where workers train on CPUs."""
     return section.gpus_per_worker if uses_gpu(section) else 0.0
 
 
 def runs_at_once(section: Cluster) -> int:
-    """How many trainings go on side by side: as many as have room, or `trials` where nodes for them may come."""
+    """The number of concurrent trainings: as many as fit, at least `trials` where nodes may be added."""
     workers = room(_nodes(), cpus_per_worker(section), gpus_per_worker(section))
     return max(workers // section.most, section.trials if _more_may_come(section) else 1)
 
 
 def _more_may_come(section: Cluster) -> bool:
-    """Whether nodes that are asked for may still come: see `uses_gpu`."""
+    """Whether requested nodes may still be added: see `uses_gpu`."""
     return section.address is not None and uses_gpu(section)
 
 
 def _nodes() -> list[dict[str, float]]:
-    """What each node has."""
+    """The resources of each node that is alive."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def fair_share(nodes: Sequence[Mapping[str, float]], workers: int, gpus: float) -> int:
-    """The most CPU cores for each of so many workers such that all have room; 1 where they have none at all."""
+    """The largest number of CPU cores per worker with which all workers fit on the nodes; 1 where none does."""
     most = int(max((node.get("CPU", 0) for node in nodes), default=1))
     return next((share for share in range(most, 1, -1) if room(nodes, share, gpus) >= workers), 1)
 
 
 def room(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: float) -> int:
-    """How many workers of so many CPU cores and GPUs there is room for: each is on one node."""
+    """The number of workers that fit on the nodes, each with `cpus` cores and `gpus` GPUs of one node."""
 
-    def on(node: Mapping[str, float]) -> int:
+    def workers_on(node: Mapping[str, float]) -> int:
         by_cpu = node.get("CPU", 0) // cpus
         return int(min(by_cpu, node.get("GPU", 0) // gpus) if gpus else by_cpu)
 
-    return sum(map(on, nodes))
+    return sum(map(workers_on, nodes))

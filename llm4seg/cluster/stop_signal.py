@@ -1,4 +1,4 @@
-"""The stop signal: whoever started a training requests that it saves a checkpoint and stops. Without Ray."""
+"""The stop signal: requests that a training saves a checkpoint and stops. Without Ray."""
 
 import signal
 import threading
@@ -16,10 +16,10 @@ class StopSignal(Protocol):
     """A flag that is set by the process that started a training and polled by its workers."""
 
     def request_stop(self) -> bool:
-        """Whether a worker may see it: one has polled before."""
+        """Set the flag; returns whether a worker has polled it before."""
 
     def stop_requested(self) -> bool:
-        """Whether to stop; a worker polls it between two steps."""
+        """Whether to stop; workers poll between two steps."""
 
 
 class LocalStopSignal:
@@ -39,9 +39,9 @@ class LocalStopSignal:
 
 @contextmanager
 def stop_on_sigterm(stop_signal: StopSignal) -> Iterator[None]:
-    """Let SIGTERM request a stop instead of ending this process. In another thread than the main one: do nothing.
+    """Make SIGTERM request a stop instead of ending this process; does nothing outside of the main thread.
 
-    Where no worker has polled yet, since none has begun, it raises StopRequested; and so does a second SIGTERM.
+    A SIGTERM before any worker has polled, and a second SIGTERM, raise StopRequested.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

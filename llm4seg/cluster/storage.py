@@ -1,4 +1,4 @@
-"""Where the checkpoints of runs are: a local folder or a bucket, and retries while it refuses. Without Ray."""
+"""Checkpoint storage: a local folder or a bucket, with retries of failed requests. Without Ray."""
 
 import shutil
 import tempfile
@@ -14,23 +14,23 @@ import tenacity
 
 from llm4seg.utils.errors import InputError
 
-PREFIX = "llm4seg-checkpoint-"  # of temporary folders; the process that made one follows
+PREFIX = "llm4seg-checkpoint-"  # of temporary folders; followed by the id of the process that made the folder
 CHUNK = 64 * 2**20  # bytes of an upload at a time
-NAME = "checkpoint_%Y-%m-%d_%H-%M-%S.%f"  # of a checkpoint, as Ray Train spells it, so that names sort by time
+NAME = "checkpoint_%Y-%m-%d_%H-%M-%S.%f"  # of a checkpoint, in Ray Train's format, so that names sort by time
 
 
-def retrying(seconds: float) -> tenacity.Retrying:
-    """Try again for so many seconds what a storage refuses."""
+def retrying(timeout: float) -> tenacity.Retrying:
+    """A caller that retries a function on OSError for `timeout` seconds, then raises the error."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OSError),
         wait=tenacity.wait_exponential(multiplier=0.5, max=15),
-        stop=tenacity.stop_after_delay(seconds),
+        stop=tenacity.stop_after_delay(timeout),
         reraise=True,
     )
 
 
 def file_system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """What is at `cluster.storage`, or at a local folder: a file system, and a path in it."""
+    """The file system of an address (`cluster.storage` or a local folder) and the path in it. Raises InputError."""
     try:
         files, path = pyarrow.fs.FileSystem.from_uri(address)
     except (pyarrow.ArrowInvalid, OSError) as error:
@@ -54,21 +54,21 @@ class RunFolder:
         return cls(files, f"{path}/{name}")
 
     def checkpoints(self) -> list[str]:
-        """The names of all checkpoints, the newest first; the last upload may have been cut short."""
+        """The names of all checkpoints, the newest first; the newest may be incomplete after a kill."""
         found = self._files.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
-        folders = (one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory)
+        folders = (info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory)
         return sorted((name for name in folders if name.startswith("checkpoint_")), reverse=True)
 
     def neighbors(self) -> list[str]:
-        """The names of this folder and of all beside it whose names begin alike."""
-        parent, _, mine = self._path.rpartition("/")
+        """The names of all folders beside this folder, and its own, that begin with its name."""
+        parent, _, own_name = self._path.rpartition("/")
         found = self._files.get_file_info(pyarrow.fs.FileSelector(parent, allow_not_found=True))
-        return [one.base_name for one in found if one.base_name.startswith(mine)]
+        return [info.base_name for info in found if info.base_name.startswith(own_name)]
 
     def files(self) -> list[str]:
-        """The names of the files in it."""
+        """The names of the files in the folder."""
         found = self._files.get_file_info(pyarrow.fs.FileSelector(self._path, allow_not_found=True))
-        return [one.base_name for one in found if one.type == pyarrow.fs.FileType.File]
+        return [info.base_name for info in found if info.type == pyarrow.fs.FileType.File]
 
     def read(self, name: str) -> bytes:
         with self._files.open_input_stream(f"{self._path}/{name}") as file:
@@ -82,7 +82,7 @@ class RunFolder:
             self.delete_file(name)
 
     def upload(self, checkpoint: Path, name: str) -> None:
-        """Copy a local checkpoint here. Raises OSError when the storage refuses, maybe after some of the files."""
+        """Upload a local checkpoint. Raises OSError when the storage fails, maybe after some of the files."""
         target, in_bucket = f"{self._path}/{name}", isinstance(self._files, pyarrow.fs.S3FileSystem)
         self._files.create_dir(target)
         # several threads that upload to S3 may wait for each other forever: github.com/apache/arrow/issues/32372
@@ -94,14 +94,14 @@ class RunFolder:
         self._files.delete_dir(f"{self._path}/{name}")
 
     @contextmanager
-    def open(self, name: str, patience: float) -> Iterator[Path]:
-        """A local folder with a checkpoint's files."""
+    def open(self, name: str, timeout: float) -> Iterator[Path]:
+        """A local folder with a checkpoint's files; a download is retried for `timeout` seconds."""
         if isinstance(self._files, pyarrow.fs.LocalFileSystem):
             yield Path(self._path) / name
             return
         with temporary_folder() as folder:
             source = f"{self._path}/{name}"
-            retrying(patience)(pyarrow.fs.copy_files, source, str(folder), source_filesystem=self._files)
+            retrying(timeout)(pyarrow.fs.copy_files, source, str(folder), source_filesystem=self._files)
             yield folder
 
     def forget(self) -> None:
@@ -111,19 +111,19 @@ class RunFolder:
 
 
 class Uploads:
-    """A run's uploads: each is tried again for a while, and then all but the newest checkpoints are deleted."""
+    """The uploads of a run: each is retried for `timeout` seconds, then keeps only the newest `keep` checkpoints."""
 
-    def __init__(self, folder: RunFolder, keep: int, patience: float) -> None:
-        self._folder, self._keep, self._patience = folder, keep, patience
+    def __init__(self, folder: RunFolder, keep: int, timeout: float) -> None:
+        self._folder, self._keep, self._timeout = folder, keep, timeout
         self.names: list[str] = []
 
     def upload(self, checkpoint: Path, name: str) -> None:
-        retrying(self._patience)(self._folder.upload, checkpoint, name)
+        retrying(self._timeout)(self._folder.upload, checkpoint, name)
         self.names.append(name)
-        retrying(self._patience)(self._prune)
+        retrying(self._timeout)(self._prune)
 
     def _prune(self) -> None:
-        """Delete all checkpoints but the newest ones, once enough of them are known to be whole."""
+        """Delete all but the newest checkpoints, once `keep` uploads of this process are complete."""
         if len(self.names) >= self._keep:
             for name in set(self._folder.checkpoints()) - set(self.names[-self._keep :]):
                 self._folder.delete_checkpoint(name)
@@ -134,7 +134,7 @@ def new_checkpoint_name() -> str:
 
 
 def write_checkpoint(save: Callable[[Path], None]) -> Path:
-    """A checkpoint in a new temporary folder, which is gone again if `save` raises."""
+    """A checkpoint in a new temporary folder, which is deleted if `save` raises."""
     folder = make_temporary_folder()
     try:
         save(folder)
@@ -145,7 +145,7 @@ def write_checkpoint(save: Callable[[Path], None]) -> Path:
 
 
 def make_temporary_folder() -> Path:
-    """A new temporary folder that `sweep` finds once this process is gone."""
+    """A new temporary folder, which `sweep` deletes once this process has ended."""
     return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{psutil.Process().pid}-"))
 
 
@@ -159,8 +159,8 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Delete what killed processes have left in this machine's temporary folder."""
+    """Delete the temporary folders of killed processes on this machine."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         pid = folder.name.removeprefix(PREFIX).split("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)  # another worker may be at it
+            shutil.rmtree(folder, ignore_errors=True)  # another worker may delete it at the same time

@@ -1,4 +1,4 @@
-"""Trials of Ray Tune in processes that stay: a run with one worker is trained there, one with several on theirs."""
+"""Trials of Ray Tune in reused processes: a run with one worker trains in the trial's process, others on Ray Train."""
 
 import time
 from collections.abc import Callable, Generator
@@ -23,11 +23,11 @@ from llm4seg.config.schema import Cluster
 from llm4seg.training.run import CHECKPOINT, CONTINUE, Row
 from llm4seg.utils.errors import InputError
 
-DRAIN_INTERVAL = 10.0  # seconds between two checks whether this node will be taken away
+DRAIN_INTERVAL = 10.0  # seconds between two checks whether this node is draining
 
 
 def trial_resources(section: Cluster) -> PlacementGroupFactory:
-    """What a trial's process has: a worker's share, as it is the worker, or next to nothing where it starts others."""
+    """The resources of a trial's process: a worker's share where it is the only worker, else almost none."""
     if section.most > 1:
         return PlacementGroupFactory([{"node:__internal_head__": 0.001}])
     gpus = gpus_per_worker(section)
@@ -35,14 +35,14 @@ def trial_resources(section: Cluster) -> PlacementGroupFactory:
 
 
 class KeptTrial(Trainable):
-    """A process for one trial after another, with `reuse_actors`: only the first pays for its start and imports.
+    """A process for one trial after another, with `reuse_actors`: only the first trial waits for start and imports.
 
-    A subclass yields the results of a trial, the last of which has `done`; its `setup` calls `begin`. To close them
-    ends what is under way.
+    A subclass yields the results of a trial, the last of them with `done`; its `setup` calls `begin`. Closing the
+    generator of results ends the trial.
     """
 
     def begin(self, sample: dict[str, Any]) -> None:
-        """Let the next results be those of this sample of the search space."""
+        """Start the trial of a sample of the search space."""
         self._results = self.results(sample)
 
     def results(self, sample: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
@@ -61,7 +61,7 @@ class KeptTrial(Trainable):
 
 
 class TrialRun(ProcessRun):
-    """The run of a trial's process: it also saves a checkpoint when its node is about to be taken away."""
+    """The run of a trial's process, which also saves a checkpoint when its node is draining."""
 
     _checked, _warned = 0.0, False
 
@@ -82,7 +82,7 @@ def train_here(
     initial: str | None = None,
     measure: bool = False,
 ) -> Outcome:
-    """Train a run in this process, or where it has several workers on workers of its own."""
+    """Train a run in this process, or on Ray Train where it has several workers."""
     if config.cluster.most == 1:
         device = trial_device(config.cluster)
         return train_in_process(config, name, handle, stop_signal, initial, measure, device, TrialRun)
@@ -93,9 +93,9 @@ def train_here(
 def training_rows(
     config: Config, name: str, data: DataSync | None, initial: str | None, measure: bool
 ) -> Generator[Row, None, None]:
-    """Train in a thread; yields each epoch's row as it ends, and then all of them, some of an earlier process.
+    """Train in a thread; yields the row of each epoch as it ends, then all rows, including those of earlier processes.
 
-    Closing it stops the training at its next step.
+    Closing the generator stops the training at its next step.
     """
     stop_signal = LocalStopSignal() if config.cluster.most == 1 else RayStopSignal()
     events: SimpleQueue[Any] = SimpleQueue()
@@ -117,7 +117,7 @@ def training_rows(
 
 
 def check_storage_is_shared(config: Config, experiment: str) -> None:
-    """Raise InputError where this node sees another folder than the one where the experiment was started."""
+    """Raise InputError unless this node reads the storage in which the experiment was started."""
     if not run_folder(config, experiment).files():
         raise InputError(
             f"cluster.storage: found {config.cluster.storage}, allowed: s3://bucket/prefix or a folder that all nodes "
@@ -126,5 +126,5 @@ def check_storage_is_shared(config: Config, experiment: str) -> None:
 
 
 def trial_device(section: Cluster) -> torch.device:
-    """The device that Ray gave this process."""
+    """The device that Ray assigned to this process."""
     return torch.device("cuda" if uses_gpu(section) else "cpu")

@@ -1,4 +1,4 @@
-"""A stand-in for the callback by which Tune prints the last result of every trial: our lines say more in less."""
+"""A replacement for Tune's callback that prints the last result of every trial; the progress callbacks print less."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 
 
 class NoTrialLines(TrialProgressCallback):
-    """Prints nothing. Tune adds its own callback of this kind unless it is given one."""
+    """Prints nothing. Tune adds its own callback of this class unless another one is passed."""
 
     def on_trial_result(self, *_: Any, **__: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The run of one Ray Train worker: checkpoints through Ray's storage, and what may come between two steps."""
+"""The run of a Ray Train worker: checkpoints in Ray's storage, and the control signals between two steps."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,17 +20,17 @@ from llm4seg.cluster.storage import RunFolder, Uploads, retrying, sweep, write_c
 from llm4seg.config.schema import Cluster
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, Row
 
-SYNC_INTERVAL = 10.0  # seconds between two checks, by all workers together, whether a node will be taken away
+SYNC_INTERVAL = 10.0  # seconds between two checks, by all workers together, whether a node is draining
 
 
 class RayRun:
-    """Checkpoints are written by rank 0 and uploaded while training goes on; a busy storage is tried again.
+    """The run of a Ray Train worker. Rank 0 writes checkpoints; uploads run while training goes on, with retries.
 
-    A context: inside it, a worker that makes no step for `cluster.timeout` is ended.
+    A context manager: inside it, a worker that makes no step for `cluster.timeout` seconds is ended.
     """
 
     def __init__(self, section: Cluster, stop_signal: StopSignal, measured: Row) -> None:
-        """What was `measured` of the model rides along with each row."""
+        """`measured`, the measurements of the model, is added to each row."""
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_rank = context.get_local_rank()
@@ -57,11 +57,11 @@ class RayRun:
         self._hang_timeout.cancel()
 
     def checkpoints(self) -> Iterator[AbstractContextManager[Path]]:
-        # not Ray's own list, which forgets a checkpoint whose upload ended just before the controller died
-        patience = self._section.storage_patience
-        names = retrying(patience)(self._folder.checkpoints) if self.rank == 0 else None
+        # not Ray's own list, which lacks a checkpoint whose upload ended just before the controller died
+        timeout = self._section.storage_patience
+        names = retrying(timeout)(self._folder.checkpoints) if self.rank == 0 else None
         for name in broadcast_from_rank_zero(names):
-            yield self._folder.open(name, patience)
+            yield self._folder.open(name, timeout)
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         ray.train.report(
@@ -78,20 +78,20 @@ class RayRun:
         self._lines.append(line)
 
     def control_signal(self) -> int:
-        """Rank 0 polls the stop signal, and knows what is due by the clock."""
+        """The control signal of rank 0, from the stop signal and the time; CONTINUE on other ranks."""
         self._hang_timeout.rearm()
         if self.rank != 0:
             return CONTINUE
         if self._stop_signal.stop_requested():
             return STOP
         now, minutes = time.monotonic(), self._section.checkpoint_minutes
-        uploaded = self._reported == len(self._uploads.names)  # before that, another one would only wait
+        uploaded = self._reported == len(self._uploads.names)  # before that, another checkpoint would only wait
         if minutes and uploaded and now - self._saved > 60 * minutes:
             return CHECKPOINT
         return CONTINUE if self._warned or now - self._synced < SYNC_INTERVAL else SYNC
 
     def sync_control(self) -> int:
-        """Save once when a node is about to be taken away; Ray then starts the workers again elsewhere."""
+        """CHECKPOINT once when a node is draining, else CONTINUE; Ray then restarts the workers on other nodes."""
         self._warned = ray.train.get_preemption_info() is not None
         self._synced = time.monotonic()
         return CHECKPOINT if self._warned else CONTINUE
@@ -99,5 +99,5 @@ class RayRun:
     def _upload(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
         retrying(self._section.storage_patience)(check_same_storage, self._storage)
         self._uploads.upload(Path(checkpoint.path), name)
-        # Ray takes no checkpoint outside of its own folder; nothing here reads it from there
+        # Ray accepts only checkpoints in its own folder; nothing here reads this path
         return Checkpoint(self._storage.build_checkpoint_path_from_name(name), self._storage.storage_filesystem)

@@ -1,4 +1,4 @@
-"""Search on Ray Tune: each trial is the same training as `train`, with some parameters overridden."""
+"""Hyper-parameter search on Ray Tune: each trial is the training of `train` with some parameters overridden."""
 
 import json
 import os
@@ -31,14 +31,14 @@ from llm4seg.utils.provenance import code_digest
 
 __all__ = ["SearchResult", "forget_search", "run_search"]
 
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets, at most
-os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed has none
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # seconds of Tune's state that a killed driver loses, at most
+os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial has no metric
 
 
 def run_search(config: Config, name: str) -> SearchResult:
-    """Try points of the space on the connected cluster, each for at most `search.epochs` epochs, and compare them.
+    """Train points of the search space on the connected cluster, each for at most `search.epochs` epochs; compare them.
 
-    Goes on where a search of this name was interrupted, or all of it is there: see `search_name` and `forget_search`.
+    Resumes an interrupted search of this name; returns a finished one at once: see `search_name` and `forget_search`.
     Raises InputError when every trial failed.
     """
     searching = shared_out(_of_trials(config))
@@ -49,19 +49,19 @@ def run_search(config: Config, name: str) -> SearchResult:
 
 
 def forget_search(config: Config, name: str) -> None:
-    """Delete a search's trials, once what they found is written down."""
+    """Delete the runs of a search, once its result is written."""
     for run in run_folder(config, name).neighbors():
         forget_run(config, run)
 
 
 def search_name(config: Config) -> str:
-    """A name that only equal searches share: one that was interrupted under it can be gone on with.
+    """The name of a search, which only equal searches share: an interrupted search of this name can be resumed.
 
-    Raises InputError when a layer is not in the store. Reads and hashes files, so a caller computes it once.
+    Raises InputError when a layer is not in the store. Reads and hashes files, so callers compute it once.
     """
     parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), code_digest("search")]
     if config.search.warm_start:
-        parts.append(config.training.epochs)  # of the CNN alone
+        parts.append(config.training.epochs)  # of the CNN-only baseline
     return "search-" + config.digest("search", extra=str(parts))
 
 
@@ -70,7 +70,7 @@ def _of_trials(config: Config) -> Config:
 
 
 def layers_sha256(config: Config) -> list[str | None]:
-    """Of every layer that a trial may want. Raises InputError when the store lacks one."""
+    """The SHA-256 of the norm and of every layer that a trial may use. Raises InputError if the store lacks a layer."""
     if config.model.bottleneck != "llm" and "model.bottleneck" not in config.search.space:
         return []
     store = LayerStore(config.paths.llm_used)
@@ -78,7 +78,7 @@ def layers_sha256(config: Config) -> list[str | None]:
 
 
 def shared_out(config: Config) -> Config:
-    """A copy in which all trials at a time fit on the cluster's cores."""
+    """A copy of `config` in which all concurrent trials fit on the cluster's CPU cores."""
     if config.cluster.cpus_per_worker is not None:
         return config
     cores = int(ray.cluster_resources().get("CPU", 1))
@@ -87,7 +87,7 @@ def shared_out(config: Config) -> Config:
 
 
 def train_cnn_only(config: Config, name: str) -> str:
-    """Train the CNN alone as the config says; returns its run's name. Goes on, or is done, if it was begun before."""
+    """Train the CNN without the LLM; returns the name of the run. Resumes an interrupted run of this name."""
     cnn_only, stop_signal = config.override({"model.bottleneck": "identity"}), RayStopSignal()
     print("search: the CNN alone, from which every trial starts", flush=True)
     with stop_on_sigterm(stop_signal), ray_events(EpochPrinter(cnn_only.training.epochs)) as callback:
@@ -96,18 +96,18 @@ def train_cnn_only(config: Config, name: str) -> str:
 
 
 def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
-    """Tune's driver, new or as it was when it was interrupted."""
+    """Tune's Tuner: new, or restored after an interruption."""
     trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=data_sync(config), initial=initial)
     trainable = tune.with_resources(trial, trial_resources(config.cluster))
     folder = run_folder(config, name)
-    if _was_begun(folder):
-        return Tuner.restore(_under(storage(config), name), trainable, resume_unfinished=True)
+    if _has_trials(folder):
+        return Tuner.restore(_join(storage(config), name), trainable, resume_unfinished=True)
     folder.forget()
-    scheduler, suggester = build_scheduler(config.search), OptunaSearcher(config.search)
+    scheduler, searcher = build_scheduler(config.search), OptunaSearcher(config.search)
     return Tuner(
         trainable,
         tune_config=TuneConfig(
-            search_alg=suggester,
+            search_alg=searcher,
             scheduler=scheduler,
             num_samples=config.search.trials,
             max_concurrent_trials=config.cluster.trials,
@@ -117,9 +117,9 @@ def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
             name=name,
             storage_path=storage(config),
             verbose=0,
-            callbacks=[TrialProgress(config.search), KeepState(scheduler, suggester), NoTrialLines()],
+            callbacks=[TrialProgress(config.search), KeepState(scheduler, searcher), NoTrialLines()],
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # runs write their own checkpoints
         ),
     )
 
@@ -139,10 +139,10 @@ def build_scheduler(section: Search) -> TrialScheduler:
 
 
 class KeepState(Callback):
-    """Saves with the search what ASHA knows of earlier trials, which Tune forgets, and sees that notes agree."""
+    """Saves ASHA's state with the search, which Tune does not; after a restore, reconciles the searcher with Tune."""
 
-    def __init__(self, scheduler: TrialScheduler, suggester: OptunaSearcher) -> None:
-        self._scheduler, self._suggester, self._agreed = scheduler, suggester, False
+    def __init__(self, scheduler: TrialScheduler, searcher: OptunaSearcher) -> None:
+        self._scheduler, self._searcher, self._reconciled = scheduler, searcher, False
 
     def get_state(self) -> dict[str, Any]:
         return dict(self._scheduler.__dict__)
@@ -151,23 +151,23 @@ class KeepState(Callback):
         self._scheduler.__dict__.update(state)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        if not self._agreed:
-            self._suggester.reconcile({trial.trial_id: trial.config["overrides"] for trial in trials})
-            self._agreed = True
+        if not self._reconciled:
+            self._searcher.reconcile({trial.trial_id: trial.config["overrides"] for trial in trials})
+            self._reconciled = True
 
 
-def _was_begun(folder: RunFolder) -> bool:
-    """Whether Tune has written down a trial, without which it cannot restore anything."""
+def _has_trials(folder: RunFolder) -> bool:
+    """Whether Tune has saved a trial, without which it cannot restore a search."""
     for name in sorted((name for name in folder.files() if name.startswith("experiment_state")), reverse=True):
         try:
             return bool(json.loads(folder.read(name))["trial_data"])
         except ValueError:
-            # cut short by a kill; the one before it counts, and then the checkpoints of the trials' runs
+            # cut short by a kill; the file before it is used, with the checkpoints of the trials' runs
             folder.delete_file(name)
     return False
 
 
-def _under(address: str, name: str) -> str:
-    """A folder's address in the storage, whose own may end in a query."""
-    place, mark, query = address.partition("?")
-    return f"{place.rstrip('/')}/{name}{mark}{query}"
+def _join(address: str, name: str) -> str:
+    """The address of a folder in the storage, whose address may end in a query."""
+    base, mark, query = address.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{query}"

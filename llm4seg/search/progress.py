@@ -1,4 +1,4 @@
-"""How a search gets on: one table that is refreshed on a terminal, elsewhere one line a trial that has ended."""
+"""Progress of a search: a table that is refreshed on a terminal, elsewhere a line per ended trial."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from rich.table import Table
 
 from llm4seg.config.schema import Search
 
-SHOWN = 12  # trials, the best ones and those under way
+SHOWN = 12  # trials in the table: running trials and the best ended trials
 
 
 class TrialProgress(Callback):
-    """Tune tells it of every result; the table shows trials under way and the best ones."""
+    """Callback of Tune that shows running trials and the best ended trials."""
 
     def __init__(self, section: Search) -> None:
         self._section = section
@@ -38,7 +38,8 @@ class TrialProgress(Callback):
 
     def _ended(self, trials: list[Trial], trial: Trial) -> None:
         if not Console().is_terminal:
-            ended = sum(one.is_finished() for one in trials if one is not trial) + 1  # Tune tells it before it is so
+            # Tune calls this while the trial is not finished yet
+            ended = sum(other.is_finished() for other in trials if other is not trial) + 1
             print(f"search: {ended}/{self._section.trials}  {'  '.join(self._cells(trials, trial, True))}", flush=True)
         self._refresh(trials)
 
@@ -51,17 +52,17 @@ class TrialProgress(Callback):
         self._live.update(self._table(trials), refresh=True)
 
     def _table(self, trials: list[Trial]) -> Table:
-        ended = sum(one.is_finished() for one in trials)
+        ended = sum(trial.is_finished() for trial in trials)
         table = Table(title=f"search: {ended} of at most {self._section.trials} trials")
         for heading in ("trial", "state", "epoch", "val Dice", "values"):
             table.add_column(heading)
-        shown = sorted(trials, key=lambda one: (one.is_finished(), -_dice(one)))[:SHOWN]
-        for one in shown:
-            table.add_row(*self._cells(trials, one, one.is_finished()))
+        shown = sorted(trials, key=lambda trial: (trial.is_finished(), -_dice(trial)))[:SHOWN]
+        for trial in shown:
+            table.add_row(*self._cells(trials, trial, trial.is_finished()))
         return table
 
     def _cells(self, trials: list[Trial], trial: Trial, ended: bool) -> list[str]:
-        values = ", ".join(f"{name.rsplit('.', 1)[-1]} {_spelled(value)}" for name, value in _overrides(trial).items())
+        values = ", ".join(f"{name.rsplit('.', 1)[-1]} {_format(value)}" for name, value in _overrides(trial).items())
         epoch = f"{trial.last_result.get('epoch', 0)}/{self._section.epochs}"
         return [
             f"trial {trials.index(trial)}",
@@ -82,7 +83,7 @@ class TrialProgress(Callback):
         return {"_section": self._section, "_live": None}
 
 
-def _spelled(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What a search leaves on disk: written by the stage `search`, read by `train`, `study` and `report`."""
+"""Results of a search on disk: written by the stage `search`, read by `train`, `study` and `report`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ TRIALS, EPOCHS, SPACE, IMPORTANCE = "trials.csv", "epochs.csv", "space.json", "i
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trial's overrides, and every trial.
+    """The result of a search: the best trial's overrides, and every trial.
 
-    `trials`: number, the searched parameters, status, epochs, objectives, pareto, error. `epochs`: a row an epoch of
-    each trial. `importance`: each parameter's share in what sets good trials apart.
+    `trials`: number, the searched parameters, status, epochs, objectives, pareto, error. `epochs`: a row per epoch of
+    each trial. `importance`: each parameter's importance (PED-ANOVA), as a share.
     """
 
     section: Search
@@ -30,12 +30,12 @@ class SearchResult:
 
     @property
     def known(self) -> pd.DataFrame:
-        """The trials that came through an epoch."""
+        """The trials that completed an epoch."""
         return self.trials.dropna(subset="val_dice")
 
 
 def write(folder: Path, result: SearchResult | None) -> None:
-    """Write a search's folder, whole or not at all; None: there was no search, so no parameter is overridden."""
+    """Write the folder of a search, whole or not at all; None: no search, so no parameter is overridden."""
     with replacing(folder) as partial:
         partial.mkdir()
         write_best(partial, result.best if result else {})
@@ -47,10 +47,10 @@ def write(folder: Path, result: SearchResult | None) -> None:
 
 
 def read(folder: Path) -> SearchResult | None:
-    """Read a search's folder; None where there was no search. Raises InputError naming the file that is broken."""
+    """Read the folder of a search; None without a search. Raises InputError with the name of a broken file."""
     if not (best := read_best(folder)):
         return None
-    # an empty cell is a value that was not drawn, `null` is one that was
+    # an empty cell is a value that was not drawn, `null` is a drawn null
     trials = read_table(folder / TRIALS, "number", "status", "epochs", "val_dice", missing=("",))
     epochs = read_table(folder / EPOCHS, "number", "epoch", "val_dice")
     renamed = {name: trials[name].replace(words) for name, words in VALUES.items() if name in trials}

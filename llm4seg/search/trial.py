@@ -1,4 +1,4 @@
-"""A trial: the same training as `train`, with some parameters overridden, in a process that stays for the next."""
+"""A trial of a search: the training of `train` with some parameters overridden, in a reused process."""
 
 import json
 from collections.abc import Generator
@@ -13,21 +13,21 @@ from llm4seg.config.schema import Overrides
 from llm4seg.training.run import Row
 from llm4seg.utils.errors import UserError
 
-GATE = {"model.llm.residual": "gate"}  # the block begins as nothing, so that a trial begins as the CNN
+GATE = {"model.llm.residual": "gate"}  # the LLM block starts as zero, so that a trial starts as the CNN
 
 
 def trial_config(config: Config, overrides: Overrides) -> Config:
-    """What a trial trains."""
+    """The config of a trial."""
     return config.override({**(GATE if config.search.warm_start else {}), **overrides})
 
 
 class Trial(KeptTrial):
-    """A result is an epoch, or what made the trial fail."""
+    """The trial of a search; its results are rows of epochs, or the error that ended the trial."""
 
     def setup(
         self, config: dict[str, Any], params: dict[str, Any], name: str, data: DataSync | None, initial: str | None
     ) -> None:
-        """`name`: the search's, with which those of its runs begin; `initial`: the run whose weights come first."""
+        """`name`: the name of the search, a prefix of its runs' names; `initial`: the run with the initial weights."""
         base = Config.parse(params)
         check_storage_is_shared(base, name)
         self._base = base if data is None else data.on_this_node(base)
@@ -38,21 +38,21 @@ class Trial(KeptTrial):
         best, epochs, overrides = -1.0, self._base.training.epochs, sample["overrides"]
         try:
             config = trial_config(self._base, overrides)
-            with closing(epoch_rows(config, self._run_of(overrides), self._data, self._initial)) as rows:
+            with closing(epoch_rows(config, self._run_name(overrides), self._data, self._initial)) as rows:
                 for row in rows:
                     best = max(best, row["val_dice"])
                     yield {**row, "best_dice": best, "done": row["epoch"] >= epochs}
         except UserError as error:  # a point that cannot be trained
             yield {"error": str(error), "done": True}
 
-    def _run_of(self, overrides: Overrides) -> str:
-        """The name of a point's run, which no other point of the search has."""
+    def _run_name(self, overrides: Overrides) -> str:
+        """The name of the run of a point, unique in the search."""
         return f"{self._name}-train-{self._base.digest(extra=json.dumps(overrides, sort_keys=True))}"
 
 
 def epoch_rows(config: Config, name: str, data: DataSync | None, initial: str | None) -> Generator[Row, None, None]:
-    """Every epoch once: first those of before the search was interrupted, then new ones as they end."""
-    measure = len(config.search.objectives) > 1  # and what is measured is known with the first new row
+    """The row of each epoch, once: first the epochs before an interruption, then new epochs as they end."""
+    measure = len(config.search.objectives) > 1  # the measurements come with the first new row
     seen, completed = 0, completed_epochs(config, name)
     if not measure:
         yield from completed
@@ -61,7 +61,7 @@ def epoch_rows(config: Config, name: str, data: DataSync | None, initial: str | 
             return
     with closing(training_rows(config, name, data, initial, measure)) as training:
         for row in training:
-            for one in (*({**row, **before} for before in completed), row):
-                if one["epoch"] > seen:
-                    seen = int(one["epoch"])
-                    yield one
+            for measured in (*({**row, **before} for before in completed), row):
+                if measured["epoch"] > seen:
+                    seen = int(measured["epoch"])
+                    yield measured

@@ -1,4 +1,4 @@
-"""From Ray Tune's results to tables: a row a trial, a row an epoch, the best trial, and what mattered."""
+"""Tables of Ray Tune's results: a row per trial, a row per epoch, the best trial, and parameter importance."""
 
 import json
 from typing import Any
@@ -16,12 +16,14 @@ from llm4seg.search.searcher import DIRECTIONS
 from llm4seg.utils.errors import InputError
 
 EPOCH_COLUMNS = ["epoch", "train_loss", "val_loss", "val_dice", "seconds"]
-FEWEST = 5  # trials from which something is said about what matters
+FEWEST = 5  # trials that importance needs
 
 
 def collect(results: Any, section: Search, retries: int) -> SearchResult:
-    """Read Tune's results; `retries` is what a trial whose process dies has. Raises InputError when all failed."""
-    trials = pd.DataFrame([_row(number, one, section, retries) for number, one in enumerate(results)])
+    """The SearchResult of Tune's results; `retries`: restarts of a trial whose process dies. Raises InputError when all
+    trials failed.
+    """
+    trials = pd.DataFrame([_row(number, result, section, retries) for number, result in enumerate(results)])
     if "val_dice" not in trials or trials["val_dice"].isna().all():
         raise InputError(f"search: every trial failed, the first with: {trials['error'].iloc[0]}")
     trials["pareto"] = pareto(trials, section)
@@ -46,14 +48,14 @@ def _row(number: int, result: Any, section: Search, retries: int) -> dict[str, A
 
 
 def _cell(value: Any) -> Any:
-    """A value in a table, where an empty cell means that none was drawn."""
+    """The cell of a drawn value; an empty cell means that no value was drawn."""
     return json.dumps(value) if value is None or isinstance(value, list | dict) else value
 
 
 def _epochs(results: Any) -> pd.DataFrame:
     tables = []
-    for number, one in enumerate(results):
-        table = one.metrics_dataframe
+    for number, result in enumerate(results):
+        table = result.metrics_dataframe
         if table is not None and "val_dice" in table:
             table = (
                 table.rename(columns={"time_this_iter_s": "seconds"})[EPOCH_COLUMNS]
@@ -65,37 +67,37 @@ def _epochs(results: Any) -> pd.DataFrame:
 
 
 def pareto(trials: pd.DataFrame, section: Search) -> np.ndarray:
-    """For each trial whether no other one is at least as good in every objective and better in one."""
+    """Whether each trial is on the Pareto front: no other is at least as good in all objectives and better in one."""
     signs = [1 if DIRECTIONS[name] == "maximize" else -1 for name in section.objectives]
     values_NO = trials[list(section.objectives)].astype(float).to_numpy() * signs
-    known = np.array([not np.isnan(one_O).any() for one_O in values_NO])
+    known = np.array([not np.isnan(values_O).any() for values_O in values_NO])
     beaten = [
-        bool(((values_NO >= one_O).all(axis=1) & (values_NO > one_O).any(axis=1)).any()) if fine else True
-        for one_O, fine in zip(values_NO, known, strict=True)
+        bool(((values_NO >= values_O).all(axis=1) & (values_NO > values_O).any(axis=1)).any()) if complete else True
+        for values_O, complete in zip(values_NO, known, strict=True)
     ]
     return ~np.array(beaten)
 
 
 def importance(trials: pd.DataFrame, section: Search) -> dict[str, float]:
-    """Each parameter's share (PED-ANOVA) in what sets good trials apart from the others; those that always count."""
+    """Importance (PED-ANOVA) of each parameter that every trial draws, as a share; empty with too few trials."""
     known = trials.dropna(subset="val_dice")
-    always = [name for name, one in section.space.items() if not one.when and known[name].nunique() > 1]
+    always = [name for name, dimension in section.space.items() if not dimension.when and known[name].nunique() > 1]
     if len(known) < FEWEST or not always or known["val_dice"].nunique() < 2:
         return {}
     study = optuna.create_study(direction="maximize")
     distributions = {name: _distribution(known[name], section.space[name]) for name in always}
     for row in known.to_dict("records"):
-        params = {name: _as_drawn(row[name], section.space[name]) for name in always}
+        params = {name: _to_optuna(row[name], section.space[name]) for name in always}
         study.add_trial(create_trial(params=params, distributions=distributions, value=row["val_dice"]))
-    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=always)
-    return {name: round(value, 4) for name, value in found.items()}
+    shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=always)
+    return {name: round(value, 4) for name, value in shares.items()}
 
 
-def _distribution(column: pd.Series, one: Conditional) -> optuna.distributions.BaseDistribution:
-    if isinstance(one, Choice):
+def _distribution(column: pd.Series, dimension: Conditional) -> optuna.distributions.BaseDistribution:
+    if isinstance(dimension, Choice):
         return optuna.distributions.CategoricalDistribution(sorted(set(map(str, column))))
     return optuna.distributions.FloatDistribution(float(column.min()), float(column.max()))
 
 
-def _as_drawn(value: Any, one: Conditional) -> str | float:
-    return str(value) if isinstance(one, Choice) else float(value)
+def _to_optuna(value: Any, dimension: Conditional) -> str | float:
+    return str(value) if isinstance(dimension, Choice) else float(value)

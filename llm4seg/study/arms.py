@@ -1,4 +1,4 @@
-"""The planned runs of a study, the most informative first."""
+"""Planned runs of a study, the most informative first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ class PlannedRun:
 
 
 def planned_runs(config: Config) -> list[PlannedRun]:
-    """All runs of a study, in order: all arms of a repeat and fold, references first, then the next repeat and fold."""
+    """The planned runs in order: all arms of a repeat and fold, references first, then the next repeat and fold."""
     section = config.study
     arms = [*section.references, *(name for name in section.arms if name not in section.references)]
     return [PlannedRun(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
 
 
 def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
-    """Every pair of seed and fold once; early pairs share neither, since new seeds and new cases inform the most."""
+    """Every pair of repeat and fold once; early pairs share neither, since new seeds and new cases inform the most."""
     if not folds:
         yield from ((repeat, None) for repeat in range(repeats))
         return
-    for later in range(len(folds)):
-        yield from ((repeat, folds[(repeat + later) % len(folds)]) for repeat in range(repeats))
+    for offset in range(len(folds)):
+        yield from ((repeat, folds[(repeat + offset) % len(folds)]) for repeat in range(repeats))
 
 
 def write_splits(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""A study on Ray Tune: its runs side by side, as far as there is room."""
+"""Driver of a study on Ray Tune: as many concurrent runs as fit on the cluster."""
 
 from collections.abc import Sequence
 
@@ -22,20 +22,20 @@ from llm4seg.utils.errors import StopRequested
 
 
 def run_on_ray(config: Config, runs: Sequence[NamedRun]) -> None:
-    """Run on the connected cluster what has not finished yet.
+    """Run the unfinished runs on the connected cluster.
 
-    An interrupted training goes on from its last checkpoint. SIGTERM lets those under way save one, and raises
-    StopRequested.
+    An interrupted training goes on from its last checkpoint. On SIGTERM, the running trainings save a checkpoint;
+    raises StopRequested.
     """
-    todo = jobs(config, runs)
-    if not todo:
+    pending = jobs(config, runs)
+    if not pending:
         return
     stop_signal, store, experiment = RayStopSignal(), RunStore(config), f"study-{config.digest('study')}"
-    forget_run(config, experiment)  # of a driver that was killed
-    progress = StudyProgress(store, stop_signal, len(todo))
+    forget_run(config, experiment)  # from a driver that was killed
+    progress = StudyProgress(store, stop_signal, len(pending))
     trial = tune.with_parameters(
         StudyTrial,
-        jobs={name: job.plain() for name, job in todo.items()},
+        jobs={name: job.plain() for name, job in pending.items()},
         experiment=experiment,
         store=store,
         data=data_sync(config),
@@ -44,14 +44,14 @@ def run_on_ray(config: Config, runs: Sequence[NamedRun]) -> None:
     )
     tuner = Tuner(
         tune.with_resources(trial, trial_resources(config.cluster)),
-        param_space={"name": tune.grid_search(list(todo))},
+        param_space={"name": tune.grid_search(list(pending))},
         tune_config=TuneConfig(max_concurrent_trials=runs_at_once(config.cluster), reuse_actors=True),
         run_config=RunConfig(
             name=experiment,
             storage_path=storage(config),
             verbose=0,
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the runs have their own
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # runs write their own checkpoints
             callbacks=[progress, NoTrialLines()],
             stop=progress,
         ),

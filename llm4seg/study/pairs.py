@@ -10,23 +10,23 @@ KEYS = ["data", "arm", "repeat", "fold", "case", "group"]  # of the study's tabl
 
 
 def with_blocks(table: pd.DataFrame, size: int) -> pd.DataFrame:
-    """The table with the `block` of `size` neighboring slices of each case; None where it is no slice of a volume."""
+    """The table with a column `block`: the block of `size` neighboring slices of a case; None if it is no slice."""
     if not {"volume", "position"} <= set(table):
         return table.assign(block=None)
     known = table["volume"].notna() & table["position"].notna()
-    places = (table["position"].where(known, 0).astype(int) // size).astype(str)
-    return table.assign(block=(table["volume"].astype(str) + " " + places).where(known, None))
+    blocks = (table["position"].where(known, 0).astype(int) // size).astype(str)
+    return table.assign(block=(table["volume"].astype(str) + " " + blocks).where(known, None))
 
 
 def class_scores(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """KEYS, `class`, `block` and `score`; the score is NaN where reference and prediction are both empty."""
+    """A table of KEYS, `class`, `block` and `score`, which is NaN where reference and prediction are both empty."""
     rows = table.assign(fold=table["fold"].fillna(-1).astype(int), score=table[metric])
     return rows.reindex(columns=[*KEYS, "class", "block", "score"])
 
 
 def pairs(scores: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
-    """The cases that both arms have under one seed and fold: `fold`, `run`, `case`, `group`, `unit`, both scores (means
-    over classes) and `difference`.
+    """The pairs of two arms, a row per case of a repeat and fold that both have: `fold`, `run`, `case`, `group`,
+    `unit`, both scores (means over classes) and `difference`.
 
     A class without a score in either arm is left out. Where one arm rightly predicts nothing and the other does not, it
     scores 1, the best, so that both means are over the same classes.

@@ -1,4 +1,4 @@
-"""The runs of a study: what each is called, how it is measured and kept, and all in this process, without Ray."""
+"""Runner of a study: the names, evaluation and storage of its runs, and all runs in this process, without Ray."""
 
 import math
 import sys
@@ -33,7 +33,7 @@ STOPPED = "finished runs are kept and those under way have saved a checkpoint; r
 
 @dataclass(frozen=True)
 class NamedRun:
-    """A run of a study with its config, and the name under which what it leaves is kept."""
+    """A run of a study with its config, and its name in the store of finished runs."""
 
     planned: PlannedRun
     config: Config
@@ -41,65 +41,66 @@ class NamedRun:
 
 
 def named_runs(config: Config) -> list[NamedRun]:
-    """Every run of the study. Reads and hashes files, so a caller does it once."""
+    """Every run of the study. Reads and hashes files, so callers compute it once."""
     _check_other_data(config)
     write_splits(config)
     return [_named(planned, planned.config(config)) for planned in planned_runs(config)]
 
 
 def _named(planned: PlannedRun, config: Config) -> NamedRun:
-    """The name tells what is computed, measuring included: equal names, equal results."""
+    """The run with its name, a digest of the computation and its evaluation: equal names, equal results."""
     other = config.study.other_data and Prepared(config.study.other_data).sha256
     sources = [run_name(config), code_digest(*MEASURING), config.evaluation.nsd_tolerance, other]
     return NamedRun(planned, config, "run-" + config.digest(extra=str(sources)))
 
 
 def records(config: Config, runs: Sequence[NamedRun]) -> Runs:
-    """Every run of the study with what it left, or None."""
+    """Every run of the study with its record, or None where it has none."""
     store = RunStore(config)
     return [(run.planned, store.read(run.name)) for run in runs]
 
 
 def jobs(config: Config, runs: Sequence[NamedRun]) -> dict[str, Config]:
-    """The configs of runs that have not finished yet, by name; what failed before comes last."""
-    found = list(zip(runs, (record for _, record in records(config, runs)), strict=True))
-    waiting = [run for run, record in found if record is None]
-    failed = [run for run, record in found if record and not finished(record)]
+    """The configs of unfinished runs, by name; failed runs come last."""
+    pairs = list(zip(runs, (record for _, record in records(config, runs)), strict=True))
+    waiting = [run for run, record in pairs if record is None]
+    failed = [run for run, record in pairs if record and not finished(record)]
     return {run.name: run.config for run in (*waiting, *failed)}
 
 
 def run_in_process(config: Config, runs: Sequence[NamedRun]) -> None:
-    """Run what has not finished yet in this process, one after another.
+    """Run the unfinished runs in this process, one after another.
 
-    An interrupted training goes on from its last checkpoint. SIGTERM lets it save one, and raises StopRequested.
+    An interrupted training goes on from its last checkpoint. On SIGTERM, the training saves a checkpoint; raises
+    StopRequested.
     """
-    todo, store, stop_signal = jobs(config, runs), RunStore(config), LocalStopSignal()
+    pending, store, stop_signal = jobs(config, runs), RunStore(config), LocalStopSignal()
     commit, device = current_commit(), chosen_device(config.cluster)
     with stop_on_sigterm(stop_signal):
-        for number, (name, job) in enumerate(todo.items(), start=1):
+        for number, (name, job) in enumerate(pending.items(), start=1):
             if stop_signal.stop_requested():
                 raise StopRequested(STOPPED)
-            said = f"study: {number} of {len(todo)} runs:"
+            prefix = f"study: {number} of {len(pending)} runs:"
             try:
                 outcome = train_in_process(job, checkpoints_name(name), print_line, stop_signal)
                 keep(job, name, outcome, evaluate_run(job, name, device), commit)
-                print(f"{said} {outcome.seconds:.0f} s of training", flush=True)
+                print(f"{prefix} {outcome.seconds:.0f} s of training", flush=True)
             except StopRequested:
                 raise StopRequested(STOPPED) from None
             except UserError as error:
                 store.put(name, {"name": name, "error": str(error)})
-                print(f"{said} failed", file=sys.stderr, flush=True)
+                print(f"{prefix} failed", file=sys.stderr, flush=True)
 
 
 def print_line(event: Row | str) -> None:
-    """Of a run's events, its lines; its epochs are too many to show."""
+    """Print an event that is a log line; rows of epochs would be too many."""
     if isinstance(event, str):
         _print_once(event)
 
 
 @cache
 def _print_once(line: str) -> None:
-    """Most runs of a study have the same to say."""
+    """Print a line the first time; most runs of a study log the same lines."""
     print(f"study: {line}", file=sys.stderr, flush=True)
 
 
@@ -109,7 +110,7 @@ def current_commit() -> str:
 
 
 def keep(config: Config, name: str, outcome: Outcome, rows: list[Row], commit: str) -> None:
-    """Keep what a run leaves, and delete its checkpoints."""
+    """Write the record of a finished run to the store, and delete its checkpoints."""
     record = {
         "name": name,
         "epochs": len(outcome.history),
@@ -127,7 +128,7 @@ def checkpoints_name(name: str) -> str:
 
 
 def evaluate_run(config: Config, name: str, device: torch.device) -> list[Row]:
-    """A row a case and class of the test part, and of all cases of `study.other_data`, by the weights of a run."""
+    """Evaluate the final weights of a run: a row per case and class, of the test part and all of `study.other_data`."""
     weights: dict[str, Tensor] = final_weights(config, checkpoints_name(name))
     own = Prepared(config.paths.prepared)
     model = assemble(config.override({"training.init_from": None}), own)
@@ -140,15 +141,15 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> list[Row]:
         other = Prepared(config.study.other_data)
         parts.append((other, tuple(other.cases)))
     return [
-        {"data": prepared.name, **_place(prepared.cases[case]), **row}
+        {"data": prepared.name, **_position(prepared.cases[case]), **row}
         for prepared, cases in parts
         for case in cases
         for row in evaluate_case(model, prepared, case, config.evaluation.nsd_tolerance)
     ]
 
 
-def _place(case: Case) -> Row:
-    """Which slices are neighbors."""
+def _position(case: Case) -> Row:
+    """The volume of a slice and its position in it; None for an image that is no slice."""
     return {"volume": case.volume, "position": case.position}
 
 
@@ -162,7 +163,7 @@ def _record(config: Config, rows: list[Row]) -> Record:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
+    """A value for JSON, which has no NaN: None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -170,11 +171,11 @@ def _check_other_data(config: Config) -> None:
     if config.study.other_data is None:
         return
     own, other = Prepared(config.paths.prepared), Prepared(config.study.other_data)
-    for what in ("spatial_dims", "channels", "intensity", "window"):
-        mine, theirs = getattr(own, what), getattr(other, what)
-        said = None not in (mine, theirs) or what == "window"  # older datasets do not say their intensity
-        if mine != theirs and said:
-            raise InputError(f"study.other_data: found {what} {theirs}, allowed: {mine}")
+    for name in ("spatial_dims", "channels", "intensity", "window"):
+        expected, found = getattr(own, name), getattr(other, name)
+        known = None not in (expected, found) or name == "window"  # older datasets do not record their intensity
+        if expected != found and known:
+            raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
     if len(own.classes) != len(other.classes) or own.name == other.name:
         raise InputError(
             f"study.other_data: found {other.name} with {len(other.classes)} classes, allowed: another dataset than "

@@ -1,4 +1,4 @@
-"""A study's trial: one of its runs, in a process that stays for the next one."""
+"""A trial of a study: one of its runs, in a reused process."""
 
 import sys
 from collections.abc import Generator
@@ -21,7 +21,7 @@ from llm4seg.utils.errors import StopRequested, UserError
 
 
 class StudyTrial(KeptTrial):
-    """The result of a run is in the store: what it measured, or what made it fail."""
+    """The trial of a study; writes the record of its run, metrics or an error, to the store."""
 
     def setup(
         self,
@@ -33,10 +33,10 @@ class StudyTrial(KeptTrial):
         stop_signal: RayStopSignal,
         commit: str,
     ) -> None:
-        """`jobs`: params by the names of runs."""
+        """`jobs`: the params of each run, by its name."""
         self._jobs, self._store = jobs, store
         self._data, self._stop_signal, self._commit = data, stop_signal, commit
-        check_storage_is_shared(Config.parse(jobs[config["name"]]), experiment)  # or what it keeps, nobody finds
+        check_storage_is_shared(Config.parse(jobs[config["name"]]), experiment)  # else nobody would find its record
         self.begin(config)
 
     def results(self, sample: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
@@ -57,16 +57,16 @@ class StudyTrial(KeptTrial):
         keep(config, name, outcome, self._rows(config, name), self._commit)
 
     def _rows(self, config: Config, name: str) -> list[Row]:
-        """Where this process has a worker's share, it measures; else a task that has one."""
+        """The rows of `evaluate_run`: in this process if it has a worker's resources, else in a Ray task with them."""
         if config.cluster.most == 1:
             return evaluate_run(config, name, trial_device(config.cluster))
         cpus, gpus = cpus_per_worker(config.cluster), gpus_per_worker(config.cluster)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(_evaluate_elsewhere)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(_evaluate_in_task)
         rows: list[Row] = ray.get(task.remote(config.plain(), name, self._data))
         return rows
 
 
-def _evaluate_elsewhere(params: dict[str, Any], name: str, data: DataSync | None) -> list[Row]:
+def _evaluate_in_task(params: dict[str, Any], name: str, data: DataSync | None) -> list[Row]:
     config = Config.parse(params)
     if data is not None:
         config = data.on_this_node(config)
@@ -74,7 +74,7 @@ def _evaluate_elsewhere(params: dict[str, Any], name: str, data: DataSync | None
 
 
 class StudyProgress(tune.Callback, tune.Stopper):
-    """Prints a line a run, and lets none begin after a stop was requested."""
+    """Prints a line per ended run, and stops Tune after a requested stop once no run is left."""
 
     def __init__(self, store: RunStore, stop_signal: RayStopSignal, runs: int) -> None:
         self._store, self._stop_signal, self._runs = store, stop_signal, runs
@@ -86,22 +86,22 @@ class StudyProgress(tune.Callback, tune.Stopper):
             self._print(f"{record['seconds']:.0f} s of training")
         elif not self._stop_signal.stop_requested():
             self._print_failure()
-        self._stop_after_the_last(trials, trial)
+        self._stop_after_last(trials, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._print_failure()
-        self._stop_after_the_last(trials, trial)
+        self._stop_after_last(trials, trial)
 
-    def _print(self, how: str, file: Any = None) -> None:
+    def _print(self, outcome: str, file: Any = None) -> None:
         self._done += 1
-        print(f"study: {self._done} of {self._runs} runs: {how}", file=file, flush=True)
+        print(f"study: {self._done} of {self._runs} runs: {outcome}", file=file, flush=True)
 
     def _print_failure(self) -> None:
         self._print("failed", sys.stderr)
 
-    def _stop_after_the_last(self, trials: list[Any], ended: Any) -> None:
-        """To stop ends what runs at once: only when no other run may be saving a checkpoint."""
-        others = any(one.status == Trial.RUNNING for one in trials if one is not ended)
+    def _stop_after_last(self, trials: list[Any], ended: Any) -> None:
+        """Request Tune's stop, which ends running trials at once: only when no other run may be saving a checkpoint."""
+        others = any(trial.status == Trial.RUNNING for trial in trials if trial is not ended)
         self._stopped = self._stopped or (not others and self._stop_signal.stop_requested())
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -50,20 +50,20 @@ class Stopped(LocalRun):
             raise InterruptedError
 
 
-class Leaving(LocalRun):
-    """A run that is asked to leave after a number of steps: an epoch has three, and one of validation."""
+class StopAfter(LocalRun):
+    """A run that stops after a number of steps; an epoch has three of training and one of validation."""
 
-    def __init__(self, folder: Path, after: int) -> None:
+    def __init__(self, folder: Path, steps: int) -> None:
         super().__init__(folder)
-        self._left = after
+        self._remaining = steps
 
     def control_signal(self) -> int:
-        self._left -= 1
-        return STOP if self._left == 0 else CONTINUE
+        self._remaining -= 1
+        return STOP if self._remaining == 0 else CONTINUE
 
 
-class Listening(LocalRun):
-    """A run that keeps what is logged."""
+class Recording(LocalRun):
+    """A run that records its log lines."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -121,13 +121,13 @@ def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, whole: Any
 def test_left_within_an_epoch_in_bf16_and_gone_on_with(config: Config, tmp_path: Path, name: str) -> None:
     """After the second of the second epoch's three steps; in fp32 and on two workers, see test_workers."""
     config = config.override(ENGINES[name] | {"engine.precision": "bf16", "training.epochs": 2})
-    assert_resumes(config, Leaving(tmp_path / "parts", 6), train(config, tmp_path / "whole"))
+    assert_resumes(config, StopAfter(tmp_path / "parts", 6), train(config, tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("after", [2, 4, 11])
 def test_left_at_any_moment_and_gone_on_with(config: Config, tmp_path: Path, after: int, whole: Any) -> None:
     """Within the first epoch's training, in its validation, and after the last step of all."""
-    assert_resumes(config.override(ENGINES["torch"]), Leaving(tmp_path, after), whole)
+    assert_resumes(config.override(ENGINES["torch"]), StopAfter(tmp_path, after), whole)
 
 
 @pytest.mark.parametrize("offload", ["none", "cpu"])
@@ -165,7 +165,7 @@ def test_no_llm_matrix_waits_on_the_device_for_the_backward_pass(config: Config,
 
 def test_where_the_llm_goes_is_said_once(config: Config, tmp_path: Path) -> None:
     """By rank 0 to whoever started the run."""
-    run, other = Listening(tmp_path), Listening(tmp_path)
+    run, other = Recording(tmp_path), Recording(tmp_path)
     other.rank = 1
     for one in (run, other):
         Trainer(config.override({"engine.zero": 3, "engine.offload": "auto"}), one)
@@ -273,7 +273,7 @@ def test_clipped_steps_differ_in_the_last_bits(config: Config, tmp_path: Path) -
 
 
 def test_auto_says_once_what_runs(config: Config, tmp_path: Path) -> None:
-    first, second = Listening(tmp_path), Listening(tmp_path)
+    first, second = Recording(tmp_path), Recording(tmp_path)
     second.rank = 1
     for run in (first, second):
         Trainer(config.override({"engine.name": "auto"}), run)

@@ -65,9 +65,9 @@ def test_a_failing_arm_is_recorded_and_later_repeats_run_only_what_is_missing(st
     for picture in ("study-forest.svg", "study-paired.svg"):
         root = ElementTree.parse(studying.paths.pictures / picture).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    said = read_json(studying.paths.study / "study.json")
-    assert (said["runs"], said["finished"], said["failed"], said["missing"]) == (4, 4, 0, 0)
-    assert len(said["verdicts"]) == 1
+    summary = read_json(studying.paths.study / "study.json")
+    assert (summary["runs"], summary["finished"], summary["failed"], summary["missing"]) == (4, 4, 0, 0)
+    assert len(summary["verdicts"]) == 1
     failed = {f"study-{Path(name).stem}" for name, content in before.items() if b'"error"' in content}
     assert len(failed) == 1
     assert {folder.name for folder in studying.paths.runs.iterdir()} <= failed  # its last checkpoint, if it has one
@@ -139,11 +139,11 @@ def test_a_workers_death_costs_its_run_nothing(studying: Config, tmp_path: Path)
 @pytest.mark.parametrize("launcher", ["process", pytest.param("ray", marks=pytest.mark.slow)])
 def test_sigterm_leaves_with_all_saved(studying: Config, tmp_path: Path, launcher: str) -> None:
     config = studying.override(OFTEN | {"training.epochs": 30, "cluster.launcher": launcher})
-    leaving = Study(config, tmp_path)
-    wait_until(leaving.training, f"no run has a checkpoint:\n{leaving.shown()}")
-    leaving.process.send_signal(signal.SIGTERM)
-    assert leaving.end() == 143, leaving.shown()
-    assert leaving.shown().splitlines()[-1].startswith("study: finished runs are kept")
-    assert leaving.left() == []
-    assert leaving.training()
+    stopped = Study(config, tmp_path)
+    wait_until(stopped.training, f"no run has a checkpoint:\n{stopped.shown()}")
+    stopped.process.send_signal(signal.SIGTERM)
+    assert stopped.end() == 143, stopped.shown()
+    assert stopped.shown().splitlines()[-1].startswith("study: finished runs are kept")
+    assert stopped.left() == []
+    assert stopped.training()
     assert not config.paths.study.exists()

@@ -103,12 +103,12 @@ def test_a_finished_run_asked_again_reports_its_checkpoint(config: Config, tmp_p
     weights = sha256_file(tmp_path / "checkpoint" / WEIGHTS)
     again: list[Row | None] = []
 
-    class Listening(LocalRun):
+    class Recording(LocalRun):
         def report(self, row: Row | None, save: Any) -> None:
             again.append(row)
             super().report(row, save)
 
-    assert fit(config, Listening(tmp_path)) == first
+    assert fit(config, Recording(tmp_path)) == first
     assert again == [None]
     assert sha256_file(tmp_path / "checkpoint" / WEIGHTS) == weights
 

@@ -11,12 +11,12 @@ from tests.tiny import tiny_config
 
 
 def keeps(config: Config) -> None:
-    shelf = RunStore(config)
-    assert shelf.read("run-a") is None
-    shelf.put("run-a", {"error": "first"})
-    shelf.put("run-a", {"rows": [{"dice": 0.5}]})
+    store = RunStore(config)
+    assert store.read("run-a") is None
+    store.put("run-a", {"error": "first"})
+    store.put("run-a", {"rows": [{"dice": 0.5}]})
     assert RunStore(config).read("run-a") == {"rows": [{"dice": 0.5}]}
-    assert shelf.read("run-b") is None
+    assert store.read("run-b") is None
 
 
 def test_in_a_folder(tmp_path: Path) -> None:
