@@ -37,7 +37,7 @@ def _row(number: int, result: Any, section: Search, retries: int) -> dict[str, A
     epochs = int(metrics.get("epoch", 0))
     error = failed_too_often(root_cause([result.error]), retries) if result.error else metrics.get("error", "")
     status = "failed" if error else "finished" if epochs >= section.epochs else "stopped"
-    overrides = result.config["overrides"]
+    overrides = (result.config or {}).get("overrides", {})  # Tune has none of a trial that died before any result
     points = {name: _cell(overrides[name]) if name in overrides else None for name in section.space}
     values: dict[str, Any] = {
         name: metrics.get("best_dice" if name == "val_dice" else name) for name in section.objectives

@@ -248,6 +248,15 @@ def tunes_results(values: list[Any]) -> list[Any]:
     return results
 
 
+def test_a_trial_that_died_before_any_result_is_a_failed_row() -> None:
+    """Tune knows neither its config nor its metrics then."""
+    results = tunes_results([0.5, 1.0])
+    results[1] = SimpleNamespace(metrics=None, config=None, error=RuntimeError("gone"), metrics_dataframe=None)
+    found = collect(results, section(space={CLIP: [0.5, 1.0]}, epochs=1), 3)
+    assert list(found.trials["status"]) == ["finished", "failed"]
+    assert found.best == {CLIP: 0.5}
+
+
 def test_a_trial_whose_process_died_too_often_says_so() -> None:
     results = tunes_results([0.5, 1.0])
     results[1].error = RuntimeError("Traceback\n  ...\nOSError: [Errno 28] No space left on device\n")
