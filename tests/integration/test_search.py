@@ -130,7 +130,8 @@ def test_sigterm_stops_cleanly(config: Config, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_workers_death_costs_its_trial_nothing(config: Config, tmp_path: Path) -> None:
-    config = searching(config, trials=2, algorithm="random", epochs=8)
+    """Within a trial, which is long enough to be met. Between two, Tune counts the death twice and gives one up."""
+    config = searching(config, trials=2, algorithm="random", epochs=60)
     stage = Stage("search", config, tmp_path)
     wait_until(lambda: list(config.paths.runs.glob("search-*-train-*/checkpoint_*")), "no checkpoint")
     stage.actor("Trial").kill()
