@@ -124,6 +124,7 @@ class CountingProxy:
         self.refusals: list[int] = []
         self.rate: float | None = None
         self._target = target
+        self._counting = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -153,15 +154,22 @@ class CountingProxy:
 
     def _downstream(self, server: socket.socket, client: socket.socket) -> None:
         while data := server.recv(1 << 14):
-            end = min([*self.cuts[:1], *([] if self.limit is None else [self.limit])], default=None)
-            part = data if end is None else data[: max(0, end - self.sent)]
+            part, last = self._counted(data)
             client.sendall(part)
-            self.sent += len(part)
             if self.rate is not None:
                 time.sleep(len(part) / self.rate)
-            if self.sent == end:
-                self.cuts = [cut for cut in self.cuts if cut > self.sent]
+            if last:
                 return
+
+    def _counted(self, data: bytes) -> tuple[bytes, bool]:
+        """What of some bytes goes back, and whether the connection ends with it."""
+        with self._counting:  # or connections at the same time would count past a cut, and none would get a byte again
+            end = min([*self.cuts[:1], *([] if self.limit is None else [self.limit])], default=None)
+            part = data if end is None else data[: max(0, end - self.sent)]
+            self.sent += len(part)
+            last = self.sent == end
+            self.cuts = [cut for cut in self.cuts if cut > self.sent]
+        return part, last
 
     def close(self) -> None:
         self._listener.close()
