@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
@@ -12,11 +12,12 @@ if TYPE_CHECKING:  # torch is needed only to read arrays; `split` reads none
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+Unit = Literal["mm", "px"]  # of distances: pixels where their size is not known
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the manifest; `shape` and `spacing` (mm) are the original image's.
+    """A case of the manifest; `shape` and `spacing` (in `unit`) are the original image's.
 
     `pixels` counts the original pixels of each foreground class. `sha256` is of the original image's array, so that
     equal images have equal hashes. `position` is a slice's index in its `volume`.
@@ -31,6 +32,7 @@ class Case:
     spacing: tuple[float, ...]
     pixels: dict[str, int]
     sha256: str
+    unit: Unit = "mm"
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -67,6 +69,7 @@ class Prepared:
         self.size: tuple[int, ...] = tuple(manifest["size"])
         self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
         self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
+        self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
         self.sha256: str = manifest["sha256"]
         self.cases: dict[str, Case] = {}
         self._shards_of: dict[str, dict[str, str]] = {}

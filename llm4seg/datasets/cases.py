@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llm4seg.data.prepared import Unit
+
 
 @dataclass(frozen=True)
 class RawCase:
     """An image, slice or volume with its labels, as published.
 
     `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
-    Axes are (rows, columns) or (rows, columns, slices); `spacing` is in mm along each of them. Cases of one `group`
-    (a patient) stay in one part of a split; `position` is a slice's index in its `volume`.
+    Axes are (rows, columns) or (rows, columns, slices); `spacing` is along each of them, in `unit`: mm, or px where the
+    size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split; `position` is a slice's
+    index in its `volume`. `notices`: what users should know of its files, a line each.
     """
 
     id: str
@@ -23,6 +26,8 @@ class RawCase:
     spacing: tuple[float, ...]
     volume: str | None = None
     position: int | None = None
+    unit: Unit = "mm"
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ def slices(volume: RawCase) -> Iterator[RawCase]:
             spacing=volume.spacing[:-1],
             volume=volume.id,
             position=position,
+            unit=volume.unit,
+            notices=volume.notices if position == 0 else (),
         )
 
 

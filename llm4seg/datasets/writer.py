@@ -65,8 +65,9 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
         folder.mkdir()
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
         audit = Audit(dataset.name, dataset.classes, section.spatial_dims)
-        cases = []
+        cases, notices = [], []
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
+            notices += case.notices
             described = _describe(case, audit.case(case))
             image = resize_image(normalize(case.image, section), section.size)
             resampled_shard = resampled.add(case.id, image, resize_labels(case.labels, section.size))
@@ -75,7 +76,7 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
         audit.end()
         resampled.flush()
         original.flush()
-        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, cases, folder))
+        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, cases, notices, folder))
     return Prepared(target)
 
 
@@ -90,6 +91,7 @@ def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
         spacing=case.spacing,
         pixels=pixels,
         sha256=_sha256_array(case.image),
+        unit=case.unit,
     )
 
 
@@ -100,7 +102,9 @@ def _sha256_array(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _manifest(dataset: Dataset, section: Data, channels: int, cases: list[dict[str, Any]], folder: Path) -> Any:
+def _manifest(
+    dataset: Dataset, section: Data, channels: int, cases: list[dict[str, Any]], notices: list[str], folder: Path
+) -> Any:
     content = {
         "spatial_dims": section.spatial_dims,
         "channels": channels,
@@ -109,6 +113,7 @@ def _manifest(dataset: Dataset, section: Data, channels: int, cases: list[dict[s
         "intensity": section.intensity,
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
+        "notices": notices,
         "cases": cases,
     }
     about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
