@@ -112,3 +112,11 @@ class Sections(Section):
                 f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
                 f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
             )
+        stride = self.model.stride
+        if self.model.chosen.batch_normed and max(self.data.size) == stride and batch_size < 2 * accumulation:
+            # BatchNorm is over all workers and one micro-batch: here one value a channel, of which there is no variance
+            raise ValueError(
+                f"training.batch_size: found {batch_size}, allowed: at least {2 * accumulation}, since data.size is "
+                f"{[*self.data.size]}, one position at the coarsest level of model.backbone; or data.size above {stride} "
+                "on some axis"
+            )
