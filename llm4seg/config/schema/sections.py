@@ -14,6 +14,7 @@ from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.study import Study
 
 SECTIONS_ALONE = "sections alone"  # validation context: check each section, without the checks across sections
+Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names
 
 
 class Sections(Section):
@@ -32,7 +33,7 @@ class Sections(Section):
     study: Study
     evaluation: Evaluation
     report: Report
-    presets: Annotated[dict[str, Overrides], BeforeValidator(current_presets)]
+    presets: Presets
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
@@ -117,6 +118,6 @@ class Sections(Section):
             # BatchNorm is over all workers and one micro-batch: here one value a channel, of which there is no variance
             raise ValueError(
                 f"training.batch_size: found {batch_size}, allowed: at least {2 * accumulation}, since data.size is "
-                f"{[*self.data.size]}, one position at the coarsest level of model.backbone; or data.size above {stride} "
-                "on some axis"
+                f"{[*self.data.size]}, one position at the coarsest level of model.backbone; or data.size above "
+                f"{stride} on some axis"
             )

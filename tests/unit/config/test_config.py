@@ -351,7 +351,7 @@ def test_presets(config: Config) -> None:
     assert config.preset("none").model.bottleneck == "identity"
     random = config.preset("random").model.llm
     assert (random.weights, random.training) == ("random", "full")
-    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: released, corrected, cmunext-s"):
+    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: default, released, corrected, cmunext-s"):
         config.preset("mine")
 
 

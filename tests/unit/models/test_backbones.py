@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -138,19 +139,12 @@ def test_the_config_refuses_just_what_leaves_a_norm_one_value(
     field = name.replace("+", "_plus").replace("-", "_")
     network = {f"model.{field}.{parameter}": value for parameter, value in SMALL[name].items()}
     others = {"model.backbone": name, "model.bottleneck": "identity", "training.augment.flip": []}
-    try:
+    with suppress(InputError):
         Config.load(ROOT / "params.yaml").override(sizes | network | others)
-        refused = False
-    except InputError as error:
-        refused = True
-        assert f"{stride} on some axis" in str(error)
-    try:
         build(name, dims, channels=1, grid=grid).train()(torch.randn(batch_size, 1, *grid))
-    except ValueError as error:
-        assert "Expected more than 1" in str(error)
-        assert refused
-    else:
-        assert not refused
+        return
+    with pytest.raises(ValueError, match="Expected more than 1"):
+        build(name, dims, channels=1, grid=grid).train()(torch.randn(batch_size, 1, *grid))
 
 
 @pytest.mark.parametrize("name", SMALL)
