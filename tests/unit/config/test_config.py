@@ -371,6 +371,31 @@ def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch
     assert loaded.data.folder.path == tmp_path / "data" / "raw"
 
 
+@pytest.mark.parametrize(
+    "below", [".dvc/tmp/exps/standalone/tmpab12", ".dvc/tmp/exps/tmpab12", ".dvc/tmp/exps/tmpab12/sub"]
+)
+def test_what_outlasts_a_run_lies_in_the_main_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    """In a temporary workspace of `dvc exp run`; DVC's outputs stay there. LLM4SEG_HOME comes first."""
+    monkeypatch.delenv("LLM4SEG_HOME", raising=False)
+    folder = tmp_path / below
+    folder.mkdir(parents=True)
+    loaded = load(folder, values())
+    lasting = {"cache": ".cache", "runs": ".runs", "study_runs": ".study"}
+    assert {name: path for name, path in loaded.paths if not path.is_relative_to(folder)} == {
+        name: tmp_path / path for name, path in lasting.items()
+    }
+    assert load_with(folder, "paths.cache", "/downloads").paths.cache == Path("/downloads")
+    monkeypatch.setenv("LLM4SEG_HOME", str(tmp_path / "home"))
+    for place in (folder, tmp_path):
+        paths = load(place, values()).paths
+        assert [paths.cache, paths.runs, paths.study_runs, paths.model] == [
+            *(tmp_path / "home" / name for name in (".cache", ".runs", ".study")),
+            place / "outputs" / "model",
+        ]
+
+
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
     loaded = load_with(tmp_path, "data.folder.path", "/somewhere/else")
     assert loaded.data.folder.path == Path("/somewhere/else")
@@ -388,6 +413,13 @@ def test_a_preset_that_does_not_suit_the_images_matters_only_when_it_is_used(tmp
     loaded = load(tmp_path, changed)
     with pytest.raises(InputError, match=r"data\.size: found 24, allowed: multiples of 16"):
         loaded.preset("cmunext-l")
+
+
+def test_a_preset_that_does_not_suit_the_layers_matters_only_when_it_is_used(tmp_path: Path) -> None:
+    loaded = load_with(tmp_path, "model.llm.dtype", "bf16")
+    assert loaded.model.llm.dtype == "bf16"
+    with pytest.raises(InputError, match=r"model.llm: dtype: found bf16, allowed: fp32, since training is full"):
+        loaded.preset("trained")
 
 
 def test_workers_of_a_range_may_have_unequal_shares(config: Config) -> None:
