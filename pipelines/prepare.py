@@ -1,5 +1,8 @@
 """Stage `prepare`: read raw images and masks, and write shards and a manifest."""
 
+import sys
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +12,8 @@ from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
 from pipelines.stage import run_stage
 
+SHOWN = 10  # notices of files
+
 
 def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, and write it to `paths.prepared`."""
@@ -16,8 +21,16 @@ def prepare(config: Config) -> None:
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
     prepared = write_prepared(dataset, config.data, config.paths.prepared)
     Console().print(_table(prepared))
+    for notice in shown_notices(prepared.notices):
+        print(f"prepare: {notice}", file=sys.stderr)
     if prepared.note:
         print(f"note: {prepared.note}")
+
+
+def shown_notices(notices: Sequence[str]) -> list[str]:
+    """The first of them, and how many more there are."""
+    more = [f"and {len(notices) - SHOWN} more such lines, in manifest.json"] if len(notices) > SHOWN else []
+    return [*notices[:SHOWN], *more]
 
 
 def _table(prepared: Prepared) -> Table:
