@@ -134,9 +134,7 @@ def test_a_color_a_class(tmp_path: Path) -> None:
     save(tmp_path / "masks/a.png", mask)
     (case,) = read(tmp_path, **classes)
     assert np.array_equal(case.labels, expected)
-    with pytest.raises(
-        InputError, match=r"a\.png: unknown color #0000ff; .*list its colors, #000000, .*#ff0000"
-    ):
+    with pytest.raises(InputError, match=r"a\.png: unknown color #0000ff; .*list its colors, #000000, .*#ff0000"):
         read(tmp_path, lesion=("#ff0000",))
     with pytest.raises(InputError, match=r"a\.png: unknown color #0000ff; allowed: #000000, #ffffff;"):
         read(tmp_path)
