@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
-from llm4seg.evaluation.overlays import colors
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
 from llm4seg.study.results import StudyResult
+from llm4seg.utils.drawing import colors
 
 DASH, TIMES = "\u2013", " \u00d7 "
 COLUMNS = {  # the table's columns after Dice: title, metric, digits
