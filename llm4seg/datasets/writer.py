@@ -65,26 +65,27 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
     with replacing(target) as folder:
         folder.mkdir()
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
-        audit = Audit(dataset.name, dataset.classes, section.spatial_dims)
+        audit = Audit(dataset.name, dataset.classes, section.size)
         cases: list[dict[str, Any]] = []
-        files: dict[str, Any] = {"notices": [*dataset.notices], "geometry": {}}  # of cases, or of the volumes of slices
+        notices, geometries = [*dataset.notices], {}
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
-            files["notices"] += case.notices
+            notices += case.notices
             if case.geometry is not None:
-                files["geometry"][case.volume or case.id] = asdict(case.geometry)
-            described = _describe(case, audit.case(case))
+                geometries[case.volume or case.id] = asdict(case.geometry)
+            pixels, labels = audit.case(case), resize_labels(case.labels, section.size)
+            described = _describe(case, pixels, audit.resized(pixels, labels))
             image = resize_image(normalize(case.image, section), section.size)
-            resampled_shard = resampled.add(case.id, image, resize_labels(case.labels, section.size))
+            resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        audit.end()
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}  # of cases, or of the volumes of slices
         resampled.flush()
         original.flush()
         write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))
     return Prepared(target)
 
 
-def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
+def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]) -> Case:
     return Case(
         id=case.id,
         group=case.group,
@@ -96,6 +97,7 @@ def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
         pixels=pixels,
         sha256=_sha256_array(case.image),
         unit=case.unit,
+        grid_pixels=grid_pixels,
     )
 
 
