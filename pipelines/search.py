@@ -26,14 +26,16 @@ def search(config: Config) -> None:
         return
     if config.cluster.launcher == "process":
         raise InputError("cluster.launcher: found process, allowed for a search: ray, whose Tune runs the trials")
+    from llm4seg.cluster.run_lock import run_lock
     from llm4seg.cluster.session import ray_session
     from llm4seg.search.driver import forget_search, run_search, search_name
 
     name = search_name(config)
-    with ray_session(config.cluster):
-        result = run_search(config, name)
-    write(config.paths.search, result)
-    forget_search(config, name)
+    with run_lock(config, [name]):
+        with ray_session(config.cluster):
+            result = run_search(config, name)
+        write(config.paths.search, result)
+        forget_search(config, name)
     Console().print(table(result.trials, config))
     print(f"search: best of {len(result.trials)} trials: {result.best}")
 

@@ -67,3 +67,8 @@ def run_stage(
     except (KeyboardInterrupt, SystemExit):  # Ray handles Ctrl-C with sys.exit(0), which is no success here
         print(f"{name}: interrupted; the last good outputs are untouched", file=sys.stderr)
         sys.exit(130)
+
+
+def near(path: Path) -> str:
+    """The path, relative where it is below the current folder."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -36,6 +36,14 @@ def study(config: Config) -> None:
 
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
     """Run the unfinished runs with the launcher of `cluster.launcher`."""
+    from llm4seg.cluster.run_lock import run_lock
+    from llm4seg.study.runner import names_in_storage
+
+    with run_lock(config, names_in_storage(config, runs)):
+        _run(config, runs)
+
+
+def _run(config: Config, runs: "list[NamedRun]") -> None:
     if config.cluster.launcher == "process":
         from llm4seg.study.runner import run_in_process
 
