@@ -1,5 +1,7 @@
 """Stage `prepare`: read raw images and masks, and write shards and a manifest."""
 
+import sys
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +14,8 @@ from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.text import in_short
 from pipelines.stage import near, run_stage
 
+SHOWN = 10  # warnings
+
 
 def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
@@ -19,8 +23,8 @@ def prepare(config: Config) -> None:
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
     prepared = write_prepared(dataset, config.data, config.paths.prepared)
     Console().print(_table(prepared))
-    for line in in_short(prepared.notices):
-        print(f"warning: {line}")
+    for notice in in_short(prepared.notices, SHOWN):
+        print(f"prepare: warning: {notice}", file=sys.stderr)
     if prepared.note:
         print(f"note: {prepared.note}")
     write_contact_sheet(config.paths.contact_sheet, prepared)

@@ -72,6 +72,7 @@ class Prepared:
         self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
         self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
+        self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
         self.sha256: str = manifest["sha256"]
         self.cases: dict[str, Case] = {}
         self._shards_of: dict[str, dict[str, str]] = {}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +67,21 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
         audit = Audit(dataset.name, dataset.classes, section.size)
         cases: list[dict[str, Any]] = []
-        notices: list[str] = []
+        files: dict[str, Any] = {"notices": [*dataset.notices], "geometry": {}}  # of cases, or of the volumes of slices
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
-            notices += case.notices
+            files["notices"] += case.notices
+            if case.geometry is not None:
+                files["geometry"][case.volume or case.id] = asdict(case.geometry)
             pixels, labels = audit.case(case), resize_labels(case.labels, section.size)
             described = _describe(case, pixels, audit.resized(pixels, labels))
             image = resize_image(normalize(case.image, section), section.size)
             resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        notices = [*audit.end(), *notices]
+        files["notices"] = [*audit.end(), *files["notices"]]
         resampled.flush()
         original.flush()
-        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, cases, notices, folder))
+        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))
     return Prepared(target)
 
 
@@ -106,7 +109,7 @@ def _sha256_array(array: np.ndarray) -> str:
 
 
 def _manifest(
-    dataset: Dataset, section: Data, channels: int, cases: list[dict[str, Any]], notices: list[str], folder: Path
+    dataset: Dataset, section: Data, channels: int, files: dict[str, Any], cases: list[dict[str, Any]], folder: Path
 ) -> Any:
     content = {
         "spatial_dims": section.spatial_dims,
@@ -116,7 +119,7 @@ def _manifest(
         "intensity": section.intensity,
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
-        "notices": notices,
+        **files,
         "cases": cases,
     }
     about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
