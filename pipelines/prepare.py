@@ -1,7 +1,5 @@
 """Stage `prepare`: read raw images and masks, and write shards and a manifest."""
 
-import sys
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,8 +12,6 @@ from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.text import in_short
 from pipelines.stage import near, run_stage
 
-SHOWN = 10  # warnings
-
 
 def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
@@ -23,8 +19,8 @@ def prepare(config: Config) -> None:
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
     prepared = write_prepared(dataset, config.data, config.paths.prepared)
     Console().print(_table(prepared))
-    for notice in in_short(prepared.notices, SHOWN):
-        print(f"prepare: warning: {notice}", file=sys.stderr)
+    for line in in_short(prepared.notices):
+        print(f"warning: {line}")
     if prepared.note:
         print(f"note: {prepared.note}")
     write_contact_sheet(config.paths.contact_sheet, prepared)

@@ -11,6 +11,11 @@ from pipelines.stage import run_stage
 SHOWN = 10  # trials in the table at the end
 
 
+def trainings(config: Config) -> list[Config]:
+    """Configs that stand for all trials of the search; none with search.trials: 0."""
+    return [config, *config.corners()] if config.search.trials else []
+
+
 def search(config: Config) -> None:
     """Write best.json, which `train` applies, tables of trials and their epochs, and the space."""
     from llm4seg.search.results import write
@@ -21,14 +26,16 @@ def search(config: Config) -> None:
         return
     if config.cluster.launcher == "process":
         raise InputError("cluster.launcher: found process, allowed for a search: ray, whose Tune runs the trials")
+    from llm4seg.cluster.run_lock import run_lock
     from llm4seg.cluster.session import ray_session
     from llm4seg.search.driver import forget_search, run_search, search_name
 
     name = search_name(config)
-    with ray_session(config.cluster):
-        result = run_search(config, name)
-    write(config.paths.search, result)
-    forget_search(config, name)
+    with run_lock(config, [name]):
+        with ray_session(config.cluster):
+            result = run_search(config, name)
+        write(config.paths.search, result)
+        forget_search(config, name)
     Console().print(table(result.trials, config))
     print(f"search: best of {len(result.trials)} trials: {result.best}")
 
@@ -51,4 +58,9 @@ def _format(value: object) -> str:
 
 
 if __name__ == "__main__":
-    run_stage("search", "Find better parameters with Ray Tune; with search.trials: 0, override none.", search)
+    run_stage(
+        "search",
+        "Find better parameters with Ray Tune; with search.trials: 0, override none.",
+        search,
+        trainings=trainings,
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm4seg.config import Config
+from llm4seg.config.changes import notes
 from llm4seg.utils.errors import StopRequested, UserError
 
 
@@ -18,17 +19,24 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 Work = Callable[[Config], None]
+Trainings = Callable[[Config], list[Config]]
 NOTHING: Mapping[str, Work] = {}
 
 
 def run_stage(
-    name: str, description: str, work: Work, in_dvc: bool = True, instead: Mapping[str, Work] = NOTHING
+    name: str,
+    description: str,
+    work: Work,
+    in_dvc: bool = True,
+    instead: Mapping[str, Work] = NOTHING,
+    trainings: Trainings | None = None,
 ) -> None:
     """Run a stage as `python -m pipelines.<name>`.
 
     Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when stopped by SIGTERM with all work saved.
 
-    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work, by the name of its option.
+    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work, by the name of its option. `trainings`:
+    the configs that the stage trains with; unless there are none, it first prints what differs from the last commit.
     """
     with_dvc = f"\nwith all that it needs: dvc repro {name}" if in_dvc else ""
     parser = argparse.ArgumentParser(
@@ -44,7 +52,11 @@ def run_stage(
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        arguments.work(Config.load(arguments.params))
+        config = Config.load(arguments.params)
+        if configs := trainings(config) if trainings else []:
+            for line in notes(arguments.params, configs):
+                print(f"{name}: {line}", flush=True)
+        arguments.work(config)
     except (UserError, OSError) as error:
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise

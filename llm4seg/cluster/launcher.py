@@ -1,17 +1,17 @@
 """Launcher of a training, chosen by `cluster.launcher`: this process, or Ray."""
 
 from llm4seg.cluster.progress import EpochPrinter
-from llm4seg.cluster.runs import Outcome, run_name
+from llm4seg.cluster.runs import Outcome
 from llm4seg.cluster.stop_signal import LocalStopSignal, stop_on_sigterm
 from llm4seg.config import Config
 
 
-def train(config: Config) -> Outcome:
-    """Train, printing each epoch; goes on from the last checkpoint when the same training was interrupted.
+def train(config: Config, name: str) -> Outcome:
+    """Train the run of this name, printing each epoch; goes on from its last checkpoint when it was interrupted.
 
     On SIGTERM, the workers save a checkpoint and stop; raises StopRequested.
     """
-    name, printer = run_name(config), EpochPrinter(config.training.epochs)
+    printer = EpochPrinter(config.training.epochs)
     if config.cluster.launcher == "process":
         from llm4seg.cluster.process_run import train_in_process
 

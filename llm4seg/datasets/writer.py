@@ -67,18 +67,18 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
         audit = Audit(dataset.name, dataset.classes, section.size)
         cases: list[dict[str, Any]] = []
-        files: dict[str, Any] = {"notices": [*dataset.notices], "geometry": {}}  # of cases, or of the volumes of slices
+        notices, geometries = [*dataset.notices], {}
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
-            files["notices"] += case.notices
+            notices += case.notices
             if case.geometry is not None:
-                files["geometry"][case.volume or case.id] = asdict(case.geometry)
+                geometries[case.volume or case.id] = asdict(case.geometry)
             pixels, labels = audit.case(case), resize_labels(case.labels, section.size)
             described = _describe(case, pixels, audit.resized(pixels, labels))
             image = resize_image(normalize(case.image, section), section.size)
             resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        files["notices"] = [*audit.end(), *files["notices"]]
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}  # of cases, or of the volumes of slices
         resampled.flush()
         original.flush()
         write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))

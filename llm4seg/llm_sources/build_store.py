@@ -205,8 +205,20 @@ def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
             raise InputError(f"{source.name}: has no tensors {part.path}.*")
         what = "final norm" if part.layer is None else f"layer {part.layer}"
         check_tensors(part.module, tensors, f"{source.name}: {what}")
+        _check_floating(tensors, f"{source.name}: {what}")
         check_finite(tensors, f"{source.name}: {what}")
     return tensors
+
+
+def _check_floating(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise InputError for whole numbers: of a quantized matrix, whose scale is missing."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{where}: {name}: found {dtype} without a scale, allowed: floating point; "
+                "take the checkpoint from before it was quantized"
+            )
 
 
 def _check_expected(layers: Mapping[int, str], section: LLM, source: Source) -> None:

@@ -15,7 +15,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize, quant_shape_to_byte_shape
 from numpy.typing import NDArray
 
-from llm4seg.llm_sources.storage import Storage, read_spans
+from llm4seg.llm_sources.storage import LFS_POINTER, Storage, check_no_lfs_pointer, read_spans
 from llm4seg.utils.errors import InputError, UserError
 
 Field = int | float | bool | str
@@ -122,12 +122,19 @@ class GGUFFile:
     def _parse_header(self, size: int) -> None:
         cursor = _Cursor(self._storage, self._name, size)
         if cursor.raw(4) != b"GGUF":
+            start = self._storage.read(self._name, 0, min(size, len(LFS_POINTER)))
+            check_no_lfs_pointer(self._storage, self._name, start)
             raise ValueError("it does not begin with GGUF")
         if (version := cursor.integer("I")) not in VERSIONS:
             raise ValueError(f"found version {version}, allowed: {VERSIONS[0]} and {VERSIONS[1]} (little-endian)")
         tensors, fields = cursor.integer("Q"), cursor.integer("Q")
         named = ((cursor.text(), cursor.value()) for _ in range(fields))
         self.fields: dict[str, Field] = {name: value for name, value in named if value is not None}
+        if (parts := self.fields.get("split.count", 1)) not in (0, 1):  # 0: merged again
+            raise InputError(
+                f"{self.place}: is one of the {parts} files of a GGUF; merge them with llama.cpp: "
+                "`llama-gguf-split --merge FIRST_FILE MERGED.gguf`"
+            )
         self.tensors: dict[str, Entry] = dict(cursor.entry() for _ in range(tensors))
         alignment = int(self.fields.get("general.alignment", DEFAULT_ALIGNMENT))
         self._start = -(-cursor.offset // alignment) * alignment

@@ -110,9 +110,7 @@ class GGUFLlama:
                 f"{self._file.place}: {self._name}.attention.head_count: found {heads}, allowed: 1 or more"
             )
         head_dim = self._field("attention.key_length", hidden // heads)
-        for name, allowed in {"expert_count": 0, "rope.dimension_count": head_dim, "rope.scaling.type": "none"}.items():
-            if (found := self._field(name, allowed)) != allowed:
-                raise InputError(f"{self._file.place}: {self._name}.{name}: found {found}, allowed: {allowed}")
+        self._check_supported(head_dim)
         return {
             "model_type": self._name,
             "hidden_size": hidden,
@@ -127,6 +125,20 @@ class GGUFLlama:
             **{name: f"blk.0.{short}.bias" in self._file.tensors for name, short in self._architecture.biases.items()},
             "vocab_size": self._field("vocab_size", 32000),
         }
+
+    def _check_supported(self, head_dim: int) -> None:
+        """Raise InputError for experts, and for rotary positions that are scaled by fields, new or old."""
+        values: dict[str, tuple[Field, ...]] = {
+            "expert_count": (0,),
+            "rope.dimension_count": (head_dim,),
+            "rope.scaling.type": ("none",),
+            "rope.scaling.attn_factor": (1,),
+        }
+        if f"{self._name}.rope.scaling.type" not in self._file.fields:  # then llama.cpp scales linearly by one of these
+            values |= {"rope.scaling.factor": (1, 0), "rope.scale_linear": (1, 0)}
+        for name, allowed in values.items():
+            if (found := self._field(name, allowed[0])) not in allowed:
+                raise InputError(f"{self._file.place}: {self._name}.{name}: found {found}, allowed: {allowed[0]}")
 
     def _rope(self) -> dict[str, Any]:
         """The rope_parameters. LLaMA 3's scaled frequencies are a list of divisors here, transformers' longrope."""

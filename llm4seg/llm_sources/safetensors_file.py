@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm4seg.llm_sources.storage import Storage, read_spans
+from llm4seg.llm_sources.storage import LFS_POINTER, Storage, check_no_lfs_pointer, read_spans
 from llm4seg.utils.errors import InputError, UserError
 
 LENGTH = struct.Struct("<Q")
@@ -65,6 +65,8 @@ class SafetensorsFile:
         (length,) = LENGTH.unpack(self._storage.read(self._name, 0, min(LENGTH.size, size)))
         start = LENGTH.size + length
         if length > LONGEST_HEADER or start > size:
+            begins = self._storage.read(self._name, 0, min(size, len(LFS_POINTER)))
+            check_no_lfs_pointer(self._storage, self._name, begins)
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = json.loads(bytes(self._storage.read(self._name, LENGTH.size, start)))
         return {name: _entry(values, start, size) for name, values in header.items() if name != "__metadata__"}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llm4seg.llm_sources.license import find_license
 from llm4seg.llm_sources.safetensors_file import SafetensorsFile
-from llm4seg.llm_sources.storage import Storage
+from llm4seg.llm_sources.storage import Storage, check_no_lfs_pointer
 from llm4seg.utils.errors import InputError
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -87,6 +87,7 @@ class SafetensorsFolder:
 
     def _parsed(self, name: str, text: str, needed: str) -> dict[str, Any]:
         """A file's JSON object, which must have the entry `needed`."""
+        check_no_lfs_pointer(self._storage, name, text.encode())
         try:
             value = json.loads(text)
         except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Protocol
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import sha256_file
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NEAR = 64  # ranges with no more bytes between them are read as one: GGUF pads its tensors
 
 
@@ -42,6 +43,15 @@ class Storage(Protocol):
 
     def progress(self, nbytes: int) -> AbstractContextManager[None]:
         """Context manager: a progress bar while `nbytes` are read, where that takes time."""
+
+
+def check_no_lfs_pointer(storage: Storage, name: str, start: bytes | memoryview) -> None:
+    """Raise InputError where a file that begins with `start` only stands for the file, in a clone without git-lfs."""
+    if bytes(start[: len(LFS_POINTER)]) == LFS_POINTER:
+        raise InputError(
+            f"{storage.place(name)}: is a git-lfs pointer of {storage.size(name)} bytes, not the file: "
+            "run `git lfs pull` in its clone"
+        )
 
 
 def read_spans(storage: Storage, name: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, memoryview]:

@@ -16,7 +16,7 @@ from llm4seg.cluster.tune_output import NoTrialLines
 from llm4seg.config import Config
 from llm4seg.study.results import finished
 from llm4seg.study.run_store import RunStore
-from llm4seg.study.runner import STOPPED, NamedRun, current_commit, jobs
+from llm4seg.study.runner import STOPPED, NamedRun, current_commit, experiment_name, jobs
 from llm4seg.study.trial import StudyProgress, StudyTrial
 from llm4seg.utils.errors import StopRequested
 
@@ -30,7 +30,7 @@ def run_on_ray(config: Config, runs: Sequence[NamedRun]) -> None:
     pending = jobs(config, runs)
     if not pending:
         return
-    stop_signal, store, experiment = RayStopSignal(), RunStore(config), f"study-{config.digest('study')}"
+    stop_signal, store, experiment = RayStopSignal(), RunStore(config), experiment_name(config)
     forget_run(config, experiment)  # from a driver that was killed
     progress = StudyProgress(store, stop_signal, len(pending))
     trial = tune.with_parameters(

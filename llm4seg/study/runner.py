@@ -68,6 +68,12 @@ def jobs(config: Config, runs: Sequence[NamedRun]) -> dict[str, Config]:
     return {run.name: run.config for run in (*waiting, *failed)}
 
 
+def names_in_storage(config: Config, runs: Sequence[NamedRun]) -> list[str]:
+    """The names of the folders in the storage of the unfinished runs, and on Ray of the experiment that runs them."""
+    names = [checkpoints_name(name) for name in jobs(config, runs)]
+    return names if config.cluster.launcher == "process" else [experiment_name(config), *names]
+
+
 def run_in_process(config: Config, runs: Sequence[NamedRun]) -> None:
     """Run the unfinished runs in this process, one after another.
 
@@ -120,6 +126,11 @@ def keep(config: Config, name: str, outcome: Outcome, rows: list[Row], commit: s
     }
     RunStore(config).put(name, record)
     forget_run(config, checkpoints_name(name))
+
+
+def experiment_name(config: Config) -> str:
+    """The name of the study as an experiment of Ray Tune."""
+    return f"study-{config.digest('study')}"
 
 
 def checkpoints_name(name: str) -> str:

@@ -183,6 +183,15 @@ def test_a_mask_that_lies_elsewhere_is_noticed(tmp_path: Path, other: np.ndarray
     assert f"off its image {tmp_path}/images/a.nii " in notice
 
 
+def test_a_mask_mirrored_about_the_origin_is_turned_and_noticed(tmp_path: Path) -> None:
+    """Its axes say where left is, so it lies on the image; its origin says that it lies elsewhere."""
+    save(tmp_path / "images/a.nii", VALUES, np.eye(4))
+    save(tmp_path / "masks/a.nii", LESION[::-1, ::-1].copy(), np.diag([-1.0, -1, 1, 1]))
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, np.rot90(LESION))
+    assert "lies up to 6.4 mm off" in case.notices[0]  # the square root of 4² + 5²
+
+
 def test_a_mask_that_rounds_its_affine_is_right(tmp_path: Path) -> None:
     save(tmp_path / "images/a.nii", VALUES, affine_of())
     save(tmp_path / "masks/a.nii", LESION, affine_of() + 1e-3 * np.eye(4)[:, [3, 0, 1, 2]])

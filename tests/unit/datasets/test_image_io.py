@@ -186,6 +186,12 @@ def test_pages_of_a_tiff_are_slices(tmp_path: Path) -> None:
     assert not image.flat
 
 
+def test_channels_and_slices_of_an_imagej_hyperstack(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, (5, 2, 6, 8), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    assert np.array_equal(read_image(tmp_path / "a.tif").values, stack.transpose(1, 2, 3, 0))
+
+
 def test_nifti_has_its_affine(tmp_path: Path) -> None:
     volume = np.zeros((4, 6, 3), dtype=np.int16)
     volume[3, 5, 2] = -7
@@ -214,6 +220,20 @@ def test_scaled_nifti_gives_true_intensities_and_a_fourth_axis_is_channels(tmp_p
     assert np.array_equal(image.values, volume.transpose(3, 0, 1, 2))
     nibabel.save(nibabel.Nifti1Image(volume[:, :, :, None], np.eye(4), dtype=np.float32), tmp_path / "vectors.nii")
     assert np.array_equal(read_image(tmp_path / "vectors.nii").values, image.values)
+
+
+def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
+    stored = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    content = bytearray(nibabel.Nifti1Image(stored, np.eye(4)).to_bytes())
+    content[112:120] = np.array([2, -1024], dtype="<f4").tobytes()  # scl_slope, scl_inter
+    (tmp_path / "a.nii").write_bytes(content)
+    assert np.array_equal(read_image(tmp_path / "a.nii").values[0], stored * 2.0 - 1024)
+
+
+def test_complex_nifti_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.ones((2, 2, 2), np.complex64), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(InputError, match=r"a\.nii: .*values of type complex64, allowed: whole numbers"):
+        read_image(tmp_path / "a.nii")
 
 
 def test_colors_in_nifti_are_channels(tmp_path: Path) -> None:

@@ -356,6 +356,28 @@ def test_weights_of_eight_bits(folder: Path, tmp_path: Path, dtype: torch.dtype)
         fill(tmp_path, folder, [2])
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_whole_numbers_are_refused_since_their_scale_is_missing(
+    folder: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    tensors, name = load_file(folder / "model.safetensors"), "layers.2.mlp.up_proj.weight"
+    tensors[name] = (100 * tensors[name]).to(dtype)
+    save_file(tensors, folder / "model.safetensors")
+    message = rf"layer 2: mlp\.up_proj\.weight: found {str(dtype)[6:]} without a scale, allowed: floating point"
+    expect(message, tmp_path, folder, [2])
+    fill(tmp_path, folder, [1])
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 123456\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json", "tiny.gguf"])
+def test_a_clone_without_git_lfs(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / name).write_text(POINTER)
+    source = folder / name if name == "tiny.gguf" else folder
+    expect(rf"{name}: is a git-lfs pointer of 131 bytes, not the file: run `git lfs pull`", tmp_path, source, [0])
+
+
 def test_a_license_in_another_encoding(folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     (folder / "LICENSE").write_bytes("Licence à soi\n".encode("latin-1"))

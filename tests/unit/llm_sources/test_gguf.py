@@ -167,6 +167,9 @@ def test_unsupported_architecture(llama: Any, tmp_path: Path) -> None:
     [
         ("expert_count", 8, "expert_count: found 8, allowed: 0"),
         ("rope__scaling__type", "yarn", "rope.scaling.type: found yarn, allowed: none"),
+        ("rope__scale_linear", 4, "rope.scale_linear: found 4, allowed: 1"),  # of older files
+        ("rope__scaling__factor", 4, "rope.scaling.factor: found 4, allowed: 1"),  # linear where no type is given
+        ("rope__scaling__attn_factor", 2, "rope.scaling.attn_factor: found 2, allowed: 1"),
         ("rope__dimension_count", 8, "rope.dimension_count: found 8, allowed: 16"),
         ("attention__head_count", 0, "attention.head_count: found 0, allowed: 1 or more"),
     ],
@@ -177,6 +180,27 @@ def test_variants_that_would_compute_something_else(
     path = write_gguf(tmp_path / "variant.gguf", llama, **{field: value})
     with pytest.raises(InputError, match=f"variant.gguf: llama.{message}"):
         open_llama(path)
+
+
+def test_a_scale_of_one_or_that_is_switched_off_is_none(llama: Any, tmp_path: Path) -> None:
+    expected = open_llama(write_gguf(tmp_path / "plain.gguf", llama)).config
+    for fields in ({"rope__scale_linear": 1}, {"rope__scaling__type": "none", "rope__scaling__factor": 4}):
+        assert open_llama(write_gguf(tmp_path / "variant.gguf", llama, **fields)).config == expected
+
+
+@pytest.mark.parametrize(("parts", "refused"), [(3, True), (1, False), (0, False)])
+def test_one_of_several_files_is_refused_with_how_to_merge_them(tmp_path: Path, parts: int, refused: bool) -> None:
+    path = tmp_path / "tiny-00001-of-00003.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint16("split.count", parts)  # 0 in a file that was merged again
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    if refused:
+        with pytest.raises(InputError, match=r"00003\.gguf: is one of the 3 files .* `llama-gguf-split --merge"):
+            open_file(path)
+    else:
+        open_file(path)
 
 
 def test_heads_that_do_not_fit_the_tensors(llama: Any, tmp_path: Path) -> None:
