@@ -33,8 +33,8 @@ OURS = [
     r" +(?:split|search: best trials) *",  # titles of tables
     r"[┏┡└├].*[┓┩┘┤]",
     r"[┃│].*[┃│]",
-    r"  \d+ cases in \d+ groups; 0 show the +",  # captions of tables, wrapped and centered
-    r" +image of an earlier one +",
+    r" +\d+ cases in \d+ groups; 0 show the image of an earlier one +",  # captions of tables, wrapped and centered
+    r"prepare: a look at the data: outputs/data\.png",
     r"  \d+ groups, those with an equal image kept +",
     r"  together; seed 0; val 0\.2, test 0\.2 of the +",
     r"  cases and of each class's pixels; the rest +",
@@ -47,6 +47,7 @@ OURS = [
     rf"study: \d of \d runs: {NUMBER} s of training",
     rf"study: llm: {NUMBER} Dice points against cnn, .*",
     r"study: The \d+ cases are of \d+ patients or volumes, too few to resample: .*",
+    r"(?:train|search|study): parameters that differ from the last commit: .*",
     r"train: engine\.name: auto is torch \(workers: 1, engine\.zero: 1\)",
     EPOCH,
     rf"train: {NUMBER} s, of which {NUMBER} s training and {NUMBER} s launch, imports and files",
