@@ -10,11 +10,14 @@ from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.text import in_short
+from pipelines.own_images import versioning_hint
 from pipelines.stage import near, run_stage
 
 
 def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
+    if config.data.dataset == "folder" and (hint := versioning_hint(config.data.folder.path)):
+        print(f"prepare: {hint}", flush=True)
     dataset = open_dataset(config.data, config.paths.cache)
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
     prepared = write_prepared(dataset, config.data, config.paths.prepared)

@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import functools
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.tiny import prepare_workspace
 
 # a shell that starts pytest in the background lets it ignore Ctrl-C, and with it all that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.pop("LLM4SEG_HOME", None)  # the developer's; tests have folders of their own
 torch.set_num_threads(1)  # on tensors this small, threads wait for each other more than they work
 
 # all sessions share what is read once: to read a service's description again takes longer than most tests of it

@@ -16,6 +16,8 @@ from llm4seg.config.schema import PRESET, SECTIONS_ALONE, Overrides, Presets, Se
 from llm4seg.utils.errors import InputError
 
 INIT = "training.init_from"
+LASTING = ("cache", "runs", "study_runs")  # paths of no stage's outputs: what a later run goes on with
+HOME = "LLM4SEG_HOME"  # environment variable: the folder that these three are relative to
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
 # what a trial cannot vary: it lasts search.epochs, its score is the best epoch's, best.json holds no paths
 UNSEARCHED = ("training.epochs", "training.select", INIT)
@@ -78,8 +80,9 @@ class Config(Sections):
         return changes
 
     def resolved(self, root: Path) -> Self:
-        """A copy with absolute paths, resolved against `root`."""
-        changes: Overrides = {f"paths.{name}": os.path.normpath(root / path) for name, path in self.paths}
+        """A copy with absolute paths, resolved against `root`; those of LASTING against `home(root)`."""
+        roots = {name: home(root) if name in LASTING else root for name, _ in self.paths}
+        changes: Overrides = {f"paths.{name}": os.path.normpath(roots[name] / path) for name, path in self.paths}
         changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
         changes[INIT] = _absolute(root, self.training.init_from)
         changes["study.other_data"] = _absolute(root, self.study.other_data)
@@ -167,6 +170,16 @@ def _job_settings() -> Overrides:
     changes: Overrides = json.loads(os.environ.get(JOB_SETTINGS, "{}"))
     assert all(dotted.startswith("cluster.") for dotted in changes), "a job says where it runs, never what it computes"
     return changes
+
+
+def home(root: Path) -> Path:
+    """The folder of what outlasts a run: LLM4SEG_HOME, else the main workspace, else `root`.
+
+    `dvc exp run --temp` and `--queue` work in .dvc/tmp/exps/..., which DVC deletes with all that is no output.
+    """
+    if named := os.environ.get(HOME):
+        return Path(named).expanduser().absolute()
+    return next((folder.parents[2] for folder in root.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), root)
 
 
 def _absolute(root: Path, path: Path | str | None) -> str | None:

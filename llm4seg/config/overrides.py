@@ -8,6 +8,7 @@ from typing import Any
 from llm4seg.config.earlier import ADDED, UPGRADE
 from llm4seg.config.schema import Section
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.text import elided, printable
 
 
 def find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
@@ -19,9 +20,8 @@ def find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
     if not isinstance(section, dict) or name not in section:
         known = list(_dotted_names(values))
         close = difflib.get_close_matches(dotted, known, n=3, cutoff=0.5)
-        raise InputError(
-            f"{dotted}: no such parameter; " + (f"did you mean {' or '.join(close)}?" if close else "see params.yaml")
-        )
+        advice = f"did you mean {' or '.join(close)}?" if close else "see params.yaml"
+        raise InputError(printable(f"{elided(dotted, 200)}: no such parameter; {advice}"))
     return section, name
 
 
@@ -41,8 +41,8 @@ def apply(changes: Mapping[str, Any], values: dict[str, Any]) -> None:
 
 def explain(where: str, error: Any) -> str:
     """A validation error in one line: the dotted name, what was found, what is allowed."""
-    dotted = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
+    dotted = printable(elided(".".join(str(part) for part in error["loc"]), 200))
+    message = printable(str(error["msg"]).removeprefix("Value error, "))
     if error["type"] == "missing":
         return f"{where}: {dotted} is missing" + (f"; {UPGRADE}" if dotted in ADDED else "")
     if error["type"] == "extra_forbidden":

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
 from llm4seg.config.config import Config
 from llm4seg.config.earlier import ADDED, PRESETS, renamed
+from llm4seg.config.params_file import parse, read
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_text
 
@@ -24,14 +24,13 @@ def upgrade(path: Path) -> list[str]:
     Raises InputError where the file has other mistakes; the file is then unchanged.
     """
     path = path.resolve()
+    read(path)  # first, since ruamel's loader takes more
     try:
         after, changes = upgraded(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (InputError, UnicodeDecodeError) as error:
+    except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if changes:
-        Config.parse(yaml.safe_load(after), str(path))
+        Config.parse(parse(after.encode(), str(path)), str(path))
         write_text(path, after)
     return changes
 
@@ -51,8 +50,8 @@ def upgraded(text: str) -> tuple[str, list[str]]:
 def _read(text: str) -> CommentedMap:
     try:
         values = YAML().load(text)
-    except YAMLError as error:
-        raise InputError(f"not valid YAML: {error}") from None
+    except Exception as error:  # beside YAMLError whatever its constructors raise: the file is at fault
+        raise InputError(f"not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, CommentedMap):
         raise InputError(f"found {type(values).__name__}, allowed: the sections {', '.join(Config.model_fields)}")
     return values

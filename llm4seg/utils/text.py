@@ -12,3 +12,8 @@ def in_short(lines: Sequence[str], most: int = 5) -> list[str]:
     """The first lines, and how many more there are."""
     more = len(lines) - most
     return [*lines[:most], *([f"and {more} more"] if more > 0 else [])]
+
+
+def printable(text: str) -> str:
+    """A text in one line: what does not print (line ends, control characters) as Python writes it in a string."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from dvc.utils.hydra import apply_overrides
+from PIL import Image
 
 from tests.project import Project
 
@@ -80,3 +83,32 @@ def test_an_experiment_of_the_readme_means_the_same_after_another(project: Proje
     assert (trained["bottleneck"], trained["llm"]["weights"], trained["llm"]["training"]) == ("llm", "random", "full")
     differing = "model.llm.weights random (pretrained), model.llm.training full (frozen)"
     assert f"train: parameters that differ from the last commit: {differing}\n" in shown
+
+
+def test_a_temporary_workspace_has_own_images_and_lasting_folders(project: Project) -> None:
+    folder = project.folder / "data" / "raw"
+    write_images(folder)
+    for dotted, value in {"data.dataset": "folder", "data.folder.classes": {"disk": [255]}}.items():
+        project.change(dotted, value)
+    assert "prepare: data/raw/images data/raw/masks: in no commit, so" in project.dvc("repro", "prepare")
+    project.dvc("add", "data/raw/images", "data/raw/masks")
+    project.commit("own images")
+    assert project.git("ls-files", "data/raw").split() == [
+        f"data/raw/{name}" for name in (".gitignore", "README.md", "images.dvc", "masks.dvc")
+    ]
+    (project.folder / ".cache" / "train_seconds.json").unlink()
+    shown = project.dvc("exp", "run", "--temp", "--name", "temporary", "-S", "training.epochs=1", "train")
+    assert "in no commit" not in shown
+    assert experiments(project)["temporary"]["training.epochs"] == "1"
+    assert (project.folder / ".cache" / "train_seconds.json").exists()
+
+
+def write_images(folder: Path) -> None:
+    """Bright disks on noise, as PNG files with masks."""
+    rows, columns = np.mgrid[:40, :36]
+    for number in range(8):
+        disk = (rows - 20) ** 2 + (columns - 10 - 2 * number) ** 2 < 60
+        noise = np.random.default_rng(number).integers(0, 60, disk.shape)
+        for name, pixels in {"images": noise + 150 * disk, "masks": 255 * disk}.items():
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"p{number}.png")

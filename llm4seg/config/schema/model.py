@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, model_validator
 
 from llm4seg.config.schema.backbones import Backbones
-from llm4seg.config.schema.base import Section, read_as
+from llm4seg.config.schema.base import SECTIONS_ALONE, Section, read_as
 
 MOST_LAYERS = 1000  # of a range
 
@@ -65,7 +65,9 @@ class Block(Section):
     train_only: bool
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self, info: ValidationInfo) -> Self:
+        if info.context == SECTIONS_ALONE:
+            return self
         twice = sorted({layer for layer in self.layer if self.layer.count(layer) > 1})
         if twice and (self.weights, self.training) != ("pretrained", "frozen"):
             # one module in two places: both would train as one, and a random one would be initialized twice

@@ -6,14 +6,13 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, ValidationInfo, model_validator
 
 from llm4seg.config.earlier import current_presets
-from llm4seg.config.schema.base import Overrides, Section
+from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
 from llm4seg.config.schema.data import LLM, Data, Split
 from llm4seg.config.schema.model import Model
 from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, OptimizerConfig, Paths, Report, Training
 from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.study import Study
 
-SECTIONS_ALONE = "sections alone"  # validation context: check each section, without the checks across sections
 Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names
 
 

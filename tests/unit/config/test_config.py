@@ -317,6 +317,36 @@ def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
         Config.load(tmp_path / "elsewhere.yaml")
 
 
+TITLE = b"title: LLM4Seg"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (PARAMS.read_text().encode("utf-16"), "found other bytes than UTF-8 at 0; save the file as UTF-8"),
+        ("report: Müller".encode("latin-1"), "found other bytes than UTF-8 at 9; save the file as UTF-8"),
+        (b"a: 2024-13-45", "not valid YAML: month must be in 1..12"),
+        (b"a: {b: [1", "not valid YAML: while parsing a flow sequence in"),
+        (b"a: !!binary /////w==", "found b'.*', allowed: words, numbers, lists and mappings of them"),
+        (b"a: &a {b: *a}", "found more than 50 levels or 100,000 values, maybe by an alias within itself"),
+        (b"a: " + b"[" * 100 + b"]" * 100, "found more than 50 levels or 100,000 values"),
+        (PARAMS.read_bytes().replace(TITLE, b'title: "a\\0b"'), r"report.title: found 'a\\x00b'; must not hold a NUL"),
+        (PARAMS.read_bytes().replace(TITLE, TITLE + b'\n  "a\\nb": 1'), r"report.a\\nb: unknown parameter"),
+        (PARAMS.read_bytes().replace(TITLE, b"title: 0x" + b"f" * 5000), "report.title: found a number of more than"),
+        (
+            PARAMS.read_bytes().replace(b"layer: 14 ", b"layer: 0-99999999999 "),
+            "layer: found '0-9*'; must rise, by less",
+        ),
+        (PARAMS.read_bytes().replace(b"cnn: {preset: none}", b"cnn: {preset: [1]}"), r"arms.cnn.preset: found \[1\]"),
+    ],
+)
+def test_a_file_of_odd_bytes_or_values_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=message) as raised:
+        Config.load(tmp_path / "params.yaml")
+    assert str(raised.value).isprintable()
+
+
 def test_plain_values_and_back(config: Config) -> None:
     assert Config.parse(config.plain()) == config
 
@@ -371,6 +401,31 @@ def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch
     assert loaded.data.folder.path == tmp_path / "data" / "raw"
 
 
+@pytest.mark.parametrize(
+    "below", [".dvc/tmp/exps/standalone/tmpab12", ".dvc/tmp/exps/tmpab12", ".dvc/tmp/exps/tmpab12/sub"]
+)
+def test_what_outlasts_a_run_lies_in_the_main_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    """In a temporary workspace of `dvc exp run`; DVC's outputs stay there. LLM4SEG_HOME comes first."""
+    monkeypatch.delenv("LLM4SEG_HOME", raising=False)
+    folder = tmp_path / below
+    folder.mkdir(parents=True)
+    loaded = load(folder, values())
+    lasting = {"cache": ".cache", "runs": ".runs", "study_runs": ".study"}
+    assert {name: path for name, path in loaded.paths if not path.is_relative_to(folder)} == {
+        name: tmp_path / path for name, path in lasting.items()
+    }
+    assert load_with(folder, "paths.cache", "/downloads").paths.cache == Path("/downloads")
+    monkeypatch.setenv("LLM4SEG_HOME", str(tmp_path / "home"))
+    for place in (folder, tmp_path):
+        paths = load(place, values()).paths
+        assert [paths.cache, paths.runs, paths.study_runs, paths.model] == [
+            *(tmp_path / "home" / name for name in (".cache", ".runs", ".study")),
+            place / "outputs" / "model",
+        ]
+
+
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
     loaded = load_with(tmp_path, "data.folder.path", "/somewhere/else")
     assert loaded.data.folder.path == Path("/somewhere/else")
@@ -388,6 +443,13 @@ def test_a_preset_that_does_not_suit_the_images_matters_only_when_it_is_used(tmp
     loaded = load(tmp_path, changed)
     with pytest.raises(InputError, match=r"data\.size: found 24, allowed: multiples of 16"):
         loaded.preset("cmunext-l")
+
+
+def test_a_preset_that_does_not_suit_the_layers_matters_only_when_it_is_used(tmp_path: Path) -> None:
+    loaded = load_with(tmp_path, "model.llm.dtype", "bf16")
+    assert loaded.model.llm.dtype == "bf16"
+    with pytest.raises(InputError, match=r"model.llm: dtype: found bf16, allowed: fp32, since training is full"):
+        loaded.preset("trained")
 
 
 def test_workers_of_a_range_may_have_unequal_shares(config: Config) -> None:
