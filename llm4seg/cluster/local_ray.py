@@ -71,7 +71,7 @@ def short_folders() -> dict[str, str]:
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     raise InputError(
         f"{name}: found {folders[name]}, allowed: a folder that can be written, with a path of at most "
-        f"{LONGEST['RAY_TMPDIR']} bytes, since the sockets of Ray in it have at most {SOCKET}"
+        f"{LONGEST['RAY_TMPDIR']} bytes, since the sockets of Ray in it have at most {SOCKET}; set RAY_TMPDIR to one"
     )
 
 
