@@ -1,36 +1,45 @@
 """Stage `prepare`: read raw images and masks, and write shards and a manifest."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared, duplicates
+from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
-from pipelines.stage import run_stage
+from llm4seg.utils.text import in_short
+from pipelines.stage import near, run_stage
 
 
 def prepare(config: Config) -> None:
-    """Read the dataset that the config names, audit it, and write it to `paths.prepared`."""
+    """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     dataset = open_dataset(config.data, config.paths.cache)
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
     prepared = write_prepared(dataset, config.data, config.paths.prepared)
     Console().print(_table(prepared))
+    for line in in_short(prepared.notices):
+        print(f"warning: {line}")
     if prepared.note:
         print(f"note: {prepared.note}")
+    write_contact_sheet(config.paths.contact_sheet, prepared)
+    print(f"prepare: a look at the data: {near(config.paths.contact_sheet)}")
 
 
 def _table(prepared: Prepared) -> Table:
-    """The table of classes: their cases and pixels."""
+    """The table of classes: their cases and pixels, at the original size and on the network's grid."""
     cases = prepared.cases.values()
     groups = {case.group for case in cases}
-    counts = f"{len(cases)} cases in {len(groups)} groups; {duplicates(cases)} show the image of an earlier one"
-    table = Table(caption=counts)
-    for heading in ("class", "cases with it", "pixels"):
+    caption = f"{len(cases)} cases in {len(groups)} groups; {duplicates(cases)} show the image of an earlier one"
+    table = Table(caption=caption)
+    for heading in ("class", "cases with it", "on the grid", "pixels", "on the grid"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for name in prepared.classes:
         pixels = [case.pixels[name] for case in cases]
-        table.add_row(name, str(sum(count > 0 for count in pixels)), f"{sum(pixels):,}")
+        on_grid = [case.grid_pixels[name] for case in cases]
+        present, kept = (str(sum(count > 0 for count in counts)) for counts in (pixels, on_grid))
+        table.add_row(escape(name), present, kept, f"{sum(pixels):,}", f"{sum(on_grid):,}")
     return table
 
 

@@ -3,17 +3,31 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm4seg.config import Config
-from llm4seg.utils.errors import UserError
+from llm4seg.config.config import preset_changes, presets_in
+from llm4seg.config.overrides import apply
+from llm4seg.config.params_file import read
+from llm4seg.utils.errors import InputError, UserError
 
 
-def options(config: Config, name: str) -> str:
-    """A preset's overrides as options of `dvc exp run`. Raises InputError for an unknown preset."""
-    config.preset(name)
-    return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in config.preset_changes(name).items())
+def options(params: Path, names: Sequence[str]) -> str:
+    """The overrides of some presets together, as options of `dvc exp run`: each parameter once, the last one's value.
+
+    Values that an experiment left in params.yaml may be refused, if the presets replace them. Raises InputError for an
+    unknown preset, and where params.yaml is refused with the presets' values, too.
+    """
+    values = read(params)
+    changes = preset_changes(presets_in(values, str(params)), *names)
+    apply(changes, values)
+    try:
+        Config.parse(values, f"{params} with {' '.join(names)}")
+    except InputError as error:
+        raise InputError(f"{error}; if an experiment left that value there: git checkout {params.name}") from None
+    return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in changes.items())
 
 
 def _for_shell(value: Any) -> str:
@@ -21,18 +35,17 @@ def _for_shell(value: Any) -> str:
 
 
 def main() -> None:
-    """Print a line per preset; for an unknown preset, exit 1 with one line on stderr and none on stdout."""
+    """Print one line for all presets; for an unknown preset, exit 1 with one line on stderr and none on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.preset",
-        description="Print presets of params.yaml as options for `dvc exp run`.",
-        epilog="example: dvc exp run $(python -m pipelines.preset released)",
+        description="Print presets of params.yaml as options for `dvc exp run`: several together, the later ones win.",
+        epilog="example: dvc exp run $(python -m pipelines.preset default released)",
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("names", nargs="+", metavar="NAME", help="under `presets` of params.yaml")
     arguments = parser.parse_args()
     try:
-        config = Config.load(arguments.params)
-        print("\n".join([options(config, name) for name in arguments.names]))
+        print(options(arguments.params, arguments.names))
     except UserError as error:
         sys.exit(f"preset: {error}")
 

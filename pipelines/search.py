@@ -11,6 +11,11 @@ from pipelines.stage import run_stage
 SHOWN = 10  # trials in the table at the end
 
 
+def trainings(config: Config) -> list[Config]:
+    """Configs that stand for all trials of the search; none with search.trials: 0."""
+    return [config, *config.corners()] if config.search.trials else []
+
+
 def search(config: Config) -> None:
     """Write best.json, which `train` applies, tables of trials and their epochs, and the space."""
     from llm4seg.search.results import write
@@ -53,4 +58,9 @@ def _format(value: object) -> str:
 
 
 if __name__ == "__main__":
-    run_stage("search", "Find better parameters with Ray Tune; with search.trials: 0, override none.", search)
+    run_stage(
+        "search",
+        "Find better parameters with Ray Tune; with search.trials: 0, override none.",
+        search,
+        trainings=trainings,
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from llm4seg.config import Config
+from llm4seg.config.changes import notes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 
@@ -24,6 +25,7 @@ ANOTHER_DISK = (
 )
 
 Work = Callable[[Config], None]
+Trainings = Callable[[Config], list[Config]]
 NOTHING: Mapping[str, Work] = {}
 
 
@@ -41,13 +43,19 @@ def check_outputs(config: Config) -> None:
 
 
 def run_stage(
-    name: str, description: str, work: Work, in_dvc: bool = True, instead: Mapping[str, Work] = NOTHING
+    name: str,
+    description: str,
+    work: Work,
+    in_dvc: bool = True,
+    instead: Mapping[str, Work] = NOTHING,
+    trainings: Trainings | None = None,
 ) -> None:
     """Run a stage as `python -m pipelines.<name>`.
 
     Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when stopped by SIGTERM with all work saved.
 
-    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work, by the name of its option.
+    `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work, by the name of its option. `trainings`:
+    the configs that the stage trains with; unless there are none, it first prints what differs from the last commit.
     """
     with_dvc = f"\nwith all that it needs: dvc repro {name}" if in_dvc else ""
     parser = argparse.ArgumentParser(
@@ -66,6 +74,9 @@ def run_stage(
         config = Config.load(arguments.params)
         if "DVC_STAGE" in os.environ:
             check_outputs(config)
+        if configs := trainings(config) if trainings else []:
+            for line in notes(arguments.params, configs):
+                print(f"{name}: {line}", flush=True)
         arguments.work(config)
     except (UserError, OSError) as error:
         if os.environ.get("LLM4SEG_TRACEBACK"):
@@ -77,3 +88,8 @@ def run_stage(
     except (KeyboardInterrupt, SystemExit):  # Ray handles Ctrl-C with sys.exit(0), which is no success here
         print(f"{name}: interrupted; the last good outputs are untouched", file=sys.stderr)
         sys.exit(130)
+
+
+def near(path: Path) -> str:
+    """The path, relative where it is below the current folder."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from llm4seg.study.runner import NamedRun
 
 
+def trainings(config: Config) -> list[Config]:
+    """The config of each arm, with the search's overrides applied; none with study.repeats: 0."""
+    config = config.override(read_best(config.paths.search))
+    return [config.arm(name) for name in config.study.arms] if config.study.repeats else []
+
+
 def study(config: Config) -> None:
     """Run the unfinished runs, then write the result of all runs."""
     config = config.override(read_best(config.paths.search))
@@ -86,4 +92,4 @@ def write_results(config: Config, runs: "Runs") -> None:
 
 
 if __name__ == "__main__":
-    run_stage("study", __doc__ or "", study, instead={"plan": plan, "so-far": so_far})
+    run_stage("study", __doc__ or "", study, instead={"plan": plan, "so-far": so_far}, trainings=trainings)

@@ -1,7 +1,5 @@
 """Print the test metrics, and where the report and the overlays are."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,7 +10,7 @@ from rich.table import Table
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
-from pipelines.stage import run_stage
+from pipelines.stage import near, run_stage
 
 
 def summary(config: Config) -> None:
@@ -29,7 +27,7 @@ def summary(config: Config) -> None:
     if metrics["unit"] == "case" and metrics["groups"] < metrics["cases"]:
         console.print("[dim]cases of one group resemble each other: the true uncertainty is larger[/]")
     for name, path in (("report", config.paths.report), ("pictures", config.paths.evaluation / "overlays")):
-        console.print(f"{name + ':':10}{escape(_near(path))}", soft_wrap=True)
+        console.print(f"{name + ':':10}{escape(near(path))}", soft_wrap=True)
 
 
 def table(metrics: dict[str, Any]) -> Table:
@@ -59,11 +57,6 @@ def _cells(values: dict[str, Any], threshold_baseline: dict[str, Any]) -> list[s
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _near(path: Path) -> str:
-    """The path, relative where it is below the current folder."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ from llm4seg.utils.files import write_json
 from pipelines.stage import run_stage
 
 
+def trainings(config: Config) -> list[Config]:
+    """The config with the search's overrides applied."""
+    return [config.override(read_best(config.paths.search))]
+
+
 def train(config: Config) -> None:
     """Train with the search's overrides applied."""
     from llm4seg.cluster.launcher import train as launch
@@ -19,7 +24,7 @@ def train(config: Config) -> None:
     from llm4seg.models.saved import save_trained
     from llm4seg.training.history import write_history
 
-    config = config.override(read_best(config.paths.search))
+    (config,) = trainings(config)
     name = run_name(config)
     with run_lock(config, [name]):
         outcome = launch(config, name)
@@ -38,4 +43,4 @@ def report_time(config: Config, fit: float) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train", "Fit the hybrid; leave its weights and its history.", train)
+    run_stage("train", "Fit the hybrid; leave its weights and its history.", train, trainings=trainings)

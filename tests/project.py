@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
+from llm4seg.config import Config
 from tests.import_graph import ROOT
 from tests.tiny import CHANGES, write_llama
 
 FILES = ("llm4seg", "pipelines", "infra", "data/raw", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 FILES += ("dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock", "Makefile")
+MODEL = {name: value for name, value in CHANGES.items() if name.startswith("model.")}
 IGNORED = shutil.ignore_patterns("__pycache__")
 
 
@@ -115,6 +117,7 @@ def make_project(root: Path) -> Project:
             shutil.copy2(source, target)
     for dotted, value in CHANGES.items():
         project.change(dotted, value)
+    project.change("presets.default", Config.load(ROOT / "params.yaml").presets["default"] | MODEL)
     project.change("llm.source", str(write_llama(root / "llama")))
     project.change("llm.sha256", None)
     project.change("llm.layers", [])

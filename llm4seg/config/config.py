@@ -3,16 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from llm4seg.config.earlier import PRESETS
-from llm4seg.config.overrides import explain, find
-from llm4seg.config.schema import PRESET, SECTIONS_ALONE, Overrides, Sections, parse_layers
+from llm4seg.config.overrides import apply, explain, find
+from llm4seg.config.params_file import read
+from llm4seg.config.schema import PRESET, SECTIONS_ALONE, Overrides, Presets, Sections, parse_layers
 from llm4seg.utils.errors import InputError
 
 INIT = "training.init_from"
@@ -22,7 +22,6 @@ UNSEARCHED = ("training.epochs", "training.select", INIT)
 # environment variable: a job's overrides of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
 # `dvc exp run` would count them as part of the experiment
 JOB_SETTINGS = "LLM4SEG_CLUSTER"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one takes a quarter of the time
 
 
 class Config(Sections):
@@ -34,17 +33,7 @@ class Config(Sections):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read params.yaml. Relative paths are resolved against its folder, since Ray's workers change directory."""
-        try:
-            values = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: not valid YAML: {error}") from None
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{path}: found {type(values).__name__}, allowed: the sections {', '.join(cls.model_fields)}"
-            )
-        config = cls.parse(values, str(path)).override(_job_settings()).resolved(path.absolute().parent)
+        config = cls.parse(read(path), str(path)).override(_job_settings()).resolved(path.absolute().parent)
         config._check_named_overrides()
         return config
 
@@ -60,13 +49,11 @@ class Config(Sections):
         """JSON values, from which `parse` makes an equal config: the form that is sent to other processes."""
         return self.model_dump(mode="json")
 
-    def override(self, changes: Mapping[str, Any], context: str | None = None) -> Self:
+    def override(self, changes: Mapping[str, Any], context: str | None = None, where: str = "override") -> Self:
         """A validated copy with dotted parameters changed: `override({"optimizer.lr": 3e-4})`."""
         values = self.plain()
-        for dotted, value in changes.items():
-            section, name = find(values, dotted)
-            section[name] = value
-        return self.parse(values, "override", context)
+        apply(changes, values)
+        return self.parse(values, where, context)
 
     def preset(self, name: str) -> Self:
         """A validated copy with the overrides of one of `presets` applied."""
@@ -74,10 +61,7 @@ class Config(Sections):
 
     def preset_changes(self, name: str) -> Overrides:
         """The overrides of one of `presets`."""
-        current = PRESETS.get(name, name)
-        if current not in self.presets:
-            raise InputError(f"presets: found {name!r}, allowed: {', '.join(self.presets)}")
-        return self.presets[current]
+        return preset_changes(self.presets, name)
 
     def arm(self, name: str) -> Self:
         """A validated copy with the overrides of one of `study.arms` applied."""
@@ -86,9 +70,9 @@ class Config(Sections):
     def _arm_changes(self, name: str) -> Overrides:
         changes = dict(self.study.arms[name])
         preset = changes.pop(PRESET, None)
-        if preset is not None and preset not in self.presets:
+        if preset is not None and preset not in [*self.presets]:
             raise InputError(f"study.arms.{name}.preset: found {preset!r}, allowed: {', '.join(self.presets)}")
-        changes = {**self.presets.get(preset, {}), **changes}
+        changes = {**(self.presets[preset] if preset else {}), **changes}
         if outside := [dotted for dotted in changes if dotted.split(".")[0] not in IN_ARMS]:
             raise InputError(f"study.arms.{name}: found {outside[0]}, allowed: parameters of {', '.join(IN_ARMS)}")
         return changes
@@ -100,7 +84,7 @@ class Config(Sections):
         changes[INIT] = _absolute(root, self.training.init_from)
         changes["study.other_data"] = _absolute(root, self.study.other_data)
         changes["study.arms"] = {
-            name: {dotted: _absolute(root, value) if dotted == INIT else value for dotted, value in arm.items()}
+            name: arm | {INIT: _absolute(root, arm[INIT])} if isinstance(arm.get(INIT), str) else arm
             for name, arm in self.study.arms.items()
         }
         if "://" not in self.llm.source:
@@ -127,28 +111,56 @@ class Config(Sections):
         return sorted({*self.model.llm.layer, *others})
 
     def _check_named_overrides(self) -> None:
-        for changes in self.presets.values():
-            self.override(changes, SECTIONS_ALONE)  # the other sections may be meant for another preset
+        for name, changes in self.presets.items():
+            self.override(changes, SECTIONS_ALONE, f"presets.{name}")  # the others may be meant for another preset
         for name in self.study.arms:
-            self.override(self._arm_changes(name), None if self.study.repeats else SECTIONS_ALONE)
+            context = None if self.study.repeats else SECTIONS_ALONE
+            self.override(self._arm_changes(name), context, f"study.arms.{name}")
         self._check_space()
 
     def _check_space(self) -> None:
         """Raise InputError unless each value of the search space makes a different training on the same data."""
-        for dotted, distribution in self.search.space.items():
+        for dotted in self.search.space:
             find(self.plain(), dotted)
             if dotted in UNSEARCHED or not dotted.startswith(tuple(f"{section}." for section in IN_ARMS)):
                 raise InputError(
                     f"search.space: found {dotted}, allowed: parameters of {', '.join(IN_ARMS)}, but for "
                     f"{', '.join(UNSEARCHED)}: a trial trains on the data as they are, for search.epochs"
                 )
-            conditions = {parent: allowed[0] for parent, allowed in distribution.when.items()}
             earlier: list[Config] = []
-            for value in distribution.extremes:
-                config = self.override(conditions | {dotted: value})
+            for value, config in self._extremes(dotted):
                 if config in earlier:
                     raise InputError(f"search.space.{dotted}: found {value!r} twice, allowed: each value once")
                 earlier.append(config)
+
+    def corners(self) -> Iterator[Self]:
+        """For each parameter of the search space, copies with the values that stand for all of its values."""
+        return (config for dotted in self.search.space for _, config in self._extremes(dotted))
+
+    def _extremes(self, dotted: str) -> Iterator[tuple[Any, Self]]:
+        distribution = self.search.space[dotted]
+        conditions = {parent: allowed[0] for parent, allowed in distribution.when.items()}
+        for value in distribution.extremes:
+            yield value, self.override(conditions | {dotted: value})
+
+
+def preset_changes(presets: Mapping[str, Overrides], *names: str) -> Overrides:
+    """The overrides of some presets together: each parameter once, the later preset's value. InputError for others."""
+    changes: Overrides = {}
+    for name in names:
+        if (current := PRESETS.get(name, name)) not in presets:
+            raise InputError(f"presets: found {name!r}, allowed: {', '.join(presets)}")
+        changes |= presets[current]
+    return changes
+
+
+def presets_in(values: Mapping[str, Any], where: str) -> dict[str, Overrides]:
+    """The presets among the values of a params.yaml, whose other values may be refused."""
+    try:
+        presets: dict[str, Overrides] = TypeAdapter(Presets).validate_python(values.get("presets"))
+    except ValidationError as error:
+        raise InputError("\n".join(explain(f"{where}: presets", mistake) for mistake in error.errors())) from None
+    return presets
 
 
 def _job_settings() -> Overrides:

@@ -15,6 +15,7 @@ PRESETS = VALUES["preset"]
 # parameter: the value that keeps the earlier behavior, and its comment in params.yaml
 ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
+    "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

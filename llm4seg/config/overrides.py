@@ -1,6 +1,7 @@
 """Dotted names of parameters: getting and setting nested values, and their error messages."""
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,9 +27,16 @@ def find(values: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
 
 def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
-        yield prefix + name
+        yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _dotted_names(value, f"{prefix}{name}.")
+
+
+def apply(changes: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Change dotted parameters of nested values in place."""
+    for dotted, value in changes.items():
+        section, name = find(values, dotted)
+        section[name] = value
 
 
 def explain(where: str, error: Any) -> str:
@@ -41,4 +49,16 @@ def explain(where: str, error: Any) -> str:
         return f"{where}: {dotted}: unknown parameter"
     if error["type"] == "value_error" and isinstance(error["input"], dict | Section):
         return f"{where}: {dotted + ': ' if dotted else ''}{message}"
-    return f"{where}: {dotted}: found {error['input']!r}; {message[0].lower() + message[1:]}"
+    return f"{where}: {dotted}: found {_FOUND.repr(error['input'])}; {message[0].lower() + message[1:]}"
+
+
+class _Found(reprlib.Repr):
+    """The representation of a value in one line of bounded length."""
+
+    maxlevel, maxdict, maxlist, maxtuple, maxstring, maxlong, maxother = 4, 8, 16, 16, 120, 60, 120
+
+    def repr_int(self, value: int, level: int) -> str:
+        return super().repr_int(value, level) if abs(value) < 10**4000 else "a number of more than 4000 digits"
+
+
+_FOUND = _Found()

@@ -1,7 +1,7 @@
 """`Prepared`: the dataset that `prepare` wrote, as memory-mapped arrays and their manifest."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -19,8 +19,9 @@ Unit = Literal["mm", "px"]  # of distances: pixels where their size is not known
 class Case:
     """A case of the manifest; `shape` and `spacing` (in `unit`) are the original image's.
 
-    `pixels` counts the original pixels of each foreground class. `sha256` is of the original image's array, so that
-    equal images have equal hashes. `position` is a slice's index in its `volume`.
+    `pixels` counts the original pixels of each foreground class, `grid_pixels` those on the network's grid (empty where
+    an earlier version wrote it). `sha256` is of the original image's array, so that equal images have equal hashes.
+    `position` is a slice's index in its `volume`.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Case:
     pixels: dict[str, int]
     sha256: str
     unit: Unit = "mm"
+    grid_pixels: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -70,6 +72,7 @@ class Prepared:
         self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
         self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
+        self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
         self.sha256: str = manifest["sha256"]
         self.cases: dict[str, Case] = {}
         self._shards_of: dict[str, dict[str, str]] = {}

@@ -1,21 +1,27 @@
-"""Checks that every dataset must pass before training; each failure is one InputError."""
+"""Checks that every dataset must pass before training; each failure is one InputError, each warning one line."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from llm4seg.data.prepared import Unit
 from llm4seg.datasets.cases import RawCase
 from llm4seg.utils.errors import InputError
 
+MOST_VANISHED = 0.1  # of the cases that have a class; beyond, its absence on the network's grid is worth a warning
+
 
 class Audit:
-    """Checks of a dataset: `case` for each case, then `end` for all of them together."""
+    """Checks of a dataset: `case` and `resized` for each case, then `end` for all of them together."""
 
-    def __init__(self, dataset: str, classes: Sequence[str], spatial_dims: int) -> None:
+    def __init__(self, dataset: str, classes: Sequence[str], size: Sequence[int]) -> None:
         self.pixels: Counter[str] = Counter()
-        self._dataset, self._classes, self._spatial_dims = dataset, classes, spatial_dims
+        self._dataset, self._classes, self._size = dataset, classes, size
+        self._cases_with: Counter[str] = Counter()
+        self._vanished: Counter[str] = Counter()
         self._source_of: dict[str, str] = {}
+        self._source_in: dict[Unit, str] = {}  # the first case of each unit
         self._first: RawCase | None = None
 
     @property
@@ -34,10 +40,21 @@ class Audit:
                 f"{case.source}: found {len(case.image)} channels, but {self._first.source} has "
                 f"{len(self._first.image)}; all images must have equally many"
             )
-        counts = np.bincount(case.labels.ravel(), minlength=len(self._classes) + 1)
-        pixels = {name: int(count) for name, count in zip(self._classes, counts[1:], strict=True)}
+        self._source_in.setdefault(case.unit, case.source)
+        pixels = self._count(case.labels)
         self.pixels.update(pixels)
         return pixels
+
+    def resized(self, pixels: dict[str, int], labels_S: np.ndarray) -> dict[str, int]:
+        """Count the pixels of each class on the network's grid, of a case with these original `pixels`."""
+        on_grid = self._count(labels_S)
+        self._cases_with.update(name for name in self._classes if pixels[name])
+        self._vanished.update(name for name in self._classes if pixels[name] and not on_grid[name])
+        return on_grid
+
+    def _count(self, labels_S: np.ndarray) -> dict[str, int]:
+        counts = np.bincount(labels_S.ravel(), minlength=len(self._classes) + 1)
+        return {name: int(count) for name, count in zip(self._classes, counts[1:], strict=True)}
 
     def _check_id(self, case: RawCase) -> None:
         if case.id in self._source_of:
@@ -48,12 +65,15 @@ class Audit:
         if case.image.shape[1:] != case.labels.shape:
             sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
             raise InputError(f"{case.source}: {sizes}")
-        assert case.labels.ndim == len(case.spacing) == self._spatial_dims
+        assert case.labels.ndim == len(case.spacing) == len(self._size)
         if not np.isfinite(case.image).all():
             raise InputError(f"{case.source}: the image of case {case.id!r} has NaN or infinite values")
 
-    def end(self) -> None:
-        """Check all cases together: there is one at least, and every class occurs."""
+    def end(self) -> list[str]:
+        """Check all cases together: there is one at least, and every class occurs, on the network's grid, too.
+
+        Returns warnings.
+        """
         if not self._source_of:
             raise InputError(f"{self._dataset}: no images found")
         absent = [name for name in self._classes if not self.pixels[name]]
@@ -61,3 +81,25 @@ class Audit:
             raise InputError(f"{self._dataset}: nothing but background in the masks of {len(self._source_of)} cases")
         if absent:
             raise InputError(f"{self._dataset}: class {absent[0]!r} occurs in none of the {len(self._source_of)} cases")
+        return [*self._check_grid(), *self._check_units()]
+
+    def _check_grid(self) -> list[str]:
+        grid, warnings = " x ".join(map(str, self._size)), []
+        for name in self._classes:
+            gone, cases = self._vanished[name], self._cases_with[name]
+            where = f"class {name!r} has no pixel on the network's grid of {grid}"
+            if gone == cases:
+                raise InputError(
+                    f"{self._dataset}: {where} in any of the {cases} cases with it; allowed: a larger data.size"
+                )
+            if gone > MOST_VANISHED * cases:
+                warnings.append(f"{where} in {gone} of the {cases} cases with it: a larger data.size keeps it")
+        return warnings
+
+    def _check_units(self) -> list[str]:
+        if len(self._source_in) < 2:
+            return []
+        return [
+            f"distances are in mm for some cases ({self._source_in['mm']}) and in px, without a pixel size, for others "
+            f"({self._source_in['px']}): their means over cases say nothing"
+        ]

@@ -1,11 +1,12 @@
 """`Dataset` and `RawCase`: a dataset's description, and its cases as published."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from llm4seg.data.prepared import Unit
+from llm4seg.datasets.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class RawCase:
     `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
     Axes are (rows, columns) or (rows, columns, slices); `spacing` is along each of them, in `unit`: mm, or px where the
     size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split; `position` is a slice's
-    index in its `volume`. `notices`: what users should know of its files, a line each.
+    index in its `volume`. `notices`: what users should know of its files, a line each. `geometry`: how it, or
+    the volume that a slice is of, lies in its file.
     """
 
     id: str
@@ -28,11 +30,13 @@ class RawCase:
     position: int | None = None
     unit: Unit = "mm"
     notices: tuple[str, ...] = ()
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that is read case by case; `total` is the number of cases where it is known in advance.
+    """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
+    users should know of its files, a line each.
 
     Downloading and reading begin with the first case.
     """
@@ -44,6 +48,7 @@ class Dataset:
     classes: tuple[str, ...]
     cases: Iterator[RawCase]
     total: int | None = None
+    notices: tuple[str, ...] = ()
 
 
 def slices(volume: RawCase) -> Iterator[RawCase]:
@@ -60,7 +65,14 @@ def slices(volume: RawCase) -> Iterator[RawCase]:
             position=position,
             unit=volume.unit,
             notices=volume.notices if position == 0 else (),
+            geometry=volume.geometry,
         )
+
+
+def flat(case: RawCase) -> RawCase:
+    """A 2-D case out of a volume of one slice."""
+    image, labels = case.image[..., 0], case.labels[..., 0]
+    return replace(case, image=image, labels=labels, spacing=case.spacing[:-1])
 
 
 def has_labels(case: RawCase) -> bool:

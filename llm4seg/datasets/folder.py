@@ -1,19 +1,26 @@
 """Dataset `folder`: a user's images/ and masks/, matched by file name (data/raw/README.md)."""
 
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from llm4seg.config.schema import FolderData
-from llm4seg.datasets.cases import Dataset, RawCase, is_blank, slices
-from llm4seg.datasets.image_io import ImageData, is_lossy, read_image, read_mask, stem
+from llm4seg.datasets.cases import Dataset, RawCase, flat, is_blank, slices
+from llm4seg.datasets.geometry import geometry, in_order_of, slicing_view
+from llm4seg.datasets.image_data import ImageData
+from llm4seg.datasets.image_io import read_image, read_mask, stem
+from llm4seg.datasets.mask_labels import labels_of
 from llm4seg.utils.errors import InputError
 
 # endings of a mask's name beyond its image's: a_mask.png and a_mask_1.png belong to a.png
 _MASK_SUFFIX = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)
+_JUNK = {"thumbs.db", "desktop.ini"}  # of Windows; what begins with a dot is macOS's
+_LAST_PART = re.compile(r"[ _.-][^ _.-]+$")
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class _Pair:
 
 
 def folder(section: FolderData, spatial_dims: int) -> Dataset:
-    """Images (2-D) or volumes (3-D; as slices along the last axis where spatial_dims is 2).
+    """Images (2-D) or volumes (3-D; as slices across the axis of the largest spacing where spatial_dims is 2).
 
     Raises InputError for a missing folder, an image without a mask, a mask without an image, a duplicate name.
     """
@@ -36,9 +43,24 @@ def folder(section: FolderData, spatial_dims: int) -> Dataset:
         license="the owner's: none is recorded",
         citation="none",
         note="",
-        classes=tuple(section.classes),
+        classes=section.class_names,
         cases=(case for pair in pairs for case in _cases(pair, section, spatial_dims)),
         total=len(pairs) if spatial_dims == 3 else None,
+        notices=_patients([pair.name for pair in pairs]) if section.group is None else (),
+    )
+
+
+def _patients(names: list[str]) -> tuple[str, ...]:
+    """A hint where names that begin alike, with a number in it, seem to be of one patient."""
+    of_start: dict[str, list[str]] = {}
+    for name in names:
+        of_start.setdefault(_LAST_PART.sub("", name), []).append(name)
+    shared = [own for start, own in of_start.items() if len(own) > 1 and start not in own and re.search(r"\d", start)]
+    if not shared or len(of_start) == 1:
+        return ()
+    return (
+        f"{shared[0][0]} and {shared[0][1]} count as two patients, as data.folder.group is null; "
+        "if what precedes the last part of a name is the patient, set it to ^(.+)[-_. ]",
     )
 
 
@@ -46,7 +68,7 @@ def _pairs(root: Path) -> list[_Pair]:
     images = _by_stem(root / "images")
     masks: dict[str, list[Path]] = {name: [] for name in images}
     for path in _files(root / "masks"):
-        name = stem(path) if stem(path) in images else _MASK_SUFFIX.sub("", stem(path))
+        name = _name(path) if _name(path) in images else _MASK_SUFFIX.sub("", _name(path))
         if name not in images:
             raise InputError(f"{path}: a mask without an image; {root / 'images'} has no {name!r}")
         masks[name].append(path)
@@ -62,34 +84,53 @@ def _pairs(root: Path) -> list[_Pair]:
 def _files(where: Path) -> list[Path]:
     if not where.is_dir():
         raise InputError(f"{where}: no such folder (data.folder.path must hold images/ and masks/)")
-    return sorted(path for path in where.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in where.iterdir() if not path.name.startswith(".") and path.name.lower() not in _JUNK)
+    for path in paths:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path.name).decode(errors="backslashreplace")
+            raise InputError(f"{where}/{shown}: its name is not in UTF-8; rename it") from None
+    return paths
+
+
+def _name(path: Path) -> str:
+    """The case's id: the file's name without its ending, composed (NFC): macOS decomposes accents, others do not."""
+    return unicodedata.normalize("NFC", stem(path))
 
 
 def _by_stem(where: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     for path in _files(where):
-        if stem(path) in images:
-            raise InputError(f"{path}: duplicate case id {stem(path)!r}, also {images[stem(path)]}")
-        images[stem(path)] = path
+        if _name(path) in images:
+            raise InputError(f"{path}: duplicate case id {_name(path)!r}, also {images[_name(path)]}")
+        images[_name(path)] = path
     return images
 
 
 def _cases(pair: _Pair, section: FolderData, spatial_dims: int) -> Iterator[RawCase]:
     image = read_image(pair.image)
+    if image.flat and spatial_dims == 3:
+        raise InputError(f"{pair.image}: is 2-D, but data.spatial_dims is 3")
+    labels, notices = _labels(pair, image, section)
+    way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
     case = RawCase(
         id=pair.name,
         group=_group(pair, section.group),
         source=pair.image.relative_to(section.path).as_posix(),
-        image=image.values,
-        labels=_labels(pair, image, section),
-        spacing=image.spacing,
+        image=way.to_array(image.values),
+        labels=way.to_array(labels)[0],
+        spacing=way.spacing,
+        unit=image.unit,
+        notices=tuple(notices),
+        geometry=way,
     )
-    if case.labels.ndim == spatial_dims:
-        yield case
+    if image.flat:
+        yield flat(case)
     elif spatial_dims == 2:
         yield from (part for part in slices(case) if not is_blank(part))
     else:
-        raise InputError(f"{pair.image}: is 2-D, but data.spatial_dims is 3")
+        yield case
 
 
 def _group(pair: _Pair, pattern: str | None) -> str:
@@ -101,30 +142,13 @@ def _group(pair: _Pair, pattern: str | None) -> str:
     return match.group(1)
 
 
-def _labels(pair: _Pair, image: ImageData, section: FolderData) -> np.ndarray:
-    """All masks of an image merged, uint8; where two overlap, the later by name wins."""
-    labels = np.zeros(image.values.shape[1:], dtype=np.uint8)
+def _labels(pair: _Pair, image: ImageData, section: FolderData) -> tuple[np.ndarray, list[str]]:
+    """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
+    labels, notices = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8), []
     for path in pair.masks:
         mask = read_mask(path)
-        if mask.values.shape[1:] != labels.shape:
-            raise InputError(f"{path}: size {mask.values.shape[1:]} differs from {labels.shape} of {pair.image}")
-        if mask.orientation and image.orientation and mask.orientation != image.orientation:
-            raise InputError(f"{path}: oriented {mask.orientation}, but {pair.image} is {image.orientation}")
-        added = label_of_value(mask.values[0], section, path)
+        mask = replace(mask, values=labels_of(mask, section, path))
+        added, notice = in_order_of(image, mask, (str(path), str(pair.image)))
         labels = np.where(added > 0, added, labels)
-    return labels
-
-
-def label_of_value(mask: np.ndarray, section: FolderData, path: Path) -> np.ndarray:
-    """Labels uint8 of mask values by data.folder.classes; a lossy format's values count as the nearest listed value."""
-    allowed = np.array([0, *(value for values in section.classes.values() for value in values)])
-    found = np.unique(mask)
-    unknown = found[~np.isin(found, allowed) & (not is_lossy(path))]
-    if len(unknown):
-        raise InputError(
-            f"{path}: unknown mask value {unknown[0]:g}; allowed: {', '.join(map(str, sorted(allowed)))} "
-            "(0 is background, the others are listed in data.folder.classes)"
-        )
-    labels = np.array([0, *(k for k, values in enumerate(section.classes.values(), 1) for _ in values)], dtype=np.uint8)
-    nearest = np.abs(found[:, None].astype(float) - allowed).argmin(axis=1)
-    return labels[nearest][np.searchsorted(found, mask)]
+        notices += [notice] if notice else []
+    return labels, notices

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +65,27 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
     with replacing(target) as folder:
         folder.mkdir()
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
-        audit = Audit(dataset.name, dataset.classes, section.spatial_dims)
-        cases, notices = [], []
+        audit = Audit(dataset.name, dataset.classes, section.size)
+        cases: list[dict[str, Any]] = []
+        notices, geometries = [*dataset.notices], {}
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
             notices += case.notices
-            described = _describe(case, audit.case(case))
+            if case.geometry is not None:
+                geometries[case.volume or case.id] = asdict(case.geometry)
+            pixels, labels = audit.case(case), resize_labels(case.labels, section.size)
+            described = _describe(case, pixels, audit.resized(pixels, labels))
             image = resize_image(normalize(case.image, section), section.size)
-            resampled_shard = resampled.add(case.id, image, resize_labels(case.labels, section.size))
+            resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        audit.end()
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}  # of cases, or of the volumes of slices
         resampled.flush()
         original.flush()
-        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, cases, notices, folder))
+        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))
     return Prepared(target)
 
 
-def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
+def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]) -> Case:
     return Case(
         id=case.id,
         group=case.group,
@@ -92,6 +97,7 @@ def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
         pixels=pixels,
         sha256=_sha256_array(case.image),
         unit=case.unit,
+        grid_pixels=grid_pixels,
     )
 
 
@@ -103,7 +109,7 @@ def _sha256_array(array: np.ndarray) -> str:
 
 
 def _manifest(
-    dataset: Dataset, section: Data, channels: int, cases: list[dict[str, Any]], notices: list[str], folder: Path
+    dataset: Dataset, section: Data, channels: int, files: dict[str, Any], cases: list[dict[str, Any]], folder: Path
 ) -> Any:
     content = {
         "spatial_dims": section.spatial_dims,
@@ -113,7 +119,7 @@ def _manifest(
         "intensity": section.intensity,
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
-        "notices": notices,
+        **files,
         "cases": cases,
     }
     about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}

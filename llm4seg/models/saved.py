@@ -130,16 +130,18 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     return model.eval()
 
 
-def init_from(model: Hybrid, config: Config) -> str:
+def init_from(model: Hybrid, config: Config, classes: tuple[str, ...]) -> str:
     """Initialize a model from the trained model in `training.init_from`: the encoder, tensors of the decoder with equal
     names and shapes, and the bottleneck where it is the same around the same LLM layers.
 
-    Returns a line for the log. Raises InputError when the encoder differs.
+    `classes`: those of the data. Returns a line for the log. Raises InputError when the encoder differs, or a class is
+    another logit there.
     """
     folder, expected = config.training.init_from, config.training.init_sha256
     assert folder is not None
     if expected not in (None, sha256 := sha256_file(folder / WEIGHTS)):
         raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {sha256}")
+    before = _classes_before(folder, classes)
     trained, initial = read_weights(folder), model.trainable_state_dict()
     reason = _other_bottleneck(config, folder)
     if reason:
@@ -153,7 +155,24 @@ def init_from(model: Hybrid, config: Config) -> str:
         raise InputError(f"{INIT}: found {folder}, whose model has no {missing[0]} like this one's")
     model.load_weights({**initial, **taken})
     not_taken = [f"the bottleneck, since {reason}"] * bool(reason) + new
-    return f"{INIT}: took {len(taken)} tensors of {folder}; new ones: {', '.join(not_taken) or 'none'}"
+    return f"{INIT}: took {len(taken)} tensors of {folder}{before}; new ones: {', '.join(not_taken) or 'none'}"
+
+
+def _classes_before(folder: Path, classes: tuple[str, ...]) -> str:
+    """The classes of a trained model in words, where its head becomes that of others; else empty.
+
+    Raises InputError when both have a class of one name at different places: the head would begin as another class's.
+    """
+    trained = read_metadata(folder)[0]["data"]["classes"]
+    if len(trained) != len(classes) or trained == list(classes) or None in trained:
+        return ""
+    names = ", ".join(trained)
+    if any(one in classes and one != other for one, other in zip(trained, classes, strict=True)):
+        raise InputError(
+            f"{INIT}: found {folder}, trained with the classes {names}, but these data have {', '.join(classes)}; "
+            "allowed: a class of both at the same place, as data.folder.classes orders them"
+        )
+    return f" (of the classes {names})"
 
 
 def _other_bottleneck(config: Config, folder: Path) -> str | None:
@@ -188,14 +207,29 @@ def _without_pretrained(section: Model) -> Model:
 def check_data(folder: Path, data: Prepared) -> None:
     """Raise InputError unless dimensions, channels, classes and normalization of the data fit a trained model."""
     trained = read_metadata(folder)[0]["data"]
+    _check_classes(folder, trained["classes"], data)
     for what, found, allowed in (
         ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
         ("channels", data.channels, trained["channels"]),
-        ("classes", len(data.classes), len(trained["classes"])),
     ):
         if found != allowed:
             raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
     _check_intensities(folder, trained, data)
+
+
+def _check_classes(folder: Path, names: list[str | None], data: Prepared) -> None:
+    """Raise InputError unless the data have the model's classes in its order; of unnamed ones, only as many.
+
+    Those of a checkpoint of the released code have no names.
+    """
+    unnamed = None in names
+    if len(names) == len(data.classes) if unnamed else names == list(data.classes):
+        return
+    allowed = str(len(names)) if unnamed else f"{', '.join(map(str, names))}, in this order"
+    raise InputError(
+        f"{data.folder}: found the classes {', '.join(data.classes)}, allowed: {allowed}, as the model in {folder} was "
+        "trained; name and order data.folder.classes so and run `dvc repro prepare`"
+    )
 
 
 def _check_intensities(folder: Path, trained: dict[str, Any], data: Prepared) -> None:

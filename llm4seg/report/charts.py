@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llm4seg.data.split import Split
-from llm4seg.evaluation.overlays import colors
+from llm4seg.utils.drawing import PLAIN_TEXT, colors
 
 TRAIN, VALIDATION, GRAY, INK = "#0072B2", "#D55E00", "#8A8F98", "#24292F"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC3311", "left_out": "#D9DCE1"}
@@ -20,6 +20,7 @@ WIDTH = 9.6  # inches; the page scales it to its own width
 MOST_POINTS = 300  # of a class; with more, only the box is drawn
 
 STYLE: dict[Any, Any] = {
+    **PLAIN_TEXT,
     "font.size": 8.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",  # text stays text, in the page's font

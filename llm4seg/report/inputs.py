@@ -1,6 +1,7 @@
 """Inputs of the report: the outputs of the stages before it, read and checked."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from llm4seg.search.results import SearchResult
 from llm4seg.study import results as study_results
 from llm4seg.study.results import StudyResult
 from llm4seg.training.history import read_history
+from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
 
@@ -25,6 +27,7 @@ class Inputs:
     title: str
     settings: dict[str, dict[str, Any]]  # the config's sections that decide the result, with the search's overrides
     data: Prepared
+    contact_sheet: bytes  # PNG
     split: Split
     model: dict[str, Any]  # model.json
     history: pd.DataFrame
@@ -43,6 +46,7 @@ def read_inputs(config: Config) -> Inputs:
         title=config.report.title,
         settings=settings(config, model["config"]),
         data=Prepared(paths.prepared),
+        contact_sheet=read_contact_sheet(paths.contact_sheet),
         split=read_split(paths.split),
         model=model,
         history=read_history(paths.history),
@@ -52,6 +56,13 @@ def read_inputs(config: Config) -> Inputs:
         search=search_results.read(paths.search),
         study=study_results.read(paths.study),
     )
+
+
+def read_contact_sheet(path: Path) -> bytes:
+    """The contact sheet of `prepare` as PNG. Raises InputError when there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run the stage that makes it (`dvc repro prepare`)")
+    return path.read_bytes()
 
 
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:

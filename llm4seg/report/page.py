@@ -10,11 +10,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
-from llm4seg.evaluation.overlays import colors
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
 from llm4seg.study.results import StudyResult
+from llm4seg.utils.drawing import colors
+from llm4seg.utils.text import in_short
 
 DASH, TIMES = "\u2013", " \u00d7 "
 COLUMNS = {  # the table's columns after Dice: title, metric, digits
@@ -32,9 +33,7 @@ def render(inputs: Inputs) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(
-        number=number, estimate=estimate, interval=interval, spelled=spelled, thousands=lambda n: f"{n:,}"
-    )
+    environment.filters.update(number=number, estimate=estimate, interval=interval, spelled=spelled, in_short=in_short)
     return environment.get_template("page.html.j2").render(
         inputs=inputs,
         columns=COLUMNS,
@@ -46,6 +45,7 @@ def render(inputs: Inputs) -> str:
         parts=parts(inputs),
         part_hues=charts.PARTS,
         facts=data_facts(inputs),
+        contact_sheet=data_url(inputs.contact_sheet),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
         distribution=charts.dice_by_case(inputs.cases, inputs.data.classes),
         search_charts=draw_search(inputs.search) if inputs.search else {},
@@ -171,11 +171,15 @@ def kept_epoch(inputs: Inputs) -> int | None:
     return int(known["epoch"].iloc[known["val_dice"].argmax() if best else -1])
 
 
+def data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
 def overlays(inputs: Inputs) -> dict[str, tuple[str, str]]:
     """For each role the overlay as a data URL, and its description."""
     return {
         role: (
-            "data:image/png;base64," + base64.b64encode(png).decode(),
+            data_url(png),
             f"The {role} case: image, reference and prediction side by side",
         )
         for role, png in inputs.overlays.items()

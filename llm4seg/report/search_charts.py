@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from llm4seg.config.schema import LogUniform
-from llm4seg.evaluation.overlays import colors
 from llm4seg.report.charts import GRAY, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
 from llm4seg.search.results import SearchResult
+from llm4seg.utils.drawing import colors
 
 LAYER = "model.llm.layer"
 MOST_LINES = 6  # variants in the chart of layers, a color for each
@@ -107,6 +107,8 @@ def _slice(axis: Axes, name: str, result: SearchResult) -> None:
         axis.scatter(values, rows["val_dice"], s=18, facecolors=TRAIN if filled else "none", edgecolors=TRAIN)
     if isinstance(result.section.space[name], LogUniform):
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(LogFormatter())  # the default one writes powers as mathtext
+        axis.xaxis.set_minor_formatter(LogFormatter())
     axis.set(xlabel=name, ylabel="val Dice")
 
 

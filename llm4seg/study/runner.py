@@ -187,8 +187,8 @@ def _check_other_data(config: Config) -> None:
         known = None not in (expected, found) or name == "window"  # older datasets do not record their intensity
         if expected != found and known:
             raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
-    if len(own.classes) != len(other.classes) or own.name == other.name:
+    if own.classes != other.classes or own.name == other.name:
         raise InputError(
-            f"study.other_data: found {other.name} with {len(other.classes)} classes, allowed: another dataset than "
-            f"{own.name}, with {len(own.classes)} classes"
+            f"study.other_data: found {other.name} with the classes {', '.join(other.classes)}, allowed: another "
+            f"dataset than {own.name}, with the classes {', '.join(own.classes)}, in this order"
         )

@@ -58,7 +58,7 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
         size=data.size,
     )
     if config.training.init_from is not None:
-        taken = init_from(model, config)
+        taken = init_from(model, config, data.classes)
         if log is not None:
             log(taken)
     return model

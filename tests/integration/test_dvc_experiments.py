@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from tests.project import Project
 
@@ -62,7 +63,20 @@ def test_plots_show_and_diff(compared: Project) -> None:
 
 
 def test_a_preset_is_an_experiment(project: Project) -> None:
-    options = project.run("python", "-m", "pipelines.preset", "paper-exact").split()
+    options = project.run("python", "-m", "pipelines.preset", "default", "paper-exact").split()
     project.dvc("exp", "run", "--queue", "--name", "exact", *options)
     assert experiments(project)["exact"]["model.llm.position"] == "released"
     assert experiments(project)["exact"]["model.llm.attention"] == "causal"
+
+
+def test_an_experiment_of_the_readme_means_the_same_after_another(project: Project) -> None:
+    """After the CNN alone a random layer is trained, not the CNN alone again under another name."""
+    lines = {
+        name: project.run("python", "-m", "pipelines.preset", "default", name).split() for name in ("none", "random")
+    }
+    apply_overrides(project.folder / "params.yaml", lines["none"][1::2])  # as `dvc exp run` leaves it
+    shown = project.dvc("exp", "run", *lines["random"], "train")
+    trained = json.loads((project.folder / "outputs" / "model" / "model.json").read_text())["config"]["model"]
+    assert (trained["bottleneck"], trained["llm"]["weights"], trained["llm"]["training"]) == ("llm", "random", "full")
+    differing = "model.llm.weights random (pretrained), model.llm.training full (frozen)"
+    assert f"train: parameters that differ from the last commit: {differing}\n" in shown

@@ -94,7 +94,7 @@ def found(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_pictures_are_shown_and_described(found: Any) -> None:
-    assert len(found["images"]) == 3
+    assert len(found["images"]) == 4
     for complete, natural_width, description, width, height in found["images"]:
         assert complete
         assert natural_width > 500

@@ -15,7 +15,7 @@ from llm4seg.config.schema.run import (
     Training,
 )
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
-from llm4seg.config.schema.sections import SECTIONS_ALONE, Sections
+from llm4seg.config.schema.sections import SECTIONS_ALONE, Presets, Sections
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Paths",
     "PhantomData",
     "Plan",
+    "Presets",
     "RandInt",
     "Report",
     "SECTIONS_ALONE",

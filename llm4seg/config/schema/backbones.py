@@ -31,6 +31,7 @@ class BackboneSection(Section):
     title: ClassVar[str]  # as its authors write it; may hold parameters: {encoder}
     spatial_dims: ClassVar[tuple[int, ...]] = (2, 3)
     instance_normed: ClassVar[bool] = False  # at the coarsest level, where it then needs more than one position
+    batch_normed: ClassVar[bool] = False  # there, too: more than one position or image
     fixed_size: ClassVar[bool] = False  # built for images of one size
 
     @property
@@ -44,6 +45,7 @@ class CMUNeXt(BackboneSection):
 
     name = "cmunext"
     title = "CMUNeXt"
+    batch_normed = True
 
     dims: Widths
     depths: tuple[PositiveInt, ...]
@@ -81,6 +83,7 @@ class AttentionUNet(BackboneSection):
 
     name = "attention-unet"
     title = "Attention U-Net"
+    batch_normed = True
 
     channels: Annotated[tuple[AtLeastTwo, ...], Field(min_length=2)]
 

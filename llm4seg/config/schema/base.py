@@ -1,8 +1,9 @@
 """`Section`: the frozen, strict pydantic model without defaults that every section derives from."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from llm4seg.config.earlier import current
 
@@ -22,3 +23,11 @@ class Section(BaseModel):
     """A section of params.yaml: nothing missing, nothing extra, nothing changed later."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        """No path, address or name may hold a NUL: the system's calls refuse it, hours later."""
+        if isinstance(value, str | Path) and "\0" in str(value):
+            raise ValueError("must not hold a NUL")
+        return value

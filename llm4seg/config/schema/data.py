@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llm4seg.config.schema.base import SHA256, AtLeastTwo, Fraction, Section
 
@@ -19,6 +19,9 @@ def _regular_expression(pattern: str) -> str:
     return pattern
 
 
+Color = Annotated[str, AfterValidator(str.lower), Field(pattern="^#[0-9a-fA-F]{6}$")]
+BACKGROUND = "background"  # of data.folder.classes: no class, but the values of what is none
+COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
 
 
@@ -33,19 +36,53 @@ class LLM(Section):
 
 
 class FolderData(Section):
-    """A user's own images/ and masks/."""
+    """A user's own images/ and masks/. `classes`: the mask values of each, gray or colors ("#rrggbb").
+
+    0, black, is background. Values listed under `background` are, too; then 0 may be a class's.
+    """
 
     path: Path
-    classes: Annotated[dict[str, tuple[PositiveInt, ...]], Field(min_length=1)]
+    classes: Annotated[dict[str, tuple[NonNegativeInt | Color, ...]], Field(min_length=1)]
     group: Pattern | None
 
-    @model_validator(mode="after")
-    def _each_value_means_one_class(self) -> Self:
-        values = [value for several in self.classes.values() for value in several]
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            raise ValueError(f"mask values {twice} are listed under two classes; each must mean one")
-        return self
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes but for background: the k-th has label k + 1."""
+        return tuple(name for name in self.classes if name != BACKGROUND)
+
+    @property
+    def labels(self) -> dict[int, int]:
+        """The label of each mask value: gray as it is, a color as COLOR + 0xrrggbb."""
+        found = {0: 0, COLOR: 0}
+        for name, values in self.classes.items():
+            label = 0 if name == BACKGROUND else self.class_names.index(name) + 1
+            found.update({code: label for value in values for code in mask_codes(value)})
+        return found
+
+    @field_validator("classes")
+    @classmethod
+    def _each_value_means_one_class(cls, classes: dict[str, tuple[int | str, ...]]) -> dict[str, tuple[int | str, ...]]:
+        if set(classes) == {BACKGROUND}:
+            raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
+        seen: set[int] = set()
+        for name, values in classes.items():
+            for value in values:
+                codes = mask_codes(value)
+                if seen.intersection(codes):
+                    raise ValueError(f"mask values [{value}] are listed under two classes; each must mean one")
+                seen.update(codes)
+                if 0 in codes and name != BACKGROUND and not classes.get(BACKGROUND):
+                    raise ValueError(f"found {value} for {name}, allowed: greater than 0, which is {BACKGROUND}")
+        return classes
+
+
+def mask_codes(value: int | str) -> tuple[int, ...]:
+    """What stands for a listed mask value in `FolderData.labels`: a gray value is a color, too."""
+    if isinstance(value, str):
+        color = int(value[1:], 16)
+        gray = color & 0xFF
+        return (gray, COLOR + color) if color == gray * GRAY else (COLOR + color,)
+    return (value, COLOR + value * GRAY) if value < 256 else (value,)
 
 
 class PhantomData(Section):

@@ -8,13 +8,15 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 from llm4seg.config.schema.backbones import Backbones
 from llm4seg.config.schema.base import Section, read_as
 
+MOST_LAYERS = 1000  # of a range
+
 
 def parse_layers(value: Any) -> Any:
     """One layer (14), a contiguous range with both ends ("3-5") or a list ([3, 7]) as a tuple of layer numbers."""
     if isinstance(value, str) and (ends := re.fullmatch(r"(\d+)-(\d+)", value)):
         first, last = int(ends[1]), int(ends[2])
-        if first > last:
-            raise ValueError("must rise")
+        if not 0 <= last - first < MOST_LAYERS:
+            raise ValueError(f"must rise, by less than {MOST_LAYERS}")
         return tuple(range(first, last + 1))
     if isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(one, bool) for one in value)):
         raise ValueError(

@@ -32,6 +32,7 @@ class Paths(Section):
     metrics: Path
     report: Path
     pictures: Path
+    contact_sheet: Path
     cache: Path
     runs: Path
 

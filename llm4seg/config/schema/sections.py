@@ -14,6 +14,7 @@ from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.study import Study
 
 SECTIONS_ALONE = "sections alone"  # validation context: check each section, without the checks across sections
+Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names
 
 
 class Sections(Section):
@@ -32,7 +33,7 @@ class Sections(Section):
     study: Study
     evaluation: Evaluation
     report: Report
-    presets: Annotated[dict[str, Overrides], BeforeValidator(current_presets)]
+    presets: Presets
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
@@ -111,4 +112,12 @@ class Sections(Section):
             raise ValueError(
                 f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
                 f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
+            )
+        stride = self.model.stride
+        if self.model.chosen.batch_normed and max(self.data.size) == stride and batch_size < 2 * accumulation:
+            # BatchNorm is over all workers and one micro-batch: here one value a channel, of which there is no variance
+            raise ValueError(
+                f"training.batch_size: found {batch_size}, allowed: at least {2 * accumulation}, since data.size is "
+                f"{[*self.data.size]}, one position at the coarsest level of model.backbone; or data.size above "
+                f"{stride} on some axis"
             )

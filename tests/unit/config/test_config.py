@@ -255,6 +255,20 @@ def test_nvme_needs_a_folder(config: Config) -> None:
     config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
 
 
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 1), (2, 2)])
+def test_a_micro_batch_of_one_value_a_channel_is_refused(config: Config, batch_size: int, accumulation: int) -> None:
+    """BatchNorm's values are those of one micro-batch over all workers, at the coarsest level of the backbone."""
+    changes = {"data.size": [16, 16], "training.batch_size": batch_size, "engine.accumulation": accumulation}
+    changes |= {"model.bottleneck": "identity"}
+    least = 2 * accumulation
+    message = rf"training.batch_size: found {batch_size}, allowed: at least {least}, since data.size is \[16, 16\]"
+    with pytest.raises(InputError, match=message):
+        config.override(changes)
+    config.override(changes | {"training.batch_size": least})
+    config.override(changes | {"data.size": [16, 32]})
+    config.override(changes | {"model.backbone": "segresnet"})
+
+
 @pytest.mark.parametrize(
     ("name", "zero", "workers", "runs"),
     [
@@ -337,7 +351,7 @@ def test_presets(config: Config) -> None:
     assert config.preset("none").model.bottleneck == "identity"
     random = config.preset("random").model.llm
     assert (random.weights, random.training) == ("random", "full")
-    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: released, corrected, cmunext-s"):
+    with pytest.raises(InputError, match=r"presets: found 'mine', allowed: default, released, corrected, cmunext-s"):
         config.preset("mine")
 
 

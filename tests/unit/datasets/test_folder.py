@@ -1,5 +1,7 @@
 """A user's own folder: how names are matched, what mask values mean, and every mistake one can make there."""
 
+import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from llm4seg.config.schema import FolderData
-from llm4seg.datasets.cases import RawCase
+from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.utils.errors import InputError
 
@@ -32,9 +34,13 @@ def square(value: int, top: int = 2, left: int = 3, shape: tuple[int, ...] = (8,
     return mask
 
 
-def read(root: Path, spatial_dims: int = 2, group: str | None = None, **classes: tuple[int, ...]) -> list[RawCase]:
+def opened(root: Path, spatial_dims: int = 2, group: str | None = None, **classes: tuple[int | str, ...]) -> Dataset:
     section = FolderData(path=root, classes=classes or {"lesion": (255,)}, group=group)
-    return list(folder(section, spatial_dims).cases)
+    return folder(section, spatial_dims)
+
+
+def read(root: Path, *options: Any, **classes: Any) -> list[RawCase]:
+    return list(opened(root, *options, **classes).cases)
 
 
 def test_images_and_masks_of_equal_names(tmp_path: Path) -> None:
@@ -109,6 +115,125 @@ def test_inexact_jpg_masks_count_as_the_nearest_value(tmp_path: Path) -> None:
     assert np.array_equal(case.labels, mask // 255)
 
 
+def test_values_of_jpg_masks_far_from_every_listed_one_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.jpg", picture(shape=(64, 64)))
+    save(tmp_path / "masks/a.jpg", np.kron(square(255, 1, 1, (8, 8)), np.ones((8, 8), np.uint8)))
+    with pytest.raises(InputError, match=r"a\.jpg: a lossy mask's value 255 is farther than 32 .*: 0, 1; .* 0, 255"):
+        read(tmp_path, lesion=(1,))
+
+
+def test_a_color_a_class(tmp_path: Path) -> None:
+    """In PNG exactly, in JPG nearly; gray values are colors, too."""
+    shape = (64, 64)
+    mask = np.zeros((*shape, 3), dtype=np.uint8)
+    mask[8:24, 8:24], mask[32:48, 8:24], mask[32:48, 32:48] = (255, 0, 0), (0, 0, 255), 255
+    expected = np.zeros(shape, dtype=np.uint8)
+    expected[8:24, 8:24], expected[32:48, 8:24], expected[32:48, 32:48] = 1, 2, 3
+    classes = {"lesion": ("#ff0000",), "cyst": ("#0000ff",), "bone": (255,)}
+    save(tmp_path / "images/a.png", picture(shape=shape))
+    save(tmp_path / "masks/a.png", mask)
+    (case,) = read(tmp_path, **classes)
+    assert np.array_equal(case.labels, expected)
+    with pytest.raises(InputError, match=r"a\.png: unknown color #0000ff; .*list its colors, #000000, .*#ff0000"):
+        read(tmp_path, lesion=("#ff0000",))
+    with pytest.raises(InputError, match=r"a\.png: unknown color #0000ff; allowed: #000000, #ffffff;"):
+        read(tmp_path)
+    (tmp_path / "masks/a.png").unlink()
+    save(tmp_path / "masks/a.jpg", mask, quality=95, subsampling=0)
+    (case,) = read(tmp_path, **classes)
+    assert np.array_equal(case.labels, expected)
+
+
+def test_colors_of_a_gray_mask(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", picture())
+    save(tmp_path / "masks/a.png", square(255))
+    (case,) = read(tmp_path, lesion=("#FFFFFF",))
+    assert np.array_equal(case.labels, square(1))
+
+
+def test_background_by_name(tmp_path: Path) -> None:
+    """Its values are no class; with others listed, 0 may be one."""
+    save(tmp_path / "images/a.png", picture())
+    save(tmp_path / "masks/a.png", square(255) + square(7, 5, 5))
+    dataset = opened(tmp_path, background=(0, 7), lesion=(255,))
+    assert dataset.classes == ("lesion",)
+    assert np.array_equal(next(dataset.cases).labels, square(1))
+    save(tmp_path / "masks/a.png", 255 - square(255))
+    (case,) = read(tmp_path, background=(255,), lesion=(0,))
+    assert np.array_equal(case.labels, square(1))
+
+
+def test_masks_of_scaled_values(tmp_path: Path) -> None:
+    """Within a thousandth of a whole number; anything else is shown with all its digits."""
+    save(tmp_path / "images/a.nii.gz", picture(shape=(4, 4, 3)))
+    mask = np.zeros((4, 4, 3), dtype=np.float32)
+    mask[1, 1, 1], mask[2, 2, 1] = 0.999969, 13.0004
+    save(tmp_path / "masks/a.nii.gz", mask)
+    (case,) = read(tmp_path, 3, one=(1,), two=(13,))
+    assert np.array_equal(case.labels, np.rot90(np.rint(mask) + (mask > 2) * -11))
+    save(tmp_path / "masks/a.nii.gz", mask + np.float32(0.01) * (mask > 0.5))
+    with pytest.raises(InputError, match=r"a\.nii\.gz: unknown mask value 13\.0103998; allowed: whole numbers"):
+        read(tmp_path, 3, one=(1,), two=(13,))
+    mask[0, 0, 0] = np.nan
+    save(tmp_path / "masks/a.nii.gz", mask)
+    with pytest.raises(InputError, match=r"a\.nii\.gz: a mask must have a number everywhere, found NaN"):
+        read(tmp_path, 3, one=(1,))
+
+
+def test_a_mask_of_several_channels_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.nii.gz", picture(shape=(4, 4, 3)))
+    save(tmp_path / "masks/a.nii.gz", picture(1, shape=(4, 4, 3, 2)))
+    with pytest.raises(InputError, match=r"a\.nii\.gz: a mask must be gray, or in colors of 8 bits; found 2 channels"):
+        read(tmp_path, 3)
+
+
+def test_names_that_look_the_same_match(tmp_path: Path) -> None:
+    """macOS decomposes accents."""
+    save(tmp_path / f"images/{unicodedata.normalize('NFC', 'é1')}.png", picture())
+    save(tmp_path / f"masks/{unicodedata.normalize('NFD', 'é1')}.png", square(255))
+    (case,) = read(tmp_path)
+    assert case.id == unicodedata.normalize("NFC", "é1")
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", picture())
+    (tmp_path / "images/a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/images/M\xfcller.png"))
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=r"images/M\\xfcller\.png: its name is not in UTF-8; rename it"):
+        read(tmp_path)
+
+
+def test_what_systems_leave_in_folders_is_ignored(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", picture())
+    save(tmp_path / "masks/a.png", square(255))
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
+        for folder_name in ("images", "masks"):
+            (tmp_path / folder_name / name).write_bytes(b"junk")
+    assert len(read(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "hinted"),
+    [
+        (["p1_a", "p1_b", "p2_a"], True),
+        (["case_001", "case_002", "case_003"], False),
+        (["benign_1", "benign_2", "normal_1"], False),
+        (["ISIC2018_1", "ISIC2018_2"], False),
+    ],
+)
+def test_images_of_one_patient_are_pointed_out(tmp_path: Path, names: list[str], hinted: bool) -> None:
+    for name in names:
+        save(tmp_path / f"images/{name}.png", picture())
+        save(tmp_path / f"masks/{name}.png", square(255))
+    notices = opened(tmp_path).notices
+    assert bool(notices) == hinted
+    if hinted:
+        assert "p1_a and p1_b count as two patients" in notices[0]
+        pattern = notices[0].partition("set it to ")[2]
+        assert [case.group for case in read(tmp_path, 2, pattern)] == ["p1", "p1", "p2"]
+        assert opened(tmp_path, 2, pattern).notices == ()
+
+
 def test_the_group_comes_from_the_name(tmp_path: Path) -> None:
     for name in ("p1_a", "p1_b", "p2_a"):
         save(tmp_path / f"images/{name}.png", picture())
@@ -136,13 +261,6 @@ def test_a_volume_is_a_case_or_its_slices(tmp_path: Path) -> None:
         assert np.array_equal(case.image, volume.image[..., case.position])
         assert np.array_equal(case.labels, volume.labels[..., case.position])
         assert case.spacing == pytest.approx((0.6, 0.5))
-
-
-def test_a_mirrored_mask_is_found_out(tmp_path: Path) -> None:
-    save(tmp_path / "images/a.nii.gz", picture(shape=(4, 4, 3)))
-    save(tmp_path / "masks/a.nii.gz", square(1, 0, 0, (4, 4, 3)), affine=np.diag([-1.0, 1, 1, 1]))
-    with pytest.raises(InputError, match=r"masks/a\.nii\.gz: oriented LAS, but .*images/a\.nii\.gz is RAS"):
-        read(tmp_path, 3, lesion=(1,))
 
 
 def test_pictures_are_no_volumes(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, write_split
 from llm4seg.evaluation.evaluate import draw_examples, evaluate, examples
-from llm4seg.evaluation.overlays import PALETTE, colors, displayable
 from llm4seg.evaluation.results import write_cases
 from llm4seg.objectives.metrics import Row
+from llm4seg.utils.drawing import colors
 from llm4seg.utils.errors import InputError
 from pipelines.evaluate import write_evaluation
 from tests import finished_run as finished
@@ -138,17 +138,6 @@ def test_a_volume_is_shown_at_its_fullest_slice(tmp_path: Path) -> None:
     draw_examples(ByIntensity([0.0, 1.0]), data, evaluated.rows, tmp_path / "overlays")
     width, height = Image.open(tmp_path / "overlays" / "best.png").size
     assert width / height > 3  # 16 x 20 pixels of 1 x 2 mm are wide panels
-
-
-def test_colors_repeat_after_the_palette() -> None:
-    assert len(set(PALETTE)) == 7
-    assert colors(9)[7:] == list(PALETTE[:2])
-
-
-def test_color_images_are_shown_in_color_and_constant_ones_at_all() -> None:
-    assert displayable(np.random.default_rng(0).random((3, 5, 4))).shape == (5, 4, 3)
-    assert displayable(np.random.default_rng(0).random((2, 5, 4))).shape == (5, 4)
-    assert np.isfinite(displayable(np.full((1, 5, 4), 7.0))).all()
 
 
 def test_the_stage_leaves_strict_json(data: Prepared, config: Config) -> None:

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def images(name: str, dims: int, channels: int = 2) -> Tensor:
     return torch.randn(2, channels, *size(name, dims), generator=torch.Generator().manual_seed(0))
 
 
-def build(name: str, dims: int, store: LayerStore | None = None, channels: int = 2) -> Hybrid:
+def build(name: str, dims: int, store: LayerStore | None = None, channels: int = 2, grid: Sequence[int] = ()) -> Hybrid:
     """A small network, alone or with a tiny LLM's layer in its bottleneck."""
     values = Config.load(ROOT / "params.yaml").model.model_dump()
     field = name.replace("+", "_plus").replace("-", "_")
@@ -79,7 +80,7 @@ def build(name: str, dims: int, store: LayerStore | None = None, channels: int =
     section = Model.model_validate(values | changes | {"llm": block_section().model_dump()})
     torch.manual_seed(0)
     numbers = {"in_channels": channels, "out_channels": 3, "seed": 0}
-    return build_model(section, store, spatial_dims=dims, size=size(name, dims), **numbers)
+    return build_model(section, store, spatial_dims=dims, size=tuple(grid) or size(name, dims), **numbers)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,26 @@ def test_gradients_reach_every_trained_parameter(name: str, dims: int, store: La
     frozen = {f"bottleneck.core.layers.0.{tensor}" for tensor in store.load(1)}
     reached = {parameter for parameter, value in model.named_parameters() if value.grad is not None}
     assert reached == {parameter for parameter, _ in model.named_parameters()} - frozen
+
+
+@in_2d_and_3d
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("batch_size", "longer"), [(1, 1), (2, 1), (1, 2)])
+def test_the_config_refuses_just_what_leaves_a_norm_one_value(
+    name: str, dims: int, batch_size: int, longer: int
+) -> None:
+    stride = COARSEST[name][1]
+    grid = [*[stride] * (dims - 1), longer * stride]
+    sizes = {"data.spatial_dims": dims, "data.size": grid, "training.batch_size": batch_size}
+    field = name.replace("+", "_plus").replace("-", "_")
+    network = {f"model.{field}.{parameter}": value for parameter, value in SMALL[name].items()}
+    others = {"model.backbone": name, "model.bottleneck": "identity", "training.augment.flip": []}
+    with suppress(InputError):
+        Config.load(ROOT / "params.yaml").override(sizes | network | others)
+        build(name, dims, channels=1, grid=grid).train()(torch.randn(batch_size, 1, *grid))
+        return
+    with pytest.raises(ValueError, match="Expected more than 1"):
+        build(name, dims, channels=1, grid=grid).train()(torch.randn(batch_size, 1, *grid))
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -211,6 +211,37 @@ def test_images_normalized_otherwise_are_refused(trained: Config, tmp_path: Path
     check_data(trained.paths.model, data)
 
 
+@pytest.mark.parametrize("classes", [["lesion 2", "lesion 1"], ["lesion 1", "cyst"], ["lesion 1"]])
+def test_data_of_other_classes_are_refused(trained: Config, classes: list[str]) -> None:
+    data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
+    assert data.classes == ("lesion 1", "lesion 2")
+    change_json(file, ["data", "classes"], classes)
+    message = rf"found the classes lesion 1, lesion 2, allowed: {', '.join(classes)}, in this order, as the model in "
+    with pytest.raises(InputError, match=message):
+        check_data(trained.paths.model, data)
+
+
+def test_a_converted_model_has_classes_without_names(trained: Config) -> None:
+    data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
+    change_json(file, ["data", "classes"], [None, None])
+    check_data(trained.paths.model, data)
+    change_json(file, ["data", "classes"], [None, None, None])
+    with pytest.raises(InputError, match=r"found the classes lesion 1, lesion 2, allowed: 3, as the model in "):
+        check_data(trained.paths.model, data)
+
+
+def test_the_head_to_begin_from_is_of_the_same_classes_or_says_so(trained: Config) -> None:
+    """The same name at another place is another logit; wholly other names are a transfer."""
+    file = trained.paths.model / "model.json"
+    assert "of the classes" not in begun(trained, ALIKE)[1]
+    change_json(file, ["data", "classes"], ["lesion 1", "cyst"])
+    assert "(of the classes lesion 1, cyst); new ones: none" in begun(trained, ALIKE)[1]
+    change_json(file, ["data", "classes"], ["lesion 2", "lesion 1"])
+    message = r"^training\.init_from: found .* classes lesion 2, lesion 1, but these data have lesion 1, lesion 2"
+    with pytest.raises(InputError, match=message):
+        begun(trained, ALIKE)
+
+
 def test_the_model_to_begin_from_is_the_one_that_was_meant(trained: Config) -> None:
     """DVC does not look into that folder."""
     data, begin = Prepared(trained.paths.prepared), {"training.init_from": str(trained.paths.model)}

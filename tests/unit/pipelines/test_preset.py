@@ -8,7 +8,9 @@ import yaml
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
+from llm4seg.utils.errors import InputError
 from pipelines.preset import main as print_presets
+from pipelines.preset import options
 from tests.import_graph import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -20,17 +22,40 @@ def config() -> Config:
     return Config.load(PARAMS)
 
 
-def test_presets_are_printed_as_words_that_dvc_reads(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), *config.presets])
-    print_presets()
-    lines, misread = capsys.readouterr().out.splitlines(), []
-    for name, line in zip(config.presets, lines, strict=True):
-        words = line.split()
+def test_presets_are_printed_as_words_that_dvc_reads(config: Config, tmp_path: Path) -> None:
+    misread = []
+    for name in config.presets:
+        words = options(PARAMS, [name]).split()
         if set(words[::2]) != {"-S"} or with_options(tmp_path, words[1::2]).model != config.preset(name).model:
-            misread.append(line)
+            misread.append(name)
     assert misread == []
+
+
+def test_several_presets_are_one_line_in_which_the_later_ones_win(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["preset", "--params", str(PARAMS), "none", "random"])
+    print_presets()
+    expected = "-S model.bottleneck=llm -S model.llm.weights=random -S model.llm.training=full\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_default_is_what_this_file_has_for_all_that_presets_change(config: Config) -> None:
+    assert config.preset("default") == config
+    default = set(config.presets["default"])
+    assert [name for name, changes in config.presets.items() if not set(changes) <= default] == []
+
+
+def test_a_refused_value_is_no_hindrance_where_a_preset_replaces_it(tmp_path: Path) -> None:
+    text = PARAMS.read_text()
+    left = tmp_path / "params.yaml"
+    left.write_text(text.replace("bottleneck: llm ", "bottleneck: lm "))
+    assert options(left, ["default", "none"]) == options(PARAMS, ["default", "none"])
+    left.write_text(text.replace("layer: 14 ", "layer: -1 "))
+    with pytest.raises(
+        InputError, match=r"params.yaml with random corrected: model.llm.layer.0: found -1; .*; if an exp"
+    ):
+        options(left, ["random", "corrected"])
 
 
 def test_a_preset_that_there_is_not_is_one_line(

@@ -1,5 +1,6 @@
 """The report's page, made from the outputs of a finished run."""
 
+import base64
 import re
 import shutil
 from collections.abc import Callable
@@ -91,7 +92,7 @@ def test_needs_no_other_file_and_no_network(run: Config) -> None:
     assert not re.findall(r"https?://|//[a-z]+\.|@import|<script", html)
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert all(source.startswith(("#", "data:")) for source in sources)
-    assert sum(source.startswith("data:image/png") for source in sources) == 3
+    assert sum(source.startswith("data:image/png") for source in sources) == 4
 
 
 def test_the_same_run_gives_the_same_bytes(run: Config) -> None:
@@ -197,6 +198,15 @@ def test_settings_are_those_of_the_trained_model(copy: Config) -> None:
     assert "phantom.size [96, 96]" in text
 
 
+def test_shows_the_contact_sheet_and_what_was_noticed_of_the_data(copy: Config) -> None:
+    png = base64.b64encode(copy.paths.contact_sheet.read_bytes()).decode()
+    assert f'<img src="data:image/png;base64,{png}" alt="Cases spread over the dataset' in page(copy)
+    assert "Noticed when the data were read" not in page(copy)
+    notices = [f"<{number}> is odd" for number in range(7)]
+    change_json(copy.paths.prepared / "manifest.json", lambda manifest: manifest.update(notices=notices))
+    assert "<li>&lt;4&gt; is odd</li><li>and 2 more</li>" in page(copy)
+
+
 def test_text_from_outside_is_escaped(copy: Config) -> None:
     change_json(copy.paths.prepared / "manifest.json", lambda manifest: manifest.update(note="<b>5 < 6</b> & more"))
     assert "&lt;b&gt;5 &lt; 6&lt;/b&gt; &amp; more" in page(copy)
@@ -231,7 +241,7 @@ def test_values_are_spelled_as_in_params(value: Any, text: str) -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "best.json"],
+    ["model.json", "history.csv", "metrics.json", "cases.csv", "split.json", "manifest.json", "data.png", "best.json"],
 )
 def test_a_missing_input_is_named(copy: Config, missing: str) -> None:
     (path,) = copy.paths.report.parent.parent.rglob(missing)

@@ -321,3 +321,7 @@ def test_every_chart_is_drawn() -> None:
     assert set(drawn) == {"layers", "slices", "curves", "importance", "pareto"}
     assert "bottleneck, width 32" in drawn["layers"]
     assert draw_search(SearchResult(several, {}, trials, epochs, {LAYER: 0.9, KIND: 0.1})) == drawn
+    assert "mathdefault" not in drawn["slices"]  # a logarithmic axis has numbers, too
+    named = draw_search(SearchResult(several, {}, trials.replace("linear", "a$_$"), epochs, {LAYER: 0.9}))
+    assert "a$_$" in named["layers"]
+    assert "a$_$" in named["slices"]

@@ -14,7 +14,7 @@ OWN: dict[str, Any] = {
     "name": "own",
     "spatial_dims": 2,
     "channels": 1,
-    "classes": ("lesion",),
+    "classes": ("lesion", "cyst"),
     "intensity": "zscore",
     "window": None,
 }
@@ -34,8 +34,10 @@ def check(config: Config, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
         ({"channels": 3}, "channels 3, allowed: 1"),
         ({"intensity": "window", "window": (-100.0, 400.0)}, "intensity window, allowed: zscore"),
         ({"window": (-100.0, 400.0)}, r"window \(-100.0, 400.0\), allowed: None"),
-        ({"classes": ("a", "b")}, "other with 2 classes, allowed: another dataset than own, with 1 classes"),
-        ({"name": "own"}, "own with 1 classes, allowed: another dataset"),
+        ({"classes": ("a",)}, "other with the classes a, allowed: another dataset than own, with .* lesion, cyst, in"),
+        ({"classes": ("cyst", "lesion")}, "other with the classes cyst, lesion, allowed: .* lesion, cyst, in this"),
+        ({"classes": ("lesion", "tumor")}, "other with the classes lesion, tumor, allowed: .* lesion, cyst, in this"),
+        ({"name": "own"}, "own with the classes lesion, cyst, allowed: another dataset"),
     ],
 )
 def test_another_dataset_that_the_models_cannot_take_is_refused(

@@ -1,0 +1,80 @@
+"""`ImageData`: what the readers of every format return; and values in the types that all stages compute with."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from llm4seg.data.prepared import Unit
+
+# Where rows, columns and pages of a picture run: to the back, the left and the head, as ITK and DICOM place them.
+PICTURE_AFFINE = np.array([[0.0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+EXACT_FLOAT32 = 2**24  # whole numbers up to this one are exact in float32
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """An image file's content in the file's own order of axes: values (C, I, J, K), K = 1 where it is `flat` (2-D).
+
+    `affine` (4, 4) maps indices (i, j, k) to right, anterior, superior in `unit`. `placed` says where it is from:
+    the file; a picture, whose rows, columns and pages are taken as PICTURE_AFFINE has them; or a file of a kind that
+    has orientations, but says nothing of its own. `lossy`: the format changes values a little when it is written.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+    flat: bool
+    unit: Unit
+    placed: Literal["file", "picture", "unknown"]
+    lossy: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The spatial shape: 2 numbers where the image is flat, else 3."""
+        return self.values.shape[1:3] if self.flat else self.values.shape[1:]
+
+
+def picture(values_CS: np.ndarray, lossy: bool = False) -> ImageData:
+    """An image without a known place or pixel size: values (C, rows, columns[, pages])."""
+    flat = values_CS.ndim == 3
+    return ImageData(values_CS[..., None] if flat else values_CS, PICTURE_AFFINE, flat, "px", "picture", lossy)
+
+
+def storable(values: np.ndarray) -> np.ndarray:
+    """The same values as uint8, int16, int32 or float32, which every library here can compute with.
+
+    True becomes 255. Raises ValueError for complex numbers, and for whole numbers that float32 would round.
+    """
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"values of type {values.dtype}, allowed: whole numbers and floating point")
+    for dtype in (np.uint8, np.int16, np.int32):
+        if np.can_cast(values.dtype, dtype):
+            return values.astype(dtype)
+    if values.dtype.itemsize > 4 or values.dtype.kind in "iu":
+        limits = np.iinfo(np.int32)
+        whole = values.dtype.kind in "iu" or bool((values == np.rint(values)).all())
+        if whole and values.size and (values.max() > EXACT_FLOAT32 or values.min() < -EXACT_FLOAT32):
+            if values.max() > limits.max or values.min() < limits.min:
+                raise ValueError(f"whole numbers up to {values.max():g}, allowed: {limits.min} to {limits.max}")
+            return values.astype(np.int32)
+        if values.dtype.kind in "iu":
+            return values.astype(np.int32)
+    with np.errstate(over="ignore"):  # beyond float32: infinite, which the checks of a dataset refuse
+        return values.astype(np.float32)
+
+
+def without_alpha(values_CS: np.ndarray, mask: bool) -> np.ndarray:
+    """Colors or gray of an image whose last channel is alpha. A mask drawn in one color is its alpha channel.
+
+    Raises ValueError where both color and alpha of a mask vary, and transparent pixels are not black.
+    """
+    colors, alpha = values_CS[:-1], values_CS[-1]
+    if not mask or np.ptp(alpha) == 0:
+        return colors
+    if all(np.ptp(channel) == 0 for channel in colors):
+        return alpha[None]
+    if colors[:, alpha == 0].any():
+        raise ValueError("its colors and its alpha channel vary, allowed: one of them; save the mask without alpha")
+    return colors

@@ -1,0 +1,94 @@
+"""Labels from the values or colors of a mask, by `data.folder.classes`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from llm4seg.config.schema import FolderData
+from llm4seg.config.schema.data import COLOR
+from llm4seg.datasets.image_data import ImageData
+from llm4seg.utils.errors import InputError
+
+ROUNDING = 1e-3  # how far a scaled value may be from a whole number
+LOSSY_DISTANCE = 32  # how far a lossy format's value may be from the nearest listed one
+SHOWN = 12  # values in a message
+LISTED = "(0 is background, the others are listed in data.folder.classes)"
+
+
+def labels_of(mask: ImageData, section: FolderData, path: Path) -> np.ndarray:
+    """Labels uint8 (1, I, J, K) of a mask's values. Raises InputError naming the file for a value that is not listed.
+
+    In a lossy format a value counts as the nearest listed one.
+    """
+    codes = _codes(mask.values, path)
+    table = section.labels
+    known = np.array(sorted(code for code in table if (code >= COLOR) == (len(mask.values) == 3)))
+    labels = np.array([table[int(code)] for code in known], dtype=np.uint8)
+    found = np.unique(codes).astype(np.int64)
+    exact = np.isin(found, known)
+    if not exact.all() and not mask.lossy:
+        raise _unknown(found[~exact][0], found, known, path)
+    nearest, distance = _nearest(found, known)
+    if distance.max() > LOSSY_DISTANCE:
+        raise _too_far(found[distance.argmax()], codes, known, path)
+    return labels[nearest][np.searchsorted(found, codes)][None]
+
+
+def _codes(values_CS: np.ndarray, path: Path) -> np.ndarray:
+    """Whole numbers, or codes of colors. Raises InputError for values that are neither."""
+    if len(values_CS) == 3 and values_CS.dtype == np.uint8:
+        red, green, blue = values_CS.astype(np.int64)
+        return np.asarray(COLOR + (red << 16) + (green << 8) + blue)
+    if len(values_CS) != 1:
+        kind = f"{len(values_CS)} channels of {values_CS.dtype} that differ"
+        raise InputError(f"{path}: a mask must be gray, or in colors of 8 bits; found {kind}")
+    values = values_CS[0]
+    if values.dtype.kind in "iu":
+        return values
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: a mask must have a number everywhere, found NaN or infinite values in it")
+    whole = np.rint(values)
+    off = np.abs(values - whole)
+    if off.max() > ROUNDING:
+        raise InputError(f"{path}: unknown mask value {values.flat[off.argmax()]:.9g}; allowed: whole numbers {LISTED}")
+    return whole.astype(np.int64)
+
+
+def _nearest(found: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The index of the nearest known code of each, and how far it is: in gray values, of colors the worst channel."""
+    apart = np.abs(_channels(found)[:, None] - _channels(known)).max(axis=-1)
+    return apart.argmin(axis=1), apart.min(axis=1)
+
+
+def _channels(codes: np.ndarray) -> np.ndarray:
+    if codes[0] < COLOR:
+        return codes[:, None]
+    return np.stack([codes >> 16 & 0xFF, codes >> 8 & 0xFF, codes & 0xFF], axis=-1)
+
+
+def _unknown(value: int, found: np.ndarray, known: np.ndarray, path: Path) -> InputError:
+    if value >= COLOR:
+        return InputError(
+            f"{path}: unknown color {_name(value)}; allowed: {_names(known)}; list its colors, {_names(found)}, in "
+            f'data.folder.classes, as in {{lesion: ["{_name(value)}"]}}'
+        )
+    return InputError(f"{path}: unknown mask value {value}; allowed: {_names(known)} {LISTED}")
+
+
+def _too_far(value: int, codes: np.ndarray, known: np.ndarray, path: Path) -> InputError:
+    values, counts = np.unique(codes, return_counts=True)
+    common = values[np.argsort(counts)[::-1][:2]]
+    return InputError(
+        f"{path}: a lossy mask's value {_name(value)} is farther than {LOSSY_DISTANCE} from every listed one: "
+        f"{_names(known)}; its most frequent values are {_names(common)}; list what it means in data.folder.classes, "
+        "or save it as PNG"
+    )
+
+
+def _names(codes: np.ndarray) -> str:
+    more = f", ... ({len(codes)} in all)" if len(codes) > SHOWN else ""
+    return ", ".join(_name(code) for code in codes[:SHOWN]) + more
+
+
+def _name(code: int) -> str:
+    return f"#{code - COLOR:06x}" if code >= COLOR else str(code)

@@ -1,0 +1,63 @@
+"""Readers of volumes. NIfTI: nibabel."""
+
+import gzip
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm4seg.datasets.image_data import ImageData
+
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it warns of ends in an error, or does not matter
+MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}  # millimeters in a unit of NIfTI's header
+CHUNK = 1 << 24
+
+
+def read_nifti(path: Path, mask: bool) -> ImageData:
+    """A NIfTI file with its scaling applied, its affine in mm. A fourth axis, or red, green and blue: channels."""
+    import nibabel
+
+    if path.name.lower().endswith(".gz"):
+        _check_gzip(path)
+    file: Any = nibabel.load(path)
+    values, header = np.asanyarray(file.dataobj), file.header
+    flat = values.ndim == 2
+    if flat:
+        values = values[..., None]
+    if values.dtype.names:  # RGB24
+        values = np.stack([values[name] for name in values.dtype.names], axis=-1)
+    elif values.ndim == 3:
+        values = values[..., None]
+    elif values.ndim == 5 and values.shape[3] == 1:  # vectors, at one time
+        values = values[:, :, :, 0]
+    values_CS = np.moveaxis(values, -1, 0)
+    coded = bool(header["sform_code"] or header["qform_code"])
+    affine = file.affine if coded else np.diag([*_zooms(header), 1.0])
+    affine = _checked(affine, flat) * np.array([[MM[header.get_xyzt_units()[0]]]] * 3 + [[1.0]])
+    return ImageData(values_CS, affine, flat, "mm", "file" if coded else "unknown")
+
+
+def _check_gzip(path: Path) -> None:
+    """Read it to its end, where the checksum is: a reader that stops at the last voxel does not see it."""
+    with gzip.open(path) as file:
+        try:
+            while file.read(CHUNK):
+                pass
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"damaged: {error}; copy or download it again") from None
+
+
+def _zooms(header: Any) -> list[float]:
+    return [float(zoom) for zoom in (*header.get_zooms()[:3], 1.0)[:3]]
+
+
+def _checked(affine: np.ndarray, flat: bool) -> np.ndarray:
+    """The affine, invertible; a flat image needs no third axis. Raises ValueError otherwise."""
+    affine = np.array(affine, dtype=float)
+    if flat and not affine[:3, 2].any():
+        affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ValueError(f"its affine has no inverse: {affine[:3].round(4).tolist()}")
+    return affine

@@ -1,0 +1,232 @@
+"""Files of any orientation give the same array, as ITK orients them; and the way back is exact."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import tifffile
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from PIL import Image
+
+from llm4seg.config.schema import FolderData
+from llm4seg.datasets.cases import RawCase
+from llm4seg.datasets.folder import folder
+from llm4seg.datasets.geometry import VIEWS, geometry
+from llm4seg.datasets.image_io import read_image
+from llm4seg.utils.errors import InputError
+
+SHAPE = (5, 6, 4)  # to the right, the front, the head
+SPACING = (0.5, 0.6, 3.0)
+VALUES = np.random.default_rng(0).integers(1, 1000, SHAPE, dtype=np.int16)
+LESION = np.zeros(SHAPE, np.uint8)
+LESION[1:3, 2:5, 1:3] = 1
+CODES = ["".join(code) for axes in itertools.permutations(("RL", "AP", "SI")) for code in itertools.product(*axes)]
+
+
+def save(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+
+
+def oriented(values: np.ndarray, affine: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values in RAS and their affine, in another orientation."""
+    change = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
+    return apply_orientation(values, change), affine @ inv_ornt_aff(change, values.shape)
+
+
+def affine_of(
+    spacing: tuple[float, ...] = SPACING, turn: float = 0.0, origin: tuple[float, ...] = (-7, 11, 13)
+) -> np.ndarray:
+    """An affine turned by some degrees about the axis to the head."""
+    angle = np.radians(turn)
+    turned = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turned * spacing, origin
+    return affine
+
+
+def read(root: Path, spatial_dims: int = 3, value: int = 1) -> list[RawCase]:
+    return list(folder(FolderData(path=root, classes={"lesion": (value,)}, group=None), spatial_dims).cases)
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_every_orientation_gives_the_same_array(tmp_path: Path, codes: str) -> None:
+    """And a mask in another orientation than its image's lies right on it."""
+    save(tmp_path / "images/a.nii", *oriented(VALUES, affine_of(), codes))
+    save(tmp_path / "masks/a.nii", *oriented(LESION, affine_of(), CODES[CODES.index(codes) - 1]))
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.image[0], np.rot90(VALUES))
+    assert np.array_equal(case.labels, np.rot90(LESION))
+    assert case.spacing == pytest.approx((0.6, 0.5, 3.0))
+    assert (case.unit, case.notices) == ("mm", ())
+    slices = read(tmp_path, 2)
+    assert [one.id for one in slices] == [f"a-{k:03d}" for k in range(4)]
+    assert all(np.array_equal(one.image[0], np.rot90(VALUES)[..., one.position]) for one in slices)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ((1, 1, 1), lambda x: np.rot90(x)),  # ties: to the head
+        ((3, 3, 3.001), lambda x: np.rot90(x)),
+        ((1, 4, 1), lambda x: np.rot90(x.transpose(0, 2, 1))),
+        ((4, 1, 1), lambda x: np.rot90(x.transpose(1, 2, 0))[:, ::-1]),
+    ],
+)
+def test_slices_are_across_the_largest_spacing(tmp_path: Path, spacing: tuple[float, ...], expected: Any) -> None:
+    """Rows run to the back or the feet, columns to the right or the back."""
+    for codes in ("RAS", "LPS", "ASR"):
+        save(tmp_path / "images/a.nii", *oriented(VALUES, affine_of(spacing), codes))
+        save(tmp_path / "masks/a.nii", *oriented(LESION, affine_of(spacing), codes))
+        slices = read(tmp_path, 2)
+        assert np.array_equal(np.stack([one.image[0] for one in slices], axis=-1), expected(VALUES))
+        assert np.array_equal(np.stack([one.labels for one in slices], axis=-1), expected(LESION))
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_way_back_is_exact(tmp_path: Path, codes: str, view: str) -> None:
+    values, affine = oriented(VALUES, affine_of(turn=20), codes)
+    save(tmp_path / "a.nii", values, affine)
+    image = read_image(tmp_path / "a.nii")
+    way = geometry(image, view)
+    array = way.to_array(image.values)
+    assert np.array_equal(way.to_file(array)[0], values)
+    index = (2, 1, 3)  # of the array: where it lies is where its value lies in the file
+    (found,) = np.argwhere(values == array[0][index])
+    assert (way.array_affine @ [*index, 1])[:3] == pytest.approx((affine @ [*found, 1])[:3], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_oblique_files_are_oriented_as_itk_orients_them(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    image = sitk.GetImageFromArray(VALUES)
+    image.SetSpacing((0.5, 0.6, 3.0))
+    image.SetOrigin((1.0, -2.0, 3.0))
+    image.SetDirection(np.linalg.qr(random.standard_normal((3, 3)))[0].ravel())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    sitk.WriteImage(image, tmp_path / "images/a.nii.gz")
+    sitk.WriteImage(sitk.Cast(image > 500, sitk.sitkUInt8), tmp_path / "masks/a.nii.gz")
+    (case,) = read(tmp_path)
+    orient = sitk.DICOMOrientImageFilter()
+    orient.SetDesiredCoordinateOrientation("RAS")
+    expected = sitk.GetArrayFromImage(orient.Execute(image)).transpose(2, 1, 0)
+    assert np.array_equal(case.image[0], np.rot90(expected))
+    assert np.array_equal(case.labels, case.image[0] > 500)
+
+
+def test_a_picture_with_a_mask_of_itk(tmp_path: Path) -> None:
+    """What was drawn on a picture in a program that writes NIfTI; and the other way round, with a stack of pages."""
+    picture = np.random.default_rng(0).integers(1, 200, (12, 9), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(picture).save(tmp_path / "images/a.png")
+    mask = sitk.Cast(sitk.ReadImage(tmp_path / "images/a.png") > 100, sitk.sitkUInt8)
+    sitk.WriteImage(mask, tmp_path / "masks/a.nii.gz")
+    (case,) = read(tmp_path, 2)
+    assert np.array_equal(case.image[0], picture)
+    assert np.array_equal(case.labels, picture > 100)
+    assert (case.unit, case.notices) == ("px", ())
+
+
+def test_a_volume_with_a_stack_of_pages(tmp_path: Path) -> None:
+    volume = sitk.GetImageFromArray(VALUES)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    sitk.WriteImage(volume, tmp_path / "images/a.nii.gz")
+    sitk.WriteImage(sitk.Cast(volume > 500, sitk.sitkUInt8), tmp_path / "masks/a.tif")
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, case.image[0] > 500)
+    assert case.notices == ()
+    (tmp_path / "masks/a.tif").unlink()
+    (tmp_path / "images/a.nii.gz").rename(tmp_path / "b.nii.gz")
+    sitk.WriteImage(volume, tmp_path / "images/a.tif")
+    sitk.WriteImage(sitk.Cast(volume > 500, sitk.sitkUInt8), tmp_path / "masks/a.nii.gz")
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.image[0], np.moveaxis(tifffile.imread(tmp_path / "images/a.tif"), 0, -1))
+    assert np.array_equal(case.labels, case.image[0] > 500)
+
+
+def test_a_mask_turned_against_a_picture_is_noticed(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(1, 200, (9, 9), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(picture).save(tmp_path / "images/a.png")
+    save(tmp_path / "masks/a.nii", (picture > 100).astype(np.uint8).T[::-1, ::-1], np.eye(4))
+    (case,) = read(tmp_path, 2)
+    assert np.array_equal(case.labels, picture > 100)
+    (notice,) = case.notices
+    assert "images/a.png does not say how it is oriented" in notice
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (affine_of(origin=(-7, 11, 53)), "40 mm off"),
+        (affine_of(turn=30), "turned by 30 degrees"),
+        (affine_of((1.0, 1.2, 3.0)), "voxels: 1 x 1.2 x 3 mm and 0.5 x 0.6 x 3 mm"),
+        (affine_of(turn=2), "turned by 2 degrees"),
+    ],
+)
+def test_a_mask_that_lies_elsewhere_is_noticed(tmp_path: Path, other: np.ndarray, words: str) -> None:
+    save(tmp_path / "images/a.nii", VALUES, affine_of())
+    save(tmp_path / "masks/a.nii", LESION, other)
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, np.rot90(LESION))
+    (notice,) = case.notices
+    assert words in notice
+    assert f"{tmp_path}/masks/a.nii lies up to" in notice
+    assert f"off its image {tmp_path}/images/a.nii " in notice
+
+
+def test_a_mask_mirrored_about_the_origin_is_turned_and_noticed(tmp_path: Path) -> None:
+    """Its axes say where left is, so it lies on the image; its origin says that it lies elsewhere."""
+    save(tmp_path / "images/a.nii", VALUES, np.eye(4))
+    save(tmp_path / "masks/a.nii", LESION[::-1, ::-1].copy(), np.diag([-1.0, -1, 1, 1]))
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, np.rot90(LESION))
+    assert "lies up to 6.4 mm off" in case.notices[0]  # the square root of 4² + 5²
+
+
+def test_a_mask_that_rounds_its_affine_is_right(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.nii", VALUES, affine_of())
+    save(tmp_path / "masks/a.nii", LESION, affine_of() + 1e-3 * np.eye(4)[:, [3, 0, 1, 2]])
+    (case,) = read(tmp_path)
+    assert case.notices == ()
+
+
+@pytest.mark.parametrize("turn", [44.9, 45.1])
+def test_near_45_degrees_nothing_jumps(tmp_path: Path, turn: float) -> None:
+    """The image decides; the mask follows it, though its own nearest axes are others."""
+    save(tmp_path / "images/a.nii", VALUES, affine_of(turn=44.9))
+    save(tmp_path / "masks/a.nii", LESION, affine_of(turn=turn))
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, np.rot90(LESION))
+
+
+def test_another_shape_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.nii", VALUES, affine_of())
+    save(tmp_path / "masks/a.nii", LESION[:, :, :3], affine_of())
+    with pytest.raises(InputError, match=r"masks/a\.nii: size \(5, 6, 3\) differs from \(5, 6, 4\) of .*images/a\.nii"):
+        read(tmp_path)
+
+
+def test_a_file_that_says_nothing_of_its_orientation_is_as_its_voxels_are(tmp_path: Path) -> None:
+    for name, values in (("images", VALUES), ("masks", LESION)):
+        file = nibabel.Nifti1Image(values, None)
+        file.header.set_zooms(SPACING)
+        (tmp_path / name).mkdir()
+        nibabel.save(file, tmp_path / name / "a.nii")
+        assert read_image(tmp_path / name / "a.nii").placed == "unknown"
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.image[0], np.rot90(VALUES))
+    assert np.array_equal(case.labels, np.rot90(LESION))
+    assert case.spacing == pytest.approx((0.6, 0.5, 3.0))
+    save(tmp_path / "images/a.nii", *oriented(VALUES, affine_of(), "LPS"))
+    (case,) = read(tmp_path)
+    assert "matched in the order of the other's voxels" in case.notices[0]
+    assert np.array_equal(case.labels, np.rot90(LESION[::-1, ::-1]))
