@@ -49,7 +49,7 @@ def use_short_folders() -> None:
     """Set the environment to `short_folders`, for this process and all that it starts; prints that."""
     if folders := short_folders():
         line = ", ".join(f"{name}={folder}" for name, folder in folders.items())
-        print(f"Ray's sockets do not fit in the folder for temporary files; used instead: {line}", file=sys.stderr)
+        print(f"Ray's sockets have no place in the folder for temporary files; used instead: {line}", file=sys.stderr)
         os.environ |= folders
         tempfile.tempdir = None  # of TMPDIR before
 
