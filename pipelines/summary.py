@@ -34,7 +34,8 @@ def table(metrics: dict[str, Any]) -> Table:
     """A row per class, and one for the mean over classes; `pooled` and `threshold` are Dice, too."""
     table = Table(title=f"{metrics['cases']} {metrics['part']} cases", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("class")
-    for name in (f"Dice [{metrics['confidence']:.0%} interval]", "pooled", "IoU", "HD95 mm", "threshold"):
+    hd95 = f"HD95 {metrics.get('distance_unit', 'mm')}"  # earlier versions knew no other
+    for name in (f"Dice [{metrics['confidence']:.0%} interval]", "pooled", "IoU", hd95, "threshold"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, values in metrics["classes"].items():
         table.add_row(escape(name), *_cells(values, metrics["baseline"]["classes"][name]))

@@ -114,6 +114,11 @@ class Prepared:
         return self._shards[name]
 
 
+def distance_unit(cases: Iterable[Case]) -> str:
+    """The unit of these cases' distances: "mm", "px", or "mm or px" where they differ."""
+    return " or ".join(sorted({case.unit for case in cases}))
+
+
 def duplicates(cases: Iterable[Case]) -> int:
     """The number of cases whose image equals an earlier case's."""
     hashes = [case.sha256 for case in cases]

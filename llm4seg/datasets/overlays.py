@@ -25,7 +25,7 @@ def write_contact_sheet(path: Path, data: Prepared) -> None:
     from matplotlib.figure import Figure
 
     cases = choose_cases(list(data.cases.values()), data.classes)
-    notices = [line for notice in in_short(data.notices) for line in textwrap.wrap(notice, 170)]
+    notices = [line for notice in in_short(data.notices) for line in textwrap.wrap(notice, 155)]
     blocks = 1 if len(data.classes) < 6 else 2  # of the table of classes, side by side
     head = MARGIN + LINE * (3.2 + math.ceil(len(data.classes) / blocks))
     tall = PANEL * min(max(_height_by_width(case) for case in cases), 1.4)
@@ -121,5 +121,5 @@ def _draw_case(axis: Any, data: Prepared, case: Case) -> None:
     known = f"{spacing} mm" if case.unit == "mm" else "pixel size not known"
     size = f"{TIMES.join(map(str, case.shape))} px, {known}"
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axis.annotate(elided(case.id, 36), (0, 1), (0, 17), fontweight="bold", **above)
+    axis.annotate(elided(case.id, 28), (0, 1), (0, 17), fontweight="bold", **above)
     axis.annotate(size, (0, 1), (0, 5), fontsize=8.5, color=QUIET, **above)

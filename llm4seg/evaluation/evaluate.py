@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from llm4seg.config.schema import Evaluation
-from llm4seg.data.prepared import Prepared
+from llm4seg.data.prepared import Prepared, distance_unit
 from llm4seg.data.split import Split
 from llm4seg.evaluation.overlays import draw_overlay
 from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
@@ -38,7 +38,8 @@ def evaluate(
     for case_id in tqdm(case_ids, desc=f"evaluate {part}", unit="case", disable=None):
         rows += evaluate_case(model, data, case_id, section.nsd_tolerance)
         threshold_baseline += evaluate_threshold_baseline(intervals, data, case_id)
-    summary = {"part": part, "nsd_tolerance": section.nsd_tolerance, **summarize(rows, section)}
+    unit = distance_unit(data.cases[case_id] for case_id in case_ids)
+    summary = {"part": part, "nsd_tolerance": section.nsd_tolerance, "distance_unit": unit, **summarize(rows, section)}
     summary["baseline"] = summarize(threshold_baseline, section, THRESHOLD_METRICS)
     for name, interval in zip(data.classes, intervals, strict=True):
         summary["baseline"]["classes"][name] |= {"from": _finite(interval.low), "to": _finite(interval.high)}
@@ -46,12 +47,12 @@ def evaluate(
 
 
 def evaluate_case(model: nn.Module, data: Prepared, case_id: str, nsd_tolerance: float) -> list[Row]:
-    """`case_metrics` of the model's prediction for a case, with the case and its group in each row."""
+    """`case_metrics` of the model's prediction for a case, with the case, its group and its unit in each row."""
     case = data.cases[case_id]
     predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape)
     _, labels_S = data.original(case_id)
     rows = case_metrics(predicted_S, labels_S, data.classes, case.spacing, nsd_tolerance)
-    return [{"case": case_id, "group": case.group, **row} for row in rows]
+    return [{"case": case_id, "group": case.group, **row, "distance_unit": case.unit} for row in rows]
 
 
 def evaluate_threshold_baseline(intervals: Sequence[Interval], data: Prepared, case_id: str) -> list[Row]:

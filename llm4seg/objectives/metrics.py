@@ -1,9 +1,10 @@
 """Segmentation metrics: counts during training, Dice, IoU, HD95 and others for each case and class.
 
 For masks with tp, fp and fn pixels: Dice = 2 tp / (2 tp + fp + fn), IoU = tp / (tp + fp + fn),
-precision = tp / (tp + fp), recall = tp / (tp + fn). HD95 (mm: the larger of the two directed 95th percentiles of
-surface distance) and NSD (normalized surface Dice: the share of both surfaces within a tolerance in mm of the other)
-are MONAI's. Reference: Maier-Hein, Reinke et al., Metrics reloaded, Nature Methods 2024.
+precision = tp / (tp + fp), recall = tp / (tp + fn). HD95 (the larger of the two directed 95th percentiles of surface
+distance) and NSD (normalized surface Dice: the share of both surfaces within a tolerance of the other) are MONAI's.
+Distances are in the unit of the case's spacing: mm, or px where the size of a pixel is not known.
+Reference: Maier-Hein, Reinke et al., Metrics reloaded, Nature Methods 2024.
 
 Empty masks follow two rules: 0 / 0 is NaN, and a surface that is missing on one side is as wrong as can be.
 
@@ -63,9 +64,10 @@ def overlap(tp: int, fp: int, fn: int) -> Row:
 def case_metrics(
     predicted_S: Tensor, labels_S: Tensor, classes: Sequence[str], spacing: Sequence[float], nsd_tolerance: float
 ) -> list[Row]:
-    """A row per class: METRICS, the counts, and both masks' sizes in mm² (2-D) or mm³ (3-D).
+    """A row per class: METRICS, the counts, and both masks' sizes, areas (2-D) or volumes (3-D).
 
-    `predicted_S` and `labels_S` hold labels 0 to len(classes), `spacing` and `nsd_tolerance` are in mm.
+    `predicted_S` and `labels_S` hold labels 0 to len(classes). Distances, sizes and `nsd_tolerance` are in the
+    unit of `spacing`.
     """
     rows = []
     pixel = math.prod(spacing)
@@ -83,7 +85,7 @@ def _surface(predicted_S: Tensor, reference_S: Tensor, spacing: Sequence[float],
     if not predicted and not reference:
         return {"hd95": math.nan, "nsd": math.nan}
     if not predicted or not reference:
-        return {"hd95": math.hypot(*(n * mm for n, mm in zip(reference_S.shape, spacing, strict=True))), "nsd": 0.0}
+        return {"hd95": math.hypot(*(n * step for n, step in zip(reference_S.shape, spacing, strict=True))), "nsd": 0.0}
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice  # here: the import takes seconds
 
     masks = predicted_S[None, None].float(), reference_S[None, None].float()

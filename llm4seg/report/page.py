@@ -3,13 +3,14 @@
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
+from llm4seg.data.prepared import Case
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
@@ -208,12 +209,21 @@ def data_facts(inputs: Inputs) -> dict[str, str]:
         "Citation": data.citation,
         "Cases": f"{len(cases)}, of {groups} {plural('group', groups)} (patient or volume)",
         "Native size": f"{span([case.shape for case in cases], 0)} pixels",
-        "Spacing": f"{span([case.spacing for case in cases], 2)} mm",
+        "Spacing": spacing(cases),
         "Grid of the network": TIMES.join(map(str, data.size)),
         "Classes": ", ".join(data.classes),
         **({"Note": data.note} if data.note else {}),
         "sha256": data.sha256,
     }
+
+
+def spacing(cases: Sequence[Case]) -> str:
+    """The spacing of the cases in words."""
+    known = [case.spacing for case in cases if case.unit == "mm"]
+    facts = [f"{span(known, 2)} mm"] if known else []
+    if len(known) < len(cases):
+        facts.append("not known: distances are in px")
+    return ", or ".join(facts)
 
 
 def span(several: list[tuple[float, ...]], digits: int) -> str:

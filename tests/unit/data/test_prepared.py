@@ -13,7 +13,7 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Data
-from llm4seg.data.prepared import Prepared, duplicates
+from llm4seg.data.prepared import Prepared, Unit, duplicates
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.datasets.writer import ShardWriter, write_prepared
@@ -118,6 +118,19 @@ def test_a_failed_run_leaves_the_last_good_output(tmp_path: Path) -> None:
         write_prepared(dataset([raw("b1"), raw("b1")]), SECTION, tmp_path / "out")
     assert list(Prepared(tmp_path / "out").cases) == ["a1"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_units_that_differ_are_warned_of(tmp_path: Path) -> None:
+    def noticed(*units: Unit) -> tuple[str, ...]:
+        cases = [raw(f"{letter}1", unit=unit) for letter, unit in zip("abc", units, strict=True)]
+        return write_prepared(dataset(cases), SECTION, tmp_path / "out").notices
+
+    assert noticed("mm", "mm", "mm") == noticed("px", "px", "px") == ()
+    (warning,) = noticed("px", "mm", "px")
+    assert warning == (
+        "distances are in mm for some cases (b1.png) and in px, without a pixel size, for others (a1.png): their means "
+        "over cases say nothing"
+    )
 
 
 NOTHING = np.zeros((20, 12), dtype=np.uint8)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from llm4seg.config import Config
-from llm4seg.data.prepared import Prepared
+from llm4seg.data.prepared import Prepared, Unit
 from llm4seg.data.split import Split, write_split
 from llm4seg.evaluation.evaluate import draw_examples, evaluate, examples
 from llm4seg.evaluation.results import write_cases
@@ -96,6 +96,22 @@ def test_cases_csv_holds_every_row_and_leaves_nan_empty(data: Prepared, config: 
         [row["dice"] for row in evaluated.threshold_baseline], rel=1e-5
     )
     assert "nan" not in (tmp_path / "cases.csv").read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [(("mm", "mm"), "mm"), (("px", "px"), "px"), (("px", "mm"), "mm or px")],
+    ids=lambda one: str(one),
+)
+def test_distances_have_the_unit_of_their_cases(tmp_path: Path, units: tuple[Unit, ...], said: str) -> None:
+    config = config_at(tmp_path, SMALL)
+    cases = [raw_case("c0", drawn(0)), *(raw_case(f"c{k}", drawn(k), unit=unit) for k, unit in enumerate(units, 1))]
+    data = finished.write_cases(config, cases, "ab")
+    split = replace(SPLIT, train=("c0",), test=("c1", "c2"))
+    evaluated = evaluate(ByIntensity(LEVELS), data, split, config.evaluation)
+    assert evaluated.summary["distance_unit"] == said
+    write_cases(tmp_path, evaluated)
+    assert pd.read_csv(tmp_path / "cases.csv")["distance_unit"].tolist() == [unit for unit in units for _ in "ab"]
 
 
 def dice_rows(dice: dict[str, float]) -> list[Row]:

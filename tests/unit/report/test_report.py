@@ -207,6 +207,31 @@ def test_shows_the_contact_sheet_and_what_was_noticed_of_the_data(copy: Config) 
     assert "<li>&lt;4&gt; is odd</li><li>and 2 more</li>" in page(copy)
 
 
+def test_distances_without_a_pixel_size_are_in_pixels(copy: Config) -> None:
+    known, hd95 = words(page(copy)), read_json(copy.paths.metrics)["hd95"]["mean"]
+    assert f"{hd95:.1f} mm mean HD95" in known
+    assert "within 2 mm of each other" in known
+    assert "Spacing 1.00 \u00d7 1.00 mm Grid" in known
+    cases = copy.paths.prepared / "manifest.json"
+    change_json(copy.paths.metrics, lambda metrics: metrics.update(distance_unit="mm or px"))
+    change_json(cases, lambda manifest: manifest["cases"][0].update(unit="px"))
+    mixed = words(page(copy))
+    assert f"{hd95:.1f} mm or px mean HD95" in mixed
+    assert "Spacing 1.00 \u00d7 1.00 mm, or not known: distances are in px Grid" in mixed
+    change_json(copy.paths.metrics, lambda metrics: metrics.update(distance_unit="px"))
+    change_json(cases, lambda manifest: [case.update(unit="px") for case in manifest["cases"]])
+    unknown = words(page(copy))
+    assert " mm " not in unknown
+    assert "HD95 is in px" in unknown
+    assert table(read_json(copy.paths.metrics)).columns[4].header == "HD95 px"
+
+
+def test_metrics_of_earlier_versions_are_in_mm(copy: Config) -> None:
+    change_json(copy.paths.metrics, lambda metrics: metrics.pop("distance_unit"))
+    assert "HD95 is in mm; NSD is the share of the surfaces within 2 mm of each other" in words(page(copy))
+    assert table(read_json(copy.paths.metrics)).columns[4].header == "HD95 mm"
+
+
 def test_text_from_outside_is_escaped(copy: Config) -> None:
     change_json(copy.paths.prepared / "manifest.json", lambda manifest: manifest.update(note="<b>5 < 6</b> & more"))
     assert "&lt;b&gt;5 &lt; 6&lt;/b&gt; &amp; more" in page(copy)
