@@ -1,13 +1,15 @@
 """Check that this machine has what the parameters need, before any work is done."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from llm4seg.cluster.local_ray import short_folders
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
-from pipelines.stage import run_stage
+from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 
 FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache
 
@@ -16,11 +18,16 @@ def problems(config: Config) -> Iterator[str]:
     """One line for each thing that is missing, with its remedy."""
     if shutil.which("git") is None:
         yield "git is missing: apt-get install git"
+    yield from _refused(lambda: check_outputs(config))
     yield from _disk(config.paths.model)
     if config.model.backbone == "smp" and find_spec("segmentation_models_pytorch") is None:
         yield "model.backbone: smp needs more packages: pip install -e '.[smp]' beside the CUDA build of torch"
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
+    if config.cluster.launcher == "ray":
+        yield from _refused(short_folders)
+    if config.engine.resolve(config.cluster.most).name == "deepspeed":
+        yield from _home()
     if config.engine.compile:
         yield from _compiler("engine.compile: true", "engine.compile: false")
     if config.engine.offload == "nvme":  # DeepSpeed compiles its asynchronous file reader on first use
@@ -34,7 +41,22 @@ def _disk(path: Path) -> Iterator[str]:
     there = next(folder for folder in path.parents if folder.exists())
     free = shutil.disk_usage(there).free / 1e9
     if free < FREE_GB:
-        yield f"{there}: {free:.1f} GB are free and {FREE_GB} GB are needed: make room, or move `paths` in params.yaml"
+        yield f"{there}: {free:.1f} GB are free and {FREE_GB} GB are needed: make room; {ANOTHER_DISK}"
+
+
+def _refused(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except InputError as error:
+        yield str(error)
+
+
+def _home() -> Iterator[str]:
+    """DeepSpeed compiles operators on first use."""
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        yield f"{folder}: cannot be written, where DeepSpeed compiles its operators: set TORCH_EXTENSIONS_DIR"
 
 
 def _compiler(option: str, instead: str) -> Iterator[str]:

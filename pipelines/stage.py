@@ -10,7 +10,7 @@ from types import FrameType
 
 from llm4seg.config import Config
 from llm4seg.config.changes import notes
-from llm4seg.utils.errors import StopRequested, UserError
+from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -18,9 +18,28 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+ANYWHERE = {"cache", "runs", "study_runs"}  # of `paths`: no outputs of a DVC stage
+ANOTHER_DISK = (
+    "for another disk: clone the repository there, or only DVC's cache: "
+    "`dvc cache dir --local /OTHER/DISK` and `dvc config --local cache.type symlink`"
+)
+
 Work = Callable[[Config], None]
 Trainings = Callable[[Config], list[Config]]
 NOTHING: Mapping[str, Work] = {}
+
+
+def check_outputs(config: Config) -> None:
+    """Raise InputError for an output outside of the DVC repository, which DVC would refuse after the stage's work."""
+    here = Path.cwd()
+    root = next((folder.resolve() for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+    for name, path in config.paths:
+        # DVC follows links, too
+        if root is not None and name not in ANYWHERE and not path.resolve().is_relative_to(root):
+            raise InputError(
+                f"paths.{name}: found {path}, allowed: a path in {root}, outside of which DVC keeps no outputs "
+                f"({' and '.join(f'paths.{other}' for other in sorted(ANYWHERE))} may be anywhere); {ANOTHER_DISK}"
+            )
 
 
 def run_stage(
@@ -53,6 +72,8 @@ def run_stage(
     signal.signal(signal.SIGTERM, _stop)
     try:
         config = Config.load(arguments.params)
+        if "DVC_STAGE" in os.environ:
+            check_outputs(config)
         if configs := trainings(config) if trainings else []:
             for line in notes(arguments.params, configs):
                 print(f"{name}: {line}", flush=True)

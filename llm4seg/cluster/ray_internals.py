@@ -4,7 +4,12 @@ import os
 from typing import Any
 
 import ray
-from ray._private.authentication.authentication_token_setup import Config
+from ray._private.authentication.authentication_token_setup import (
+    AuthenticationMode,
+    AuthenticationTokenLoader,
+    Config,
+    get_authentication_mode,
+)
 from ray.train.v2._internal.constants import (
     CHECKPOINT_MANAGER_SNAPSHOT_FILENAME,
     HEALTH_CHECK_INTERVAL_S_ENV_VAR,
@@ -18,6 +23,7 @@ __all__ = [
     "WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR",
     "WorkerHealthCheckTimeoutError",
     "check_same_storage",
+    "lacks_token",
     "node_is_draining",
     "require_token",
 ]
@@ -33,6 +39,13 @@ def require_token() -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         Config.initialize("")  # Ray has read its environment already
+
+
+def lacks_token() -> bool:
+    """Whether token authentication is on and there is no token yet; a token that is made then is found."""
+    loader = AuthenticationTokenLoader.instance()
+    loader.reset_cache()
+    return get_authentication_mode() == AuthenticationMode.TOKEN and not loader.has_token(ignore_auth_mode=True)
 
 
 def node_is_draining() -> bool:

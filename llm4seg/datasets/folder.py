@@ -148,7 +148,10 @@ def _labels(pair: _Pair, image: ImageData, section: FolderData) -> tuple[np.ndar
     for path in pair.masks:
         mask = read_mask(path)
         mask = replace(mask, values=labels_of(mask, section, path))
-        added, notice = in_order_of(image, mask, (str(path), str(pair.image)))
+        names = [one.relative_to(section.path).as_posix() for one in (path, pair.image)]
+        added, notice = in_order_of(image, mask, (names[0], names[1]))
+        if added.shape != labels.shape:
+            raise InputError(f"{path}: size {mask.shape} differs from {image.shape} of {pair.image}")
         labels = np.where(added > 0, added, labels)
         notices += [notice] if notice else []
     return labels, notices

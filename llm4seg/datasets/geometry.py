@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llm4seg.datasets.image_data import ImageData
-from llm4seg.utils.errors import InputError
 
 # (axis of RAS, direction) of rows, columns and slices
 VIEWS = {
@@ -98,8 +97,7 @@ def _nearest_axes(affine: np.ndarray, wanted: tuple[tuple[int, int], ...]) -> tu
 def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tuple[np.ndarray, str | None]:
     """A mask's values in the order of its image's file, and a notice where both do not lie at the same place.
 
-    The nearest quarter turns and mirrorings are by the affines; `names` are those of the mask and the image. Raises
-    InputError when the shapes differ then.
+    The nearest quarter turns and mirrorings are by the affines; `names` are those of the mask and the image.
     """
     turned = geometry(mask, None)
     unknown = "unknown" in (image.placed, mask.placed) and "picture" not in (image.placed, mask.placed)
@@ -108,8 +106,6 @@ def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tu
         axes, flips = _nearest_axes(relative, ((0, 1), (1, 1), (2, 1)))
         turned = replace(turned, axes=axes, flips=flips)
     values = turned.to_array(mask.values)
-    if values.shape[1:] != image.values.shape[1:]:
-        raise InputError(f"{names[0]}: size {mask.shape} differs from {image.shape} of {names[1]}")
     if image.placed == mask.placed == "file":
         return values, _difference(np.array(image.affine), turned.array_affine, image.values.shape[1:], names)
     if image.placed != mask.placed and (unknown or any(turned.flips)):

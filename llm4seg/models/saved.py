@@ -207,13 +207,13 @@ def _without_pretrained(section: Model) -> Model:
 def check_data(folder: Path, data: Prepared) -> None:
     """Raise InputError unless dimensions, channels, classes and normalization of the data fit a trained model."""
     trained = read_metadata(folder)[0]["data"]
-    _check_classes(folder, trained["classes"], data)
     for what, found, allowed in (
         ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
         ("channels", data.channels, trained["channels"]),
     ):
         if found != allowed:
             raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
+    _check_classes(folder, trained["classes"], data)
     _check_intensities(folder, trained, data)
 
 

@@ -1,6 +1,8 @@
 """`cluster.launcher: process`: the training of the stage in its own process, without Ray, whatever happens to it."""
 
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,11 +67,21 @@ def test_the_stage_computes_the_same_without_ray(
     assert (history_of(config), weights_of(config)) == undisturbed
 
 
+def expect_refusal(first: Training) -> None:
+    """Start the same run again, while the first is suspended, so that it is still there."""
+    first.process.send_signal(signal.SIGSTOP)
+    second = Training(first.config, first.folder)
+    assert second.end() == 1, second.shown()
+    place = rf"on {socket.gethostname()} \(pid {first.process.pid}\) since 20\d\d-"
+    assert re.fullmatch(rf"train: this run is under way already, {place}.*\n", second.shown())
+
+
 def test_killed_and_then_stopped_by_sigterm_it_goes_on(
     config: Config, tmp_path: Path, undisturbed: tuple[list[Row], str]
 ) -> None:
     training = Training(config, tmp_path)
     training.reach(1, 3)
+    expect_refusal(training)
     training.kill()
     killed_at = training.completed()
     training = Training(config, tmp_path)

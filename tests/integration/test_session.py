@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -18,6 +19,7 @@ from llm4seg.cluster.session import ray_session
 from llm4seg.cluster.stop_signal import stop_on_sigterm
 from llm4seg.config import Config
 from llm4seg.utils.errors import StopRequested
+from tests.import_graph import ROOT
 from tests.ray_internals import dashboard
 
 VISITOR = """
@@ -79,3 +81,25 @@ def test_sigterm_waits_for_workers_that_listen_unless_it_comes_twice(session: No
         assert stop_signal.stop_requested()
         with pytest.raises(StopRequested):
             ask_to_leave()
+
+
+START = """
+import os
+from pathlib import Path
+import ray
+from llm4seg.cluster.session import ray_session
+from llm4seg.config import Config
+with ray_session(Config.load(Path("params.yaml")).cluster):
+    print(ray.get(ray.remote(lambda: os.getpid()).remote()) != os.getpid())
+"""
+
+
+@pytest.mark.slow
+def test_it_starts_without_a_home_to_write_to_and_in_a_long_tmpdir(tmp_path: Path) -> None:
+    long = tmp_path / (60 * "x") / (40 * "y")
+    long.mkdir(parents=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = kept | {"HOME": "/proc", "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", START], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+    assert f"RAY_TMPDIR=/tmp/llm4seg-{os.getuid()}" in done.stderr

@@ -4,6 +4,7 @@ import yaml
 
 from llm4seg.config import Config
 from llm4seg.utils.provenance import MEASURING, TRAINING
+from pipelines.stage import ANYWHERE
 from tests.import_graph import ROOT, closure, room
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -52,6 +53,16 @@ def test_each_stage_lists_the_rooms_that_it_reaches_and_its_own_file() -> None:
     assert wrong == {}
     code = {stage: [dep for dep in one["deps"] if dep.startswith("pipelines/")] for stage, one in STAGES.items()}
     assert code == {stage: [f"pipelines/{stage}.py"] for stage in STAGES}
+
+
+def test_paths_that_may_be_anywhere_are_all_that_are_no_outputs() -> None:
+    outputs = {
+        name.removeprefix("${paths.").removesuffix("}")
+        for stage in STAGES.values()
+        for output in (*stage["outs"], *stage.get("metrics", ()))
+        for name in output
+    }
+    assert {name for name, _ in Config.load(ROOT / "params.yaml").paths} - outputs == ANYWHERE
 
 
 def test_names_of_runs_hash_what_dvc_yaml_lists() -> None:

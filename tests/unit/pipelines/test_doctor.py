@@ -1,5 +1,6 @@
 """What is missing is said in one line each, with the remedy, before any work."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -40,8 +41,36 @@ def test_git(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_disk(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 5 * 10**8))
-    (found,) = problems(config.override({"paths.model": str(tmp_path / "not" / "there" / "yet")}))
-    assert found.startswith(f"{tmp_path}: 0.5 GB are free and 2 GB are needed")
+    _, found = problems(config.override({"paths.model": str(tmp_path / "not" / "there" / "yet")}))
+    assert found.startswith(f"{tmp_path}: 0.5 GB are free and 2 GB are needed: make room; for another disk: clone the")
+
+
+def test_outputs_on_another_disk(config: Config, tmp_path: Path) -> None:
+    anywhere = {f"paths.{name}": str(tmp_path / name) for name in ("cache", "runs", "study_runs")}
+    check(config.override(anywhere))
+    (found,) = problems(config.override(anywhere | {"paths.prepared": str(tmp_path / "prepared")}))
+    assert found.startswith(
+        f"paths.prepared: found {tmp_path}/prepared, allowed: a path in {ROOT}, outside of which DVC"
+    )
+    assert "paths.cache and paths.runs and paths.study_runs may be anywhere" in found
+    assert "`dvc cache dir --local /OTHER/DISK` and `dvc config --local cache.type symlink`" in found
+
+
+def test_no_folder_for_sockets(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + 50 * "x")
+    monkeypatch.setattr("llm4seg.cluster.local_ray.SHORT", ("/proc",))
+    (found,) = problems(config)
+    assert found.startswith("RAY_TMPDIR: found /tmp/xxx")
+    check(config.override({"cluster.launcher": "process"}))  # needs none
+
+
+def test_a_read_only_home_is_no_place_to_compile_in(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch)  # which would look at access, too
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    config = config.override({"cluster.launcher": "process"})
+    check(config)
+    (found,) = problems(config.override({"engine.name": "deepspeed"}))
+    assert found.endswith("cannot be written, where DeepSpeed compiles its operators: set TORCH_EXTENSIONS_DIR")
 
 
 def test_an_optional_backbone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,24 @@ def test_a_bad_parameter_is_one_line_and_nothing_starts(finish: Finish, tmp_path
     assert errors.count("\n") == 1
 
 
+def test_an_output_that_dvc_will_refuse_is_refused_before_the_work(
+    finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["paths"] = {name: str(ROOT / path) for name, path in values["paths"].items()}
+    (tmp_path / "other disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "other disk")
+    values["paths"]["prepared"] = str(tmp_path / "link" / "prepared")
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(values))
+    assert finish(lambda config: None, "--params", str(params)) == (0, "")  # by hand, it may be anywhere
+    monkeypatch.setenv("DVC_STAGE", "prepare")
+    assert finish(lambda config: None) == (0, "")
+    code, errors = finish(raising(AssertionError("started")), "--params", str(params))
+    assert code == 1
+    assert errors.startswith(f"toy: paths.prepared: found {tmp_path}/link/prepared, allowed: a path in {ROOT}, outside")
+
+
 def test_a_run_that_was_asked_to_stop_is_one_line_and_exits_143(finish: Finish) -> None:
     assert finish(raising(StopRequested("run it again"))) == (143, "toy: run it again\n")
 

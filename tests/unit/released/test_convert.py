@@ -421,7 +421,7 @@ def test_evaluate_refuses_images_of_another_kind(work: Workplace, converted: Pat
     described = read_json(work.model / "model.json")
     described["data"]["channels"] = 1
     write_json(work.model / "model.json", described)
-    with pytest.raises(InputError, match=r"prepared: found 2 classes, allowed: 1, those of the model in .*model"):
+    with pytest.raises(InputError, match=r"prepared: found the classes lesion 1, lesion 2, allowed: 1, as the model"):
         evaluate(config)
 
 
