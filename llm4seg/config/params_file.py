@@ -12,7 +12,20 @@ from llm4seg.utils.errors import InputError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one takes a quarter of the time
 PLAIN = (str, int, float, datetime.date, type(None))  # what YAML has beside (bytes, sets) is no parameter's value
+BRACKETS = 5_000  # of lists and mappings
 DEEPEST, MOST = 50, 100_000  # levels and values of a file: an alias within itself has no end
+
+
+class _Loader(LOADER):  # type: ignore[misc, valid-type]
+    """The safe loader, but for a name that stands twice in a section: the first would be lost without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for index, (key, _) in enumerate(node.value):
+            if key.value in names[:index]:
+                raise yaml.MarkedYAMLError(problem=f"found {key.value} twice", problem_mark=key.start_mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -25,8 +38,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
     """The values of a file's content. Raises InputError naming `where`."""
+    if content.count(b"[") + content.count(b"{") > BRACKETS:  # that deep, libyaml crashes
+        raise InputError(f"{where}: found more than {BRACKETS:,} brackets, allowed: a file of parameters")
     try:
-        values = yaml.load(content.decode("utf-8"), Loader=LOADER)
+        values = yaml.load(content.decode("utf-8"), Loader=_Loader)
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: found other bytes than UTF-8 at {error.start}; save the file as UTF-8") from None
     except Exception as error:  # beside YAMLError whatever int(), float() and date() raise: the file is at fault

@@ -83,7 +83,11 @@ def _pairs(root: Path) -> list[_Pair]:
 
 def _files(where: Path) -> list[Path]:
     if not where.is_dir():
-        raise InputError(f"{where}: no such folder (data.folder.path must hold images/ and masks/)")
+        hint = "; workspaces of `dvc exp run --temp` and `--queue` hold what is committed: `dvc add` it, and commit"
+        raise InputError(
+            f"{where}: no such folder (data.folder.path must hold images/ and masks/)"
+            + hint * (".dvc/tmp/exps" in where.as_posix())
+        )
     paths = sorted(path for path in where.iterdir() if not path.name.startswith(".") and path.name.lower() not in _JUNK)
     for path in paths:
         try:
