@@ -50,9 +50,9 @@ def read_cases(folder: Path) -> pd.DataFrame:
     return _read(folder / CASES)
 
 
-def read_volumes(folder: Path) -> pd.DataFrame | None:
-    """Read volumes.csv; None where there is none. Raises InputError naming the file."""
-    return _read(folder / VOLUMES) if (folder / VOLUMES).exists() else None
+def read_volumes(folder: Path) -> pd.DataFrame:
+    """Read volumes.csv, which is there where metrics.json has `volumes`. Raises InputError naming the file."""
+    return _read(folder / VOLUMES)
 
 
 def _read(path: Path) -> pd.DataFrame:
