@@ -17,6 +17,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
     "study.per": ("case", "case | volume: what has one score; volume: all slices of one put together"),
+    "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"
