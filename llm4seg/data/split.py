@@ -15,9 +15,11 @@ from llm4seg.utils.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of each part. `rule` describes the split in a sentence; `left_out` are gaps between blocks of slices.
+    """Case ids of each part. `rule` describes the split in a sentence; `left_out` are gaps between blocks of slices, or
+    cases in none of somebody's lists. `warnings`: what makes its scores doubtful, a line each.
 
-    `folds` partition all cases into k parts; where the rule is blocks, the gaps are cut when a fold is used.
+    `folds`: the test part of each fold. Those made here partition all cases; where the rule is blocks, the gaps are cut
+    when a fold is used.
     """
 
     rule: str
@@ -27,6 +29,7 @@ class Split:
     test: Ids
     left_out: Ids
     folds: tuple[Ids, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Split) -> Split:
@@ -131,7 +134,10 @@ def _sentence(what: str, units: int, folds: int, by_block: bool, section: schema
 
 def write_split(path: Path, split: Split) -> None:
     """Write a split as JSON, atomically."""
-    write_json(path, asdict(split))
+    values = asdict(split)
+    if not split.warnings:  # as before there were any: a split that is the same has the same bytes
+        del values["warnings"]
+    write_json(path, values)
 
 
 def read_split(path: Path) -> Split:
@@ -140,6 +146,7 @@ def read_split(path: Path) -> Split:
     try:
         parts = {name: tuple(values[name]) for name in ("train", "val", "test", "left_out")}
         folds = tuple(map(tuple, values["folds"]))
-        return Split(rule=values["rule"], seed=values["seed"], folds=folds, **parts)
+        warnings = tuple(values.get("warnings", ()))
+        return Split(rule=values["rule"], seed=values["seed"], folds=folds, warnings=warnings, **parts)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a split that `split` wrote ({error!r})") from None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import make_split, write_split
+from llm4seg.data.rules import split_by_rule
+from llm4seg.data.split import write_split
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def write_splits(config: Config) -> None:
     data = Prepared(config.paths.prepared)
     for fold in config.study.folds:
         section = config.split.model_copy(update={"fold": fold})
-        write_split(_split_path(config, fold), make_split(list(data.cases.values()), data.classes, section))
+        write_split(_split_path(config, fold), split_by_rule(data, section))
 
 
 def _split_path(config: Config, fold: int) -> Path:
