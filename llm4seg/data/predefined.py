@@ -32,7 +32,7 @@ def predefined_split(
         said.append(f"val {section.val:g} of its train, groups kept together; seed {section.seed}")
     used = {case.id for part in parts.values() for case in part}
     left_out = [case for case in cases if case.id not in used]
-    said += [f"{len(left_out)} cases that it does not list are left out"] if left_out else []
+    said += [f"left out, as in no list: {len(left_out)}"] if left_out else []
     return Split(
         rule="; ".join(said),
         seed=section.seed,
@@ -62,16 +62,16 @@ def _of_fold(lists: SplitLists, fold: int) -> Lists:
 
 def _parts(lists: Lists, cases: Sequence[Case], name: str) -> dict[str, list[Case]]:
     """The cases of each part, in the dataset's order: train, test, and val where it is listed beside test."""
-    if "test" not in lists and "val" in lists:
-        lists = {"test" if part == "val" else part: ids for part, ids in lists.items()}
     part_of = _part_of(lists, cases, name)
-    missing = next((part for part in ("test", "train") if part not in lists), None)
+    missing = "train" if "train" not in lists else None if {"val", "test"} & set(lists) else "test"
     parts = [*lists, *([missing] if missing else [])]
     found = {part: [case for case in cases if part_of.get(case.id, missing) == part] for part in parts}
     for part, own in found.items():
         if not own:
             why = "the others list every case" if part == missing else "its list is empty"
             raise InputError(f"{name}: found no case in {part}, as {why}; allowed: one or more")
+    if "test" not in found:
+        found["test"] = found.pop("val")
     return found
 
 
