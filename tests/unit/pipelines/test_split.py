@@ -82,6 +82,17 @@ def test_a_study_uses_the_folds_of_a_file(config: Config) -> None:
         write_splits(config.override({"study.folds": [7]}))
 
 
+def test_folds_that_test_the_same_cases_are_no_folds_of_a_study(config: Config) -> None:
+    folds = [{"train": ["a_0", "b_2"], "test": ["c_4", "c_5"]}, {"train": ["a_1", "b_3"], "test": ["c_4"]}]
+    write_list(config)
+    write_json(config.data.folder.path / "lists" / "folds.json", folds)
+    config = config.override({"split.file": "lists/folds.json", "study.folds": [0, 1], "study.repeats": 1})
+    prepare(config)
+    with pytest.raises(InputError, match=r"^study\.folds: found \[0, 1\], whose test parts share 1 cases; allowed: "):
+        write_splits(config)
+    assert not config.paths.study_runs.exists()
+
+
 def test_random_is_evaluated_and_flagged_in_the_report(tmp_path: Path) -> None:
     config = finished_run(tmp_path, {"split.rule": "random", "data.phantom.patients": 10})
     assert read_json(config.paths.metrics)["cases"] == 9
