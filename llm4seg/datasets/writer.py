@@ -14,6 +14,7 @@ from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
+from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file, write_json
 
 SHARD_BYTES = 256 * 2**20
@@ -63,6 +64,9 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
     holds the official split and the lists of `split.file`, where there are any. Raises InputError for failed checks
     (see `Audit`) and for files that cannot be read.
     """
+    for name in (name for pair in section.paired for name in pair):
+        if name not in dataset.classes:
+            raise InputError(f"data.paired: found {name}, allowed: {', '.join(dataset.classes)}")
     with replacing(target) as folder:
         folder.mkdir()
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
@@ -79,7 +83,7 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
             resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        files = {"notices": [*audit.end(), *notices], "geometry": geometries}  # of cases, or of the volumes of slices
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
         resampled.flush()
         original.flush()
         manifest = _manifest(dataset, section, audit.channels, files, cases, folder)
@@ -121,11 +125,13 @@ def _manifest(
         "classes": list(dataset.classes),
         "size": list(section.size),
         "intensity": section.intensity,
+        "paired": [[dataset.classes.index(name) + 1 for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
-        **files,
+        "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }
     about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
+    about["notices"] = files["notices"]  # their wording renames no run
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**about, "sha256": digest, **content}

@@ -1,20 +1,20 @@
-"""Sections `llm`, `data` and `split`: the LLM's source, the images, and the split of cases."""
+"""Sections `llm` and `data`: the LLM's source, and the images."""
 
 import re
-from pathlib import Path, PurePath
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     NonNegativeInt,
+    PlainValidator,
     PositiveInt,
     field_validator,
     model_validator,
 )
 
-from llm4seg.config.schema.base import SHA256, AtLeastTwo, Fraction, Section
+from llm4seg.config.schema.base import SHA256, Section
 
 
 def _regular_expression(pattern: str) -> str:
@@ -27,10 +27,21 @@ def _regular_expression(pattern: str) -> str:
     return pattern
 
 
-Color = Annotated[str, AfterValidator(str.lower), Field(pattern="^#[0-9a-fA-F]{6}$")]
+MOST_VALUE, MOST_CLASSES = 2**31 - 1, 255  # labels are uint8
 BACKGROUND = "background"  # of data.folder.classes: no class, but the values of what is none
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
+
+
+def _mask_value(value: Any) -> int | str:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value.lower()
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_VALUE:
+        return value
+    raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, or a color as "#rrggbb"')
+
+
+MaskValue = Annotated[int | str, PlainValidator(_mask_value)]
 
 
 class LLM(Section):
@@ -50,7 +61,7 @@ class FolderData(Section):
     """
 
     path: Path
-    classes: Annotated[dict[str, tuple[NonNegativeInt | Color, ...]], Field(min_length=1)]
+    classes: Annotated[dict[str, tuple[MaskValue, ...]], Field(min_length=1)]
     group: Pattern | None
 
     @property
@@ -72,6 +83,8 @@ class FolderData(Section):
     def _each_value_means_one_class(cls, classes: dict[str, tuple[int | str, ...]]) -> dict[str, tuple[int | str, ...]]:
         if set(classes) == {BACKGROUND}:
             raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
+        if len(classes) > MOST_CLASSES:
+            raise ValueError(f"found {len(classes)} classes, allowed: {MOST_CLASSES} at most")
         seen: set[int] = set()
         for name, values in classes.items():
             for value in values:
@@ -117,6 +130,7 @@ class Data(Section):
     size: tuple[PositiveInt, ...]
     intensity: Literal["zscore", "window", "unit", "released"]
     window: tuple[float, float]
+    paired: tuple[tuple[str, str], ...]
     folder: FolderData
     phantom: PhantomData
 
@@ -124,53 +138,9 @@ class Data(Section):
     def _consistent(self) -> Self:
         if len(self.size) != self.spatial_dims:
             raise ValueError(f"size has {len(self.size)} numbers, spatial_dims is {self.spatial_dims}")
+        names = [name for pair in self.paired for name in pair]
+        if len(set(names)) < len(names):
+            raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")
-        return self
-
-
-def _list_files(value: object) -> object:
-    """A validator of `split.file`; raises ValueError unless its files are below the folder of the data."""
-    files = value if isinstance(value, dict) else {} if value is None else {"test": value}
-    inside = [isinstance(file, str) and _is_inside(file) for file in files.values()]
-    if value == {} or not all(inside) or not set(files) <= {"train", "val", "test"}:
-        found = f", found {value}" if isinstance(value, dict) else ""
-        raise ValueError(f"must be a file inside data.folder.path, relative to it, or such by train, val, test{found}")
-    return value
-
-
-def _is_inside(file: str) -> bool:
-    path = PurePath(file)
-    return bool(path.name) and not path.is_absolute() and ".." not in path.parts and "\0" not in file
-
-
-LISTED = ("official", "file")  # rules by which somebody else's lists decide, the number of folds, too
-
-
-class Split(Section):
-    """The split of the cases into train, val and test, or into k folds."""
-
-    seed: NonNegativeInt
-    rule: Literal["auto", "group", "block", "official", "file", "random"]
-    file: Annotated[str | dict[str, str] | None, BeforeValidator(_list_files)]
-    val: Fraction
-    test: Fraction
-    block: PositiveInt
-    gap: NonNegativeInt
-    folds: AtLeastTwo
-    fold: NonNegativeInt | None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.val + self.test >= 1:
-            raise ValueError(f"val + test is {self.val + self.test:g}; some must be left to train on")
-        if self.rule == "file" and self.file is None:
-            raise ValueError("file: found null, allowed with rule: file: a list inside data.folder.path")
-        if self.rule == "random":
-            if self.fold is not None:
-                raise ValueError(f"fold: found {self.fold}, allowed with rule: random: null (vary seed)")
-            if self.seed >= 2**32:
-                raise ValueError(f"seed: found {self.seed}, allowed with rule: random: below 2**32")
-        if self.fold is not None and self.fold >= self.folds and self.rule not in LISTED:
-            raise ValueError(f"fold is {self.fold}, allowed: 0 to {self.folds - 1}")
         return self

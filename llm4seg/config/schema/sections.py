@@ -7,10 +7,11 @@ from pydantic import BeforeValidator, ValidationInfo, model_validator
 
 from llm4seg.config.earlier import current_presets
 from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
-from llm4seg.config.schema.data import LISTED, LLM, Data, Split
+from llm4seg.config.schema.data import LLM, Data
 from llm4seg.config.schema.model import Model
 from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, OptimizerConfig, Paths, Report, Training
 from llm4seg.config.schema.search import Search
+from llm4seg.config.schema.split import LISTED, Split
 from llm4seg.config.schema.study import Study
 
 Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names
