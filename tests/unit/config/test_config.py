@@ -103,6 +103,7 @@ BAD_VALUES = [
     ("data.folder.classes", {"lesion": [1 << 32]}, "found 4294967296", "a whole number from 0 to 2147483647"),
     ("data.folder.classes", {f"c{k}": [k] for k in range(1, 258)}, "found 257 classes", "255 at most"),
     ("data.folder.classes", {"background": [0]}, "found background alone", "a class beside it"),
+    ("training.augment.color", 1.5, "found 1.5", "less than 1"),
     ("data.folder.group", "patient", "found 'patient'", "exactly one group"),
     ("data.folder.group", "(", "found '('", "unterminated subpattern"),
     ("data.phantom.cases", 0, "found 0", "greater than 0"),
