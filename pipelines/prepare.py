@@ -8,6 +8,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared, duplicates
 from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import open_dataset
+from llm4seg.datasets.split_file import read_split_file
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.text import in_short
 from pipelines.own_images import versioning_hint
@@ -18,9 +19,10 @@ def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     if config.data.dataset == "folder" and (hint := versioning_hint(config.data.folder.path)):
         print(f"prepare: {hint}", flush=True)
+    lists = read_split_file(config.data.folder.path, config.split.file)
     dataset = open_dataset(config.data, config.paths.cache)
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
-    prepared = write_prepared(dataset, config.data, config.paths.prepared)
+    prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):
         print(f"warning: {line}")

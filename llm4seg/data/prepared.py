@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # torch is needed only to read arrays; `split` reads none
 
 MANIFEST = "manifest.json"
 Unit = Literal["mm", "px"]  # of distances: pixels where their size is not known
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,26 @@ class Case:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class SplitLists:
+    """A split that somebody else made, as lists of ids: of cases, or of volumes for all of their slices.
+
+    `source`: the lists' file or origin. `parts`: ids of train, val and test, of which some may be missing. `folds`: the
+    same of each fold; test may stand in `parts` for all of them. `predefined_split` says what becomes of missing parts.
+    """
+
+    source: str
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    folds: tuple[dict[str, tuple[str, ...]], ...] = ()
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        def parts(lists: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+            return {part: tuple(lists[part]) for part in PARTS if part in lists}
+
+        return cls(values["source"], parts(values["parts"]), tuple(map(parts, values["folds"])))
+
+
 class Prepared:
     """The prepared dataset, opened. Shards are opened at the first read in each process, so that it can be pickled.
 
@@ -80,6 +101,8 @@ class Prepared:
         )
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
         self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
+        self.official: SplitLists | None = _lists(manifest, "official")  # as the data's owner publishes it
+        self.split_file: SplitLists | None = _lists(manifest, "split_file")  # as `split.file` has it
         self.sha256: str = manifest["sha256"]
         self.cases: dict[str, Case] = {}
         self._shards_of: dict[str, dict[str, str]] = {}
@@ -132,6 +155,10 @@ class Prepared:
         if name not in self._shards:
             self._shards[name] = safe_open(self.folder / name, framework="pt")
         return self._shards[name]
+
+
+def _lists(manifest: dict[str, Any], key: str) -> SplitLists | None:
+    return SplitLists.parse(manifest[key]) if key in manifest else None
 
 
 def distance_unit(cases: Iterable[Case]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llm4seg.data.prepared import Unit
+from llm4seg.data.prepared import SplitLists, Unit
 from llm4seg.datasets.geometry import Geometry
 
 
@@ -39,7 +39,7 @@ class RawCase:
 @dataclass(frozen=True)
 class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
-    users should know of its files, a line each.
+    users should know of its files, a line each. `official`: the split that its owner publishes.
 
     Downloading and reading begin with the first case.
     """
@@ -52,6 +52,7 @@ class Dataset:
     cases: Iterator[RawCase]
     total: int | None = None
     notices: tuple[str, ...] = ()
+    official: SplitLists | None = None
 
 
 def slices(volume: RawCase) -> Iterator[RawCase]:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from llm4seg.config.schema import Data
-from llm4seg.data.prepared import MANIFEST, Case, Prepared
+from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
@@ -57,11 +57,12 @@ class ShardWriter:
         return f"{self._kind}-{len(self.names):03d}.safetensors"
 
 
-def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
+def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: SplitLists | None = None) -> Prepared:
     """Audit a dataset and write it to the folder `target`, atomically; equal input gives equal bytes.
 
-    Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. Raises
-    InputError for failed checks (see `Audit`) and for files that cannot be read.
+    Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. The manifest
+    holds the official split and the lists of `split.file`, where there are any. Raises InputError for failed checks
+    (see `Audit`) and for files that cannot be read.
     """
     for name in (name for pair in section.paired for name in pair):
         if name not in dataset.classes:
@@ -82,10 +83,13 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
             resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        files = {"notices": [*audit.end(), *notices], "geometry": geometries}  # of cases, or of the volumes of slices
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
         resampled.flush()
         original.flush()
-        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))
+        manifest = _manifest(dataset, section, audit.channels, files, cases, folder)
+        lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
+        manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
+        write_json(folder / MANIFEST, manifest)
     return Prepared(target)
 
 
@@ -116,7 +120,7 @@ def _sha256_array(array: np.ndarray) -> str:
 
 def _manifest(
     dataset: Dataset, section: Data, channels: int, files: dict[str, Any], cases: list[dict[str, Any]], folder: Path
-) -> Any:
+) -> dict[str, Any]:
     content = {
         "spatial_dims": section.spatial_dims,
         "channels": channels,
@@ -126,9 +130,10 @@ def _manifest(
         "paired": [[dataset.classes.index(name) + 1 for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
-        **files,
+        "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }
     about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
+    about["notices"] = files["notices"]  # their wording renames no run
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**about, "sha256": digest, **content}

@@ -13,10 +13,10 @@ import torch
 from llm4seg.config import Config
 from llm4seg.config.schema import Spread
 from llm4seg.data.prepared import Case, Prepared
-from llm4seg.data.split import make_split, read_split
+from llm4seg.data.split import read_split
 from llm4seg.evaluation.volumes import volume_name
 from llm4seg.runtime.device import default_device
-from llm4seg.study.arms import PlannedRun
+from llm4seg.study.arms import PlannedRun, fold_splits
 from llm4seg.study.comparisons import VARIANCES
 from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 from llm4seg.study.pairs import unit_of, with_blocks
@@ -94,11 +94,8 @@ def design(config: Config, compared: pd.DataFrame) -> Design:
 
 def _tested(config: Config, data: Prepared) -> list[Case]:
     """The cases of the test part, or of all folds that are the test part in turn."""
-    cases, folds = list(data.cases.values()), config.study.folds
-    if not folds:
-        return [data.cases[name] for name in read_split(config.paths.split).test]
-    split = make_split(cases, data.classes, config.split.model_copy(update={"fold": folds[0]}))
-    return [data.cases[name] for fold in folds for name in split.folds[fold]]
+    folded = fold_splits(config, data).values() if config.study.folds else [read_split(config.paths.split)]
+    return [data.cases[name] for split in folded for name in split.test]
 
 
 def observed_spread(compared: pd.DataFrame, assumed: Spread) -> Spread | None:

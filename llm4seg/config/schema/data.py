@@ -1,12 +1,20 @@
-"""Sections `llm`, `data` and `split`: the LLM's source, the images, and the split of cases."""
+"""Sections `llm` and `data`: the LLM's source, and the images."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from llm4seg.config.schema.base import SHA256, AtLeastTwo, Fraction, Section
+from llm4seg.config.schema.base import SHA256, Section
 
 
 def _regular_expression(pattern: str) -> str:
@@ -19,10 +27,21 @@ def _regular_expression(pattern: str) -> str:
     return pattern
 
 
-Color = Annotated[str, AfterValidator(str.lower), Field(pattern="^#[0-9a-fA-F]{6}$")]
+MOST_VALUE, MOST_CLASSES = 2**31 - 1, 255  # labels are uint8
 BACKGROUND = "background"  # of data.folder.classes: no class, but the values of what is none
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
+
+
+def _mask_value(value: Any) -> int | str:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value.lower()
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_VALUE:
+        return value
+    raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, or a color as "#rrggbb"')
+
+
+MaskValue = Annotated[int | str, PlainValidator(_mask_value)]
 
 
 class LLM(Section):
@@ -42,7 +61,7 @@ class FolderData(Section):
     """
 
     path: Path
-    classes: Annotated[dict[str, tuple[NonNegativeInt | Color, ...]], Field(min_length=1)]
+    classes: Annotated[dict[str, tuple[MaskValue, ...]], Field(min_length=1)]
     group: Pattern | None
 
     @property
@@ -64,6 +83,8 @@ class FolderData(Section):
     def _each_value_means_one_class(cls, classes: dict[str, tuple[int | str, ...]]) -> dict[str, tuple[int | str, ...]]:
         if set(classes) == {BACKGROUND}:
             raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
+        if len(classes) > MOST_CLASSES:
+            raise ValueError(f"found {len(classes)} classes, allowed: {MOST_CLASSES} at most")
         seen: set[int] = set()
         for name, values in classes.items():
             for value in values:
@@ -122,25 +143,4 @@ class Data(Section):
             raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")
-        return self
-
-
-class Split(Section):
-    """The split of the cases into train, val and test, or into k folds."""
-
-    seed: NonNegativeInt
-    rule: Literal["auto", "group", "block"]
-    val: Fraction
-    test: Fraction
-    block: PositiveInt
-    gap: NonNegativeInt
-    folds: AtLeastTwo
-    fold: NonNegativeInt | None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.val + self.test >= 1:
-            raise ValueError(f"val + test is {self.val + self.test:g}; some must be left to train on")
-        if self.fold is not None and self.fold >= self.folds:
-            raise ValueError(f"fold is {self.fold}, allowed: 0 to {self.folds - 1}")
         return self
