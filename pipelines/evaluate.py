@@ -30,15 +30,17 @@ def write_evaluation(config: Config, model: "nn.Module") -> None:
     from llm4seg.data.split import read_split
     from llm4seg.evaluation import evaluate
     from llm4seg.evaluation.results import OVERLAYS, write_cases
+    from llm4seg.evaluation.volumes import not_whole
 
     data = Prepared(config.paths.prepared)
-    result = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)
+    split = read_split(config.paths.split)
+    result = evaluate.evaluate(model, data, split, config.evaluation)
     with replacing(config.paths.evaluation) as folder:
         evaluate.draw_examples(model, data, result.rows, folder / OVERLAYS)
         write_cases(folder, result)
     write_json(config.paths.metrics, result.summary)
-    if note := result.summary["volumes_note"]:
-        print(f"evaluate: no scores per volume: {note}", flush=True)
+    if reason := not_whole(data, split.test):
+        print(f"evaluate: no scores per volume: {reason}", flush=True)
 
 
 if __name__ == "__main__":

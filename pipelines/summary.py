@@ -28,8 +28,6 @@ def summary(config: Config) -> None:
         )
         if scores["unit"] == "case" and scores["groups"] < scores["cases"]:
             console.print(f"[dim]{of} of one group resemble each other: the true uncertainty is larger[/]")
-    if note := metrics.get("volumes_note"):
-        console.print(f"[dim]no scores per volume: {escape(note)}[/]")
     for name, path in (("report", config.paths.report), ("pictures", config.paths.evaluation / "overlays")):
         console.print(f"{name + ':':10}{escape(near(path))}", soft_wrap=True)
 

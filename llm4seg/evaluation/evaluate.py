@@ -29,7 +29,7 @@ def evaluate(
     """Metrics of a model on a part of the split, at the images' original resolution, beside the threshold baseline's.
 
     Slices of volumes are also scored per volume where all slices of each are in this part: `volumes` of the summary is
-    like the summary, else None, and `volumes_note` says why. `headline` is the table to look at first: that of volumes,
+    like the summary, else None. `headline` is the table to look at first: that of volumes,
     if there is one. The baseline is fitted on the training part. Raises InputError when one of both parts is empty.
     """
     for needed in ("train", part):
@@ -49,7 +49,6 @@ def evaluate(
     else:
         summary["headline"] = "slices" if are_slices(data, case_ids) else "cases"
         summary["volumes"] = None
-    summary["volumes_note"] = not_whole(data, case_ids)
     return EvaluationResult(rows, baseline, volumes, volume_baseline, summary)
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llm4seg.config.schema import Model
 from llm4seg.data.prepared import Case
 from llm4seg.evaluation.score_tables import score_tables
+from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
@@ -50,6 +51,7 @@ def render(inputs: Inputs) -> str:
         facts=data_facts(inputs),
         contact_sheet=data_url(inputs.contact_sheet),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
+        without_volumes=without_volumes(inputs),
         distributions=distributions(inputs),
         search_charts=draw_search(inputs.search) if inputs.search else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
@@ -163,6 +165,13 @@ def study(study: StudyResult) -> dict[str, Any]:
 
 def plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
+
+
+def without_volumes(inputs: Inputs) -> str | None:
+    """Why slices have no scores per volume; None where they have, or are no slices, or an earlier version wrote them."""
+    if inputs.metrics.get("headline") != "slices":
+        return None
+    return not_whole(inputs.data, getattr(inputs.split, inputs.metrics["part"]))
 
 
 def distributions(inputs: Inputs) -> dict[str, str]:

@@ -23,6 +23,7 @@ from llm4seg.datasets.writer import write_prepared
 from llm4seg.evaluation.evaluate import evaluate
 from llm4seg.evaluation.results import EvaluationResult, read_volumes, write_cases
 from llm4seg.evaluation.threshold_baseline import fit_intervals
+from llm4seg.evaluation.volumes import not_whole
 from llm4seg.objectives.metrics import METRICS
 from pipelines.evaluate import write_evaluation
 from tests.finished_run import ByIntensity, config_at, raw_case
@@ -103,8 +104,8 @@ def test_several_classes_and_blank_slices_equal_scipys_on_the_whole_volumes(conf
     assert (summary["cases"], summary["groups"], summary["dice"]["n"]) == (3, 3, 3)
     assert summary["classes"]["b"]["missed"] == summary["classes"]["b"]["false"] == 1
     assert summary["pooled_dice"] == found.summary["pooled_dice"]
-    assert summary.keys() == found.summary.keys() - {"headline", "volumes", "volumes_note"}
-    assert (found.summary["headline"], found.summary["volumes_note"]) == ("volumes", None)
+    assert summary.keys() == found.summary.keys() - {"headline", "volumes"}
+    assert found.summary["headline"] == "volumes"
 
 
 def test_the_order_of_the_test_part_changes_no_case_row(config: Config) -> None:
@@ -164,8 +165,8 @@ def test_pictures_and_volumes_of_a_3d_model_are_cases(tmp_path: Path, dims: int)
     cases = [raw_case(name, drawn, drawn[None] * np.uint8(100)) for name in ("c", "other")]
     data = write_data(config, cases, ("a", "b"))
     found = evaluate(MODEL, data, Split("by hand", 0, ("other",), (), ("c",), (), ()), config.evaluation)
-    assert (found.volumes, found.summary["volumes"], found.summary["volumes_note"]) == ([], None, None)
-    assert found.summary["headline"] == "cases"
+    assert (found.volumes, found.summary["volumes"], found.summary["headline"]) == ([], None, "cases")
+    assert not_whole(data, ["c"]) is None
 
 
 def test_where_slices_of_a_volume_are_in_other_parts_no_volume_is_scored(
@@ -175,12 +176,10 @@ def test_where_slices_of_a_volume_are_in_other_parts_no_volume_is_scored(
     whole, parted = ([case.id for case in cases if case.volume == name] for name in ("v0", "v1"))
     found = scored(config, cases, [*whole, *parted[2:]])
     assert (found.volumes, found.summary["volumes"], found.summary["headline"]) == ([], None, "slices")
-    assert found.summary["volumes_note"] == "2 of the 6 slices of v1 are in other parts of the split"
-    assert found.summary["dice"] is not None
     data = Prepared(config.paths.prepared)
+    assert not_whole(data, [*whole, *parted[2:]]) == "2 of the 6 slices of v1 are in other parts of the split"
     split = Split("by hand", 0, tuple(whole[:1]), (), (*whole[1:], *parted[2:]), (), ())
     write_split(config.paths.split, split)
-    assert data.cases.keys() > set(split.test)
     write_evaluation(config, MODEL)
     line = "1 of the 6 slices of v0 are in other parts of the split (the first of 2 such volumes)"
     assert f"evaluate: no scores per volume: {line}\n" in capsys.readouterr().out
@@ -191,7 +190,8 @@ def test_a_manifest_of_an_earlier_version_has_no_volumes(config: Config) -> None
     cases = [replace(one, volume_slices=None, slice_spacing=None) for one in sliced(volume("v", blobs(0), blobs(1)))]
     found = scored(config, cases)
     assert (found.summary["headline"], found.summary["volumes"]) == ("slices", None)
-    assert "manifest.json does not say how many slices a volume has" in found.summary["volumes_note"]
+    reason = not_whole(Prepared(config.paths.prepared), [one.id for one in cases])
+    assert "manifest.json does not say how many slices a volume has" in str(reason)
 
 
 def test_volumes_csv_has_the_columns_of_cases_csv(config: Config, tmp_path: Path) -> None:
