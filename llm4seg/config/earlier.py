@@ -17,6 +17,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
     "split.file": (None, "for rule file: a list inside data.folder.path, text or JSON (docs/splits.md)"),
+    "study.per": ("case", "case | volume: what has one score; volume: all slices of one put together"),
     "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
     "training.augment.quarter_turns": (False, "true: by 0, 90, 180 or 270 degrees, of square images"),
     "training.augment.color": (0.0, "of images with 3 channels: gain of each, and of its distance to gray"),

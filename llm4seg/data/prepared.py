@@ -23,7 +23,8 @@ class Case:
 
     `pixels` counts the original pixels of each foreground class, `grid_pixels` those on the network's grid (empty where
     an earlier version wrote it). `sha256` is of the original image's array, so that equal images have equal hashes.
-    `position` is a slice's index in its `volume`.
+    `position` is a slice's index in its `volume`, which has `volume_slices` of them at a distance of `slice_spacing`,
+    counting those that are no cases (both None where an earlier version wrote it).
     """
 
     id: str
@@ -37,6 +38,8 @@ class Case:
     sha256: str
     unit: Unit = "mm"
     grid_pixels: dict[str, int] = field(default_factory=dict)
+    volume_slices: int | None = None
+    slice_spacing: float | None = None
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:

@@ -15,9 +15,10 @@ class RawCase:
 
     `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
     Axes are (rows, columns) or (rows, columns, slices); `spacing` is along each of them, in `unit`: mm, or px where the
-    size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split; `position` is a slice's
-    index in its `volume`. `notices`: what users should know of its files, a line each. `geometry`: how it, or
-    the volume that a slice is of, lies in its file.
+    size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split. `position` is a slice's
+    index in its `volume`, which has `volume_slices` of them at a distance of `slice_spacing`, counting those that are
+    left out. `notices`: what users should know of its files, a line each. `geometry`: how it, or the volume that a
+    slice is of, lies in its file.
     """
 
     id: str
@@ -31,6 +32,8 @@ class RawCase:
     unit: Unit = "mm"
     notices: tuple[str, ...] = ()
     geometry: Geometry | None = None
+    volume_slices: int | None = None
+    slice_spacing: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Dataset:
 
 def slices(volume: RawCase) -> Iterator[RawCase]:
     """The 2-D slices of a volume along its last axis, all in the volume's group."""
-    for position in range(volume.labels.shape[-1]):
+    count = volume.labels.shape[-1]
+    for position in range(count):
         yield RawCase(
             id=f"{volume.id}-{position:03d}",
             group=volume.group,
@@ -67,6 +71,8 @@ def slices(volume: RawCase) -> Iterator[RawCase]:
             unit=volume.unit,
             notices=volume.notices if position == 0 else (),
             geometry=volume.geometry,
+            volume_slices=count,
+            slice_spacing=volume.spacing[-1],
         )
 
 

@@ -106,6 +106,8 @@ def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]
         sha256=_sha256_array(case.image),
         unit=case.unit,
         grid_pixels=grid_pixels,
+        volume_slices=case.volume_slices,
+        slice_spacing=case.slice_spacing,
     )
 
 

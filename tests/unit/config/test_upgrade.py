@@ -84,6 +84,7 @@ search:
         - paper   # one class
       when: {model.llm.position: paper}
 study:
+  per: case
   arms:
     exact: {preset: paper-exact}
 presets:
