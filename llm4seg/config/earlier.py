@@ -1,4 +1,4 @@
-"""Compatibility with files of version 0.1.0: values that were renamed since, and parameters that were added.
+"""Compatibility with files of version 0.1.0: values that were renamed since, parameters that were moved or added.
 
 Digests, names of runs and comparisons are made from what `current` returns.
 """
@@ -12,10 +12,13 @@ VALUES = {  # parameter: its renamed values, old name: present name
     "preset": {"paper-exact": "released"},  # in an arm of a study
 }
 PRESETS = VALUES["preset"]
+MOVED = {"data.folder.path": "data.root", "data.folder.classes": "data.classes"}  # parameter: where it is now
 # parameter: the value that keeps the earlier behavior, and its comment in params.yaml
 ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
+    "data.root": ("data/raw", "the images: a folder, or the archive (.zip, .tar, .tar.gz) as downloaded"),
+    "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"
@@ -32,6 +35,32 @@ def current(value: Any, name: str = "") -> Any:
     if isinstance(value, str):
         return renamed(value, name)
     return value
+
+
+def moved(values: Any, section: str = "") -> Any:
+    """Values, dotted or nested, of a section ("data.", or "" for all) with MOVED parameters at their present places.
+
+    Raises ValueError when a parameter is there under its old and its present name.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    found = {key: moved(value, f"{section}{key}.") for key, value in values.items()}
+    for old, new in MOVED.items():
+        if not new.startswith(section):
+            continue
+        name, holders = new.removeprefix(section), {section: found}
+        holders |= {f"{section}{key}.": inner for key, inner in found.items() if isinstance(inner, dict)}
+        for prefix, holder in holders.items():
+            if (key := old.removeprefix(prefix)) in holder and (prefix == section or not new.startswith(prefix)):
+                if name in found:
+                    raise ValueError(f"found {old} and {new}, which is its name now; allowed: one of them")
+                found[name] = _kept(new, holder.pop(key), found)
+    return found
+
+
+def _kept(name: str, value: Any, section: Mapping[str, Any]) -> Any:
+    """A moved value; mask values, which other datasets than `folder` passed over, mean nothing for them."""
+    return None if name == "data.classes" and section.get("dataset", "folder") != "folder" else value
 
 
 def renamed(word: str, name: str) -> str:
@@ -52,7 +81,7 @@ def current_presets(presets: Any) -> Any:
 
 def current_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
     """A config's sections, from a file of any version, with renamed values replaced and added parameters filled in."""
-    upgraded: dict[str, Any] = current(sections)
+    upgraded: dict[str, Any] = moved(current(sections))
     for dotted, (value, _) in ADDED.items():
         *parents, name = dotted.split(".")
         section: Any = upgraded

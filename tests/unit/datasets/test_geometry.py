@@ -12,12 +12,12 @@ import tifffile
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from PIL import Image
 
-from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.datasets.geometry import VIEWS, geometry
 from llm4seg.datasets.image_io import read_image
 from llm4seg.utils.errors import InputError
+from tests.tiny import data_section
 
 SHAPE = (5, 6, 4)  # to the right, the front, the head
 SPACING = (0.5, 0.6, 3.0)
@@ -50,7 +50,7 @@ def affine_of(
 
 
 def read(root: Path, spatial_dims: int = 3, value: int = 1) -> list[RawCase]:
-    return list(folder(FolderData(path=root, classes={"lesion": (value,)}, group=None), spatial_dims).cases)
+    return list(folder(data_section(root, spatial_dims, classes={"lesion": [value]})).cases)
 
 
 @pytest.mark.parametrize("codes", CODES)
