@@ -2,8 +2,8 @@
 
 A process first writes its file, then reads those of others: of two that start at the same time, the later withdraws.
 Its file is written anew every BEAT seconds and deleted at the end. A killed process leaves it to the next process with
-the same run, which deletes it: at once on the same machine, where processes are looked up; from another machine once it
-has not been written for STALE seconds. A process that is suspended for longer than that counts as dead there.
+the same run, which deletes it: at once on the same machine, where processes are looked up; on another machine once it
+has watched for STALE seconds that it is not written, by its own clock. A process suspended for longer counts as dead.
 """
 
 import json
@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -61,6 +61,15 @@ class Owner:
             return True
 
 
+@dataclass(frozen=True)
+class _Watched:
+    """Another's beat, since when it is the same, and whether it has changed before our eyes."""
+
+    beat: int
+    since: float
+    lives: bool = False
+
+
 @contextmanager
 def run_lock(config: Config, runs: Collection[str]) -> Iterator[None]:
     """Context manager: the runs of these names are under way in this process alone.
@@ -70,7 +79,7 @@ def run_lock(config: Config, runs: Collection[str]) -> Iterator[None]:
     """
     lock, stop = _LockFile(config, runs), threading.Event()
     beating = threading.Thread(target=lock.beat, args=(stop,), daemon=True)
-    retrying(config.cluster.storage_patience)(lock.write)
+    lock.write_first()
     beating.start()
     try:
         lock.exclude_others()
@@ -104,6 +113,17 @@ class _LockFile:
         with self._files.open_output_stream(path) as stream:  # an object is written whole or not at all
             stream.write(text.encode())
 
+    def write_first(self) -> None:
+        """Write it for the first time: a folder of this machine is there and can be written, or never will be."""
+        if not isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            retrying(self._timeout)(self.write)
+            return
+        try:
+            self.write()
+        except OSError as error:
+            where = "cluster.storage, or paths.runs where that is null"
+            raise UserError(f"{self._folder}: cannot be written ({error.strerror}); it is {where}") from None
+
     def delete(self, owner: Owner) -> None:
         with suppress(FileNotFoundError):
             self._files.delete_file(self._path(owner.id))
@@ -115,37 +135,38 @@ class _LockFile:
 
     def exclude_others(self) -> None:
         """Return once no living process shares a run; raises RunUnderWay if one goes on with it."""
-        begin, first_beats = time.monotonic(), dict[str, int]()
+        begin, watched = time.monotonic(), dict[str, _Watched]()
         while others := retrying(self._timeout)(self._others):
-            for other, beat, age in others:
-                here, first = other.machine == self.owner.machine, first_beats.setdefault(other.id, beat)
-                if other.is_dead() if here else age > STALE:
+            for other, beat in others:
+                now = time.monotonic()
+                seen = watched.setdefault(other.id, _Watched(beat, now))
+                if beat != seen.beat:
+                    watched[other.id] = seen = _Watched(beat, now, lives=True)
+                if other.machine == self.owner.machine:
+                    gone, lives = other.is_dead(), True
+                else:
+                    gone, lives = now - seen.since > STALE, seen.lives
+                if gone:
                     self.delete(other)
-                elif (here or beat != first) and (self.owner.is_later(other) or time.monotonic() - begin > WITHDRAW):
+                elif lives and (self.owner.is_later(other) or now - begin > WITHDRAW):
                     raise RunUnderWay(self._message(other))
+                elif not lives and seen.since == now:
+                    print(f"looking for up to {STALE:.0f} s whether {other.host} goes on with this run", flush=True)
             time.sleep(POLL)
 
-    def _others(self) -> list[tuple[Owner, int, float]]:
-        """The owners of files that share a run, with the time of the last beat in ns and its age in seconds.
-
-        Ages are relative to the newest beat of all, which may be this process's: clocks of machines may differ.
-        """
+    def _others(self) -> list[tuple[Owner, int]]:
+        """The owners of files that share a run, with the time of the last beat in ns, by the storage's clock."""
         found = self._files.get_file_info(pyarrow.fs.FileSelector(self._folder))
         beats = {info.base_name.removeprefix(PREFIX): info.mtime_ns for info in found if _is_lock(info)}
-        others = [self._read(owner_id) for owner_id in beats if owner_id != self.owner.id]
-        newest = max(beats.values())
-        return [
-            (other, beats[other.id], (newest - beats[other.id]) / 1e9)
-            for other in others
-            if other is not None and not set(self.owner.runs).isdisjoint(other.runs)
-        ]
+        others = [(self._read(owner_id), beat) for owner_id, beat in beats.items() if owner_id != self.owner.id]
+        return [(other, beat) for other, beat in others if other and not set(self.owner.runs).isdisjoint(other.runs)]
 
     def _read(self, owner_id: str) -> Owner | None:
-        """The owner of a file; None where it has just been deleted, or is empty after a power failure."""
+        """The owner of a file; None where it has just been deleted, or is none that this version wrote."""
         try:
             with self._files.open_input_stream(self._path(owner_id)) as stream:
-                return Owner(**json.loads(stream.read()))
-        except (FileNotFoundError, json.JSONDecodeError):
+                return replace(Owner(**json.loads(stream.read())), id=owner_id)  # a copied file has another's id
+        except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def _message(self, other: Owner) -> str:

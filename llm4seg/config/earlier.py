@@ -19,6 +19,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
     "data.root": ("data/raw", "the images: a folder, or the archive (.zip, .tar, .tar.gz) as downloaded"),
     "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
+    "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

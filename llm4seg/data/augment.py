@@ -4,6 +4,8 @@ A sample's random numbers are seeded with (seed, epoch, sample), never with a wo
 the same on every worker and after a resume.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -14,8 +16,35 @@ from torch.nn import functional
 from llm4seg.config.schema import Augment
 
 
-def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]) -> np.ndarray:
-    """One sample's affine map from output to input, (dims, dims + 1), in `affine_grid`'s coordinates (-1 to 1)."""
+@dataclass(frozen=True)
+class Sides:
+    """Labels that are each other's mirror image, and the array axis of a sample along which left and right lie."""
+
+    pairs: Sequence[tuple[int, int]]
+    axis: Callable[[int], int | None]
+
+
+def swapped(labels: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Labels with those of each pair exchanged."""
+    result = labels.clone()
+    for left, right in pairs:
+        result[labels == left], result[labels == right] = right, left
+    return result
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn for one sample: its affine map, its gain and offset, and the axes that it is mirrored along."""
+
+    matrix: np.ndarray
+    gain: np.ndarray
+    mirrored: tuple[int, ...]
+
+
+def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """One sample's affine map from output to input, (dims, dims + 1), in `affine_grid`'s coordinates (-1 to 1), and the
+    axes that it mirrors.
+    """
     dims = len(size)
     linear = np.eye(dims) * (1 + random.uniform(-section.scale, section.scale))
     for first, second in combinations(range(dims), 2):
@@ -24,34 +53,49 @@ def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]
         rotation[[first, second], [first, second]] = np.cos(angle)
         rotation[first, second], rotation[second, first] = -np.sin(angle), np.sin(angle)
         linear = linear @ rotation
-    for axis in section.flip:
-        linear[:, axis] *= random.choice([-1, 1])
+    signs = [int(random.choice([-1, 1])) for _ in section.flip]
+    for axis, sign in zip(section.flip, signs, strict=True):
+        linear[:, axis] *= sign
     extent = np.asarray(size, dtype=float)
     linear = linear * extent[None, :] / extent[:, None]  # rotate in pixels, not in the stretched unit square
     shift = random.uniform(-section.shift, section.shift, dims) * 2
     # affine_grid counts its axes from the last one
-    return np.concatenate([linear[::-1, ::-1], shift[::-1, None]], axis=1)
+    matrix = np.concatenate([linear[::-1, ::-1], shift[::-1, None]], axis=1)
+    return matrix, tuple(axis for axis, sign in zip(section.flip, signs, strict=True) if sign < 0)
 
 
-def _draw(section: Augment, size: tuple[int, ...], seed: int, epoch: int, sample: int) -> tuple[np.ndarray, np.ndarray]:
-    """One sample's affine map, and its gain and offset."""
+def _draw(section: Augment, size: tuple[int, ...], seed: int, epoch: int, sample: int) -> Draw:
     random = np.random.default_rng([seed, epoch, sample])
-    matrix = _matrix(random, section, size)
+    matrix, mirrored = _matrix(random, section, size)
     gain, offset = random.uniform(-section.intensity, section.intensity, 2)
-    return matrix, np.array([1 + gain, offset])
+    return Draw(matrix, np.array([1 + gain, offset]), mirrored)
 
 
 def augment(
-    images_NCS: Tensor, labels_NS: Tensor, samples: list[int], section: Augment, seed: int, epoch: int
+    images_NCS: Tensor,
+    labels_NS: Tensor,
+    samples: list[int],
+    section: Augment,
+    seed: int,
+    epoch: int,
+    sides: Sides | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Flip, rotate, zoom, shift, and change gain and offset; linear for images, nearest for labels.
 
-    Pixels from outside the image have the value of its border in the image, and background (0) in the labels.
+    Pixels from outside the image have the value of its border in the image, and background (0) in the labels. Of a
+    sample that is mirrored along its axis of left and right, labels of a pair are swapped (`sides`).
     """
     size = tuple(labels_NS.shape[1:])
-    transforms = [_draw(section, size, seed, epoch, sample) for sample in samples]
-    matrices = torch.as_tensor(np.stack([matrix for matrix, _ in transforms]), dtype=images_NCS.dtype)
-    gain_N2 = torch.as_tensor(np.stack([gain for _, gain in transforms]), dtype=images_NCS.dtype).to(images_NCS.device)
+    draws = [_draw(section, size, seed, epoch, sample) for sample in samples]
+    matrices = torch.as_tensor(np.stack([draw.matrix for draw in draws]), dtype=images_NCS.dtype)
+    gain_N2 = torch.as_tensor(np.stack([draw.gain for draw in draws]), dtype=images_NCS.dtype).to(images_NCS.device)
+    if sides is not None and sides.pairs:
+        labels_NS = torch.stack(
+            [
+                swapped(labels_S, sides.pairs) if sides.axis(sample) in draw.mirrored else labels_S
+                for labels_S, sample, draw in zip(labels_NS, samples, draws, strict=True)
+            ]
+        )
     shape = [len(samples), images_NCS.shape[1], *size]
     grid = functional.affine_grid(matrices.to(images_NCS.device), shape, align_corners=False)
     images = functional.grid_sample(images_NCS, grid, padding_mode="border", align_corners=False)

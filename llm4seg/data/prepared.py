@@ -1,5 +1,6 @@
 """`Prepared`: the dataset that `prepare` wrote, as memory-mapped arrays and their manifest."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,6 +72,9 @@ class Prepared:
         self.size: tuple[int, ...] = tuple(manifest["size"])
         self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
         self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
+        self.paired: tuple[tuple[int, int], ...] = tuple(  # labels of left and right
+            (left, right) for left, right in manifest.get("paired", ())
+        )
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
         self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
         self.sha256: str = manifest["sha256"]
@@ -80,6 +84,19 @@ class Prepared:
             shards = entry["shards"]
             case = Case.parse({name: value for name, value in entry.items() if name != "shards"})
             self.cases[case.id], self._shards_of[case.id] = case, shards
+
+    def left_right_axis(self, case_id: str) -> int | None:
+        """The axis of a case's array along which left and right lie: by its file's affine, else the columns.
+
+        None: across its slices.
+        """
+        way = self.geometry.get(self.cases[case_id].volume or case_id)
+        if way is None:
+            return 1
+        columns = [[row[axis] for row in way["affine"][:3]] for axis in way["axes"]]
+        to_right = [abs(x) / math.hypot(x, y, z) for x, y, z in columns]
+        axis = to_right.index(max(to_right))
+        return axis if axis < self.spatial_dims else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}}

@@ -20,8 +20,9 @@ from llm4seg.utils.errors import InputError
 
 # endings of a mask's name beyond its image's: a_mask.png and a_mask_1.png belong to a.png
 _MASK_SUFFIX = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)
-_JUNK = {"thumbs.db", "desktop.ini"}  # of Windows; what begins with a dot is macOS's
 LESION: Classes = {"lesion": (255,)}  # the classes unless data.classes says
+_JUNK = ("thumbs.db", "desktop.ini")  # of Windows; what begins with a dot is macOS's
+_PARTS = (".raw", ".zraw")  # of .mhd and .nhdr, which name them
 _LAST_PART = re.compile(r"[ _.-][^ _.-]+$")
 
 
@@ -90,7 +91,11 @@ def _files(where: Path) -> list[Path]:
             f"{where}: no such folder (data.root must hold images/ and masks/)"
             + hint * (".dvc/tmp/exps" in where.as_posix())
         )
-    paths = sorted(path for path in where.iterdir() if not path.name.startswith(".") and path.name.lower() not in _JUNK)
+    paths = sorted(
+        path
+        for path in where.iterdir()
+        if not path.name.startswith(".") and not path.name.lower().endswith((*_JUNK, *_PARTS))
+    )
     for path in paths:
         try:
             path.name.encode()
@@ -150,7 +155,8 @@ def _group(pair: _Pair, pattern: str | None) -> str:
 
 def _labels(pair: _Pair, image: ImageData, section: Data) -> tuple[np.ndarray, list[str]]:
     """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
-    labels, notices = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8), []
+    labels = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8)
+    notices = [f"{pair.image.relative_to(section.root).as_posix()} {notice}" for notice in image.notices]
     for path in pair.masks:
         mask = read_mask(path)
         mask = replace(mask, values=labels_of(mask, section.classes or LESION, path))
@@ -159,5 +165,5 @@ def _labels(pair: _Pair, image: ImageData, section: Data) -> tuple[np.ndarray, l
         if added.shape != labels.shape:
             raise InputError(f"{path}: size {mask.shape} differs from {image.shape} of {pair.image}")
         labels = np.where(added > 0, added, labels)
-        notices += [notice] if notice else []
+        notices += [f"{names[0]} {each}" for each in mask.notices] + ([notice] if notice else [])
     return labels, notices

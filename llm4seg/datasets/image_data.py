@@ -19,6 +19,7 @@ class ImageData:
     `affine` (4, 4) maps indices (i, j, k) to right, anterior, superior in `unit`. `placed` says where it is from:
     the file; a picture, whose rows, columns and pages are taken as PICTURE_AFFINE has them; or a file of a kind that
     has orientations, but says nothing of its own. `lossy`: the format changes values a little when it is written.
+    `notices`: what users should know of the file, without its name.
     """
 
     values: np.ndarray
@@ -27,6 +28,7 @@ class ImageData:
     unit: Unit
     placed: Literal["file", "picture", "unknown"]
     lossy: bool = False
+    notices: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,6 +40,16 @@ def picture(values_CS: np.ndarray, lossy: bool = False) -> ImageData:
     """An image without a known place or pixel size: values (C, rows, columns[, pages])."""
     flat = values_CS.ndim == 3
     return ImageData(values_CS[..., None] if flat else values_CS, PICTURE_AFFINE, flat, "px", "picture", lossy)
+
+
+def checked_affine(affine: np.ndarray, flat: bool) -> np.ndarray:
+    """The affine, invertible; a flat image needs no third axis. Raises ValueError otherwise."""
+    affine = np.array(affine, dtype=float)
+    if flat and not affine[:3, 2].any():
+        affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ValueError(f"its affine has no inverse: {affine[:3].round(4).tolist()}")
+    return affine
 
 
 def storable(values: np.ndarray) -> np.ndarray:

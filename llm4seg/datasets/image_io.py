@@ -1,27 +1,34 @@
-"""Image files by their endings: which reader reads which, and one line for any file that cannot be read."""
+"""Image files by their endings, and folders of DICOM files: which reader reads which, and one line for any other."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from llm4seg.datasets.image_data import ImageData, storable
+from llm4seg.datasets.itk_io import read_dicom_series, read_itk
+from llm4seg.datasets.nifti_io import read_nifti
 from llm4seg.datasets.picture_io import read_picture, read_tiff
-from llm4seg.datasets.volume_io import read_nifti
 from llm4seg.utils.errors import InputError
 
 _READERS: dict[str, Callable[[Path, bool], ImageData]] = {
     ".png": read_picture,
     ".jpg": read_picture,
     ".jpeg": read_picture,
+    ".bmp": read_picture,
     ".tif": read_tiff,
     ".tiff": read_tiff,
     ".nii": read_nifti,
     ".nii.gz": read_nifti,
+    ".nrrd": read_itk,
+    ".nhdr": read_itk,
+    ".mha": read_itk,
+    ".mhd": read_itk,
+    ".dcm": read_itk,
 }
 
 
 def read_image(path: Path) -> ImageData:
-    """Read an image file. Raises InputError naming the file when it is missing or cannot be read."""
+    """Read an image file or a folder of DICOM files. Raises InputError naming it when it is missing or unreadable."""
     return _read(path, mask=False)
 
 
@@ -34,8 +41,8 @@ def read_mask(path: Path) -> ImageData:
 
 
 def stem(path: Path) -> str:
-    """The file's name without its extension: `a.nii.gz` and `a.png` are both `a`."""
-    return path.name[: -len(_format(path))]
+    """The name without its extension: `a.nii.gz`, `a.png` and a folder `a` of DICOM files are all `a`."""
+    return path.name if path.is_dir() else path.name[: -len(_format(path))]
 
 
 def _format(path: Path) -> str:
@@ -46,9 +53,9 @@ def _format(path: Path) -> str:
 
 
 def _read(path: Path, mask: bool) -> ImageData:
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file")
-    reader = _READERS[_format(path)]
+    reader = read_dicom_series if path.is_dir() else _READERS[_format(path)]
     try:
         image = reader(path, mask)
         values = storable(image.values)

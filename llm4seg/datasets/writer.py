@@ -14,6 +14,7 @@ from llm4seg.data.prepared import MANIFEST, Case, Prepared
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
+from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file, write_json
 
 SHARD_BYTES = 256 * 2**20
@@ -62,6 +63,9 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
     Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. Raises
     InputError for failed checks (see `Audit`) and for files that cannot be read.
     """
+    for name in (name for pair in section.paired for name in pair):
+        if name not in dataset.classes:
+            raise InputError(f"data.paired: found {name}, allowed: {', '.join(dataset.classes)}")
     with replacing(target) as folder:
         folder.mkdir()
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
@@ -117,6 +121,7 @@ def _manifest(
         "classes": list(dataset.classes),
         "size": list(section.size),
         "intensity": section.intensity,
+        "paired": [[dataset.classes.index(name) + 1 for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
         **files,

@@ -1,6 +1,7 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import augment
+from llm4seg.data.augment import Sides, augment
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels, subsample
 from llm4seg.data.loader import prefetch, read_on_demand
@@ -34,6 +35,7 @@ from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
+OF_A_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 WARM, PASSES = 3, 9  # forward passes to warm up, and to measure
 
 
@@ -118,6 +120,8 @@ class Trainer:
         self.split = replace(split, train=subsample(split.train, self.data, section.fraction, section.seed))
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
+        self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.split.train[sample]))
+        self.check_flips()
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)
         if saved:
@@ -186,7 +190,7 @@ class Trainer:
         seed_step(section.seed, epoch, step)
         losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
         for samples, images, labels in islice(batches, accumulation):
-            images, labels = augment(images, labels, samples, section.augment, section.seed, epoch)
+            images, labels = augment(images, labels, samples, section.augment, section.seed, epoch, self.sides)
             loss = self.loss(self.engine(images), labels)
             self.engine.backward(loss)
             self.engine.step()
@@ -202,6 +206,17 @@ class Trainer:
             raise InputError(
                 f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
                 f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
+            )
+
+    def check_flips(self) -> None:
+        """Refuse flips of left and right with classes that are called so and have no counterpart."""
+        paired = {self.data.classes[label - 1] for pair in self.data.paired for label in pair}
+        astray = [name for name in self.data.classes if OF_A_SIDE.search(name) and name not in paired]
+        axes = {self.data.left_right_axis(case) for case in self.split.train}
+        if astray and axes & set(self.config.training.augment.flip):
+            raise InputError(
+                f"training.augment.flip: found {[*self.config.training.augment.flip]}, which exchanges left and right, "
+                f"but not the label of {astray[0]}; allowed: data.paired with it and its counterpart, or other axes"
             )
 
     def check_finite(self, value: float, what: str, where: str) -> None:

@@ -58,7 +58,7 @@ def outline(axis: Any, labels_HW: NDArray[Any], hues: Sequence[str], width: floa
     """Draw the outline of label k + 1 in the k-th color, `width` points wide."""
     for label, hue in enumerate(hues, start=1):
         mask = labels_HW == label
-        if mask.any() and not mask.all():
+        if mask.any() and not mask.all() and min(mask.shape) > 1:  # a contour needs two pixels
             axis.contour(mask, levels=[0.5], colors=[hue], linewidths=width)
 
 

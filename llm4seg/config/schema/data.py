@@ -91,6 +91,7 @@ class Data(Section):
     size: tuple[PositiveInt, ...]
     intensity: Literal["zscore", "window", "unit", "released"]
     window: tuple[float, float]
+    paired: tuple[tuple[str, str], ...]
     folder: FolderData
     phantom: PhantomData
 
@@ -112,6 +113,9 @@ class Data(Section):
     def _consistent(self) -> Self:
         if len(self.size) != self.spatial_dims:
             raise ValueError(f"size has {len(self.size)} numbers, spatial_dims is {self.spatial_dims}")
+        names = [name for pair in self.paired for name in pair]
+        if len(set(names)) < len(names):
+            raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")
         return self

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llm4seg.config.schema import Augment
-from llm4seg.data.augment import augment
+from llm4seg.data.augment import Sides, augment
 
 STILL = Augment(flip=(), rotate=0, scale=0, shift=0, intensity=0)
 LIVELY = Augment(flip=(0, 1), rotate=30, scale=0.2, shift=0.1, intensity=0.2)
@@ -70,3 +70,20 @@ def test_a_mirror_image() -> None:
     assert any(mirrored)
     assert any(unchanged)
     assert all(one or other for one, other in zip(mirrored, unchanged, strict=True))
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_a_flip_of_left_and_right_exchanges_their_labels(axis: int | None) -> None:
+    """In the samples that are mirrored along that axis, and in no others."""
+    images, labels = batch((24, 32), 16)
+    labels[:, :6] = 3
+    mirror = STILL.model_copy(update={"flip": (1,)})
+    samples = list(range(16))
+    plain_images, plain = augment(images, labels, samples, mirror, seed=0, epoch=0)
+    same_images, found = augment(images, labels, samples, mirror, 0, 0, Sides(((2, 3),), lambda sample: axis))
+    assert torch.equal(plain_images, same_images)
+    flipped = (images - plain_images).abs().flatten(1).amax(1) > 1
+    assert 0 < flipped.sum() < 16
+    exchanged = torch.where(plain == 2, 3, torch.where(plain == 3, 2, plain))
+    for sample in samples:
+        assert torch.equal(found[sample], (exchanged if axis == 1 and flipped[sample] else plain)[sample])

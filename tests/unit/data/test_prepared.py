@@ -170,3 +170,12 @@ def test_broken_outputs_are_named(tmp_path: Path) -> None:
         Prepared(tmp_path / "out")
     with pytest.raises(InputError, match=r"nowhere/manifest\.json: no such file"):
         Prepared(tmp_path / "nowhere")
+
+
+def test_pairs_of_classes_are_labels(tmp_path: Path) -> None:
+    paired = SECTION.model_copy(update={"paired": (("lesion", "organ"),)})
+    assert write_prepared(dataset([raw("a1")]), paired, tmp_path / "out").paired == ((2, 1),)
+    unknown = SECTION.model_copy(update={"paired": (("lesion", "left"),)})
+    with pytest.raises(InputError, match=r"data\.paired: found left, allowed: organ, lesion"):
+        write_prepared(dataset([raw("a1")]), unknown, tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -12,12 +12,14 @@ import tifffile
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from PIL import Image
 
+from llm4seg.config import Config
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.datasets.geometry import VIEWS, geometry
 from llm4seg.datasets.image_io import read_image
+from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.errors import InputError
-from tests.tiny import data_section
+from tests.tiny import PARAMS, data_section
 
 SHAPE = (5, 6, 4)  # to the right, the front, the head
 SPACING = (0.5, 0.6, 3.0)
@@ -230,3 +232,17 @@ def test_a_file_that_says_nothing_of_its_orientation_is_as_its_voxels_are(tmp_pa
     (case,) = read(tmp_path)
     assert "matched in the order of the other's voxels" in case.notices[0]
     assert np.array_equal(case.labels, np.rot90(LESION[::-1, ::-1]))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "spatial_dims", "axis"),
+    [((1, 1, 1), 3, 1), ((4, 1, 1), 3, 1), ((1, 1, 1), 2, 1), ((1, 4, 1), 2, 1), ((4, 1, 1), 2, None)],
+)
+def test_where_left_and_right_are(tmp_path: Path, spacing: tuple[float, ...], spatial_dims: int, axis: int) -> None:
+    """Along the columns, but for sagittal slices, where they are across."""
+    save(tmp_path / "images/a.nii", *oriented(VALUES, affine_of(spacing, turn=10), "ASR"))
+    save(tmp_path / "masks/a.nii", *oriented(LESION, affine_of(spacing, turn=10), "LPS"))
+    section = Config.load(PARAMS).override({"data.spatial_dims": spatial_dims, "data.size": [16] * spatial_dims}).data
+    dataset = folder(data_section(tmp_path, spatial_dims, classes={"lesion": [1]}))
+    prepared = write_prepared(dataset, section, tmp_path / "prepared")
+    assert {prepared.left_right_axis(case) for case in prepared.cases} == {axis}

@@ -11,6 +11,7 @@ from llm4seg.data.split import read_split
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import Trainer
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, write_json
 
 
 def test_a_validation_part_without_any_class_is_refused(config: Config, tmp_path: Path) -> None:
@@ -24,3 +25,17 @@ def test_a_validation_part_without_any_class_is_refused(config: Config, tmp_path
     message = rf"split\.json: found nothing but background in the {len(val)} cases of the validation part"
     with pytest.raises(InputError, match=message):
         Trainer(config.override({"paths.prepared": str(prepared)}), LocalRun(tmp_path))
+
+
+def test_flips_of_left_and_right_need_pairs_of_classes(config: Config, tmp_path: Path) -> None:
+    """A mirrored left kidney would be trained as one on the wrong side."""
+    prepared = Path(shutil.copytree(config.paths.prepared, tmp_path / "prepared"))
+    manifest = read_json(prepared / "manifest.json")
+    manifest["classes"] = ["left_kidney", "right_kidney"]
+    write_json(prepared / "manifest.json", manifest)
+    mirrored = config.override({"paths.prepared": str(prepared), "training.augment.flip": [1]})
+    with pytest.raises(InputError, match=r"flip: found \[1\], which exchanges left and right, but not .* left_kidney"):
+        Trainer(mirrored, LocalRun(tmp_path))
+    Trainer(mirrored.override({"training.augment.flip": [0]}), LocalRun(tmp_path))
+    write_json(prepared / "manifest.json", manifest | {"paired": [[1, 2]]})
+    Trainer(mirrored, LocalRun(tmp_path))

@@ -1,4 +1,4 @@
-"""Readers of volumes. NIfTI: nibabel."""
+"""The reader of NIfTI: nibabel."""
 
 import gzip
 import logging
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llm4seg.datasets.image_data import ImageData
+from llm4seg.datasets.image_data import ImageData, checked_affine
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it warns of ends in an error, or does not matter
 MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}  # millimeters in a unit of NIfTI's header
@@ -35,7 +35,7 @@ def read_nifti(path: Path, mask: bool) -> ImageData:
     values_CS = np.moveaxis(values, -1, 0)
     coded = bool(header["sform_code"] or header["qform_code"])
     affine = file.affine if coded else np.diag([*_zooms(header), 1.0])
-    affine = _checked(affine, flat) * np.array([[MM[header.get_xyzt_units()[0]]]] * 3 + [[1.0]])
+    affine = checked_affine(affine, flat) * np.array([[MM[header.get_xyzt_units()[0]]]] * 3 + [[1.0]])
     return ImageData(values_CS, affine, flat, "mm", "file" if coded else "unknown")
 
 
@@ -51,13 +51,3 @@ def _check_gzip(path: Path) -> None:
 
 def _zooms(header: Any) -> list[float]:
     return [float(zoom) for zoom in (*header.get_zooms()[:3], 1.0)[:3]]
-
-
-def _checked(affine: np.ndarray, flat: bool) -> np.ndarray:
-    """The affine, invertible; a flat image needs no third axis. Raises ValueError otherwise."""
-    affine = np.array(affine, dtype=float)
-    if flat and not affine[:3, 2].any():
-        affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise ValueError(f"its affine has no inverse: {affine[:3].round(4).tolist()}")
-    return affine

@@ -1,0 +1,184 @@
+"""NRRD, MetaImage and DICOM: oriented as ITK orients them, exact on the way back, refused where slices do not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from llm4seg.datasets.cases import RawCase
+from llm4seg.datasets.folder import folder
+from llm4seg.datasets.geometry import geometry
+from llm4seg.datasets.image_io import read_image
+from llm4seg.utils.errors import InputError
+from tests.tiny import data_section
+
+VALUES = np.random.default_rng(0).integers(-1000, 1000, (4, 6, 5), dtype=np.int16)  # slices, rows, columns
+NAME = "Doe^Jane"
+DIRECTIONS = {
+    "LPS": np.eye(3),
+    "RAS": np.diag([-1.0, -1, 1]),
+    "LAS": np.diag([1.0, -1, 1]),
+    "sagittal": np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]]),
+    "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "oblique": np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0],
+}
+FORMATS = ("nii.gz", "nrrd", "nhdr", "mha", "mhd", "dicom")
+
+
+def itk_image(direction: np.ndarray, values: np.ndarray = VALUES) -> sitk.Image:
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.5, 0.75, 3.0))
+    image.SetOrigin((10.0, -20.0, 30.0))
+    image.SetDirection(direction.ravel())
+    return image
+
+
+def save_series(where: Path, image: sitk.Image, series: str = "1") -> None:
+    """Slices as a scanner writes them: a file each, with a patient's name."""
+    where.mkdir(parents=True, exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    direction = image.GetDirection()
+    columns = [direction[k] for k in (0, 3, 6, 1, 4, 7)]
+    for k in range(image.GetDepth()):
+        one = image[:, :, k]
+        place = image.TransformIndexToPhysicalPoint((0, 0, k))
+        described = {
+            "0008|0060": "CT",
+            "0010|0010": NAME,
+            "0020|000d": "1.2.3",
+            "0020|000e": f"1.2.3.{series}",
+            "0008|0018": f"1.2.3.{series}.{k + 1}",
+            "0020|0032": "\\".join(f"{x:.10g}" for x in place),
+            "0020|0037": "\\".join(f"{x:.10g}" for x in columns),
+            "0020|0013": str(image.GetDepth() - k),  # counted backwards: places count, not numbers
+        }
+        for name, value in described.items():
+            one.SetMetaData(name, value)
+        writer.SetFileName(str(where / f"{series}-{k:02d}.dcm"))
+        writer.Execute(one)
+
+
+def save(where: Path, form: str, image: sitk.Image) -> Path:
+    if form == "dicom":
+        save_series(where / "a", image)
+        return where / "a"
+    where.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, where / f"a.{form}")
+    return where / f"a.{form}"
+
+
+def read(root: Path, spatial_dims: int = 3) -> list[RawCase]:
+    return list(folder(data_section(root, spatial_dims, classes={"lesion": [1]})).cases)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_oriented_as_itk_does_and_back(tmp_path: Path, form: str, name: str) -> None:
+    """With a mask in another format; whatever the format, the array is the same."""
+    image = itk_image(DIRECTIONS[name])
+    path = save(tmp_path / "images", form, image)
+    save(tmp_path / "masks", FORMATS[FORMATS.index(form) - 1], sitk.Cast(image > 500, sitk.sitkInt16))
+    (case,) = read(tmp_path)
+    orient = sitk.DICOMOrientImageFilter()
+    orient.SetDesiredCoordinateOrientation("RAS")
+    expected = orient.Execute(image)
+    assert np.array_equal(case.image[0], np.rot90(sitk.GetArrayFromImage(expected).transpose(2, 1, 0)))
+    assert np.array_equal(case.labels, case.image[0] > 500)
+    assert case.spacing == pytest.approx([expected.GetSpacing()[k] for k in (1, 0, 2)], abs=1e-4)
+    assert (case.unit, case.notices) == ("mm", ())
+    read_again = read_image(path)
+    assert case.geometry is not None
+    assert np.array_equal(case.geometry.to_file(case.image), read_again.values)
+    index = (1, 2, 3)
+    there = case.geometry.array_affine @ [*index, 1]
+    at = image.TransformPhysicalPointToIndex([-there[0], -there[1], there[2]])
+    assert image[at] == case.image[0][index]
+
+
+@pytest.mark.parametrize("form", ["nrrd", "mha"])
+def test_components_and_a_fourth_axis_are_channels(tmp_path: Path, form: str) -> None:
+    colors = np.random.default_rng(0).integers(0, 255, (*VALUES.shape, 3), dtype=np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colors, isVector=True), tmp_path / f"a.{form}")
+    assert np.array_equal(read_image(tmp_path / f"a.{form}").values, colors.transpose(3, 2, 1, 0))
+    times = np.stack([VALUES, VALUES + 1])
+    sitk.WriteImage(sitk.GetImageFromArray(times, isVector=False), tmp_path / f"b.{form}")
+    assert np.array_equal(read_image(tmp_path / f"b.{form}").values, times.transpose(0, 3, 2, 1))
+
+
+@pytest.mark.parametrize("form", ["nrrd", "mha", "nii.gz"])
+def test_a_flat_image_lies_as_its_picture(tmp_path: Path, form: str) -> None:
+    """A mask that ITK wrote in two dimensions fits the picture that it was drawn on."""
+    picture = np.random.default_rng(0).integers(0, 255, (9, 7), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    flat = sitk.GetImageFromArray(picture)
+    sitk.WriteImage(flat, tmp_path / "images/a.bmp")
+    sitk.WriteImage(flat > 100, tmp_path / f"masks/a.{form}")
+    assert read_image(tmp_path / f"masks/a.{form}").flat
+    (case,) = read(tmp_path, 2)
+    assert np.array_equal(case.image[0], picture)
+    assert np.array_equal(case.labels, picture > 100)
+
+
+def test_the_largest_of_several_series_is_read(tmp_path: Path) -> None:
+    image = itk_image(DIRECTIONS["LPS"])
+    save_series(tmp_path / "images/a", image)
+    save_series(tmp_path / "images/a", image[:, :, :1], series="2")
+    save(tmp_path / "masks", "nrrd", sitk.Cast(image > 500, sitk.sitkUInt8))
+    (case,) = read(tmp_path)
+    assert case.labels.shape[2] == 4
+    assert case.notices == ("images/a holds 2 DICOM series, of 4, 1 slices: the largest is read",)
+    assert NAME.encode() not in repr(case).encode()
+
+
+def test_slices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    image = itk_image(DIRECTIONS["LPS"])
+    save_series(tmp_path / "gap", image)
+    (tmp_path / "gap/1-02.dcm").unlink()
+    with pytest.raises(InputError, match=r"gap: .*slices are .* mm apart, but .* between .*: is one missing"):
+        read_image(tmp_path / "gap")
+    save_series(tmp_path / "gap2", itk_image(DIRECTIONS["LPS"], np.concatenate([VALUES, VALUES])))
+    (tmp_path / "gap2/1-02.dcm").unlink()
+    with pytest.raises(InputError, match=r"gap2: .*slices are 3 mm apart, but 6 mm between 33 and 39 mm"):
+        read_image(tmp_path / "gap2")
+    save_series(tmp_path / "twice", image)
+    content = (tmp_path / "twice/1-02.dcm").read_bytes()
+    (tmp_path / "twice/copy.dcm").write_bytes(content)
+    with pytest.raises(InputError, match=r"twice: .*two slices lie at 36 mm"):
+        read_image(tmp_path / "twice")
+    save_series(tmp_path / "turned", image[:, :, :3])
+    save_series(tmp_path / "other", itk_image(DIRECTIONS["oblique"]))
+    (tmp_path / "turned/9.dcm").write_bytes((tmp_path / "other/1-03.dcm").read_bytes())
+    with pytest.raises(InputError, match=r"turned: .*(turned against each other|slices are .* apart)"):
+        read_image(tmp_path / "turned")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: .*a folder without DICOM files"):
+        read_image(tmp_path / "empty")
+
+
+def test_dicom_with_0_as_white_is_inverted(tmp_path: Path) -> None:
+    stored = np.arange(24, dtype=np.uint8).reshape(1, 4, 6)
+    save_series(tmp_path / "a", sitk.GetImageFromArray(stored))
+    (file,) = (tmp_path / "a").iterdir()
+    content = pydicom.dcmread(file)
+    content.PhotometricInterpretation = "MONOCHROME1"
+    content.save_as(file)
+    assert np.array_equal(read_image(tmp_path / "a").values[0].transpose(2, 1, 0), 255 - stored)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.dcm", "a.bmp"])
+def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not an image")
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as an image"):
+        read_image(tmp_path / name)
+
+
+def test_the_way_back_of_a_view_of_dicom(tmp_path: Path) -> None:
+    save_series(tmp_path / "a", itk_image(DIRECTIONS["coronal"]))
+    image = read_image(tmp_path / "a")
+    for view in ("axial", "coronal", "sagittal"):
+        way = geometry(image, view)
+        assert np.array_equal(way.to_file(way.to_array(image.values)), image.values)
