@@ -28,3 +28,27 @@ def open_dataset(section: Data, cache: Path) -> Dataset:
             from llm4seg.datasets.folder import folder
 
             return folder(section)
+        case "busi":
+            from llm4seg.datasets.busi import busi
+
+            return busi(section, cache)
+        case "kvasir-seg":
+            from llm4seg.datasets.polyps import kvasir_seg
+
+            return with_classes(kvasir_seg(section, cache), section.classes)
+        case "cvc-clinicdb":
+            from llm4seg.datasets.polyps import cvc_clinicdb
+
+            return with_classes(cvc_clinicdb(section, cache), section.classes)
+        case "isic":
+            from llm4seg.datasets.isic import isic
+
+            return with_classes(isic(section, cache), section.classes)
+        case "tnscui":
+            from llm4seg.datasets.thyroid import tnscui
+
+            return tnscui(section, cache)
+        case "tn3k":
+            from llm4seg.datasets.thyroid import tn3k
+
+            return tn3k(section, cache)

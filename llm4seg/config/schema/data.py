@@ -28,6 +28,7 @@ def _regular_expression(pattern: str) -> str:
     return pattern
 
 
+PICTURES = ("busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui")  # datasets in 2-D alone
 COLOR_PATTERN = "#[0-9a-f]{6}"
 BACKGROUND = "background"  # of data.classes: no class, but the values of what is none
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
@@ -84,7 +85,9 @@ class Data(Section):
     so are the values listed under `background`; then 0 may be a class's. Of the others: names of their own classes.
     """
 
-    dataset: Literal["brain-mri", "lung-ct", "phantom", "folder"]
+    dataset: Literal[
+        "brain-mri", "lung-ct", "phantom", "folder", "busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui"
+    ]
     root: Path
     classes: Classes | None
     spatial_dims: Literal[2, 3]
@@ -116,6 +119,8 @@ class Data(Section):
         names = [name for pair in self.paired for name in pair]
         if len(set(names)) < len(names):
             raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
+        if self.dataset in PICTURES and self.spatial_dims != 2:
+            raise ValueError(f"spatial_dims: found {self.spatial_dims}, allowed with dataset: {self.dataset}: 2")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")
         return self

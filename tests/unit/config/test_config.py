@@ -84,7 +84,7 @@ def test_nothing_is_extra(dotted: str, tmp_path: Path) -> None:
         load_with(tmp_path, dotted, 1)
 
 
-def of_folder(classes: dict[str, Any]) -> dict[str, Any]:
+def of_folder(classes: dict[str, Any] | None) -> dict[str, Any]:
     """The section `data` of a folder with these classes."""
     return {**values()["data"], "dataset": "folder", "classes": classes}
 
@@ -93,7 +93,7 @@ BAD_VALUES = [
     # what one field takes
     ("llm.sha256", "abc", "found 'abc'", "pattern"),
     ("llm.layers", [-1], "found -1", "greater than or equal to 0"),
-    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom' or 'folder'"),
+    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom', 'folder', 'busi'"),
     ("data.spatial_dims", 4, "found 4", "2 or 3"),
     ("data.size", [0, 128], "found 0", "greater than 0"),
     ("data.intensity", "rank", "found 'rank'", "'zscore', 'window', 'unit' or 'released'"),
@@ -171,6 +171,7 @@ BAD_VALUES = [
     ("data", of_folder({"a": [1], "b": [1, 2]}), "data.classes:", "[1] are listed under two classes"),
     ("data", of_folder({"a": ["benign"]}), "data.classes:", "found 'benign' for a, allowed for a folder: gray values"),
     ("data.classes", {"background": [1]}, "data.classes:", "allowed: a class beside it"),
+    ("data", of_folder(None) | {"dataset": "isic", "spatial_dims": 3, "size": [16] * 3}, "data:", "isic: 2"),
     ("data.root", None, "found None", "not a valid path"),
     ("data.phantom.patients", 61, "data.phantom", "patients (61) must not exceed cases (60)"),
     ("data.size", [128, 128, 128], "data:", "size has 3 numbers, spatial_dims is 2"),
