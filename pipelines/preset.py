@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from llm4seg.config import Config
+from llm4seg.config.changes import committed_values
 from llm4seg.config.config import preset_changes, presets_in
 from llm4seg.config.overrides import apply
 from llm4seg.config.params_file import read
 from llm4seg.utils.errors import InputError, UserError
+
+DEFAULT = "default"  # the preset that goes back to the values of the last commit
 
 
 def options(params: Path, names: Sequence[str]) -> str:
@@ -30,6 +33,17 @@ def options(params: Path, names: Sequence[str]) -> str:
     return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in changes.items())
 
 
+def differing_defaults(params: Path) -> list[str]:
+    """A line for each parameter that the preset `default` sets to another value than the last commit has."""
+    committed = committed_values(params)
+    return [
+        f"{DEFAULT} sets {name} to {_for_shell(value)}, but the last commit has {_for_shell(committed[name])}: "
+        f"change presets.{DEFAULT} with it"
+        for name, value in presets_in(read(params), str(params))[DEFAULT].items()
+        if name in committed and committed[name] != value
+    ]
+
+
 def _for_shell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
@@ -46,6 +60,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         print(options(arguments.params, arguments.names))
+        for line in differing_defaults(arguments.params) if DEFAULT in arguments.names else []:
+            print(f"preset: {line}", file=sys.stderr)
     except UserError as error:
         sys.exit(f"preset: {error}")
 

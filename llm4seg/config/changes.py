@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from llm4seg.config.config import Config
 from llm4seg.config.params_file import parse, read
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.text import elided
 
 LLM_ONLY = ("layer", "norm", "weights", "training", "lora", "position", "attention", "dtype", "checkpointing")
-SHOWN = 8  # parameters in a line
+SHOWN, LONGEST = 8, 50  # parameters in a line, and letters of a value
 
 
 def notes(path: Path, trainings: Sequence[Config]) -> list[str]:
@@ -29,18 +29,25 @@ def notes(path: Path, trainings: Sequence[Config]) -> list[str]:
     return lines
 
 
-def changes_since_commit(path: Path) -> dict[str, str]:
-    """Dotted parameters of a params.yaml that differ from the last commit's: `now (then)`. None outside of git."""
+def committed_values(path: Path) -> dict[str, Any]:
+    """Dotted parameters of a params.yaml as of the last commit; none outside of git."""
     try:
         command = ["git", "show", f"HEAD:./{path.name}"]
         shown = subprocess.run(command, cwd=path.absolute().parent, capture_output=True, check=True)
-        then = dict(_leaves(parse(shown.stdout, "HEAD")))
+        return dict(_leaves(parse(shown.stdout, "HEAD")))
     except (FileNotFoundError, subprocess.CalledProcessError, InputError):  # no git, no checkout, another file
+        return {}
+
+
+def changes_since_commit(path: Path) -> dict[str, str]:
+    """Dotted parameters of a params.yaml that differ from the last commit's: `now (then)`. None outside of git."""
+    then = committed_values(path)
+    if not then:
         return {}
     now = dict(_leaves(read(path)))
     names = [*now, *(name for name in then if name not in now)]
-    values = {name: tuple(_word(side[name]) if name in side else "not there" for side in (now, then)) for name in names}
-    return {name: f"{new} ({old})" for name, (new, old) in values.items() if new != old}
+    changed = [name for name in names if name not in now or name not in then or now[name] != then[name]]
+    return {name: f"{_word(now, name)} ({_word(then, name)})" for name in changed}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -51,13 +58,14 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+def _word(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name, "not there")
+    return elided(value if isinstance(value, str) else json.dumps(value, default=str), LONGEST)
 
 
 def _listed(items: Sequence[str]) -> str:
     more = f", and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(textwrap.shorten(item, 120) for item in items[:SHOWN]) + more
+    return ", ".join(items[:SHOWN]) + more
 
 
 def _reason(name: str, trainings: Sequence[Config]) -> str | None:

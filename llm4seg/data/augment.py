@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from llm4seg.config.schema import Augment
 
+COLORS = 3  # channels of a color image
+
 
 @dataclass(frozen=True)
 class Sides:
@@ -34,11 +36,14 @@ def swapped(labels: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
 
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn for one sample: its affine map, its gain and offset, and the axes that it is mirrored along."""
+    """What is drawn for one sample: its affine map, its gain and offset, the axes that it is mirrored along, and the
+    map of its colors (C, C).
+    """
 
     matrix: np.ndarray
     gain: np.ndarray
     mirrored: tuple[int, ...]
+    color: np.ndarray
 
 
 def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -57,18 +62,30 @@ def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]
     for axis, sign in zip(section.flip, signs, strict=True):
         linear[:, axis] *= sign
     extent = np.asarray(size, dtype=float)
+    mirrored = [axis for axis, sign in zip(section.flip, signs, strict=True) if sign < 0]
     linear = linear * extent[None, :] / extent[:, None]  # rotate in pixels, not in the stretched unit square
     shift = random.uniform(-section.shift, section.shift, dims) * 2
+    if section.quarter_turns:
+        turns = int(random.integers(4))
+        quarter = np.eye(dims)
+        quarter[:2, :2] = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), turns)
+        linear = linear @ quarter
     # affine_grid counts its axes from the last one
-    matrix = np.concatenate([linear[::-1, ::-1], shift[::-1, None]], axis=1)
-    return matrix, tuple(axis for axis, sign in zip(section.flip, signs, strict=True) if sign < 0)
+    return np.concatenate([linear[::-1, ::-1], shift[::-1, None]], axis=1), tuple(mirrored)
 
 
 def _draw(section: Augment, size: tuple[int, ...], seed: int, epoch: int, sample: int) -> Draw:
     random = np.random.default_rng([seed, epoch, sample])
     matrix, mirrored = _matrix(random, section, size)
     gain, offset = random.uniform(-section.intensity, section.intensity, 2)
-    return Draw(matrix, np.array([1 + gain, offset]), mirrored)
+    return Draw(matrix, np.array([1 + gain, offset]), mirrored, _color(random, section))
+
+
+def _color(random: np.random.Generator, section: Augment) -> np.ndarray:
+    """A map of red, green and blue (3, 3): each of them scaled, then its distance to the mean of all three."""
+    gains, saturation = 1 + random.uniform(-section.color, section.color, 3), random.uniform(-1, 1) * section.color
+    to_gray = np.full((3, 3), 1 / 3)
+    return (to_gray + (1 + saturation) * (np.eye(3) - to_gray)) @ np.diag(gains)
 
 
 def augment(
@@ -100,5 +117,8 @@ def augment(
     grid = functional.affine_grid(matrices.to(images_NCS.device), shape, align_corners=False)
     images = functional.grid_sample(images_NCS, grid, padding_mode="border", align_corners=False)
     labels = functional.grid_sample(labels_NS[:, None].to(images.dtype), grid, mode="nearest", align_corners=False)
+    if section.color and images.shape[1] == COLORS:
+        color_NCC = torch.as_tensor(np.stack([draw.color for draw in draws]), dtype=images.dtype).to(images.device)
+        images = torch.einsum("nij,nj...->ni...", color_NCC, images)
     gain, offset = (gain_N2[:, k].view(-1, *[1] * (images.ndim - 1)) for k in (0, 1))
     return images * gain + offset, labels[:, 0].to(labels_NS.dtype)

@@ -101,5 +101,5 @@ class Audit:
             return []
         return [
             f"distances are in mm for some cases ({self._source_in['mm']}) and in px, without a pixel size, for others "
-            f"({self._source_in['px']}): their means over cases say nothing"
+            f"({self._source_in['px']}): their means over cases say nothing, and left is not known in the latter"
         ]

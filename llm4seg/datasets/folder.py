@@ -161,7 +161,10 @@ def _labels(pair: _Pair, image: ImageData, section: Data) -> tuple[np.ndarray, l
         mask = read_mask(path)
         mask = replace(mask, values=labels_of(mask, section.classes or LESION, path))
         names = [one.relative_to(section.root).as_posix() for one in (path, pair.image)]
-        added, notice = in_order_of(image, mask, (names[0], names[1]))
+        try:
+            added, notice = in_order_of(image, mask, (names[0], names[1]))
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; allowed: the affine of its image") from None
         if added.shape != labels.shape:
             raise InputError(f"{path}: size {mask.shape} differs from {image.shape} of {pair.image}")
         labels = np.where(added > 0, added, labels)

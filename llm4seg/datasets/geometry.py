@@ -72,16 +72,18 @@ def geometry(image: ImageData, view: str | None) -> Geometry:
 
 
 def slicing_view(image: ImageData) -> str:
-    """The view of an image's slices: across a flat image, else the axis of the largest spacing, ties: to the head."""
+    """The view of an image's slices: across the axis that has one voxel alone, else that of the largest spacing.
+
+    Where several axes have the largest spacing, slices are axial.
+    """
     import nibabel
 
     ras_axis = nibabel.orientations.io_orientation(image.affine)[:, 0].astype(int)
+    single = [axis for axis in range(3) if image.values.shape[1 + axis] == 1]
     sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
-    names = {2: "axial", 1: "coronal", 0: "sagittal"}
-    if image.flat:
-        return names[int(ras_axis[2])]
-    size_of = {int(axis): size for axis, size in zip(ras_axis, sizes, strict=True)}
-    return next(name for axis, name in names.items() if size_of[axis] > (1 - 1e-3) * sizes.max())
+    largest = [axis for axis in range(3) if sizes[axis] > (1 - 1e-3) * sizes.max()]
+    (across,) = single if len(single) == 1 else largest if len(largest) == 1 else np.flatnonzero(ras_axis == 2)
+    return ("sagittal", "coronal", "axial")[ras_axis[across]]
 
 
 def _nearest_axes(affine: np.ndarray, wanted: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -97,8 +99,11 @@ def _nearest_axes(affine: np.ndarray, wanted: tuple[tuple[int, int], ...]) -> tu
 def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tuple[np.ndarray, str | None]:
     """A mask's values in the order of its image's file, and a notice where both do not lie at the same place.
 
-    The nearest quarter turns and mirrorings are by the affines; `names` are those of the mask and the image.
+    The nearest quarter turns and mirrorings are by the affines; `names` are those of the mask and the image. Raises
+    ValueError where the mask had to be turned, and still lies elsewhere then: one of the affines must be wrong.
     """
+    import nibabel
+
     turned = geometry(mask, None)
     unknown = "unknown" in (image.placed, mask.placed) and "picture" not in (image.placed, mask.placed)
     if not unknown:
@@ -106,8 +111,14 @@ def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tu
         axes, flips = _nearest_axes(relative, ((0, 1), (1, 1), (2, 1)))
         turned = replace(turned, axes=axes, flips=flips)
     values = turned.to_array(mask.values)
+    if values.shape[1:] != image.values.shape[1:]:
+        return values, None  # the caller's to refuse
     if image.placed == mask.placed == "file":
-        return values, _difference(np.array(image.affine), turned.array_affine, image.values.shape[1:], names)
+        difference = _difference(np.array(image.affine), turned.array_affine, image.values.shape[1:], names)
+        if difference and turned != geometry(mask, None):
+            codes = ["".join(nibabel.aff2axcodes(one.affine)) for one in (mask, image)]
+            raise ValueError(f"oriented {codes[0]}, the image {codes[1]}; turned to it, it {difference}")
+        return values, difference and f"{names[0]} {difference}; it is used voxel by voxel"
     if image.placed != mask.placed and (unknown or any(turned.flips)):
         return values, _assumption(image, mask, names)
     return values, None
@@ -128,8 +139,7 @@ def _difference(image: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], nam
     angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     voxels = " and ".join(" x ".join(f"{size:.4g}" for size in each) + " mm" for each in sizes)
     return (
-        f"{names[0]} lies up to {distance:.3g} mm off its image {names[1]} and is turned by {angle:.3g} degrees "
-        f"(voxels: {voxels}); it is used voxel by voxel"
+        f"lies up to {distance:.3g} mm off its image {names[1]} and is turned by {angle:.3g} degrees (voxels: {voxels})"
     )
 
 

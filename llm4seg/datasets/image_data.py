@@ -19,7 +19,7 @@ class ImageData:
     `affine` (4, 4) maps indices (i, j, k) to right, anterior, superior in `unit`. `placed` says where it is from:
     the file; a picture, whose rows, columns and pages are taken as PICTURE_AFFINE has them; or a file of a kind that
     has orientations, but says nothing of its own. `lossy`: the format changes values a little when it is written.
-    `notices`: what users should know of the file, without its name.
+    `palette`: the file has indices of colors. `notices`: what users should know of the file, without its name.
     """
 
     values: np.ndarray
@@ -28,6 +28,7 @@ class ImageData:
     unit: Unit
     placed: Literal["file", "picture", "unknown"]
     lossy: bool = False
+    palette: bool = False
     notices: tuple[str, ...] = ()
 
     @property
@@ -36,10 +37,10 @@ class ImageData:
         return self.values.shape[1:3] if self.flat else self.values.shape[1:]
 
 
-def picture(values_CS: np.ndarray, lossy: bool = False) -> ImageData:
+def picture(values_CS: np.ndarray, lossy: bool = False, palette: bool = False) -> ImageData:
     """An image without a known place or pixel size: values (C, rows, columns[, pages])."""
     flat = values_CS.ndim == 3
-    return ImageData(values_CS[..., None] if flat else values_CS, PICTURE_AFFINE, flat, "px", "picture", lossy)
+    return ImageData(values_CS[..., None] if flat else values_CS, PICTURE_AFFINE, flat, "px", "picture", lossy, palette)
 
 
 def checked_affine(affine: np.ndarray, flat: bool) -> np.ndarray:
@@ -64,29 +65,34 @@ def storable(values: np.ndarray) -> np.ndarray:
     for dtype in (np.uint8, np.int16, np.int32):
         if np.can_cast(values.dtype, dtype):
             return values.astype(dtype)
-    if values.dtype.itemsize > 4 or values.dtype.kind in "iu":
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    rounded = values.dtype.itemsize > 4 and max(abs(float(low)), abs(float(high))) > EXACT_FLOAT32
+    if values.dtype.kind in "iu" or (rounded and bool((values == np.rint(values)).all())):
         limits = np.iinfo(np.int32)
-        whole = values.dtype.kind in "iu" or bool((values == np.rint(values)).all())
-        if whole and values.size and (values.max() > EXACT_FLOAT32 or values.min() < -EXACT_FLOAT32):
-            if values.max() > limits.max or values.min() < limits.min:
-                raise ValueError(f"whole numbers up to {values.max():g}, allowed: {limits.min} to {limits.max}")
-            return values.astype(np.int32)
-        if values.dtype.kind in "iu":
-            return values.astype(np.int32)
+        if low < limits.min or high > limits.max:
+            raise ValueError(
+                f"whole numbers from {low:g} to {high:g}, allowed: {limits.min} to {limits.max}; save them as float32"
+            )
+        return values.astype(np.int32)
     with np.errstate(over="ignore"):  # beyond float32: infinite, which the checks of a dataset refuse
         return values.astype(np.float32)
 
 
 def without_alpha(values_CS: np.ndarray, mask: bool) -> np.ndarray:
-    """Colors or gray of an image whose last channel is alpha. A mask drawn in one color is its alpha channel.
+    """Colors or gray of an image whose last channel is alpha. Of a mask, transparent pixels are background, 0.
 
-    Raises ValueError where both color and alpha of a mask vary, and transparent pixels are not black.
+    What was drawn in black, or with soft edges in one color, is the alpha channel itself. Raises ValueError where the
+    transparent pixels of a mask hide other colors.
     """
     colors, alpha = values_CS[:-1], values_CS[-1]
-    if not mask or np.ptp(alpha) == 0:
+    one_color = all(np.ptp(channel) == 0 for channel in colors)
+    if not mask or (np.ptp(alpha) == 0 and (alpha.flat[0] or not one_color)):  # a channel that says nothing
         return colors
-    if all(np.ptp(channel) == 0 for channel in colors):
+    hidden, full = colors[:, alpha == 0], np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
+    if not one_color and hidden.any() and np.ptp(hidden, axis=1).any():
+        raise ValueError("its transparent pixels hide several colors, allowed: one; save the mask without alpha")
+    soft = bool(((alpha > 0) & (alpha < full)).any())
+    shown = np.where(alpha > 0, colors, 0).astype(colors.dtype)
+    if one_color and (soft or not shown.any()):
         return alpha[None]
-    if colors[:, alpha == 0].any():
-        raise ValueError("its colors and its alpha channel vary, allowed: one of them; save the mask without alpha")
-    return colors
+    return shown

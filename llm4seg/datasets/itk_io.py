@@ -81,6 +81,5 @@ def _image_data(image: Any, notices: tuple[str, ...] = ()) -> ImageData:
     affine[:used, :used] = direction * image.GetSpacing()[:used]
     affine[:used, 3] = image.GetOrigin()[:used]
     flat = dimension == 2
-    return ImageData(
-        values.transpose(3, 2, 1, 0), checked_affine(TO_RAS @ affine, flat), flat, "mm", "file", False, notices
-    )
+    affine = checked_affine(TO_RAS @ affine, flat)
+    return ImageData(values.transpose(3, 2, 1, 0), affine, flat, "mm", "file", notices=notices)

@@ -9,7 +9,8 @@ from llm4seg.datasets.image_data import ImageData
 from llm4seg.utils.errors import InputError
 
 ROUNDING = 1e-3  # how far a scaled value may be from a whole number
-LOSSY_DISTANCE = 32  # how far a lossy format's value may be from the nearest listed one
+LOSSY_DISTANCE = 32  # how far a lossy format's value may be from the nearest listed one, but for outlines
+TABLE = 1 << 16
 SHOWN = 12  # values in a message
 LISTED = "(0 is background, the others are listed in data.classes)"
 
@@ -31,24 +32,29 @@ def _table(classes: Classes) -> dict[int, int]:
 def labels_of(mask: ImageData, classes: Classes, path: Path) -> np.ndarray:
     """Labels uint8 (1, I, J, K) of a mask's values. Raises InputError naming the file for a value that is not listed.
 
-    In a lossy format a value counts as the nearest listed one.
+    In a lossy format a value counts as the nearest listed one; farther ones may stand at outlines only.
     """
-    codes = _codes(mask.values, path)
-    table = _table(classes)
+    codes, table = _codes(mask, path), _table(classes)
     known = np.array(sorted(code for code in table if (code >= COLOR) == (len(mask.values) == 3)))
     labels = np.array([table[int(code)] for code in known], dtype=np.uint8)
     found = np.unique(codes).astype(np.int64)
     exact = np.isin(found, known)
     if not exact.all() and not mask.lossy:
-        raise _unknown(found[~exact][0], found, known, path)
+        hint = "; it has a palette, whose colors count, not its indices" if mask.palette else ""
+        raise InputError(_unknown(found[~exact][0], found, known, path) + hint)
     nearest, distance = _nearest(found, known)
     if distance.max() > LOSSY_DISTANCE:
-        raise _too_far(found[distance.argmax()], codes, known, path)
+        _check_plateaus(codes, found[distance > LOSSY_DISTANCE], known, path)
+    if found[0] >= 0 and found[-1] < TABLE:  # a table is quicker than a search
+        of_code = np.zeros(found[-1] + 1, dtype=np.uint8)
+        of_code[found] = labels[nearest]
+        return of_code[codes][None]
     return labels[nearest][np.searchsorted(found, codes)][None]
 
 
-def _codes(values_CS: np.ndarray, path: Path) -> np.ndarray:
+def _codes(mask: ImageData, path: Path) -> np.ndarray:
     """Whole numbers, or codes of colors. Raises InputError for values that are neither."""
+    values_CS = mask.values
     if len(values_CS) == 3 and values_CS.dtype == np.uint8:
         red, green, blue = values_CS.astype(np.int64)
         return np.asarray(COLOR + (red << 16) + (green << 8) + blue)
@@ -64,7 +70,7 @@ def _codes(values_CS: np.ndarray, path: Path) -> np.ndarray:
     off = np.abs(values - whole)
     if off.max() > ROUNDING:
         raise InputError(f"{path}: unknown mask value {values.flat[off.argmax()]:.9g}; allowed: whole numbers {LISTED}")
-    return whole.astype(np.int64)
+    return whole.astype(np.int16 if np.abs(whole).max() < TABLE // 2 else np.int64)  # small ones are sorted quicker
 
 
 def _nearest(found: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,22 +85,29 @@ def _channels(codes: np.ndarray) -> np.ndarray:
     return np.stack([codes >> 16 & 0xFF, codes >> 8 & 0xFF, codes & 0xFF], axis=-1)
 
 
-def _unknown(value: int, found: np.ndarray, known: np.ndarray, path: Path) -> InputError:
+def _unknown(value: int, found: np.ndarray, known: np.ndarray, path: Path) -> str:
     if value >= COLOR:
-        return InputError(
+        return (
             f"{path}: unknown color {_name(value)}; allowed: {_names(known)}; list its colors, {_names(found)}, in "
             f'data.classes, as in {{lesion: ["{_name(value)}"]}}'
         )
-    return InputError(f"{path}: unknown mask value {value}; allowed: {_names(known)} {LISTED}")
+    return f"{path}: unknown mask value {value}; allowed: {_names(known)} {LISTED}"
 
 
-def _too_far(value: int, codes: np.ndarray, known: np.ndarray, path: Path) -> InputError:
-    values, counts = np.unique(codes, return_counts=True)
-    common = values[np.argsort(counts)[::-1][:2]]
-    return InputError(
-        f"{path}: a lossy mask's value {_name(value)} is farther than {LOSSY_DISTANCE} from every listed one: "
-        f"{_names(known)}; its most frequent values are {_names(common)}; list what it means in data.classes, "
-        "or save it as PNG"
+def _check_plateaus(codes: np.ndarray, far: np.ndarray, known: np.ndarray, path: Path) -> None:
+    """Raise InputError where values far from every listed one fill 3 x 3 pixels: no outline, but something unlisted."""
+    from scipy import ndimage
+
+    where = np.isin(codes, far)
+    plateau = ndimage.binary_erosion(where, np.ones((3, 3, 1)))
+    if not plateau.any():
+        return
+    value = int(codes[plateau][0])
+    common, counts = np.unique(codes, return_counts=True)
+    common = common[np.argsort(counts)[::-1][:2]]
+    raise InputError(
+        f"{path}: an area of a lossy mask has the value {_name(value)}, farther than {LOSSY_DISTANCE} from each listed "
+        f"one: {_names(known)}; its most frequent ones are {_names(common)}; list what they mean in data.classes"
     )
 
 

@@ -30,6 +30,7 @@ def read_picture(path: Path, mask: bool) -> ImageData:
     from PIL import Image
 
     with Image.open(path) as file:
+        palette = file.mode == "P"
         orientation, lossy = file.getexif().get(EXIF_ORIENTATION, 1), file.format in LOSSY
         if file.format == "PNG" and _is_deep_color(path):  # Pillow keeps 8 of its 16 bits
             import imagecodecs
@@ -41,7 +42,7 @@ def read_picture(path: Path, mask: bool) -> ImageData:
             values, has_alpha = np.array(image), image.mode in ALPHA
     values = UPRIGHT.get(orientation, UPRIGHT[1])(values)
     values_CS = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
-    return picture(without_alpha(values_CS, mask) if has_alpha else values_CS, lossy)
+    return picture(without_alpha(values_CS, mask) if has_alpha else values_CS, lossy, palette)
 
 
 def _is_deep_color(path: Path) -> bool:
@@ -53,10 +54,19 @@ def _is_deep_color(path: Path) -> bool:
 
 def _in_plain_mode(image: Any) -> Any:
     """The image as gray (8 bits, or what the file has) or RGB, with alpha where it has transparency."""
+    if image.mode == "P":
+        _check_palette(np.array(image), np.array(image.getpalette("RGBA")).reshape(-1, 4))
     if image.mode.startswith(("I", "F")):
         return image
     kind = ("L", "LA") if image.mode in GRAY else ("RGB", "RGBA")
     return image.convert(kind[image.has_transparency_data])
+
+
+def _check_palette(indices: np.ndarray, palette: np.ndarray) -> None:
+    """Raise ValueError where different indices are the same color: what they told apart would be lost."""
+    used = np.unique(indices)
+    if used.max() < len(palette) and len(np.unique(palette[used], axis=0)) < len(used):
+        raise ValueError("two indices of its palette are the same color, allowed: a color each; save it as gray")
 
 
 def read_tiff(path: Path, mask: bool) -> ImageData:
@@ -64,20 +74,24 @@ def read_tiff(path: Path, mask: bool) -> ImageData:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        page: Any = series.keyframe
+        whole = [one for one in file.series if not one.keyframe.is_reduced]  # the others are previews
+        if len(whole) != 1:
+            raise ValueError(f"{len(whole)} images that differ in size, type or colors, allowed: one, or equal pages")
+        series, page = whole[0], whole[0].keyframe
         values, axes = series.asarray(), series.axes
         values = UPRIGHT[_orientation(page)](_rows_and_columns_first(values, axes))
         axes = "YX" + axes.replace("Y", "", 1).replace("X", "", 1)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            values, axes = _palette(page.colormap)[values], f"{axes}S"
+            palette = _palette(page.colormap)
+            _check_palette(values, palette)
+            values, axes = palette[values], f"{axes}S"
         has_alpha = "S" in axes and len(page.extrasamples) > 0 and int(page.extrasamples[-1]) > 0
         photometric, bits, jpeg = page.photometric.name, page.bitspersample, "JPEG" in page.compression.name
     channel = next((axes.index(name) for name in "SC" if name in axes), None)
     values_CS = values[None] if channel is None else np.moveaxis(values, channel, 0)
     if has_alpha:
         values_CS = without_alpha(values_CS, mask)
-    return picture(_as_gray_or_rgb(values_CS, photometric, bits, jpeg), lossy=jpeg)
+    return picture(_as_gray_or_rgb(values_CS, photometric, bits, jpeg), jpeg, photometric == "PALETTE")
 
 
 def _orientation(page: Any) -> int:

@@ -82,7 +82,7 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
             resampled_shard = resampled.add(case.id, image, labels)
             original_shard = original.add(case.id, case.image, case.labels)
             cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        files = {"notices": [*audit.end(), *notices], "geometry": geometries}  # of cases, or of the volumes of slices
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
         resampled.flush()
         original.flush()
         write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))
@@ -124,9 +124,10 @@ def _manifest(
         "paired": [[dataset.classes.index(name) + 1 for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
-        **files,
+        "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }
     about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
+    about["notices"] = files["notices"]  # their wording renames no run
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**about, "sha256": digest, **content}

@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     Field,
     NonNegativeInt,
+    PlainValidator,
     PositiveInt,
     ValidationInfo,
     field_validator,
@@ -30,11 +31,21 @@ def _regular_expression(pattern: str) -> str:
 
 PICTURES = ("busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui")  # datasets in 2-D alone
 COLOR_PATTERN = "#[0-9a-f]{6}"
+MOST_VALUE, MOST_CLASSES = 2**31 - 1, 255  # labels are uint8
 BACKGROUND = "background"  # of data.classes: no class, but the values of what is none
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
-Word = Annotated[str, AfterValidator(lambda word: word.lower() if word.startswith("#") else word), Field(min_length=1)]
-Classes = Annotated[dict[str, tuple[NonNegativeInt | Word, ...]], Field(min_length=1)]
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
+
+
+def _class_value(value: Any) -> int | str:
+    if isinstance(value, str) and value:
+        return value.lower() if value.startswith("#") else value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_VALUE:
+        return value
+    raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, a color as "#rrggbb", or a class of the dataset')
+
+
+Classes = Annotated[dict[str, tuple[Annotated[int | str, PlainValidator(_class_value)], ...]], Field(min_length=1)]
 
 
 class LLM(Section):
@@ -108,6 +119,8 @@ class Data(Section):
     def _each_value_means_one_class(cls, classes: Classes | None, info: ValidationInfo) -> Classes | None:
         if classes and set(classes) == {BACKGROUND}:
             raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
+        if classes and len(classes) > MOST_CLASSES:
+            raise ValueError(f"found {len(classes)} classes, allowed: {MOST_CLASSES} at most")
         if classes and info.data.get("dataset") == "folder":
             _check_mask_values(classes)
         return classes
@@ -131,7 +144,7 @@ def _check_mask_values(classes: Classes) -> None:
     for name, values in classes.items():
         for value in values:
             if isinstance(value, str) and not re.fullmatch(COLOR_PATTERN, value):
-                raise ValueError(f"found {value!r} for {name}, allowed for a folder: gray values and colors (#rrggbb)")
+                raise ValueError(f'found {value!r} for {name}, allowed for a folder: gray values and colors, "#rrggbb"')
             codes = mask_codes(value)
             if seen.intersection(codes):
                 raise ValueError(f"mask values [{value}] are listed under two classes; each must mean one")

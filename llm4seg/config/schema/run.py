@@ -52,10 +52,12 @@ class Augment(Section):
     """Random augmentation of each training image, seeded by (seed, epoch, sample)."""
 
     flip: tuple[NonNegativeInt, ...]
+    quarter_turns: bool
     rotate: Annotated[float, Field(ge=0, le=180)]
     scale: Fraction
     shift: Fraction
     intensity: NonNegativeFloat
+    color: Fraction
 
 
 class LabelNoise(Section):

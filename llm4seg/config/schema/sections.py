@@ -46,6 +46,11 @@ class Sections(Section):
         self._check_launcher()
         if self.study.folds and max(self.study.folds) >= self.split.folds:
             raise ValueError(f"study.folds: found {max(self.study.folds)}, allowed: 0 to {self.split.folds - 1}")
+        if self.training.augment.quarter_turns and len(set(self.data.size[:2])) > 1:
+            raise ValueError(
+                f"training.augment.quarter_turns: found true, allowed: false, as data.size {[*self.data.size]} is not "
+                "square in rows and columns"
+            )
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
         if wrong_axes:
             raise ValueError(

@@ -6,8 +6,8 @@ import torch
 from llm4seg.config.schema import Augment
 from llm4seg.data.augment import Sides, augment
 
-STILL = Augment(flip=(), rotate=0, scale=0, shift=0, intensity=0)
-LIVELY = Augment(flip=(0, 1), rotate=30, scale=0.2, shift=0.1, intensity=0.2)
+STILL = Augment(flip=(), quarter_turns=False, rotate=0, scale=0, shift=0, intensity=0, color=0)
+LIVELY = Augment(flip=(0, 1), quarter_turns=True, rotate=30, scale=0.2, shift=0.1, intensity=0.2, color=0.3)
 
 
 def batch(size: tuple[int, ...], samples: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,3 +87,32 @@ def test_a_flip_of_left_and_right_exchanges_their_labels(axis: int | None) -> No
     exchanged = torch.where(plain == 2, 3, torch.where(plain == 3, 2, plain))
     for sample in samples:
         assert torch.equal(found[sample], (exchanged if axis == 1 and flipped[sample] else plain)[sample])
+
+
+@pytest.mark.parametrize("size", [(24, 24), (16, 16, 12)])
+def test_quarter_turns_are_exact(size: tuple[int, ...]) -> None:
+    """All four occur, in the plane of rows and columns, of the image and its labels alike."""
+    image = torch.rand(1, 1, *size)
+    labels = (image[:, 0] > 0.5).long()
+    turn = STILL.model_copy(update={"quarter_turns": True})
+    seen = set()
+    for sample in range(24):
+        found, found_labels = augment(image, labels, [sample], turn, seed=0, epoch=0)
+        turns = [k for k in range(4) if torch.allclose(found, torch.rot90(image, k, (2, 3)), atol=1e-4)]
+        assert len(turns) == 1
+        assert torch.equal(found_labels, torch.rot90(labels, turns[0], (1, 2)))
+        seen.update(turns)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_colors_change_together_and_gray_images_do_not() -> None:
+    jitter = STILL.model_copy(update={"color": 0.3})
+    images, labels = torch.rand(4, 3, 8, 8), torch.zeros(4, 8, 8, dtype=torch.int64)
+    found, _ = augment(images, labels, [0, 1, 2, 3], jitter, seed=0, epoch=0)
+    for before, after in zip(images, found, strict=True):
+        fitted = torch.linalg.lstsq(before.flatten(1).T, after.flatten(1).T).solution
+        assert torch.allclose(before.flatten(1).T @ fitted, after.flatten(1).T, atol=1e-4)  # one linear map an image
+        assert not torch.allclose(fitted, torch.eye(3), atol=0.01)
+        assert (fitted.sum(1) - 1).abs().max() < 0.35
+    gray, _ = augment(images[:, :1], labels, [0, 1, 2, 3], jitter, seed=0, epoch=0)
+    torch.testing.assert_close(gray, images[:, :1], atol=1e-4, rtol=0)

@@ -129,7 +129,7 @@ def test_units_that_differ_are_warned_of(tmp_path: Path) -> None:
     (warning,) = noticed("px", "mm", "px")
     assert warning == (
         "distances are in mm for some cases (b1.png) and in px, without a pixel size, for others (a1.png): their means "
-        "over cases say nothing"
+        "over cases say nothing, and left is not known in the latter"
     )
 
 

@@ -114,11 +114,30 @@ def test_inexact_jpg_masks_count_as_the_nearest_value(tmp_path: Path) -> None:
     assert np.array_equal(case.labels, mask // 255)
 
 
-def test_values_of_jpg_masks_far_from_every_listed_one_are_refused(tmp_path: Path) -> None:
+def test_areas_of_jpg_masks_far_from_every_listed_value_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "images/a.jpg", picture(shape=(64, 64)))
     save(tmp_path / "masks/a.jpg", np.kron(square(255, 1, 1, (8, 8)), np.ones((8, 8), np.uint8)))
-    with pytest.raises(InputError, match=r"a\.jpg: a lossy mask's value 255 is farther than 32 .*: 0, 1; .* 0, 255"):
+    with pytest.raises(InputError, match=r"a\.jpg: an area of .* the value 255, farther than 32 .*: 0, 1; .* 0, 255;"):
         read(tmp_path, lesion=(1,))
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:24, 8:24], mask[40:45, 40:45] = 255, 128
+    save(tmp_path / "masks/a.jpg", mask, quality=95)
+    with pytest.raises(InputError, match=r"a\.jpg: an area of a lossy mask has the value 12\d, farther"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+@pytest.mark.parametrize("soft", [False, True])
+def test_outlines_of_jpg_masks_may_ring(tmp_path: Path, quality: int, soft: bool) -> None:
+    rows, columns = np.mgrid[:400, :400]
+    distance = np.hypot(rows - 200, columns - 180) - 90
+    mask = np.clip(127.5 - 255 * distance, 0, 255) if soft else 255 * (distance < 0)
+    save(tmp_path / "images/a.jpg", picture(shape=(400, 400)))
+    save(tmp_path / "masks/a.jpg", mask.astype(np.uint8), quality=quality)
+    stored = np.asarray(Image.open(tmp_path / "masks/a.jpg")).astype(int)
+    assert soft or np.minimum(stored, 255 - stored).max() > (32 if quality < 95 else 0)
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, stored > 127)
 
 
 def test_a_color_a_class(tmp_path: Path) -> None:
@@ -184,6 +203,22 @@ def test_a_mask_of_several_channels_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "masks/a.nii.gz", picture(1, shape=(4, 4, 3, 2)))
     with pytest.raises(InputError, match=r"a\.nii\.gz: a mask must be gray, or in colors of 8 bits; found 2 channels"):
         read(tmp_path, 3)
+
+
+def test_a_palettes_colors_count(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.png", picture())
+    mask = Image.fromarray(square(1), mode="P")
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    (tmp_path / "masks").mkdir()
+    mask.save(tmp_path / "masks/a.png")
+    with pytest.raises(InputError, match=r"unknown mask value 255; .*; it has a palette, whose colors count"):
+        read(tmp_path, lesion=(1,))
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.labels, square(1))
+    mask.putpalette([0, 0, 0, 0, 0, 0, 255, 0, 0])
+    mask.save(tmp_path / "masks/a.png")
+    with pytest.raises(InputError, match=r"a\.png: .*two indices of its palette are the same color"):
+        read(tmp_path, lesion=(1,))
 
 
 def test_names_that_look_the_same_match(tmp_path: Path) -> None:

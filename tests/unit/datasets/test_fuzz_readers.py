@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import imagecodecs
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import tifffile
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -34,12 +36,19 @@ def _saved(write: Callable[[io.BytesIO], None]) -> bytes:
     return buffer.getvalue()
 
 
+def _saved_by_itk(image: sitk.Image, ending: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder_name:
+        sitk.WriteImage(image, f"{folder_name}/a{ending}")
+        return Path(f"{folder_name}/a{ending}").read_bytes()
+
+
 def _pictures() -> dict[str, list[bytes]]:
     """Small files of every kind, by ending."""
     modes = [Image.fromarray(COLOR).convert(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")]
     nifti = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([-1, 2, 3, 1])).to_bytes()
     rgb24 = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     niftis = [nifti, nibabel.Nifti1Image(rgb24, np.eye(4)).to_bytes()]
+    volume = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     tiffs: list[dict[str, object]] = [{}, {"compression": "lzw"}, {"compression": "zlib", "tile": (16, 16)}]
     return {
         ".png": [_saved(lambda file, one=one: one.save(file, "png")) for one in modes]
@@ -49,6 +58,8 @@ def _pictures() -> dict[str, list[bytes]]:
         + [_saved(lambda file: tifffile.imwrite(file, np.stack([GRAY, GRAY]), photometric="miniswhite"))]
         + [_saved(lambda file, one=one: one.save(file, "tiff", compression="group4")) for one in modes[:1]],
         ".nii": niftis,
+        **{ending: [_saved_by_itk(volume, ending)] for ending in (".nrrd", ".mha")},
+        ".dcm": [_saved_by_itk(volume[:, :, 0], ".dcm")],
         ".nii.gz": [gzip.compress(one) for one in niftis] + [gzip.compress(nifti, 0)],
     }
 

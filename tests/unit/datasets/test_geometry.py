@@ -75,6 +75,7 @@ def test_every_orientation_gives_the_same_array(tmp_path: Path, codes: str) -> N
     [
         ((1, 1, 1), lambda x: np.rot90(x)),  # ties: to the head
         ((3, 3, 3.001), lambda x: np.rot90(x)),
+        ((0.977, 0.977, 0.625), lambda x: np.rot90(x)),  # a CT of thin slices
         ((1, 4, 1), lambda x: np.rot90(x.transpose(0, 2, 1))),
         ((4, 1, 1), lambda x: np.rot90(x.transpose(1, 2, 0))[:, ::-1]),
     ],
@@ -185,13 +186,27 @@ def test_a_mask_that_lies_elsewhere_is_noticed(tmp_path: Path, other: np.ndarray
     assert "off its image images/a.nii " in notice
 
 
-def test_a_mask_mirrored_about_the_origin_is_turned_and_noticed(tmp_path: Path) -> None:
-    """Its axes say where left is, so it lies on the image; its origin says that it lies elsewhere."""
+@pytest.mark.parametrize(
+    ("affine", "values"),
+    [(np.diag([-1.0, -1, 1, 1]), LESION[::-1, ::-1]), (np.diag([-1.0, 1, 1, 1]), LESION)],
+)
+def test_a_mask_that_is_turned_and_still_off_is_refused(tmp_path: Path, affine: np.ndarray, values: np.ndarray) -> None:
+    """One affine is wrong, and which it is decides whether the mask is mirrored."""
     save(tmp_path / "images/a.nii", VALUES, np.eye(4))
-    save(tmp_path / "masks/a.nii", LESION[::-1, ::-1].copy(), np.diag([-1.0, -1, 1, 1]))
-    (case,) = read(tmp_path)
-    assert np.array_equal(case.labels, np.rot90(LESION))
-    assert "lies up to 6.4 mm off" in case.notices[0]  # the square root of 4² + 5²
+    save(tmp_path / "masks/a.nii", values.copy(), affine)
+    with pytest.raises(InputError, match=r"masks/a\.nii: oriented L.S, the image RAS; turned to it, it lies up to"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_volume_of_one_slice_is_that_slice(tmp_path: Path, axis: int) -> None:
+    """However thick it is."""
+    one, mask = VALUES.take([2], axis), LESION.take([2], axis)
+    save(tmp_path / "images/a.nii", one, np.diag([2.0, 2.0, 2.0, 1.0]))
+    save(tmp_path / "masks/a.nii", mask, np.diag([2.0, 2.0, 2.0, 1.0]))
+    (case,) = read(tmp_path, 2)
+    assert sorted(case.image.shape[1:]) == sorted(SHAPE[:axis] + SHAPE[axis + 1 :])
+    assert case.id == "a-000"
 
 
 def test_a_mask_that_rounds_its_affine_is_right(tmp_path: Path) -> None:

@@ -105,9 +105,26 @@ def test_a_mask_in_the_alpha_channel(tmp_path: Path) -> None:
         for path in (name, f"gray_{name}", f"{name}.tif"):
             assert np.array_equal(flat(tmp_path / path, mask=True), BLOT[None]), path
     Image.fromarray(np.stack([BLOT, BLOT, BLOT, BLOT.T.reshape(BLOT.shape)], axis=-1)).save(tmp_path / "differ.png")
-    with pytest.raises(InputError, match=r"differ\.png: .*its colors and its alpha channel vary"):
+    with pytest.raises(InputError, match=r"differ\.png: .*its transparent pixels hide several colors"):
         read_mask(tmp_path / "differ.png")
     assert np.array_equal(flat(tmp_path / "differ.png"), np.stack([BLOT] * 3))
+
+
+def test_transparent_pixels_of_a_mask_are_background(tmp_path: Path) -> None:
+    """Nothing drawn on a white layer; red on transparent white; and BUSI's masks, whose alpha is 0 throughout."""
+    white, clear = np.full_like(BLOT, 255), np.zeros_like(BLOT)
+    Image.fromarray(np.stack([white, white, white, clear], axis=-1)).save(tmp_path / "nothing.png")
+    assert not flat(tmp_path / "nothing.png", mask=True).any()
+    green = np.where(BLOT, 0, 255).astype(np.uint8)
+    Image.fromarray(np.stack([white, green, green, BLOT], axis=-1)).save(tmp_path / "red.png")
+    assert np.array_equal(flat(tmp_path / "red.png", mask=True), np.stack([BLOT, clear, clear]))
+    Image.fromarray(np.stack([BLOT, BLOT, BLOT, clear], axis=-1)).save(tmp_path / "busi.png")
+    assert np.array_equal(flat(tmp_path / "busi.png", mask=True), BLOT[None])
+    Image.fromarray(np.stack([clear, clear, clear, clear], axis=-1)).save(tmp_path / "normal.png")
+    assert not flat(tmp_path / "normal.png", mask=True).any()
+    soft = (BLOT // 2).astype(np.uint8)
+    Image.fromarray(np.stack([white, white, white, soft], axis=-1)).save(tmp_path / "soft.png")
+    assert np.array_equal(flat(tmp_path / "soft.png", mask=True), soft[None])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -184,6 +201,19 @@ def test_pages_of_a_tiff_are_slices(tmp_path: Path) -> None:
     image = read_image(tmp_path / "a.tif")
     assert np.array_equal(image.values, np.moveaxis(volume, 0, -1)[None])
     assert not image.flat
+
+
+def test_pages_that_are_no_stack_are_refused(tmp_path: Path) -> None:
+    """Or the second would be lost; a preview is none."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(GREY)
+        file.write(GREY[:2])
+    with pytest.raises(InputError, match=r"a\.tif: .*2 images that differ in size, type or colors, allowed: one"):
+        read_image(tmp_path / "a.tif")
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:
+        file.write(GREY[:2], subfiletype=1)
+        file.write(GREY)
+    assert np.array_equal(flat(tmp_path / "b.tif"), GREY[None])
 
 
 def test_channels_and_slices_of_an_imagej_hyperstack(tmp_path: Path) -> None:
@@ -306,7 +336,10 @@ def test_storable_keeps_values() -> None:
                 assert storable(array.astype(dtype)).dtype in (np.uint8, np.int16, np.int32, np.float32)
 
 
-@pytest.mark.parametrize("values", [np.array([2**40]), np.array([2.0**40 + 1]), np.array([1j]), np.array(["a"])])
+@pytest.mark.parametrize(
+    "values",
+    [np.array([2**40]), np.array([2.0**40 + 1]), np.array([2**32 - 1], np.uint32), np.array([1j]), np.array(["a"])],
+)
 def test_what_no_type_keeps_is_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="allowed"):
         storable(values)

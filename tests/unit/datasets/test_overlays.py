@@ -85,3 +85,12 @@ def test_a_volume_is_shown_at_its_fullest_slice(tmp_path: Path, monkeypatch: pyt
 def test_names_are_drawn_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [r"a$\frac$b", "a$_$"]
     assert {*names, "$x$"} <= set(sheet(tmp_path, monkeypatch, names, raw_case("$x$", SQUARES)))
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (30, 1), (1, 1)])
+def test_images_a_pixel_high_or_wide_are_drawn(tmp_path: Path, shape: tuple[int, int]) -> None:
+    labels = np.ones(shape, np.uint8)
+    labels.flat[: labels.size // 2] = 0
+    prepared = write_cases(config_at(tmp_path, {}), [raw_case("a", labels)], ["lesion"])
+    write_contact_sheet(tmp_path / "sheet.png", prepared)
+    assert (tmp_path / "sheet.png").stat().st_size

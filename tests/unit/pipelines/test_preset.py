@@ -1,6 +1,7 @@
 """Presets as options for `dvc exp run`, and that DVC reads back what a value is written as."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
 from llm4seg.utils.errors import InputError
+from pipelines.preset import differing_defaults, options
 from pipelines.preset import main as print_presets
-from pipelines.preset import options
 from tests.import_graph import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -94,3 +95,15 @@ def with_options(folder: Path, options: list[str]) -> Config:
     path.write_text(json.dumps(VALUES))
     apply_overrides(path, options)
     return Config.load(path)
+
+
+def test_defaults_that_the_last_commit_has_otherwise_are_named(tmp_path: Path) -> None:
+    """Or an experiment would undo what somebody chose and committed, without a word."""
+    file = tmp_path / "params.yaml"
+    file.write_text(PARAMS.read_text().replace("backbone: cmunext ", "backbone: unet "))
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (line,) = differing_defaults(file)
+    assert line == (
+        "default sets model.backbone to cmunext, but the last commit has unet: change presets.default with it"
+    )
