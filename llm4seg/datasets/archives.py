@@ -21,11 +21,12 @@ def is_archive(path: Path) -> bool:
 
 
 def unpacked(archive: Path, cache: Path) -> Path:
-    """The folder of an archive's files in the cache, by the archive's sha256: later calls do not unpack it again.
+    """The folder of an archive's files in the cache, by the archive's sha256 and name: later calls do not unpack it.
 
     Raises InputError naming the archive where it is truncated, or holds links or paths that leave its folder.
     """
-    target = cache / "archives" / sha256_file(archive)
+    ending = next(end for end in ENDINGS if archive.name.lower().endswith(end))
+    target = cache / "archives" / sha256_file(archive) / archive.name[: -len(ending)]
     if target.is_dir():
         return target
     with replacing(target) as folder:
