@@ -77,6 +77,17 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     return Trainer(config, run, initial).train()
 
 
+def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> None:
+    """Refuse flips of left and right with classes that are called so and have no counterpart."""
+    paired = {data.classes[label - 1] for pair in data.paired for label in pair}
+    astray = [name for name in data.classes if OF_A_SIDE.search(name) and name not in paired]
+    if astray and {data.left_right_axis(case) for case in cases} & set(flip):
+        raise InputError(
+            f"training.augment.flip: found {[*flip]}, which exchanges left and right, but not the label of {astray[0]}; "
+            "allowed: data.paired with it and its counterpart, or other axes"
+        )
+
+
 def profile_model(config: Config, device: torch.device) -> Row:
     """The costs of a model: its trained parameters, and its latency, the median forward pass of one image, in ms."""
     data = Prepared(config.paths.prepared)
@@ -121,7 +132,7 @@ class Trainer:
         self.loss = build_loss(config.training.loss)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.split.train[sample]))
-        self.check_flips()
+        check_flips(self.data, self.split.train, config.training.augment.flip)
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)
         if saved:
@@ -206,17 +217,6 @@ class Trainer:
             raise InputError(
                 f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
                 f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
-            )
-
-    def check_flips(self) -> None:
-        """Refuse flips of left and right with classes that are called so and have no counterpart."""
-        paired = {self.data.classes[label - 1] for pair in self.data.paired for label in pair}
-        astray = [name for name in self.data.classes if OF_A_SIDE.search(name) and name not in paired]
-        axes = {self.data.left_right_axis(case) for case in self.split.train}
-        if astray and axes & set(self.config.training.augment.flip):
-            raise InputError(
-                f"training.augment.flip: found {[*self.config.training.augment.flip]}, which exchanges left and right, "
-                f"but not the label of {astray[0]}; allowed: data.paired with it and its counterpart, or other axes"
             )
 
     def check_finite(self, value: float, what: str, where: str) -> None:

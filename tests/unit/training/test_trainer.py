@@ -7,9 +7,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.training.run import LocalRun
-from llm4seg.training.trainer import Trainer
+from llm4seg.training.trainer import Trainer, check_flips
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
 
@@ -33,9 +34,9 @@ def test_flips_of_left_and_right_need_pairs_of_classes(config: Config, tmp_path:
     manifest = read_json(prepared / "manifest.json")
     manifest["classes"] = ["left_kidney", "right_kidney"]
     write_json(prepared / "manifest.json", manifest)
-    mirrored = config.override({"paths.prepared": str(prepared), "training.augment.flip": [1]})
     with pytest.raises(InputError, match=r"flip: found \[1\], which exchanges left and right, but not .* left_kidney"):
-        Trainer(mirrored, LocalRun(tmp_path))
-    Trainer(mirrored.override({"training.augment.flip": [0]}), LocalRun(tmp_path))
+        Trainer(config.override({"paths.prepared": str(prepared), "training.augment.flip": [1]}), LocalRun(tmp_path))
+    cases = list(Prepared(prepared).cases)
+    check_flips(Prepared(prepared), cases, [0])
     write_json(prepared / "manifest.json", manifest | {"paired": [[1, 2]]})
-    Trainer(mirrored, LocalRun(tmp_path))
+    check_flips(Prepared(prepared), cases, [0, 1])
