@@ -4,12 +4,21 @@ import os
 import subprocess
 from pathlib import Path
 
+NONE_OF_DATA = {".gitignore", "README.md"}  # of data/raw
 
-def versioning_hint(folder: Path) -> str | None:
-    """The advice to version own images of this workspace, where neither DVC nor git does; None outside of git."""
-    parts = [folder / name for name in ("images", "masks") if (folder / name).is_dir()]
-    parts = [part for part in parts if part.is_relative_to(Path.cwd())]
-    unknown = [part for part in parts if not _in_dvc(part) and _in_git(part) is False]
+
+def versioning_hint(root: Path) -> str | None:
+    """The advice to version own images of this workspace, where neither DVC nor git does; None outside of git.
+
+    `root`: a folder or an archive. Where git has files of the folder, as of data/raw, what lies in it is added by name.
+    """
+    if not root.exists() or not root.is_relative_to(Path.cwd()) or _in_dvc(root) or (known := _in_git(root)) is None:
+        return None
+    if root.is_dir() and known:
+        children = (path for path in sorted(root.iterdir()) if path.name not in NONE_OF_DATA and path.suffix != ".dvc")
+        unknown = [path for path in children if not _in_dvc(path) and not _in_git(path)]
+    else:
+        unknown = [] if known else [root]
     if not unknown:
         return None
     names = " ".join(os.path.relpath(part) for part in unknown)
@@ -17,15 +26,15 @@ def versioning_hint(folder: Path) -> str | None:
 
 
 def _in_dvc(path: Path) -> bool:
-    """Whether `dvc add` was called for a folder of this workspace or one above it."""
+    """Whether `dvc add` was called for a file or folder of this workspace, or for a folder above it."""
     inside = path.relative_to(Path.cwd())
     return any(Path(f"{one}.dvc").exists() for one in (inside, *inside.parents[:-1]))
 
 
 def _in_git(path: Path) -> bool | None:
-    """Whether git has files of a folder; None where there is no git repository, or no git."""
+    """Whether git has a file, or files of a folder; None where there is no git repository, or no git."""
     try:
-        listed = subprocess.run(["git", "ls-files", "."], cwd=path, capture_output=True, check=True)
+        listed = subprocess.run(["git", "ls-files", path.name], cwd=path.parent, capture_output=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     return bool(listed.stdout)

@@ -6,7 +6,7 @@ else now is renamed, a line each. Comments, order and all other values stay.
 Every command says when params.yaml is of an earlier version. DVC fills in dvc.yaml before any command starts, and
 where a parameter that dvc.yaml names is missing it says no more than
 
-  ERROR: failed to parse 'stages.prepare.outs' in 'dvc.yaml': Could not find 'paths.contact_sheet'
+  ERROR: failed to parse 'stages.prepare.deps' in 'dvc.yaml': Could not find 'data.root'
 
 and where one is null: ERROR: unexpected error. For a missing one the remedy is this command, too.
 """

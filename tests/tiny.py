@@ -1,8 +1,11 @@
 """A tiny workspace made by the real stages: phantom images, a two-layer LLaMA of hidden size 48, a small CMUNeXt."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from llm4seg.config import Config
+from llm4seg.config.schema import SECTIONS_ALONE, Data
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 CHANGES = {
@@ -51,6 +54,18 @@ def _paths(root: Path) -> dict[str, str]:
     config = Config.load(PARAMS)
     project = PARAMS.absolute().parent
     return {f"paths.{name}": str(root / path.relative_to(project)) for name, path in config.paths}
+
+
+def data_section(root: Path, spatial_dims: int = 2, dataset: str = "folder", **changes: Any) -> Data:
+    """The section `data` of a dataset in files at `root`, with some parameters changed ("classes", "folder.group")."""
+    values = {"dataset": dataset, "root": str(root), "spatial_dims": spatial_dims, "size": [16] * spatial_dims}
+    dotted = {f"data.{name}": value for name, value in {**values, **changes}.items()}
+    return _params().override(dotted, SECTIONS_ALONE).data
+
+
+@cache
+def _params() -> Config:
+    return Config.load(PARAMS)
 
 
 def prepare_workspace(root: Path) -> Config:

@@ -83,7 +83,7 @@ class Config(Sections):
         """A copy with absolute paths, resolved against `root`; those of LASTING against `home(root)`."""
         roots = {name: home(root) if name in LASTING else root for name, _ in self.paths}
         changes: Overrides = {f"paths.{name}": os.path.normpath(roots[name] / path) for name, path in self.paths}
-        changes["data.folder.path"] = os.path.normpath(root / self.data.folder.path)
+        changes["data.root"] = os.path.normpath(root / self.data.root)
         changes[INIT] = _absolute(root, self.training.init_from)
         changes["study.other_data"] = _absolute(root, self.study.other_data)
         changes["study.arms"] = {

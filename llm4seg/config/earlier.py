@@ -1,4 +1,4 @@
-"""Compatibility with files of version 0.1.0: values that were renamed since, and parameters that were added.
+"""Compatibility with files of version 0.1.0: values that were renamed since, parameters that were moved or added.
 
 Digests, names of runs and comparisons are made from what `current` returns.
 """
@@ -12,12 +12,15 @@ VALUES = {  # parameter: its renamed values, old name: present name
     "preset": {"paper-exact": "released"},  # in an arm of a study
 }
 PRESETS = VALUES["preset"]
+MOVED = {"data.folder.path": "data.root", "data.folder.classes": "data.classes"}  # parameter: where it is now
 # parameter: the value that keeps the earlier behavior, and its comment in params.yaml
 ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
+    "split.file": (None, "for rule file: a list inside data.root, text or JSON (docs/splits.md)"),
     "study.per": ("case", "case | volume: what has one score; volume: all slices of one put together"),
-    "split.file": (None, "for rule file: a list inside data.folder.path, text or JSON (docs/splits.md)"),
+    "data.root": ("data/raw", "the images: a folder, or the archive (.zip, .tar, .tar.gz) as downloaded"),
+    "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
     "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
     "training.augment.quarter_turns": (False, "true: by 0, 90, 180 or 270 degrees, of square images"),
     "training.augment.color": (0.0, "of images with 3 channels: gain of each, and of its distance to gray"),
@@ -39,6 +42,32 @@ def current(value: Any, name: str = "") -> Any:
     return value
 
 
+def moved(values: Any, section: str = "") -> Any:
+    """Values, dotted or nested, of a section ("data.", or "" for all) with MOVED parameters at their present places.
+
+    Raises ValueError when a parameter is there under its old and its present name.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    found = {key: moved(value, f"{section}{key}.") for key, value in values.items()}
+    for old, new in MOVED.items():
+        if not new.startswith(section):
+            continue
+        name, holders = new.removeprefix(section), {section: found}
+        holders |= {f"{section}{key}.": inner for key, inner in found.items() if isinstance(inner, dict)}
+        for prefix, holder in holders.items():
+            if (key := old.removeprefix(prefix)) in holder and (prefix == section or not new.startswith(prefix)):
+                if name in found:
+                    raise ValueError(f"found {old} and {new}, which is its name now; allowed: one of them")
+                found[name] = _kept(new, holder.pop(key), found)
+    return found
+
+
+def _kept(name: str, value: Any, section: Mapping[str, Any]) -> Any:
+    """A moved value; mask values, which other datasets than `folder` passed over, mean nothing for them."""
+    return None if name == "data.classes" and section.get("dataset", "folder") != "folder" else value
+
+
 def renamed(word: str, name: str) -> str:
     """The present name of a value, where `name` ends in the name of a parameter with renamed values; else the value."""
     tables = [words for parameter, words in VALUES.items() if f".{name}".endswith(f".{parameter}")]
@@ -57,7 +86,7 @@ def current_presets(presets: Any) -> Any:
 
 def current_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
     """A config's sections, from a file of any version, with renamed values replaced and added parameters filled in."""
-    upgraded: dict[str, Any] = current(sections)
+    upgraded: dict[str, Any] = moved(current(sections))
     for dotted, (value, _) in ADDED.items():
         *parents, name = dotted.split(".")
         section: Any = upgraded

@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm4seg.config.earlier import ADDED, UPGRADE
+from llm4seg.config.earlier import ADDED, UPGRADE, moved
 from llm4seg.config.schema import Section
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.text import elided, printable
@@ -34,6 +34,10 @@ def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def apply(changes: Mapping[str, Any], values: dict[str, Any]) -> None:
     """Change dotted parameters of nested values in place."""
+    try:
+        changes = moved(changes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     for dotted, value in changes.items():
         section, name = find(values, dotted)
         section[name] = value

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from llm4seg.config.config import Config
-from llm4seg.config.earlier import ADDED, PRESETS, renamed
+from llm4seg.config.earlier import ADDED, MOVED, PRESETS, moved, renamed
 from llm4seg.config.params_file import parse, read
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_text
@@ -66,10 +66,48 @@ def _changes(values: CommentedMap, text: str) -> Iterator[tuple[str, str]]:
     for name, word, position in _words(values):
         if (now := renamed(word, name)) != word:
             yield _replaced(text, position, word, now), f"{name}: {word} is now called {now}"
+    yield from _moves(values, text)
     for dotted, (value, comment) in ADDED.items():
         section, missing = _section(values, dotted)
         if section is not None and missing not in section:
-            yield _inserted(text, section, dotted, comment), f"{dotted}: new, {value} as before"
+            yield _inserted(text, section, dotted, value, comment), f"{dotted}: new, {value} as before"
+
+
+def _moves(values: CommentedMap, text: str) -> Iterator[tuple[str, str]]:
+    """As `_changes`, for each parameter of MOVED."""
+    for old, new in MOVED.items():
+        holder, was = _section(values, old)
+        section, name = _section(values, new)
+        if holder is None or section is None or was not in holder or name in section:
+            continue
+        plain = parse(text.encode(), "")
+        value = _at(moved(plain), new)
+        shortened = _without(text, holder, was)
+        line = f"{old}: now {new}" if value == _at(plain, old) else f"{old}: now {new}, null for this data.dataset"
+        yield _inserted(shortened, _section(_read(shortened), new)[0] or section, new, value, ADDED[new][1]), line
+
+
+def _at(values: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        values = values[name]
+    return values
+
+
+def _without(text: str, section: CommentedMap, name: str) -> str:
+    """The text without a parameter: in block style its line and those indented deeper, in flow style up to the next."""
+    line, column = section.lc.key(name)
+    lines = text.splitlines(keepends=True)
+    if not section.fa.flow_style():
+        end = line + 1
+        while end < len(lines) and re.match(rf" {{{column + 1}}}", lines[end]):
+            end += 1
+        return "".join([*lines[:line], *lines[end:]])
+    names = [*section]
+    following = names[names.index(name) + 1 :]
+    if not following:
+        raise InputError(f"line {line + 1}: {name} has another place now, from which it cannot be moved here")
+    last, until = section.lc.key(following[0])
+    return "".join([*lines[:line], lines[line][:column] + lines[last][until:], *lines[last + 1 :]])
 
 
 def _words(node: Any, name: str = "") -> Iterator[tuple[str, str, Position]]:
@@ -109,9 +147,9 @@ def _replaced(text: str, position: Position, was: str, now: str) -> str:
     return "".join(lines)
 
 
-def _inserted(text: str, section: CommentedMap, dotted: str, comment: str) -> str:
-    """The text with a parameter of ADDED in its section: before its successor in the schema, else before the last."""
-    name, value = dotted.split(".")[-1], ADDED[dotted][0]
+def _inserted(text: str, section: CommentedMap, dotted: str, value: Any, comment: str) -> str:
+    """The text with a new parameter in its section: before its successor in the schema, else before the last."""
+    name = dotted.split(".")[-1]
     line, column = section.lc.key(_next_in_schema(section, dotted))
     lines = text.splitlines(keepends=True)
     if section.fa.flow_style():

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from llm4seg.config.schema import FolderData
+from llm4seg.config.schema import Data
+from llm4seg.config.schema.data import Classes
 from llm4seg.datasets.cases import Dataset, RawCase, flat, is_blank, slices
 from llm4seg.datasets.geometry import geometry, in_order_of, slicing_view
 from llm4seg.datasets.image_data import ImageData
 from llm4seg.datasets.image_io import read_image, read_mask, stem
-from llm4seg.datasets.mask_labels import labels_of
+from llm4seg.datasets.mask_labels import class_names, labels_of
 from llm4seg.utils.errors import InputError
 
 # endings of a mask's name beyond its image's: a_mask.png and a_mask_1.png belong to a.png
 _MASK_SUFFIX = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)
+LESION: Classes = {"lesion": (255,)}  # the classes unless data.classes says
 _JUNK = ("thumbs.db", "desktop.ini")  # of Windows; what begins with a dot is macOS's
 _PARTS = (".raw", ".zraw")  # of .mhd and .nhdr, which name them
 _LAST_PART = re.compile(r"[ _.-][^ _.-]+$")
@@ -33,21 +35,21 @@ class _Pair:
     masks: tuple[Path, ...]
 
 
-def folder(section: FolderData, spatial_dims: int) -> Dataset:
+def folder(section: Data) -> Dataset:
     """Images (2-D) or volumes (3-D; as slices across the axis of the largest spacing where spatial_dims is 2).
 
     Raises InputError for a missing folder, an image without a mask, a mask without an image, a duplicate name.
     """
-    pairs = _pairs(section.path)
+    pairs = _pairs(section.root)
     return Dataset(
-        name=section.path.name,
+        name=section.root.name,
         license="the owner's: none is recorded",
         citation="none",
         note="",
-        classes=section.class_names,
-        cases=(case for pair in pairs for case in _cases(pair, section, spatial_dims)),
-        total=len(pairs) if spatial_dims == 3 else None,
-        notices=_patients([pair.name for pair in pairs]) if section.group is None else (),
+        classes=class_names(section.classes or LESION),
+        cases=(case for pair in pairs for case in _cases(pair, section)),
+        total=len(pairs) if section.spatial_dims == 3 else None,
+        notices=_patients([pair.name for pair in pairs]) if section.folder.group is None else (),
     )
 
 
@@ -86,7 +88,7 @@ def _files(where: Path) -> list[Path]:
     if not where.is_dir():
         hint = "; workspaces of `dvc exp run --temp` and `--queue` hold what is committed: `dvc add` it, and commit"
         raise InputError(
-            f"{where}: no such folder (data.folder.path must hold images/ and masks/)"
+            f"{where}: no such folder (data.root must hold images/ and masks/)"
             + hint * (".dvc/tmp/exps" in where.as_posix())
         )
     paths = sorted(
@@ -117,16 +119,16 @@ def _by_stem(where: Path) -> dict[str, Path]:
     return images
 
 
-def _cases(pair: _Pair, section: FolderData, spatial_dims: int) -> Iterator[RawCase]:
-    image = read_image(pair.image)
+def _cases(pair: _Pair, section: Data) -> Iterator[RawCase]:
+    image, spatial_dims = read_image(pair.image), section.spatial_dims
     if image.flat and spatial_dims == 3:
         raise InputError(f"{pair.image}: is 2-D, but data.spatial_dims is 3")
     labels, notices = _labels(pair, image, section)
     way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
     case = RawCase(
         id=pair.name,
-        group=_group(pair, section.group),
-        source=pair.image.relative_to(section.path).as_posix(),
+        group=_group(pair, section.folder.group),
+        source=pair.image.relative_to(section.root).as_posix(),
         image=way.to_array(image.values),
         labels=way.to_array(labels)[0],
         spacing=way.spacing,
@@ -151,14 +153,14 @@ def _group(pair: _Pair, pattern: str | None) -> str:
     return match.group(1)
 
 
-def _labels(pair: _Pair, image: ImageData, section: FolderData) -> tuple[np.ndarray, list[str]]:
+def _labels(pair: _Pair, image: ImageData, section: Data) -> tuple[np.ndarray, list[str]]:
     """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
     labels = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8)
-    notices = [f"{pair.image.relative_to(section.path).as_posix()} {notice}" for notice in image.notices]
+    notices = [f"{pair.image.relative_to(section.root).as_posix()} {notice}" for notice in image.notices]
     for path in pair.masks:
         mask = read_mask(path)
-        mask = replace(mask, values=labels_of(mask, section, path))
-        names = [one.relative_to(section.path).as_posix() for one in (path, pair.image)]
+        mask = replace(mask, values=labels_of(mask, section.classes or LESION, path))
+        names = [one.relative_to(section.root).as_posix() for one in (path, pair.image)]
         try:
             added, notice = in_order_of(image, mask, (names[0], names[1]))
         except ValueError as error:

@@ -1,11 +1,10 @@
-"""Labels from the values or colors of a mask, by `data.folder.classes`."""
+"""Labels from the values or colors of a mask, by `data.classes`."""
 
 from pathlib import Path
 
 import numpy as np
 
-from llm4seg.config.schema import FolderData
-from llm4seg.config.schema.data import COLOR
+from llm4seg.config.schema.data import BACKGROUND, COLOR, Classes, mask_codes
 from llm4seg.datasets.image_data import ImageData
 from llm4seg.utils.errors import InputError
 
@@ -13,16 +12,29 @@ ROUNDING = 1e-3  # how far a scaled value may be from a whole number
 LOSSY_DISTANCE = 32  # how far a lossy format's value may be from the nearest listed one, but for outlines
 TABLE = 1 << 16
 SHOWN = 12  # values in a message
-LISTED = "(0 is background, the others are listed in data.folder.classes)"
+LISTED = "(0 is background, the others are listed in data.classes)"
 
 
-def labels_of(mask: ImageData, section: FolderData, path: Path) -> np.ndarray:
+def class_names(classes: Classes) -> tuple[str, ...]:
+    """The classes but for background: the k-th has label k + 1."""
+    return tuple(name for name in classes if name != BACKGROUND)
+
+
+def _table(classes: Classes) -> dict[int, int]:
+    """The label of each mask value: gray as it is, a color as COLOR + 0xrrggbb."""
+    found = {0: 0, COLOR: 0}
+    for name, values in classes.items():
+        label = 0 if name == BACKGROUND else class_names(classes).index(name) + 1
+        found.update({code: label for value in values for code in mask_codes(value)})
+    return found
+
+
+def labels_of(mask: ImageData, classes: Classes, path: Path) -> np.ndarray:
     """Labels uint8 (1, I, J, K) of a mask's values. Raises InputError naming the file for a value that is not listed.
 
     In a lossy format a value counts as the nearest listed one; farther ones may stand at outlines only.
     """
-    codes = _codes(mask, path)
-    table = section.labels
+    codes, table = _codes(mask, path), _table(classes)
     known = np.array(sorted(code for code in table if (code >= COLOR) == (len(mask.values) == 3)))
     labels = np.array([table[int(code)] for code in known], dtype=np.uint8)
     found = np.unique(codes).astype(np.int64)
@@ -77,7 +89,7 @@ def _unknown(value: int, found: np.ndarray, known: np.ndarray, path: Path) -> st
     if value >= COLOR:
         return (
             f"{path}: unknown color {_name(value)}; allowed: {_names(known)}; list its colors, {_names(found)}, in "
-            f'data.folder.classes, as in {{lesion: ["{_name(value)}"]}}'
+            f'data.classes, as in {{lesion: ["{_name(value)}"]}}'
         )
     return f"{path}: unknown mask value {value}; allowed: {_names(known)} {LISTED}"
 
@@ -95,7 +107,7 @@ def _check_plateaus(codes: np.ndarray, far: np.ndarray, known: np.ndarray, path:
     common = common[np.argsort(counts)[::-1][:2]]
     raise InputError(
         f"{path}: an area of a lossy mask has the value {_name(value)}, farther than {LOSSY_DISTANCE} from each listed "
-        f"one: {_names(known)}; its most frequent ones are {_names(common)}; list what they mean in data.folder.classes"
+        f"one: {_names(known)}; its most frequent ones are {_names(common)}; list what they mean in data.classes"
     )
 
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from llm4seg.config.schema import Data
 from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.classes import with_classes
+
+PACKAGED = ("brain-mri", "lung-ct", "phantom")  # these read nothing in data.root
 
 
 def open_dataset(section: Data, cache: Path) -> Dataset:
@@ -12,16 +15,40 @@ def open_dataset(section: Data, cache: Path) -> Dataset:
         case "brain-mri":
             from llm4seg.datasets.brain import brain_mri
 
-            return brain_mri(section.spatial_dims, cache)
+            return with_classes(brain_mri(section.spatial_dims, cache), section.classes)
         case "lung-ct":
             from llm4seg.datasets.lung import lung_ct
 
-            return lung_ct(section.spatial_dims, cache)
+            return with_classes(lung_ct(section.spatial_dims, cache), section.classes)
         case "phantom":
             from llm4seg.datasets.phantom import phantom
 
-            return phantom(section.phantom, section.spatial_dims)
+            return with_classes(phantom(section.phantom, section.spatial_dims), section.classes)
         case "folder":
             from llm4seg.datasets.folder import folder
 
-            return folder(section.folder, section.spatial_dims)
+            return folder(section)
+        case "busi":
+            from llm4seg.datasets.busi import busi
+
+            return busi(section, cache)
+        case "kvasir-seg":
+            from llm4seg.datasets.polyps import kvasir_seg
+
+            return with_classes(kvasir_seg(section, cache), section.classes)
+        case "cvc-clinicdb":
+            from llm4seg.datasets.polyps import cvc_clinicdb
+
+            return with_classes(cvc_clinicdb(section, cache), section.classes)
+        case "isic":
+            from llm4seg.datasets.isic import isic
+
+            return with_classes(isic(section, cache), section.classes)
+        case "tnscui":
+            from llm4seg.datasets.thyroid import tnscui
+
+            return tnscui(section, cache)
+        case "tn3k":
+            from llm4seg.datasets.thyroid import tn3k
+
+            return tn3k(section, cache)

@@ -56,7 +56,7 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise InputError(f"split.file: found {path}, which is no file; allowed: one inside data.folder.path")
+        raise InputError(f"split.file: found {path}, which is no file; allowed: one inside data.root")
     return path
 
 

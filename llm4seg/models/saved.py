@@ -170,7 +170,7 @@ def _classes_before(folder: Path, classes: tuple[str, ...]) -> str:
     if any(one in classes and one != other for one, other in zip(trained, classes, strict=True)):
         raise InputError(
             f"{INIT}: found {folder}, trained with the classes {names}, but these data have {', '.join(classes)}; "
-            "allowed: a class of both at the same place, as data.folder.classes orders them"
+            "allowed: a class of both at the same place, as data.classes orders them"
         )
     return f" (of the classes {names})"
 
@@ -228,7 +228,7 @@ def _check_classes(folder: Path, names: list[str | None], data: Prepared) -> Non
     allowed = str(len(names)) if unnamed else f"{', '.join(map(str, names))}, in this order"
     raise InputError(
         f"{data.folder}: found the classes {', '.join(data.classes)}, allowed: {allowed}, as the model in {folder} was "
-        "trained; name and order data.folder.classes so and run `dvc repro prepare`"
+        "trained; name and order data.classes so and run `dvc repro prepare`"
     )
 
 

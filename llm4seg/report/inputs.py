@@ -69,10 +69,12 @@ def read_contact_sheet(path: Path) -> bytes:
 
 
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`data`, `split`, `evaluation` from params, the other sections from the trained model."""
+    """`data`, `split`, `evaluation` from params, the other sections from the trained model.
+
+    Without `data.root`, which differs between machines.
+    """
     plain = config.plain()
-    data = {name: value for name, value in plain["data"].items() if name not in ("folder", "phantom")}
+    data = {name: value for name, value in plain["data"].items() if name not in ("root", "folder", "phantom")}
     if (dataset := config.data.dataset) in ("folder", "phantom"):
-        made_of = plain["data"][dataset]
-        data[dataset] = {name: value for name, value in made_of.items() if name != "path"}  # differs between machines
+        data[dataset] = plain["data"][dataset]
     return {"data": data, "split": plain["split"], **trained, "evaluation": plain["evaluation"]}

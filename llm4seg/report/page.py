@@ -168,7 +168,7 @@ def plural(word: str, count: int) -> str:
 
 
 def without_volumes(inputs: Inputs) -> str | None:
-    """Why slices have no scores per volume; None where they have, or are no slices."""
+    """Why slices have no scores per volume; None where they have, are no slices, or an earlier version wrote them."""
     if inputs.metrics.get("headline") != "slices":
         return None
     return not_whole(inputs.data, getattr(inputs.split, inputs.metrics["part"]))

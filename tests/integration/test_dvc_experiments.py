@@ -88,7 +88,7 @@ def test_an_experiment_of_the_readme_means_the_same_after_another(project: Proje
 def test_a_temporary_workspace_has_own_images_and_lasting_folders(project: Project) -> None:
     folder = project.folder / "data" / "raw"
     write_images(folder)
-    for dotted, value in {"data.dataset": "folder", "data.folder.classes": {"disk": [255]}}.items():
+    for dotted, value in {"data.dataset": "folder", "data.classes": {"disk": [255]}}.items():
         project.change(dotted, value)
     project.dvc("add", "data/raw/images", "data/raw/masks")
     project.commit("own images")

@@ -221,6 +221,6 @@ def test_pictures(tmp_path: Path, temporary: None, capfd: pytest.CaptureFixture[
         "images/case-3.nii.gz",  # compressed
         "images/case-7.nii.gz",
     }
-    section = {"data.folder.path": str(tmp_path / "raw"), "data.folder.classes": {"lesion": [255]}}
+    section = {"data.root": str(tmp_path / "raw"), "data.classes": {"lesion": [255]}}
     run_all(tmp_path / "run", tmp_path / "cache", {"data.dataset": "folder", **section})
     assert_nobody_is_named(tmp_path / "run", "".join(capfd.readouterr()))

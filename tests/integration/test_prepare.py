@@ -128,7 +128,7 @@ def test_a_bad_input_is_named(tmp_path: Path) -> None:
     config = write_params(tmp_path, **{"data.dataset": "folder"})
     with pytest.raises(InputError) as raised:
         prepare(config)
-    assert str(raised.value) == f"{folder}: no such folder (data.folder.path must hold images/ and masks/)"
+    assert str(raised.value) == f"{folder}: no such folder (data.root must hold images/ and masks/)"
 
 
 def test_a_full_disk_leaves_the_last_good_output(tmp_path: Path) -> None:

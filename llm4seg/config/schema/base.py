@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from llm4seg.config.earlier import current
+from llm4seg.config.earlier import current, moved
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -14,7 +14,7 @@ AtLeastTwo = Annotated[int, Field(ge=2)]
 # validation context of overrides that may be meant for other values than these: no checks of what must agree across
 # sections, nor of what model.llm's own values must agree on
 SECTIONS_ALONE = "sections alone"
-Overrides = Annotated[dict[str, Any], BeforeValidator(current)]  # dotted parameter: value
+Overrides = Annotated[dict[str, Any], BeforeValidator(lambda values: moved(current(values)))]  # dotted parameter: value
 
 
 def read_as(parameter: str) -> BeforeValidator:

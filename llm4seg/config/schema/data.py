@@ -10,10 +10,12 @@ from pydantic import (
     NonNegativeInt,
     PlainValidator,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from llm4seg.config.earlier import moved
 from llm4seg.config.schema.base import SHA256, Section
 
 
@@ -27,21 +29,23 @@ def _regular_expression(pattern: str) -> str:
     return pattern
 
 
+PICTURES = ("busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui")  # datasets in 2-D alone
+COLOR_PATTERN = "#[0-9a-f]{6}"
 MOST_VALUE, MOST_CLASSES = 2**31 - 1, 255  # labels are uint8
-BACKGROUND = "background"  # of data.folder.classes: no class, but the values of what is none
+BACKGROUND = "background"  # of data.classes: no class, but the values of what is none
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
 
 
-def _mask_value(value: Any) -> int | str:
-    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
-        return value.lower()
+def _class_value(value: Any) -> int | str:
+    if isinstance(value, str) and value:
+        return value.lower() if value.startswith("#") else value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_VALUE:
         return value
-    raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, or a color as "#rrggbb"')
+    raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, a color as "#rrggbb", or a class of the dataset')
 
 
-MaskValue = Annotated[int | str, PlainValidator(_mask_value)]
+Classes = Annotated[dict[str, tuple[Annotated[int | str, PlainValidator(_class_value)], ...]], Field(min_length=1)]
 
 
 class LLM(Section):
@@ -55,50 +59,13 @@ class LLM(Section):
 
 
 class FolderData(Section):
-    """A user's own images/ and masks/. `classes`: the mask values of each, gray or colors ("#rrggbb").
+    """A user's own images/ and masks/."""
 
-    0, black, is background. Values listed under `background` are, too; then 0 may be a class's.
-    """
-
-    path: Path
-    classes: Annotated[dict[str, tuple[MaskValue, ...]], Field(min_length=1)]
     group: Pattern | None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes but for background: the k-th has label k + 1."""
-        return tuple(name for name in self.classes if name != BACKGROUND)
-
-    @property
-    def labels(self) -> dict[int, int]:
-        """The label of each mask value: gray as it is, a color as COLOR + 0xrrggbb."""
-        found = {0: 0, COLOR: 0}
-        for name, values in self.classes.items():
-            label = 0 if name == BACKGROUND else self.class_names.index(name) + 1
-            found.update({code: label for value in values for code in mask_codes(value)})
-        return found
-
-    @field_validator("classes")
-    @classmethod
-    def _each_value_means_one_class(cls, classes: dict[str, tuple[int | str, ...]]) -> dict[str, tuple[int | str, ...]]:
-        if set(classes) == {BACKGROUND}:
-            raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
-        if len(classes) > MOST_CLASSES:
-            raise ValueError(f"found {len(classes)} classes, allowed: {MOST_CLASSES} at most")
-        seen: set[int] = set()
-        for name, values in classes.items():
-            for value in values:
-                codes = mask_codes(value)
-                if seen.intersection(codes):
-                    raise ValueError(f"mask values [{value}] are listed under two classes; each must mean one")
-                seen.update(codes)
-                if 0 in codes and name != BACKGROUND and not classes.get(BACKGROUND):
-                    raise ValueError(f"found {value} for {name}, allowed: greater than 0, which is {BACKGROUND}")
-        return classes
 
 
 def mask_codes(value: int | str) -> tuple[int, ...]:
-    """What stands for a listed mask value in `FolderData.labels`: a gray value is a color, too."""
+    """What stands for a listed mask value in a table of labels: a gray value is a color, too."""
     if isinstance(value, str):
         color = int(value[1:], 16)
         gray = color & 0xFF
@@ -123,9 +90,17 @@ class PhantomData(Section):
 
 
 class Data(Section):
-    """The dataset, the size of the network's input, and the normalization of intensities."""
+    """The dataset, the size of the network's input, and the normalization of intensities.
 
-    dataset: Literal["brain-mri", "lung-ct", "phantom", "folder"]
+    `classes`: of the dataset `folder` the mask values of each, gray or colors ("#rrggbb"); 0, black, is background, and
+    so are the values listed under `background`; then 0 may be a class's. Of the others: names of their own classes.
+    """
+
+    dataset: Literal[
+        "brain-mri", "lung-ct", "phantom", "folder", "busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui"
+    ]
+    root: Path
+    classes: Classes | None
     spatial_dims: Literal[2, 3]
     size: tuple[PositiveInt, ...]
     intensity: Literal["zscore", "window", "unit", "released"]
@@ -134,6 +109,22 @@ class Data(Section):
     folder: FolderData
     phantom: PhantomData
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_place(cls, values: Any) -> Any:
+        return moved(values, "data.")
+
+    @field_validator("classes")
+    @classmethod
+    def _each_value_means_one_class(cls, classes: Classes | None, info: ValidationInfo) -> Classes | None:
+        if classes and set(classes) == {BACKGROUND}:
+            raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
+        if classes and len(classes) > MOST_CLASSES:
+            raise ValueError(f"found {len(classes)} classes, allowed: {MOST_CLASSES} at most")
+        if classes and info.data.get("dataset") == "folder":
+            _check_mask_values(classes)
+        return classes
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.size) != self.spatial_dims:
@@ -141,6 +132,22 @@ class Data(Section):
         names = [name for pair in self.paired for name in pair]
         if len(set(names)) < len(names):
             raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
+        if self.dataset in PICTURES and self.spatial_dims != 2:
+            raise ValueError(f"spatial_dims: found {self.spatial_dims}, allowed with dataset: {self.dataset}: 2")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")
         return self
+
+
+def _check_mask_values(classes: Classes) -> None:
+    seen: set[int] = set()
+    for name, values in classes.items():
+        for value in values:
+            if isinstance(value, str) and not re.fullmatch(COLOR_PATTERN, value):
+                raise ValueError(f'found {value!r} for {name}, allowed for a folder: gray values and colors, "#rrggbb"')
+            codes = mask_codes(value)
+            if seen.intersection(codes):
+                raise ValueError(f"mask values [{value}] are listed under two classes; each must mean one")
+            seen.update(codes)
+            if 0 in codes and name != BACKGROUND and not classes.get(BACKGROUND):
+                raise ValueError(f"found {value} for {name}, allowed: greater than 0, which is {BACKGROUND}")

@@ -16,7 +16,7 @@ def _list_files(value: object) -> object:
     inside = [isinstance(file, str) and _is_inside(file) for file in files.values()]
     if value == {} or not all(inside) or not set(files) <= {"train", "val", "test"}:
         found = f", found {value}" if isinstance(value, dict) else ""
-        raise ValueError(f"must be a file inside data.folder.path, relative to it, or such by train, val, test{found}")
+        raise ValueError(f"must be a file inside data.root, relative to it, or such by train, val, test{found}")
     return value
 
 
@@ -43,7 +43,7 @@ class Split(Section):
         if self.val + self.test >= 1:
             raise ValueError(f"val + test is {self.val + self.test:g}; some must be left to train on")
         if self.rule == "file" and self.file is None:
-            raise ValueError("file: found null, allowed with rule: file: a list inside data.folder.path")
+            raise ValueError("file: found null, allowed with rule: file: a list inside data.root")
         if self.rule == "random":
             if self.fold is not None:
                 raise ValueError(f"fold: found {self.fold}, allowed with rule: random: null (vary seed)")

@@ -33,7 +33,7 @@ def dotted_names(section: dict[str, Any], prefix: str = "") -> list[str]:
     for name, value in section.items():
         dotted = prefix + name
         names.append(dotted)
-        if isinstance(value, dict) and dotted not in {"data.folder.classes", "search.space", "study.arms", "presets"}:
+        if isinstance(value, dict) and dotted not in {"data.classes", "search.space", "study.arms", "presets"}:
             names += dotted_names(value, f"{dotted}.")
     return names
 
@@ -84,36 +84,33 @@ def test_nothing_is_extra(dotted: str, tmp_path: Path) -> None:
         load_with(tmp_path, dotted, 1)
 
 
+def of_folder(classes: dict[str, Any] | None) -> dict[str, Any]:
+    """The section `data` of a folder with these classes."""
+    return {**values()["data"], "dataset": "folder", "classes": classes}
+
+
 BAD_VALUES = [
     # what one field takes
     ("llm.sha256", "abc", "found 'abc'", "pattern"),
     ("llm.layers", [-1], "found -1", "greater than or equal to 0"),
-    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom' or 'folder'"),
+    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom', 'folder', 'busi'"),
     ("data.spatial_dims", 4, "found 4", "2 or 3"),
     ("data.size", [0, 128], "found 0", "greater than 0"),
     ("data.intensity", "rank", "found 'rank'", "'zscore', 'window', 'unit' or 'released'"),
-    ("data.folder.classes", {}, "found {}", "at least 1"),
-    ("data.folder.classes", {"lesion": [0]}, "found 0", "greater than 0"),
-    (
-        "data.folder.classes",
-        {"lesion": ["#fff"]},
-        "found '#fff'",
-        'a whole number from 0 to 2147483647, or a color as "#rrggbb"',
-    ),
-    ("data.folder.classes", {"lesion": [1 << 32]}, "found 4294967296", "a whole number from 0 to 2147483647"),
-    ("data.folder.classes", {f"c{k}": [k] for k in range(1, 258)}, "found 257 classes", "255 at most"),
-    ("data.folder.classes", {"background": [0]}, "found background alone", "a class beside it"),
+    ("data.classes", {}, "found {}", "at least 1"),
+    ("data.classes", {"lesion": [1 << 32]}, "found 4294967296", "a whole number from 0 to 2147483647"),
+    ("data.classes", {f"c{k}": [k] for k in range(1, 258)}, "found 257 classes", "255 at most"),
     ("training.augment.color", 1.5, "found 1.5", "less than 1"),
     ("data.folder.group", "patient", "found 'patient'", "exactly one group"),
     ("data.folder.group", "(", "found '('", "unterminated subpattern"),
     ("data.phantom.cases", 0, "found 0", "greater than 0"),
     ("data.phantom.size", [8, 8], "found 8", "greater than or equal to 16"),
     ("split.rule", "blocks", "found 'blocks'", "'auto', 'group', 'block', 'official', 'file' or 'random'"),
-    ("split.file", "../lists.json", "found '../lists.json'", "a file inside data.folder.path"),
-    ("split.file", "/lists.json", "found '/lists.json'", "a file inside data.folder.path"),
+    ("split.file", "../lists.json", "found '../lists.json'", "a file inside data.root"),
+    ("split.file", "/lists.json", "found '/lists.json'", "a file inside data.root"),
     ("split.file", {"training": "a.txt"}, "found {'training': 'a.txt'}", "by train, val, test"),
-    ("split.file", 5, "found 5", "a file inside data.folder.path"),
-    ("split.file", "a\0.txt", "found 'a\\x00.txt'", "a file inside data.folder.path"),
+    ("split.file", 5, "found 5", "a file inside data.root"),
+    ("split.file", "a\0.txt", "found 'a\\x00.txt'", "a file inside data.root"),
     ("split.val", 1.0, "found 1.0", "less than 1"),
     ("split.test", -0.1, "found -0.1", "greater than or equal to 0"),
     ("split.folds", 1, "found 1", "greater than or equal to 2"),
@@ -178,7 +175,13 @@ BAD_VALUES = [
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),
     ("evaluation.confidence", 0.5, "found 0.5", "greater than 0.5"),
     # what fields of one section must agree on
-    ("data.folder.classes", {"a": [1], "b": [1, 2]}, "data.folder", "[1] are listed under two classes"),
+    ("data", of_folder({"lesion": [0]}), "data.classes:", "found 0 for lesion, allowed: greater than 0"),
+    ("data", of_folder({"a": [1], "b": [1, 2]}), "data.classes:", "[1] are listed under two classes"),
+    ("data", of_folder({"a": ["benign"]}), "data.classes:", "found 'benign' for a, allowed for a folder: gray values"),
+    ("data", of_folder({"a": ["#fff"]}), "data.classes:", "found '#fff' for a, allowed for a folder: gray values"),
+    ("data.classes", {"background": [1]}, "data.classes:", "allowed: a class beside it"),
+    ("data", of_folder(None) | {"dataset": "isic", "spatial_dims": 3, "size": [16] * 3}, "data:", "isic: 2"),
+    ("data.root", None, "found None", "not a valid path"),
     ("data.phantom.patients", 61, "data.phantom", "patients (61) must not exceed cases (60)"),
     ("data.size", [128, 128, 128], "data:", "size has 3 numbers, spatial_dims is 2"),
     ("data.window", [400, -1000], "data:", "window must rise, found [400.0, -1000.0]"),
@@ -418,7 +421,7 @@ def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path.parent)
     loaded = Config.load(Path(tmp_path.name) / "params.yaml")
     assert all(path.is_absolute() and path.is_relative_to(tmp_path) for _, path in loaded.paths)
-    assert loaded.data.folder.path == tmp_path / "data" / "raw"
+    assert loaded.data.root == tmp_path / "data" / "raw"
 
 
 @pytest.mark.parametrize(
@@ -447,8 +450,8 @@ def test_what_outlasts_a_run_lies_in_the_main_workspace(
 
 
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
-    loaded = load_with(tmp_path, "data.folder.path", "/somewhere/else")
-    assert loaded.data.folder.path == Path("/somewhere/else")
+    loaded = load_with(tmp_path, "data.root", "/somewhere/else")
+    assert loaded.data.root == Path("/somewhere/else")
 
 
 def test_every_preset_is_good_with_these_values(config: Config) -> None:

@@ -76,9 +76,35 @@ def test_what_an_earlier_search_found_is_read(config: Config, tmp_path: Path) ->
     assert read_best(tmp_path) == {"model.llm.position": "released", "training.epochs": 3}
 
 
+def test_parameters_that_were_moved_are_read_where_they_were(config: Config) -> None:
+    classes = {"cyst": [7]}
+    new = config.override({"data.dataset": "folder", "data.root": "/mine", "data.classes": classes})
+    dotted = {"data.dataset": "folder", "data.folder.path": "/mine", "data.folder.classes": classes}
+    section = {"path": "/mine", "classes": classes, "group": None}
+    assert config.override(dotted) == config.override({"data.dataset": "folder", "data.folder": section}) == new
+    assert config.override({"presets": {"mine": dotted}}).preset("mine").data == new.data
+    values = new.plain()
+    del values["data"]["root"], values["data"]["classes"]
+    values["data"]["folder"] = section
+    assert Config.parse(values) == new
+    assert current_sections(values)["data"] == new.plain()["data"]
+    values["data"]["dataset"] = "phantom"  # which passed over them
+    assert Config.parse(values).data.classes is None
+
+
+def test_a_parameter_under_both_names_is_refused(config: Config) -> None:
+    values = config.plain()
+    values["data"]["folder"]["path"] = "/mine"  # as `dvc exp run -S +data.folder.path=/mine` adds it
+    message = r"data: found data.folder.path and data.root, which is its name now; allowed: one of them"
+    with pytest.raises(InputError, match=message):
+        Config.parse(values)
+    with pytest.raises(InputError, match=r"^found data.folder.path and data.root, which"):
+        config.override({"data.folder.path": "/a", "data.root": "/b"})
+
+
 def test_the_same_word_elsewhere_stays(config: Config) -> None:
-    changed = config.override({"report.title": "paper", "data.folder.classes": {"paper": [1]}})
-    assert (changed.report.title, list(changed.data.folder.classes)) == ("paper", ["paper"])
+    changed = config.override({"report.title": "paper", "data.classes": {"paper": [1]}})
+    assert (changed.report.title, list(changed.data.classes or ())) == ("paper", ["paper"])
 
 
 def test_a_parameter_that_is_new_names_the_command(config: Config) -> None:

@@ -1,13 +1,14 @@
 """An earlier params.yaml brought up: it computes the same, and every byte stays that need not change."""
 
 import difflib
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.config.earlier import ADDED, current
+from llm4seg.config.earlier import ADDED, MOVED, current, moved
 from llm4seg.config.upgrade import upgraded
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
@@ -33,7 +34,7 @@ def dotted(values: dict[str, Any], prefix: str = "") -> set[str]:
 
 def test_it_computes_what_it_computed_before() -> None:
     text, done = upgraded(EARLIER)
-    config, before = Config.parse(yaml.safe_load(text)), yaml.safe_load(EARLIER)
+    config, before = Config.parse(yaml.safe_load(text)), moved(yaml.safe_load(EARLIER))
     for name, (value, _) in ADDED.items():
         *parents, last = name.split(".")
         section = before
@@ -58,10 +59,31 @@ def test_every_parameter_that_is_new_is_known() -> None:
 def test_only_what_must_change_does() -> None:
     changed = changed_lines(EARLIER, upgraded(EARLIER)[0])
     assert "+  pictures: outputs/pictures   # of search and study, as SVG" in changed
-    (preset,) = [line for line in changed if line[0] == "-"]
+    path, classes, preset = [line for line in changed if line[0] == "-"]
+    assert path == "-    path: data/raw"
+    assert classes.startswith("-    classes: {lesion: [255]}")
     renamed = preset.replace("-  paper-exact: {model.llm.position: paper", "+  released: {model.llm.position: released")
     assert renamed in changed
-    assert len(changed) == 2 + len(ADDED)
+    assert len(changed) == 2 + len(MOVED) + len(ADDED)
+
+
+FOLDERS = (
+    "  folder:\n    path: data/mine\n    classes:   # of mine\n      cyst:\n      - 255\n      - 3\n    group: null\n",
+    "  folder: {path: data/mine, classes: {cyst: [255, 3]}, group: null}\n",
+)
+
+
+@pytest.mark.parametrize("dataset", ["folder", "lung-ct"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_keeps_its_path_and_mask_values(dataset: str, folder: str) -> None:
+    """What the mask values of a folder mean says nothing of other datasets, which passed over them."""
+    text = re.sub(r"  folder:.*?(?=  phantom:)", folder, EARLIER, count=1, flags=re.DOTALL)
+    after, done = upgraded(text.replace("dataset: brain-mri", f"dataset: {dataset}"))
+    data = Config.parse(yaml.safe_load(after)).data
+    assert (str(data.root), data.folder.group) == ("data/mine", None)
+    assert data.classes == ({"cyst": (255, 3)} if dataset == "folder" else None)
+    how = "" if dataset == "folder" else ", null for this data.dataset"
+    assert done[2:4] == ["data.folder.path: now data.root", f"data.folder.classes: now data.classes{how}"]
 
 
 def test_a_second_time_there_is_nothing_to_do() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.utils.errors import InputError
+from tests.tiny import data_section
 
 
 def save(path: Path, array: np.ndarray, **options: Any) -> None:
@@ -35,8 +35,7 @@ def square(value: int, top: int = 2, left: int = 3, shape: tuple[int, ...] = (8,
 
 
 def opened(root: Path, spatial_dims: int = 2, group: str | None = None, **classes: tuple[int | str, ...]) -> Dataset:
-    section = FolderData(path=root, classes=classes or {"lesion": (255,)}, group=group)
-    return folder(section, spatial_dims)
+    return folder(data_section(root, spatial_dims, **{"folder.group": group, "classes": classes or None}))
 
 
 def read(root: Path, *options: Any, **classes: Any) -> list[RawCase]:
@@ -98,7 +97,7 @@ def test_mask_values_mean_what_the_classes_say(tmp_path: Path) -> None:
 def test_0_1_masks_are_never_silently_empty(tmp_path: Path) -> None:
     save(tmp_path / "images/a.png", picture())
     save(tmp_path / "masks/a.png", square(1))
-    with pytest.raises(InputError, match=r"a\.png: unknown mask value 1; allowed: 0, 255 .*data\.folder\.classes"):
+    with pytest.raises(InputError, match=r"a\.png: unknown mask value 1; allowed: 0, 255 .*data\.classes"):
         read(tmp_path)
     (case,) = read(tmp_path, lesion=(1, 255))
     assert np.array_equal(case.labels, square(1))
@@ -306,7 +305,7 @@ def test_pictures_are_no_volumes(tmp_path: Path) -> None:
 
 
 def test_what_lacks_its_counterpart_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"images: no such folder \(data\.folder\.path"):
+    with pytest.raises(InputError, match=r"images: no such folder \(data\.root"):
         read(tmp_path)
     save(tmp_path / "images/a.png", picture())
     with pytest.raises(InputError, match=r"masks: no such folder"):

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llm4seg.config.schema import FolderData
 from llm4seg.datasets.folder import folder
 from llm4seg.datasets.image_io import read_image, read_mask
 from llm4seg.datasets.mask_labels import labels_of
 from llm4seg.utils.errors import InputError
+from tests.tiny import data_section
 
-SECTION = FolderData(path=Path(), classes={"lesion": (255, "#ff0000")}, group=None)
+CLASSES = {"lesion": (255, "#ff0000")}
 GRAY = np.arange(48, dtype=np.uint8).reshape(6, 8)
 COLOR = np.stack([GRAY, GRAY + 1, GRAY], axis=-1)
 
@@ -101,12 +101,12 @@ def check(folder_path: Path, ending: str, content: bytes) -> None:
     image, mask = (folder_path / name / f"a{ending}" for name in ("images", "masks"))
     image.write_bytes(content)
     mask.write_bytes(PICTURES[ending][0])
-    section = SECTION.model_copy(update={"path": folder_path})
+    flat, deep = (data_section(folder_path, dims, classes=CLASSES) for dims in (2, 3))
     for attempt in (
         lambda: read_image(image),
-        lambda: labels_of(read_mask(image), section, image),
-        lambda: list(folder(section, 2).cases),
-        lambda: list(folder(section, 3).cases),
+        lambda: labels_of(read_mask(image), CLASSES, image),
+        lambda: list(folder(flat).cases),
+        lambda: list(folder(deep).cases),
     ):
         try:
             attempt()

@@ -13,14 +13,13 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from PIL import Image
 
 from llm4seg.config import Config
-from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.datasets.geometry import VIEWS, geometry
 from llm4seg.datasets.image_io import read_image
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.errors import InputError
-from tests.tiny import PARAMS
+from tests.tiny import PARAMS, data_section
 
 SHAPE = (5, 6, 4)  # to the right, the front, the head
 SPACING = (0.5, 0.6, 3.0)
@@ -53,7 +52,7 @@ def affine_of(
 
 
 def read(root: Path, spatial_dims: int = 3, value: int = 1) -> list[RawCase]:
-    return list(folder(FolderData(path=root, classes={"lesion": (value,)}, group=None), spatial_dims).cases)
+    return list(folder(data_section(root, spatial_dims, classes={"lesion": [value]})).cases)
 
 
 @pytest.mark.parametrize("codes", CODES)
@@ -259,6 +258,6 @@ def test_where_left_and_right_are(tmp_path: Path, spacing: tuple[float, ...], sp
     save(tmp_path / "images/a.nii", *oriented(VALUES, affine_of(spacing, turn=10), "ASR"))
     save(tmp_path / "masks/a.nii", *oriented(LESION, affine_of(spacing, turn=10), "LPS"))
     section = Config.load(PARAMS).override({"data.spatial_dims": spatial_dims, "data.size": [16] * spatial_dims}).data
-    dataset = folder(FolderData(path=tmp_path, classes={"lesion": (1,)}, group=None), spatial_dims)
+    dataset = folder(data_section(tmp_path, spatial_dims, classes={"lesion": [1]}))
     prepared = write_prepared(dataset, section, tmp_path / "prepared")
     assert {prepared.left_right_axis(case) for case in prepared.cases} == {axis}

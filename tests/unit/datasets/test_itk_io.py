@@ -7,12 +7,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from llm4seg.config.schema import FolderData
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.datasets.geometry import geometry
 from llm4seg.datasets.image_io import read_image
 from llm4seg.utils.errors import InputError
+from tests.tiny import data_section
 
 VALUES = np.random.default_rng(0).integers(-1000, 1000, (4, 6, 5), dtype=np.int16)  # slices, rows, columns
 NAME = "Doe^Jane"
@@ -71,7 +71,7 @@ def save(where: Path, form: str, image: sitk.Image) -> Path:
 
 
 def read(root: Path, spatial_dims: int = 3) -> list[RawCase]:
-    return list(folder(FolderData(path=root, classes={"lesion": (1,)}, group=None), spatial_dims).cases)
+    return list(folder(data_section(root, spatial_dims, classes={"lesion": [1]})).cases)
 
 
 @pytest.mark.parametrize("form", FORMATS)

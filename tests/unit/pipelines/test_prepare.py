@@ -25,8 +25,8 @@ def pictures(root: Path, tiny_in: int, kept_in: int = 0, cases: int = 8) -> Conf
         image = np.random.default_rng(number).integers(0, 255, mask.shape, dtype=np.uint8)
         Image.fromarray(image).save(root / "raw" / "images" / f"c{number}.png")
         Image.fromarray(mask).save(root / "raw" / "masks" / f"c{number}.png")
-    data = {"data.dataset": "folder", "data.folder.path": str(root / "raw"), "data.size": [16, 16]}
-    return config_at(root, data | {"data.folder.classes": {"[big]": [1], "tiny": [2]}})
+    data = {"data.dataset": "folder", "data.root": str(root / "raw"), "data.size": [16, 16]}
+    return config_at(root, data | {"data.classes": {"[big]": [1], "tiny": [2]}})
 
 
 def test_counts_pixels_on_the_grid_and_names_the_contact_sheet(

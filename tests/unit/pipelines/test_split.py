@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def write_list(config: Config, *ids: str) -> None:
-    path = config.data.folder.path / "lists" / "val.txt"
+    path = config.data.root / "lists" / "val.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(ids))
 
@@ -68,8 +68,8 @@ def test_a_study_uses_the_folds_of_a_file(config: Config) -> None:
     folds = [{"train": [*"ab"], "val": ["c"]}, {"train": [*"bc"], "val": ["a"]}]
     ids = {"a": ["a_0", "a_1"], "b": ["b_2", "b_3"], "c": ["c_4", "c_5"]}
     named = [{part: [one for name in names for one in ids[name]] for part, names in fold.items()} for fold in folds]
-    (config.data.folder.path / "lists").mkdir()
-    write_json(config.data.folder.path / "lists" / "splits_final.json", named)
+    (config.data.root / "lists").mkdir()
+    write_json(config.data.root / "lists" / "splits_final.json", named)
     changes = {"split.file": "lists/splits_final.json", "split.fold": 0, "study.folds": [0, 1], "study.repeats": 1}
     config = config.override(changes)
     prepare(config)
@@ -85,7 +85,7 @@ def test_a_study_uses_the_folds_of_a_file(config: Config) -> None:
 def test_folds_that_test_the_same_cases_are_no_folds_of_a_study(config: Config) -> None:
     folds = [{"train": ["a_0", "b_2"], "test": ["c_4", "c_5"]}, {"train": ["a_1", "b_3"], "test": ["c_4"]}]
     write_list(config)
-    write_json(config.data.folder.path / "lists" / "folds.json", folds)
+    write_json(config.data.root / "lists" / "folds.json", folds)
     config = config.override({"split.file": "lists/folds.json", "study.folds": [0, 1], "study.repeats": 1})
     prepare(config)
     with pytest.raises(InputError, match=r"^study\.folds: found \[0, 1\], whose test parts share 1 cases; allowed: "):

@@ -1,0 +1,64 @@
+"""Archives as downloaded: unpacked once into the cache, where nothing in them can write beside its folder."""
+
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import replacing, sha256_file
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+# of truncated or damaged files; RuntimeError: a password, NotImplementedError: a compression that Python has not
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file has an ending of ENDINGS."""
+    return path.is_file() and path.name.lower().endswith(ENDINGS)
+
+
+def unpacked(archive: Path, cache: Path) -> Path:
+    """The folder of an archive's files in the cache, by the archive's sha256 and name: later calls do not unpack it.
+
+    Raises InputError naming the archive where it is truncated, or holds links or paths that leave its folder.
+    """
+    ending = next(end for end in ENDINGS if archive.name.lower().endswith(end))
+    target = cache / "archives" / sha256_file(archive) / archive.name[: -len(ending)]
+    if target.is_dir():
+        return target
+    with replacing(target) as folder:
+        folder.mkdir()
+        try:
+            if archive.name.lower().endswith(".zip"):
+                _unzip(archive, folder)
+            else:
+                _untar(archive, folder)
+        except _BROKEN as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{archive}: cannot be unpacked: {reason}; download it again") from None
+    return target
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            _check(archive, member.filename, stat.S_ISLNK(member.external_attr >> 16))
+        file.extractall(folder)
+
+
+def _untar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as file:
+        for member in file:
+            _check(archive, member.name, not (member.isfile() or member.isdir()))
+            file.extract(member, folder, filter="data")
+
+
+def _check(archive: Path, name: str, special: bool) -> None:
+    """Refuse what no archive of data holds: links, devices, and paths that lead out of the folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if special or path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
+        what = "a link or device" if special else "a path that leaves its folder"
+        raise InputError(f"{archive}: found {name!r}, {what}, allowed: files and folders below it")

@@ -1,0 +1,116 @@
+"""Datasets `tnscui` and `tn3k`: thyroid nodules in ultrasound."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from llm4seg.config.schema import Data
+from llm4seg.config.schema.data import Classes
+from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.classes import label_of
+from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
+from llm4seg.datasets.mask_labels import class_names
+from llm4seg.datasets.picture_cases import picture_case
+from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json
+
+KINDS = ("benign", "malignant")  # 0 and 1 in the tables
+NODULE: Classes = {"nodule": KINDS}  # the classes unless data.classes says
+TNSCUI_SOURCE = "https://tn-scui2020.grand-challenge.org/"
+TN3K_SOURCE = "https://github.com/haifangong/TRFE-Net-for-thyroid-nodule-segmentation"
+TN3K_PARTS = {"trainval": 2879, "test": 614}
+FOLDS = 5
+
+
+def tnscui(section: Data, cache: Path) -> Dataset:
+    """The training images of TN-SCUI 2020; those of the test were published without masks.
+
+    Checked: the published number of images; that each has a mask of its size, of the values 0 and 255, and is in
+    train.csv where `data.classes` distinguishes its kinds.
+    """
+    root = find_root(section, cache, TNSCUI_SOURCE)
+    images, masks = (by_id(root / folder, r"0*(\d+)\.png") for folder in ("image", "mask"))
+    files, classes = pairs(images, masks, str(root)), section.classes or NODULE
+    label = _labels(classes, {root / "train.csv": {int(name): name for name in files}})
+    return Dataset(
+        name="tnscui",
+        license="by agreement with the organizers: do not redistribute",
+        citation="TN-SCUI 2020: Thyroid Nodule Segmentation and Classification in Ultrasound Images, MICCAI 2020",
+        note="an image a patient, as the organizers say; no patient is named",
+        classes=class_names(classes),
+        cases=(picture_case(name, files[name], label[name]) for name in files if name in label),
+        total=len(label),
+        notices=count_notices({"images": len(files)}, {"images": 3644}),
+    )
+
+
+def tn3k(section: Data, cache: Path) -> Dataset:
+    """Both parts, whose file names are the same numbers: `trainval-0000` and `test-0000`; masks are JPEG.
+
+    Checked: the published numbers of images; that each has a mask of its size, and is in its table where `data.classes`
+    distinguishes its kinds.
+    """
+    root, classes = find_root(section, cache, TN3K_SOURCE), section.classes or NODULE
+    files: dict[str, list[Path]] = {}
+    names: dict[str, dict[int, str]] = {}
+    for part in TN3K_PARTS:
+        images, masks = (by_id(root / f"{part}-{what}", r"(\d+)\.jpe?g") for what in ("image", "mask"))
+        files |= {f"{part}-{number}": paths for number, paths in pairs(images, masks, str(root)).items()}
+        names[part] = {int(number): f"{part}-{number}" for number in images}
+    label = _labels(classes, {root / f"label4{part}.csv": named for part, named in names.items()})
+    counts = {f"images of {part}": len(named) for part, named in names.items()}
+    return Dataset(
+        name="tn3k",
+        license="not stated for the images (the code's is MIT)",
+        citation="Gong et al., Thyroid region prior guided attention for ultrasound segmentation of thyroid nodules, "
+        "Computers in Biology and Medicine 155 (2023) 106389",
+        note="3493 images of 2421 patients, who are not named: images of one may be in two parts of the split",
+        classes=class_names(classes),
+        cases=(picture_case(name, files[name], label[name]) for name in files if name in label),
+        total=len(label),
+        notices=count_notices(counts, {f"images of {part}": count for part, count in TN3K_PARTS.items()}),
+    )
+
+
+def _labels(classes: Classes, tables: Mapping[Path, Mapping[int, str]]) -> dict[str, int]:
+    """The label of each case whose kind `data.classes` lists, by tables (path: cases by their numbers) of the kinds."""
+    labels = label_of(classes, KINDS)
+    if set(labels) == set(KINDS) and len(set(labels.values())) == 1:  # the kinds do not matter
+        return {name: 1 for names in tables.values() for name in names.values()}
+    found: dict[str, int] = {}
+    for table, names in tables.items():
+        kinds = _kinds(table)
+        if missing := [name for number, name in names.items() if number not in kinds]:
+            raise InputError(f"{table}: has no line for {missing[0]}, which data.classes needs: {', '.join(classes)}")
+        found |= {name: labels[kinds[number]] for number, name in names.items() if kinds[number] in labels}
+    return found
+
+
+def _kinds(table: Path) -> dict[int, str]:
+    """The kind of each image by its number, from lines such as `12.PNG,1`; a heading may stand above them."""
+    if not table.is_file():
+        raise InputError(f"{table}: no such file, which data.classes needs; null is one class, nodule")
+    kinds: dict[int, str] = {}
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        for line in csv.reader(file):
+            number, kind = (line[0].split(".")[0], line[1].strip()) if len(line) > 1 else ("", "")
+            if number.strip().isdecimal() and kind not in ("0", "1"):
+                raise InputError(f"{table}: found {','.join(line)}, allowed: an image and 0 (benign) or 1 (malignant)")
+            if number.strip().isdecimal():
+                kinds[int(number)] = KINDS[int(kind)]
+    return kinds
+
+
+def _folds(root: Path, names: Mapping[int, str]) -> list[dict[str, tuple[str, ...]]]:
+    """The owner's folds: its lists hold places in the list of trainval's files, in order of their numbers."""
+    in_order, folds = [names[number] for number in sorted(names)], []
+    for path in (root / f"tn3k-trainval-fold{fold}.json" for fold in range(FOLDS)):
+        if not path.is_file():
+            return []
+        lists = read_json(path)
+        if beyond := [place for part in ("train", "val") for place in lists[part] if place >= len(in_order)]:
+            raise InputError(
+                f"{path}: found {beyond[0]}, allowed: below {len(in_order)}, the number of trainval images"
+            )
+        folds.append({part: tuple(in_order[place] for place in lists[part]) for part in ("train", "val")})
+    return folds
