@@ -61,7 +61,6 @@ def isic(section: Data, cache: Path) -> Dataset:
     root = find_root(section, cache, SOURCE)
     year = _year(root)
     files: dict[str, list[Path]] = {}
-    official: dict[str, tuple[str, ...]] = {}
     notices: list[str] = []
     for part in YEARS[year]:
         images, masks = _folder(root, part.images, cache), _folder(root, part.masks, cache)
@@ -72,7 +71,6 @@ def isic(section: Data, cache: Path) -> Dataset:
             by_id(images, r"(ISIC_\d{7})\.jpe?g"), by_id(masks, r"(ISIC_\d{7})_segmentation\.png"), str(masks)
         )
         notices += count_notices({f"images of {part.name}": len(found)}, {f"images of {part.name}": part.count})
-        official[part.name] = tuple(found)
         if twice := files.keys() & found.keys():
             raise InputError(f"{found[min(twice)][0]}: found in two parts of ISIC {year}, allowed: in one")
         files |= found

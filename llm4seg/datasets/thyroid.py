@@ -12,14 +12,12 @@ from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
 from llm4seg.datasets.mask_labels import class_names
 from llm4seg.datasets.picture_cases import picture_case
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json
 
 KINDS = ("benign", "malignant")  # 0 and 1 in the tables
 NODULE: Classes = {"nodule": KINDS}  # the classes unless data.classes says
 TNSCUI_SOURCE = "https://tn-scui2020.grand-challenge.org/"
 TN3K_SOURCE = "https://github.com/haifangong/TRFE-Net-for-thyroid-nodule-segmentation"
 TN3K_PARTS = {"trainval": 2879, "test": 614}
-FOLDS = 5
 
 
 def tnscui(section: Data, cache: Path) -> Dataset:
@@ -99,18 +97,3 @@ def _kinds(table: Path) -> dict[int, str]:
             if number.strip().isdecimal():
                 kinds[int(number)] = KINDS[int(kind)]
     return kinds
-
-
-def _folds(root: Path, names: Mapping[int, str]) -> list[dict[str, tuple[str, ...]]]:
-    """The owner's folds: its lists hold places in the list of trainval's files, in order of their numbers."""
-    in_order, folds = [names[number] for number in sorted(names)], []
-    for path in (root / f"tn3k-trainval-fold{fold}.json" for fold in range(FOLDS)):
-        if not path.is_file():
-            return []
-        lists = read_json(path)
-        if beyond := [place for part in ("train", "val") for place in lists[part] if place >= len(in_order)]:
-            raise InputError(
-                f"{path}: found {beyond[0]}, allowed: below {len(in_order)}, the number of trainval images"
-            )
-        folds.append({part: tuple(in_order[place] for place in lists[part]) for part in ("train", "val")})
-    return folds
