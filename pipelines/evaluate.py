@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(config: Config) -> None:
-    """Evaluate the trained model; write cases.csv, overlays and metrics."""
+    """Evaluate the trained model; write cases.csv, volumes.csv, overlays and metrics."""
     from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import check_data, load_trained
     from llm4seg.runtime.device import default_device, device_that_fits
@@ -25,18 +25,22 @@ def evaluate(config: Config) -> None:
 
 
 def write_evaluation(config: Config, model: "nn.Module") -> None:
-    """Evaluate any model on the test part and write the stage's outputs."""
+    """Evaluate any model on the test part, write the stage's outputs, and say why volumes have no scores."""
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
     from llm4seg.evaluation import evaluate
     from llm4seg.evaluation.results import OVERLAYS, write_cases
+    from llm4seg.evaluation.volumes import not_whole
 
     data = Prepared(config.paths.prepared)
-    result = evaluate.evaluate(model, data, read_split(config.paths.split), config.evaluation)
+    split = read_split(config.paths.split)
+    result = evaluate.evaluate(model, data, split, config.evaluation)
     with replacing(config.paths.evaluation) as folder:
         evaluate.draw_examples(model, data, result.rows, folder / OVERLAYS)
         write_cases(folder, result)
     write_json(config.paths.metrics, result.summary)
+    if reason := not_whole(data, split.test):
+        print(f"evaluate: no scores per volume: {reason}", flush=True)
 
 
 if __name__ == "__main__":

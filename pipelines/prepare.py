@@ -6,8 +6,10 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared, duplicates
+from llm4seg.datasets.archives import is_archive, unpacked
 from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import PACKAGED, open_dataset
+from llm4seg.datasets.split_file import read_split_file
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.text import in_short
 from pipelines.own_images import versioning_hint
@@ -18,9 +20,11 @@ def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     if config.data.dataset not in PACKAGED and (hint := versioning_hint(config.data.root)):
         print(f"prepare: {hint}", flush=True)
-    dataset = open_dataset(config.data, config.paths.cache)
+    root, cache = config.data.root, config.paths.cache
+    lists = read_split_file(unpacked(root, cache) if is_archive(root) else root, config.split.file)
+    dataset = open_dataset(config.data, cache)
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
-    prepared = write_prepared(dataset, config.data, config.paths.prepared)
+    prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):
         print(f"warning: {line}")

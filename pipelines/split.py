@@ -5,16 +5,19 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import Split, make_split, write_split
+from llm4seg.data.rules import split_by_rule
+from llm4seg.data.split import Split, write_split
 from pipelines.stage import run_stage
 
 
 def split(config: Config) -> None:
     """Split the prepared cases and write the split to `paths.split`."""
     prepared = Prepared(config.paths.prepared)
-    made = make_split(list(prepared.cases.values()), prepared.classes, config.split)
+    made = split_by_rule(prepared, config.split)
     write_split(config.paths.split, made)
     Console().print(_table(prepared, made))
+    for line in made.warnings:
+        print(f"warning: {line}")
 
 
 def _table(prepared: Prepared, made: Split) -> Table:

@@ -8,31 +8,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm4seg.config import Config
+from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 from pipelines.stage import near, run_stage
 
 
 def summary(config: Config) -> None:
-    """Print the test part's metrics as a table."""
+    """Print the test part's metrics as tables: per volume, where there are such, and per case."""
     for path, stage in ((config.paths.metrics, "evaluate"), (config.paths.report, "report")):
         if not path.exists():
             raise InputError(f"{path}: not there yet; run `dvc repro {stage}`")
     metrics = read_json(config.paths.metrics)
     console = Console(highlight=False)
-    console.print(table(metrics))
-    console.print(
-        "[dim]Dice: mean over cases; pooled: Dice of all cases' pixels together; threshold: Dice by intensity.[/]"
-    )
-    if metrics["unit"] == "case" and metrics["groups"] < metrics["cases"]:
-        console.print("[dim]cases of one group resemble each other: the true uncertainty is larger[/]")
+    for of, scores in score_tables(metrics).items():
+        console.print(table(scores, of))
+        console.print(
+            f"[dim]Dice: mean over {of}; pooled: Dice of all {of}' pixels together; threshold: Dice by intensity.[/]"
+        )
+        if scores["unit"] == "case" and scores["groups"] < scores["cases"]:
+            console.print(f"[dim]{of} of one group resemble each other: the true uncertainty is larger[/]")
     for name, path in (("report", config.paths.report), ("pictures", config.paths.evaluation / "overlays")):
         console.print(f"{name + ':':10}{escape(near(path))}", soft_wrap=True)
 
 
-def table(metrics: dict[str, Any]) -> Table:
+def table(metrics: dict[str, Any], of: str = "cases") -> Table:
     """A row per class, and one for the mean over classes; `pooled` and `threshold` are Dice, too."""
-    table = Table(title=f"{metrics['cases']} {metrics['part']} cases", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=f"{metrics['cases']} {metrics['part']} {of}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("class")
     hd95 = f"HD95 {metrics.get('distance_unit', 'mm')}"  # earlier versions knew no other
     for name in (f"Dice [{metrics['confidence']:.0%} interval]", "pooled", "IoU", hd95, "threshold"):

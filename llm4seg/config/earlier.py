@@ -17,6 +17,8 @@ MOVED = {"data.folder.path": "data.root", "data.folder.classes": "data.classes"}
 ADDED: dict[str, tuple[Any, str]] = {
     "paths.pictures": ("outputs/pictures", "of search and study, as SVG"),
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
+    "split.file": (None, "for rule file: a list inside data.root, text or JSON (docs/splits.md)"),
+    "study.per": ("case", "case | volume: what has one score; volume: all slices of one put together"),
     "data.root": ("data/raw", "the images: a folder, or the archive (.zip, .tar, .tar.gz) as downloaded"),
     "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
     "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # torch is needed only to read arrays; `split` reads none
 
 MANIFEST = "manifest.json"
 Unit = Literal["mm", "px"]  # of distances: pixels where their size is not known
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Case:
 
     `pixels` counts the original pixels of each foreground class, `grid_pixels` those on the network's grid (empty where
     an earlier version wrote it). `sha256` is of the original image's array, so that equal images have equal hashes.
-    `position` is a slice's index in its `volume`.
+    `position` is a slice's index in its `volume`, which has `volume_slices` of them at a distance of `slice_spacing`,
+    counting those that are no cases (both None where an earlier version wrote it).
     """
 
     id: str
@@ -36,6 +38,8 @@ class Case:
     sha256: str
     unit: Unit = "mm"
     grid_pixels: dict[str, int] = field(default_factory=dict)
+    volume_slices: int | None = None
+    slice_spacing: float | None = None
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -43,6 +47,26 @@ class Case:
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class SplitLists:
+    """A split that somebody else made, as lists of ids: of cases, or of volumes for all of their slices.
+
+    `source`: the lists' file or origin. `parts`: ids of train, val and test, of which some may be missing. `folds`: the
+    same of each fold; test may stand in `parts` for all of them. `predefined_split` says what becomes of missing parts.
+    """
+
+    source: str
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    folds: tuple[dict[str, tuple[str, ...]], ...] = ()
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        def parts(lists: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+            return {part: tuple(lists[part]) for part in PARTS if part in lists}
+
+        return cls(values["source"], parts(values["parts"]), tuple(map(parts, values["folds"])))
 
 
 class Prepared:
@@ -77,6 +101,8 @@ class Prepared:
         )
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
         self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
+        self.official: SplitLists | None = _lists(manifest, "official")  # as the data's owner publishes it
+        self.split_file: SplitLists | None = _lists(manifest, "split_file")  # as `split.file` has it
         self.sha256: str = manifest["sha256"]
         self.cases: dict[str, Case] = {}
         self._shards_of: dict[str, dict[str, str]] = {}
@@ -129,6 +155,10 @@ class Prepared:
         if name not in self._shards:
             self._shards[name] = safe_open(self.folder / name, framework="pt")
         return self._shards[name]
+
+
+def _lists(manifest: dict[str, Any], key: str) -> SplitLists | None:
+    return SplitLists.parse(manifest[key]) if key in manifest else None
 
 
 def distance_unit(cases: Iterable[Case]) -> str:

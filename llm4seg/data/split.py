@@ -1,6 +1,5 @@
 """Train, validation and test parts, and k folds: seeded, stratified, without a shared patient or image."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,19 +8,18 @@ import numpy as np
 
 from llm4seg.config import schema
 from llm4seg.data.prepared import Case
-from llm4seg.data.stratify import stratify
+from llm4seg.data.units import Ids, Units, assign, ids_of, units_by
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
-
-Ids = tuple[str, ...]
-Units = Sequence[Sequence[Case]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of each part. `rule` describes the split in a sentence; `left_out` are gaps between blocks of slices.
+    """Case ids of each part. `rule` describes the split in a sentence; `left_out` are gaps between blocks of slices, or
+    cases in none of somebody's lists. `warnings`: what makes its scores doubtful, a line each.
 
-    `folds` partition all cases into k parts; where the rule is blocks, the gaps are cut when a fold is used.
+    `folds`: the test part of each fold. Those made here partition all cases; where the rule is blocks, the gaps are cut
+    when a fold is used.
     """
 
     rule: str
@@ -31,6 +29,7 @@ class Split:
     test: Ids
     left_out: Ids
     folds: tuple[Ids, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Split) -> Split:
@@ -41,10 +40,10 @@ def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Sp
     """
     by_block = section.rule == "block" or (section.rule == "auto" and _is_one_volume(cases))
     if by_block:
-        units = _units(cases, _block_keys(cases, section.block))
+        units = units_by(cases, _block_keys(cases, section.block))
         what = f"blocks of {section.block} slices"
     else:
-        units = _units(cases, [case.group for case in cases])
+        units = units_by(cases, [case.group for case in cases])
         what = "groups"
     _check_enough(len(units), what, len(cases), section)
     folds = _folds(cases, classes, units, section)
@@ -56,16 +55,12 @@ def make_split(cases: Sequence[Case], classes: Sequence[str], section: schema.Sp
     return Split(
         rule=_sentence(what, len(units), len(folds), by_block, section),
         seed=section.seed,
-        train=_ids(train),
-        val=_ids(val),
-        test=_ids(test),
-        left_out=_ids(left_out),
-        folds=tuple(map(_ids, folds)),
+        train=ids_of(train),
+        val=ids_of(val),
+        test=ids_of(test),
+        left_out=ids_of(left_out),
+        folds=tuple(map(ids_of, folds)),
     )
-
-
-def _ids(cases: Iterable[Case]) -> Ids:
-    return tuple(case.id for case in cases)
 
 
 def _is_one_volume(cases: Sequence[Case]) -> bool:
@@ -78,23 +73,6 @@ def _block_keys(cases: Sequence[Case], block: int) -> list[str]:
         if case.volume is None or case.position is None:
             raise InputError(f"split.rule: found 'block', but case {case.id!r} is no slice of a volume; allowed: group")
     return [f"{case.volume} {int(case.position or 0) // block}" for case in cases]
-
-
-def _units(cases: Sequence[Case], keys: Sequence[str]) -> list[list[Case]]:
-    """Units, by union-find: cases that share a key or an image, directly or through other cases."""
-    leader: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            name = leader[name]
-        return name
-
-    for case, key in zip(cases, keys, strict=True):
-        leader[find(f"image {case.sha256}")] = find(f"key {key}")
-    units = defaultdict(list)
-    for case, key in zip(cases, keys, strict=True):
-        units[find(f"key {key}")].append(case)
-    return list(units.values())
 
 
 def _check_enough(units: int, what: str, cases: int, section: schema.Split) -> None:
@@ -112,29 +90,17 @@ def _check_enough(units: int, what: str, cases: int, section: schema.Split) -> N
         )
 
 
-def _amounts(units: Units, classes: Sequence[str]) -> np.ndarray:
-    """Cases and pixels of each class in each unit, (units, 1 + classes)."""
-    rows = [[len(unit), *(sum(case.pixels[name] for case in unit) for name in classes)] for unit in units]
-    return np.array(rows, dtype=float)
-
-
-def _gather(cases: Sequence[Case], units: Units, part_of: np.ndarray, parts: int) -> list[list[Case]]:
-    """The cases of each part, in the dataset's order."""
-    where = {case.id: part for unit, part in zip(units, part_of, strict=True) for case in unit}
-    return [[case for case in cases if where[case.id] == part] for part in range(parts)]
-
-
 def _parts(cases: Sequence[Case], classes: Sequence[str], units: Units, section: schema.Split) -> list[list[Case]]:
     shares = [1 - section.val - section.test, section.val, section.test]
     random = np.random.default_rng([section.seed, 0])
-    return _gather(cases, units, stratify(_amounts(units, classes), shares, random), 3)
+    return assign(cases, classes, units, shares, random)
 
 
 def _folds(cases: Sequence[Case], classes: Sequence[str], units: Units, section: schema.Split) -> list[list[Case]]:
     """The `split.folds` folds, or one per unit where there are fewer units."""
     count = min(section.folds, len(units))
     random = np.random.default_rng([section.seed, 1])
-    return _gather(cases, units, stratify(_amounts(units, classes), [1 / count] * count, random), count)
+    return assign(cases, classes, units, [1 / count] * count, random)
 
 
 def _parts_of_fold(folds: Sequence[Sequence[Case]], fold: int) -> list[list[Case]]:
@@ -149,7 +115,7 @@ def _cut_gaps(parts: Sequence[Sequence[Case]], gap: int) -> tuple[list[Case], li
     train, val, test = parts
     kept_val = _apart(val, test, gap)
     kept_train = _apart(train, [*test, *kept_val], gap)
-    kept = {*_ids(kept_val), *_ids(kept_train)}
+    kept = {*ids_of(kept_val), *ids_of(kept_train)}
     return kept_train, kept_val, list(test), [case for case in [*train, *val] if case.id not in kept]
 
 
@@ -168,7 +134,10 @@ def _sentence(what: str, units: int, folds: int, by_block: bool, section: schema
 
 def write_split(path: Path, split: Split) -> None:
     """Write a split as JSON, atomically."""
-    write_json(path, asdict(split))
+    values = asdict(split)
+    if not split.warnings:  # as before there were any: a split that is the same has the same bytes
+        del values["warnings"]
+    write_json(path, values)
 
 
 def read_split(path: Path) -> Split:
@@ -177,6 +146,7 @@ def read_split(path: Path) -> Split:
     try:
         parts = {name: tuple(values[name]) for name in ("train", "val", "test", "left_out")}
         folds = tuple(map(tuple, values["folds"]))
-        return Split(rule=values["rule"], seed=values["seed"], folds=folds, **parts)
+        warnings = tuple(values.get("warnings", ()))
+        return Split(rule=values["rule"], seed=values["seed"], folds=folds, warnings=warnings, **parts)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a split that `split` wrote ({error!r})") from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llm4seg.data.prepared import Unit
+from llm4seg.data.prepared import SplitLists, Unit
 from llm4seg.datasets.geometry import Geometry
 
 
@@ -15,9 +15,10 @@ class RawCase:
 
     `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
     Axes are (rows, columns) or (rows, columns, slices); `spacing` is along each of them, in `unit`: mm, or px where the
-    size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split; `position` is a slice's
-    index in its `volume`. `notices`: what users should know of its files, a line each. `geometry`: how it, or
-    the volume that a slice is of, lies in its file.
+    size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split. `position` is a slice's
+    index in its `volume`, which has `volume_slices` of them at a distance of `slice_spacing`, counting those that are
+    left out. `notices`: what users should know of its files, a line each. `geometry`: how it, or the volume that a
+    slice is of, lies in its file.
     """
 
     id: str
@@ -31,12 +32,14 @@ class RawCase:
     unit: Unit = "mm"
     notices: tuple[str, ...] = ()
     geometry: Geometry | None = None
+    volume_slices: int | None = None
+    slice_spacing: float | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
-    users should know of its files, a line each.
+    users should know of its files, a line each. `official`: the split that its owner publishes.
 
     Downloading and reading begin with the first case.
     """
@@ -49,11 +52,13 @@ class Dataset:
     cases: Iterator[RawCase]
     total: int | None = None
     notices: tuple[str, ...] = ()
+    official: SplitLists | None = None
 
 
 def slices(volume: RawCase) -> Iterator[RawCase]:
     """The 2-D slices of a volume along its last axis, all in the volume's group."""
-    for position in range(volume.labels.shape[-1]):
+    count = volume.labels.shape[-1]
+    for position in range(count):
         yield RawCase(
             id=f"{volume.id}-{position:03d}",
             group=volume.group,
@@ -66,6 +71,8 @@ def slices(volume: RawCase) -> Iterator[RawCase]:
             unit=volume.unit,
             notices=volume.notices if position == 0 else (),
             geometry=volume.geometry,
+            volume_slices=count,
+            slice_spacing=volume.spacing[-1],
         )
 
 

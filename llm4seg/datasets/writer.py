@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from llm4seg.config.schema import Data
-from llm4seg.data.prepared import MANIFEST, Case, Prepared
+from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
@@ -57,11 +57,12 @@ class ShardWriter:
         return f"{self._kind}-{len(self.names):03d}.safetensors"
 
 
-def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
+def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: SplitLists | None = None) -> Prepared:
     """Audit a dataset and write it to the folder `target`, atomically; equal input gives equal bytes.
 
-    Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. Raises
-    InputError for failed checks (see `Audit`) and for files that cannot be read.
+    Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. The manifest
+    holds the official split and the lists of `split.file`, where there are any. Raises InputError for failed checks
+    (see `Audit`) and for files that cannot be read.
     """
     for name in (name for pair in section.paired for name in pair):
         if name not in dataset.classes:
@@ -85,7 +86,10 @@ def write_prepared(dataset: Dataset, section: Data, target: Path) -> Prepared:
         files = {"notices": [*audit.end(), *notices], "geometry": geometries}
         resampled.flush()
         original.flush()
-        write_json(folder / MANIFEST, _manifest(dataset, section, audit.channels, files, cases, folder))
+        manifest = _manifest(dataset, section, audit.channels, files, cases, folder)
+        lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
+        manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
+        write_json(folder / MANIFEST, manifest)
     return Prepared(target)
 
 
@@ -102,6 +106,8 @@ def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]
         sha256=_sha256_array(case.image),
         unit=case.unit,
         grid_pixels=grid_pixels,
+        volume_slices=case.volume_slices,
+        slice_spacing=case.slice_spacing,
     )
 
 
@@ -114,7 +120,7 @@ def _sha256_array(array: np.ndarray) -> str:
 
 def _manifest(
     dataset: Dataset, section: Data, channels: int, files: dict[str, Any], cases: list[dict[str, Any]], folder: Path
-) -> Any:
+) -> dict[str, Any]:
     content = {
         "spatial_dims": section.spatial_dims,
         "channels": channels,

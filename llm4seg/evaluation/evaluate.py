@@ -1,11 +1,11 @@
-"""Evaluation of a trained model on one part of the split, case by case, beside the threshold baseline."""
+"""Evaluation of a trained model on one part of the split, by case and by volume, beside the threshold baseline."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from llm4seg.config.schema import Evaluation
@@ -15,6 +15,7 @@ from llm4seg.evaluation.overlays import draw_overlay
 from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
+from llm4seg.evaluation.volumes import add_slices, are_slices, by_volume, not_whole, volume_metrics
 from llm4seg.inference.predictor import predict_case, resample
 from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError
@@ -27,29 +28,65 @@ def evaluate(
 ) -> EvaluationResult:
     """Metrics of a model on a part of the split, at the images' original resolution, beside the threshold baseline's.
 
-    The baseline is fitted on the training part. Raises InputError when one of both parts is empty.
+    Slices of volumes are also scored per volume where all slices of each are in this part: `volumes` of the summary is
+    like the summary, else None. `headline` is the table to look at first: that of volumes,
+    if there is one. The baseline is fitted on the training part. Raises InputError when one of both parts is empty.
     """
     for needed in ("train", part):
         if not getattr(split, needed):
             raise InputError(f"split.{needed}: found no case in the {needed} part; evaluation needs one or more")
     case_ids: tuple[str, ...] = getattr(split, part)
     intervals = fit_intervals(data, split.train)
-    rows, threshold_baseline = [], []
-    for case_id in tqdm(case_ids, desc=f"evaluate {part}", unit="case", disable=None):
-        rows += evaluate_case(model, data, case_id, section.nsd_tolerance)
-        threshold_baseline += evaluate_threshold_baseline(intervals, data, case_id)
+    rows, volumes = evaluate_cases(model, data, case_ids, section.nsd_tolerance, f"evaluate {part}")
+    baseline = [row for case_id in case_ids for row in evaluate_threshold_baseline(intervals, data, case_id)]
+    volume_baseline = add_slices(data, baseline) if volumes else []
     unit = distance_unit(data.cases[case_id] for case_id in case_ids)
-    summary = {"part": part, "nsd_tolerance": section.nsd_tolerance, "distance_unit": unit, **summarize(rows, section)}
-    summary["baseline"] = summarize(threshold_baseline, section, THRESHOLD_METRICS)
-    for name, interval in zip(data.classes, intervals, strict=True):
+    about = {"part": part, "nsd_tolerance": section.nsd_tolerance, "distance_unit": unit}
+    summary = about | _summary(rows, baseline, data.classes, intervals, section)
+    if volumes:
+        summary["headline"] = "volumes"
+        summary["volumes"] = about | _summary(volumes, volume_baseline, data.classes, intervals, section)
+    else:
+        summary["headline"] = "slices" if are_slices(data, case_ids) else "cases"
+        summary["volumes"] = None
+    return EvaluationResult(rows, baseline, volumes, volume_baseline, summary)
+
+
+def _summary(
+    rows: list[Row], baseline: list[Row], classes: Sequence[str], intervals: Sequence[Interval], section: Evaluation
+) -> dict[str, Any]:
+    """`summarize` of the model's rows and, under `baseline`, of the threshold baseline's, with its intervals."""
+    summary = summarize(rows, section)
+    summary["baseline"] = summarize(baseline, section, THRESHOLD_METRICS)
+    for name, interval in zip(classes, intervals, strict=True):
         summary["baseline"]["classes"][name] |= {"from": _finite(interval.low), "to": _finite(interval.high)}
-    return EvaluationResult(rows, threshold_baseline, summary)
+    return summary
 
 
-def evaluate_case(model: nn.Module, data: Prepared, case_id: str, nsd_tolerance: float) -> list[Row]:
-    """`case_metrics` of the model's prediction for a case, with the case, its group and its unit in each row."""
+def evaluate_cases(
+    model: nn.Module, data: Prepared, case_ids: Sequence[str], nsd_tolerance: float, title: str | None = None
+) -> tuple[list[Row], list[Row]]:
+    """`case_metrics` with case, group and unit in each row: of cases in their order, and of their volumes, where they
+    are slices of whole ones. One volume is in memory at a time. `title`: of a progress bar.
+    """
+    with_volumes = are_slices(data, case_ids) and not_whole(data, case_ids) is None
+    rows: dict[str, list[Row]] = {}
+    volumes: list[Row] = []
+    with tqdm(total=len(case_ids), desc=title, unit="case", disable=None if title else True) as progress:
+        for members in by_volume(data, case_ids).values():
+            predicted = {}
+            for case_id in members:
+                image_CS = data.resampled(case_id)[0]
+                predicted[case_id] = predict_case(model, image_CS, data.cases[case_id].shape)
+                rows[case_id] = _case_rows(data, case_id, predicted[case_id], nsd_tolerance)
+                progress.update()
+            if with_volumes:
+                volumes += volume_metrics(data, predicted, nsd_tolerance)
+    return [row for case_id in case_ids for row in rows[case_id]], volumes
+
+
+def _case_rows(data: Prepared, case_id: str, predicted_S: Tensor, nsd_tolerance: float) -> list[Row]:
     case = data.cases[case_id]
-    predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape)
     _, labels_S = data.original(case_id)
     rows = case_metrics(predicted_S, labels_S, data.classes, case.spacing, nsd_tolerance)
     return [{"case": case_id, "group": case.group, **row, "distance_unit": case.unit} for row in rows]

@@ -1,4 +1,4 @@
-"""Outputs of `evaluate`: a row per case and class, and overlays of the best, the median and the worst case."""
+"""Outputs of `evaluate`: a row per case (and volume) and class, overlays of the best, the median and the worst case."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,31 +10,53 @@ from llm4seg.objectives.metrics import Row
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.tables import read_table
 
-CASES, OVERLAYS = "cases.csv", "overlays"
+CASES, VOLUMES, OVERLAYS = "cases.csv", "volumes.csv", "overlays"
 ROLES = ("best", "median", "worst")
 THRESHOLD_METRICS = ("dice", "iou")
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """`rows`: per case and class, with case, group, class, metrics, counts and sizes; and their summary."""
+    """`rows`: per case and class, with case, group, class, metrics, counts and sizes; and their summary.
+
+    `volumes`: the same per volume, its name as `case`; empty where cases are no slices, or volumes are not whole.
+    """
 
     rows: list[Row]
     threshold_baseline: list[Row]  # of the same cases and classes: Dice, IoU and counts
+    volumes: list[Row]
+    volume_baseline: list[Row]
     summary: dict[str, Any]
 
 
 def write_cases(folder: Path, result: EvaluationResult) -> None:
-    """Write cases.csv: a row per case and class, the threshold baseline beside the model; NaN is an empty field."""
-    table = pd.DataFrame(result.rows)
+    """Write cases.csv: a row per case and class, the threshold baseline beside the model; NaN is an empty field. And
+    volumes.csv, with the same columns, where there are volumes.
+    """
+    _write(folder / CASES, result.rows, result.threshold_baseline)
+    if result.volumes:
+        _write(folder / VOLUMES, result.volumes, result.volume_baseline)
+
+
+def _write(path: Path, rows: list[Row], threshold_baseline: list[Row]) -> None:
+    table = pd.DataFrame(rows)
     for metric in THRESHOLD_METRICS:
-        table[f"baseline_{metric}"] = [row[metric] for row in result.threshold_baseline]
-    table.to_csv(folder / CASES, index=False, float_format="%.6g")
+        table[f"baseline_{metric}"] = [row[metric] for row in threshold_baseline]
+    table.to_csv(path, index=False, float_format="%.6g")
 
 
 def read_cases(folder: Path) -> pd.DataFrame:
     """Read cases.csv. Raises InputError naming the file."""
-    return read_table(folder / CASES, "case", "class", "dice", "baseline_dice")
+    return _read(folder / CASES)
+
+
+def read_volumes(folder: Path) -> pd.DataFrame:
+    """Read volumes.csv, which is there where metrics.json has `volumes`. Raises InputError naming the file."""
+    return _read(folder / VOLUMES)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return read_table(path, "case", "class", "dice", "baseline_dice")
 
 
 def read_overlays(folder: Path) -> dict[str, bytes]:

@@ -87,8 +87,8 @@ def _mark(axis: Axes, epoch: int, dice: float) -> None:
     axis.annotate(f"kept: epoch {epoch}, {dice:.3f}", (epoch, dice), (0, 8), textcoords="offset points", ha=side)
 
 
-def dice_by_case(cases: pd.DataFrame, classes: Sequence[str]) -> str:
-    """For each class the Dice of every case, with a box, above the threshold baseline's."""
+def dice_by_case(cases: pd.DataFrame, classes: Sequence[str], of: str = "case") -> str:
+    """For each class the Dice of every case (or volume: `of`), with a box, above the threshold baseline's."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.55 + 0.72 * len(classes)), layout="constrained")
         axis = figure.subplots()
@@ -97,10 +97,10 @@ def dice_by_case(cases: pd.DataFrame, classes: Sequence[str]) -> str:
             _distribution(axis, rows["dice"].dropna().to_numpy(), place - 0.17, hue)
             _distribution(axis, rows["baseline_dice"].dropna().to_numpy(), place + 0.2, GRAY)
         axis.set_yticks(range(len(classes)), list(classes))
-        axis.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel="Dice of a case")
+        axis.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=f"Dice of a {of}")
         axis.grid(visible=False, axis="y")
         axis.tick_params(axis="y", length=0)
-    return to_svg(figure, "cases", "For each class the Dice of every test case, and that of the intensity threshold")
+    return to_svg(figure, f"{of}s", f"For each class the Dice of every test {of}, and that of the intensity threshold")
 
 
 def _distribution(axis: Axes, values: np.ndarray, place: float, hue: str) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split
-from llm4seg.evaluation.results import read_cases, read_overlays
+from llm4seg.evaluation.results import read_cases, read_overlays, read_volumes
 from llm4seg.models.saved import read_metadata
 from llm4seg.search import results as search_results
 from llm4seg.search.results import SearchResult
@@ -33,6 +33,7 @@ class Inputs:
     history: pd.DataFrame
     metrics: dict[str, Any]
     cases: pd.DataFrame  # cases.csv
+    volumes: pd.DataFrame | None  # volumes.csv
     overlays: dict[str, bytes]  # PNGs by role: best, median, worst
     search: SearchResult | None
     study: StudyResult | None
@@ -42,6 +43,7 @@ def read_inputs(config: Config) -> Inputs:
     """Read the outputs of the other stages. Raises InputError naming the file that is missing or broken."""
     paths = config.paths
     model, _ = read_metadata(paths.model)
+    metrics = read_json(paths.metrics)
     return Inputs(
         title=config.report.title,
         settings=settings(config, model["config"]),
@@ -50,8 +52,9 @@ def read_inputs(config: Config) -> Inputs:
         split=read_split(paths.split),
         model=model,
         history=read_history(paths.history),
-        metrics=read_json(paths.metrics),
+        metrics=metrics,
         cases=read_cases(paths.evaluation),
+        volumes=read_volumes(paths.evaluation) if metrics.get("volumes") else None,
         overlays=read_overlays(paths.evaluation),
         search=search_results.read(paths.search),
         study=study_results.read(paths.study),

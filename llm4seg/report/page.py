@@ -11,6 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
 from llm4seg.data.prepared import Case
+from llm4seg.evaluation.score_tables import score_tables
+from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
@@ -40,7 +42,8 @@ def render(inputs: Inputs) -> str:
         columns=COLUMNS,
         hues=dict(zip(inputs.data.classes, colors(len(inputs.data.classes)), strict=True)),
         verdict=verdict(inputs),
-        caution=caution(inputs.metrics),
+        tables=score_tables(inputs.metrics),
+        cautions={of: caution(scores, of) for of, scores in score_tables(inputs.metrics).items()},
         kept=kept_epoch(inputs),
         overlays=overlays(inputs),
         parts=parts(inputs),
@@ -48,7 +51,8 @@ def render(inputs: Inputs) -> str:
         facts=data_facts(inputs),
         contact_sheet=data_url(inputs.contact_sheet),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
-        distribution=charts.dice_by_case(inputs.cases, inputs.data.classes),
+        without_volumes=without_volumes(inputs),
+        distributions=distributions(inputs),
         search_charts=draw_search(inputs.search) if inputs.search else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
         study=inputs.study and study(inputs.study),
@@ -123,27 +127,27 @@ def architecture(model: Mapping[str, Any]) -> str:
 
 def verdict(inputs: Inputs) -> str:
     """The result in words: the model, its data, its Dice with interval, and the threshold baseline's."""
-    metrics = inputs.metrics
+    of, metrics = next(iter(score_tables(inputs.metrics).items()))
     dice, threshold_baseline = metrics["dice"], metrics["baseline"]
     network, ends = architecture(inputs.model), interval(dice)
     within = f" ({metrics['confidence']:.0%} interval {ends})" if ends else ""
     return (
         f"{network}, trained on {len(inputs.split.train)} cases of {inputs.data.name}, "
         f"reaches a mean Dice of {number(dice['mean'])}{within} on {metrics['cases']} {PART_NAMES[metrics['part']]} "
-        f"cases, and {number(metrics['pooled_dice'])} with the pixels of all cases pooled. The best intensity "
+        f"{of}, and {number(metrics['pooled_dice'])} with the pixels of all {of} pooled. The best intensity "
         f"threshold reaches {number(threshold_baseline['dice']['mean'])} and "
         f"{number(threshold_baseline['pooled_dice'])}."
     )
 
 
-def caution(metrics: Mapping[str, Any]) -> str | None:
-    """A warning when the interval resampled cases that resemble each other."""
+def caution(metrics: Mapping[str, Any], of: str = "cases") -> str | None:
+    """A warning when the interval resampled cases (`of`: or slices, or volumes) that resemble each other."""
     if metrics["unit"] == "group" or metrics["groups"] == metrics["cases"]:
         return None
     return (
-        f"The {metrics['cases']} cases come from {metrics['groups']} {plural('group', metrics['groups'])} "
-        "(patient or volume), too few to resample. Cases of one group resemble each other, so the true uncertainty "
-        "is larger than the intervals say."
+        f"The {metrics['cases']} {of} come from {metrics['groups']} {plural('group', metrics['groups'])} "
+        f"(patient or volume), too few to resample. {of.capitalize()} of one group resemble each other, so the true "
+        "uncertainty is larger than the intervals say."
     )
 
 
@@ -161,6 +165,24 @@ def study(study: StudyResult) -> dict[str, Any]:
 
 def plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
+
+
+def without_volumes(inputs: Inputs) -> str | None:
+    """Why slices have no scores per volume; None where they have, are no slices, or an earlier version wrote them."""
+    if inputs.metrics.get("headline") != "slices":
+        return None
+    return not_whole(inputs.data, getattr(inputs.split, inputs.metrics["part"]))
+
+
+def distributions(inputs: Inputs) -> dict[str, str]:
+    """The Dice of every volume, where there are any, and of every case, as SVG by name."""
+    tables = {"volumes": inputs.volumes, "cases": inputs.cases}
+    classes = inputs.data.classes
+    return {
+        name: charts.dice_by_case(table, classes, name.removesuffix("s"))
+        for name, table in tables.items()
+        if table is not None
+    }
 
 
 def kept_epoch(inputs: Inputs) -> int | None:

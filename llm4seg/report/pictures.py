@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from llm4seg.report.charts import as_file, dice_by_case, training_curves
+from llm4seg.report.charts import as_file, training_curves
 from llm4seg.report.inputs import Inputs
-from llm4seg.report.page import kept_epoch
+from llm4seg.report.page import distributions, kept_epoch
 from llm4seg.report.search_charts import draw_search
 from llm4seg.report.study_charts import draw_study
 from llm4seg.search.results import SearchResult
@@ -14,11 +14,8 @@ from llm4seg.utils.files import replacing
 
 
 def training_charts(inputs: Inputs) -> dict[str, str]:
-    """Curves of the training, and the Dice of every test case, as SVG by name."""
-    return {
-        "training": training_curves(inputs.history, kept_epoch(inputs)),
-        "cases": dice_by_case(inputs.cases, inputs.data.classes),
-    }
+    """Curves of the training, and the Dice of every test case and volume, as SVG by name."""
+    return {"training": training_curves(inputs.history, kept_epoch(inputs)), **distributions(inputs)}
 
 
 def comparison_charts(search: SearchResult | None, study: StudyResult | None) -> dict[str, str]:

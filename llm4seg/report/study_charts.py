@@ -19,7 +19,7 @@ def draw_study(result: StudyResult) -> dict[str, str]:
     metric = result.summary["metric"]
     return {
         "forest": forest(result.comparisons, metric, 1 - result.summary["confidence"]),
-        "paired": paired(result.cases, result.comparisons, metric),
+        "paired": paired(result.scores, result.comparisons, metric),
     }
 
 

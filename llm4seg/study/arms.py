@@ -6,7 +6,9 @@ from pathlib import Path
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import make_split, write_split
+from llm4seg.data.rules import split_by_rule
+from llm4seg.data.split import Split, write_split
+from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,25 @@ def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | N
 
 def write_splits(config: Config) -> None:
     """Write the split of each fold beside the finished runs."""
-    if not (config.study.repeats and config.study.folds):
-        return
-    data = Prepared(config.paths.prepared)
-    for fold in config.study.folds:
-        section = config.split.model_copy(update={"fold": fold})
-        write_split(_split_path(config, fold), make_split(list(data.cases.values()), data.classes, section))
+    if config.study.repeats and config.study.folds:
+        for fold, split in fold_splits(config, Prepared(config.paths.prepared)).items():
+            write_split(_split_path(config, fold), split)
+
+
+def fold_splits(config: Config, data: Prepared) -> dict[int, Split]:
+    """The split of each of `study.folds`.
+
+    Raises InputError where a case is tested in two of them: the statistics take folds for those of different cases.
+    """
+    folds = config.study.folds
+    splits = {fold: split_by_rule(data, config.split.model_copy(update={"fold": fold})) for fold in folds}
+    tested = [name for split in splits.values() for name in split.test]
+    if shared := len(tested) - len(set(tested)):
+        raise InputError(
+            f"study.folds: found {[*folds]}, whose test parts share {shared} cases; allowed: folds that test different "
+            "cases, or [] and split.fold"
+        )
+    return splits
 
 
 def _split_path(config: Config, fold: int) -> Path:

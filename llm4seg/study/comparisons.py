@@ -93,7 +93,8 @@ def compare_all(table: pd.DataFrame, study: Study, section: Evaluation) -> pd.Da
         for reference, arm in product(study.references, study.arms):
             paired = pairs(own_scores, arm, reference)
             if arm != reference and len(paired):
-                rows.append({"data": data, "reference": reference, "arm": arm, **compare(paired, section)})
+                about = {"data": data, "reference": reference, "arm": arm, "per": study.per}
+                rows.append({**about, **compare(paired, section)})
     compared = pd.DataFrame(rows)
     if compared.empty:
         return compared

@@ -13,15 +13,16 @@ import torch
 from llm4seg.config import Config
 from llm4seg.config.schema import Spread
 from llm4seg.data.prepared import Case, Prepared
-from llm4seg.data.split import make_split, read_split
+from llm4seg.data.split import read_split
+from llm4seg.evaluation.volumes import volume_name
 from llm4seg.runtime.device import default_device
-from llm4seg.study.arms import PlannedRun
+from llm4seg.study.arms import PlannedRun, fold_splits
 from llm4seg.study.comparisons import VARIANCES
 from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 from llm4seg.study.pairs import unit_of, with_blocks
 from llm4seg.study.power import MOST_REPEATS, can_test, detectable, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
-from llm4seg.study.verdict import UNITS
+from llm4seg.study.verdict import units
 from llm4seg.training.run import LocalRun, Row, start_group_of_one
 from llm4seg.training.trainer import fit
 
@@ -53,22 +54,23 @@ def cost_estimate(config: Config, runs: Runs) -> Iterator[str]:
 
 def power_analysis(config: Config, runs: Runs) -> Iterator[str]:
     """Lines on the smallest difference that the study detects, and the repeats that `plan.effect` takes."""
-    comparisons, section = compared(config, case_table(runs)), config.study.plan
+    comparisons, section = compared(config, case_table(runs, config.study.per)), config.study.plan
     of = design(config, comparisons)
+    kind = units(of.unit, config.study.per)
     smallest, needed = detectable_effect(config, of)
     source = "as finished runs have it" if of.observed else "assumed (study.plan.spread)"
     between = f"{of.spread.fold:.3g} between folds, " if of.folds > 1 else ""
     yield (
         f"paired differences vary, {source}, by a standard deviation of {between}{of.spread.run:.3g} between runs, "
-        f"{of.spread.case:.3g} between {UNITS[of.unit]}, and {of.spread.rest:.3g} besides"
+        f"{of.spread.case:.3g} between {kind}, and {of.spread.rest:.3g} besides"
     )
     finds = (
-        f"no difference, however large: the comparison needs {ENOUGH_RUNS} runs and {ENOUGH_UNITS} {UNITS[of.unit]}"
+        f"no difference, however large: the comparison needs {ENOUGH_RUNS} runs and {ENOUGH_UNITS} {kind}"
         if smallest is None
         else f"a difference of {smallest:.3g} with a power of {section.power:.0%} "
         f"(the first of {len(config.study.arms) - 1} arms in Holm's correction)"
     )
-    yield f"{of.repeats} x {of.folds} paired runs on {of.units} test {UNITS[of.unit]} find {finds}"
+    yield f"{of.repeats} x {of.folds} paired runs on {of.units} test {kind} find {finds}"
     more = "more folds or cases" if of.folds > 1 else "more cases"
     takes = f"{needed} repeats" if needed else f"more than {MOST_REPEATS} repeats: it needs {more}, not more seeds"
     yield f"a difference of {section.effect:g} takes {takes}"
@@ -78,22 +80,22 @@ def design(config: Config, compared: pd.DataFrame) -> Design:
     """The design of a study, with the spread of finished runs on its own data where there are enough, else assumed."""
     section, data = config.study, Prepared(config.paths.prepared)
     cases, folds = _tested(config, data), max(1, len(section.folds))
-    blocks = with_blocks(pd.DataFrame([case.plain() for case in cases]), config.split.block)
+    table = pd.DataFrame([case.plain() for case in cases])
+    if section.per == "volume":
+        table = table.assign(id=[volume_name(case) for case in cases], volume=None)
+    blocks = with_blocks(table, config.split.block)
     unit = unit_of(blocks["group"], blocks["block"])
-    units = max(1, blocks["id" if unit == "case" else unit].nunique() // folds)
+    count = max(1, blocks["id" if unit == "case" else unit].nunique() // folds)
     alpha = (1 - config.evaluation.confidence) / max(1, len(section.arms) - 1)
     observed = observed_spread(compared, section.plan.spread)
     spread = observed or section.plan.spread
-    return Design(spread, observed is not None, section.repeats, folds, units, unit, alpha)
+    return Design(spread, observed is not None, section.repeats, folds, count, unit, alpha)
 
 
 def _tested(config: Config, data: Prepared) -> list[Case]:
     """The cases of the test part, or of all folds that are the test part in turn."""
-    cases, folds = list(data.cases.values()), config.study.folds
-    if not folds:
-        return [data.cases[name] for name in read_split(config.paths.split).test]
-    split = make_split(cases, data.classes, config.split.model_copy(update={"fold": folds[0]}))
-    return [data.cases[name] for fold in folds for name in split.folds[fold]]
+    folded = fold_splits(config, data).values() if config.study.folds else [read_split(config.paths.split)]
+    return [data.cases[name] for split in folded for name in split.test]
 
 
 def observed_spread(compared: pd.DataFrame, assumed: Spread) -> Spread | None:

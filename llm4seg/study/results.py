@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from llm4seg.config import Config
+from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.pairs import with_blocks
@@ -15,7 +16,9 @@ from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
 from llm4seg.utils.tables import read_table
 
-Record = dict[str, Any]  # of a run: name, seconds, rows, versions, git_commit; of a failed run: name and error
+# of a run: name, seconds, rows (of cases), volumes (their rows), versions, git_commit; of a failed run: name and error
+Record = dict[str, Any]
+TABLES = {"case": "rows", "volume": "volumes"}  # of a record, by study.per
 Runs = Sequence[tuple[PlannedRun, Record | None]]
 
 
@@ -26,24 +29,31 @@ def finished(record: Record | None) -> bool:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """`summary`: the content of study.json; the tables `cases`, `runs` and `comparisons` may be empty."""
+    """`summary`: the content of study.json; the tables may be empty."""
 
     summary: dict[str, Any]
     cases: pd.DataFrame
+    volumes: pd.DataFrame
     runs: pd.DataFrame
     comparisons: pd.DataFrame
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The table that is compared: that of cases, or of volumes."""
+        return self.volumes if self.summary.get("per") == "volume" else self.cases
 
 
 def results(config: Config, runs: Runs) -> StudyResult:
     """The result of the finished runs."""
-    cases = case_table(runs)
-    each, comparisons = run_table(runs, config.study.metric), compared(config, cases)
-    return StudyResult(summary(config, each, comparisons), cases, each, comparisons)
+    cases, volumes = case_table(runs), case_table(runs, "volume")
+    comparisons = compared(config, volumes if config.study.per == "volume" else cases)
+    each = run_table(runs, config.study)
+    return StudyResult(summary(config, each, comparisons), cases, volumes, each, comparisons)
 
 
 def write(folder: Path, result: StudyResult) -> None:
     """Write a study's folder, atomically; tables as far as there are runs."""
-    tables = {"study": result.cases, "runs": result.runs, "comparisons": result.comparisons}
+    tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
     with replacing(folder) as partial:
         partial.mkdir()
         write_json(partial / "study.json", result.summary)
@@ -60,28 +70,31 @@ def read(folder: Path) -> StudyResult | None:
     summary = read_json(folder / "study.json")
     if not summary["verdicts"]:
         return None
+    columns = ("data", "arm", "repeat", "fold", "case", "group", "class", summary["metric"])
+    per_volume = summary.get("per") == "volume"  # earlier versions compared cases
     return StudyResult(
         summary,
-        read_table(folder / "study.csv", "data", "arm", "repeat", "fold", "case", "group", "class", summary["metric"]),
+        read_table(folder / "study.csv", *columns),
+        read_table(folder / "volumes.csv", *columns) if per_volume else pd.DataFrame(),
         read_table(folder / "runs.csv", "arm", "state", summary["metric"]),
         read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm"),
     )
 
 
-def case_table(runs: Runs) -> pd.DataFrame:
-    """A row per run, case and class: arm, repeat, fold, data, and the metrics of `evaluate`."""
+def case_table(runs: Runs, per: str = "case") -> pd.DataFrame:
+    """A row per run, case (or volume) and class: arm, repeat, fold, data, and the metrics of `evaluate`."""
     rows = [
         {"arm": run.arm, "repeat": run.repeat, "fold": run.fold, **row}
         for run, record in runs
         if record is not None and finished(record)
-        for row in record["rows"]
+        for row in record.get(TABLES[per], [])
     ]
     return pd.DataFrame(rows)
 
 
-def run_table(runs: Runs, metric: str) -> pd.DataFrame:
-    """A row per run: its state, its mean over cases on its own data, its seconds, its commit, its error."""
-    rows = []
+def run_table(runs: Runs, section: Study) -> pd.DataFrame:
+    """A row per run: its state, its mean over cases (or volumes) on its own data, seconds, commit, error."""
+    rows, metric = [], section.metric
     for run, record in runs:
         known = record or {}
         if finished(record):
@@ -90,7 +103,7 @@ def run_table(runs: Runs, metric: str) -> pd.DataFrame:
             state = "failed"
         else:
             state = "missing"
-        cases = pd.DataFrame(known.get("rows", []))
+        cases = pd.DataFrame(known.get(TABLES[section.per], []))
         own = cases[cases["data"] == cases["data"].iloc[0]] if len(cases) else cases
         mean = own.groupby("case")[metric].mean().mean() if len(own) else None
         about = {"arm": run.arm, "repeat": run.repeat, "fold": run.fold, "state": state, metric: mean}
@@ -112,6 +125,7 @@ def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[
         "repeats": section.repeats,
         "folds": list(section.folds),
         "metric": section.metric,
+        "per": section.per,
         "confidence": config.evaluation.confidence,
         "arms": section.arms,
         "references": list(section.references),

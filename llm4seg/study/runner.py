@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,8 @@ from llm4seg.cluster.stop_signal import LocalStopSignal, stop_on_sigterm
 from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
-from llm4seg.evaluation.evaluate import evaluate_case
+from llm4seg.evaluation.evaluate import evaluate_cases
+from llm4seg.evaluation.volumes import are_slices, not_whole
 from llm4seg.objectives.metrics import Row
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import set_deterministic
@@ -28,6 +29,7 @@ from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 from llm4seg.utils.provenance import MEASURING, code_digest, git_commit, versions
 
+Measured = dict[str, list[Row]]  # `rows` of cases and `volumes`, as in a run's record
 STOPPED = "finished runs are kept and those under way have saved a checkpoint; run it again to go on"
 
 
@@ -44,7 +46,10 @@ def named_runs(config: Config) -> list[NamedRun]:
     """Every run of the study. Reads and hashes files, so callers compute it once."""
     _check_other_data(config)
     write_splits(config)
-    return [_named(planned, planned.config(config)) for planned in planned_runs(config)]
+    runs = [(planned, planned.config(config)) for planned in planned_runs(config)]
+    if config.study.per == "volume":
+        _check_volumes(config, dict.fromkeys(own.paths.split for _, own in runs))
+    return [_named(planned, own) for planned, own in runs]
 
 
 def _named(planned: PlannedRun, config: Config) -> NamedRun:
@@ -115,14 +120,14 @@ def current_commit() -> str:
     return git_commit(Path(__file__).parent)
 
 
-def keep(config: Config, name: str, outcome: Outcome, rows: list[Row], commit: str) -> None:
+def keep(config: Config, name: str, outcome: Outcome, measured: Measured, commit: str) -> None:
     """Write the record of a finished run to the store, and delete its checkpoints."""
     record = {
         "name": name,
         "epochs": len(outcome.history),
         "seconds": round(outcome.seconds, 1),
         "git_commit": commit,
-        **_record(config, rows),
+        **_record(config, measured),
     }
     RunStore(config).put(name, record)
     forget_run(config, checkpoints_name(name))
@@ -138,8 +143,10 @@ def checkpoints_name(name: str) -> str:
     return f"study-{name}"
 
 
-def evaluate_run(config: Config, name: str, device: torch.device) -> list[Row]:
-    """Evaluate the final weights of a run: a row per case and class, of the test part and all of `study.other_data`."""
+def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
+    """Evaluate the final weights of a run on the test part and all of `study.other_data`: `rows`, a row per case and
+    class, and `volumes`, per volume and class.
+    """
     weights: dict[str, Tensor] = final_weights(config, checkpoints_name(name))
     own = Prepared(config.paths.prepared)
     model = assemble(config.override({"training.init_from": None}), own)
@@ -151,12 +158,12 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> list[Row]:
     if config.study.other_data is not None:
         other = Prepared(config.study.other_data)
         parts.append((other, tuple(other.cases)))
-    return [
-        {"data": prepared.name, **_position(prepared.cases[case]), **row}
-        for prepared, cases in parts
-        for case in cases
-        for row in evaluate_case(model, prepared, case, config.evaluation.nsd_tolerance)
-    ]
+    measured: Measured = {"rows": [], "volumes": []}
+    for data, case_ids in parts:
+        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation.nsd_tolerance)
+        measured["rows"] += [{"data": data.name, **_position(data.cases[row["case"]]), **row} for row in rows]
+        measured["volumes"] += [{"data": data.name, **row} for row in volumes]
+    return measured
 
 
 def _position(case: Case) -> Row:
@@ -164,11 +171,14 @@ def _position(case: Case) -> Row:
     return {"volume": case.volume, "position": case.position}
 
 
-def _record(config: Config, rows: list[Row]) -> Record:
+def _record(config: Config, measured: Measured) -> Record:
     plain = config.plain()
     return {
         "config": {section: plain[section] for section in ("model", "optimizer", "training", "engine")},
-        "rows": [{key: _plain(value) for key, value in row.items()} for row in rows],
+        **{
+            table: [{key: _plain(value) for key, value in row.items()} for row in rows]
+            for table, rows in measured.items()
+        },
         "versions": versions(),
     }
 
@@ -192,3 +202,15 @@ def _check_other_data(config: Config) -> None:
             f"study.other_data: found {other.name} with the classes {', '.join(other.classes)}, allowed: another "
             f"dataset than {own.name}, with the classes {', '.join(own.classes)}, in this order"
         )
+
+
+def _check_volumes(config: Config, splits: Iterable[Path]) -> None:
+    own = Prepared(config.paths.prepared)
+    parts = [(own, read_split(path).test) for path in splits]
+    if config.study.other_data is not None:
+        other = Prepared(config.study.other_data)
+        parts.append((other, tuple(other.cases)))
+    for data, case_ids in parts:
+        reason = not_whole(data, case_ids) if are_slices(data, case_ids) else f"{data.name} has no slices of volumes"
+        if reason is not None:
+            raise InputError(f"study.per: found volume, allowed: case, since {reason}")

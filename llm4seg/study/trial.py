@@ -13,10 +13,9 @@ from llm4seg.cluster.ray_stop_signal import RayStopSignal
 from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker
 from llm4seg.cluster.trials import KeptTrial, check_storage_is_shared, train_here, trial_device
 from llm4seg.config import Config
-from llm4seg.objectives.metrics import Row
 from llm4seg.study.results import finished
 from llm4seg.study.run_store import RunStore
-from llm4seg.study.runner import checkpoints_name, evaluate_run, keep, print_line
+from llm4seg.study.runner import Measured, checkpoints_name, evaluate_run, keep, print_line
 from llm4seg.utils.errors import StopRequested, UserError
 
 
@@ -54,19 +53,19 @@ class StudyTrial(KeptTrial):
         if self._data is not None:
             config = self._data.on_this_node(config)
         outcome = train_here(config, checkpoints_name(name), print_line, self._stop_signal, self._data)
-        keep(config, name, outcome, self._rows(config, name), self._commit)
+        keep(config, name, outcome, self._measured(config, name), self._commit)
 
-    def _rows(self, config: Config, name: str) -> list[Row]:
-        """The rows of `evaluate_run`: in this process if it has a worker's resources, else in a Ray task with them."""
+    def _measured(self, config: Config, name: str) -> Measured:
+        """`evaluate_run`: in this process if it has a worker's resources, else in a Ray task with them."""
         if config.cluster.most == 1:
             return evaluate_run(config, name, trial_device(config.cluster))
         cpus, gpus = cpus_per_worker(config.cluster), gpus_per_worker(config.cluster)
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(_evaluate_in_task)
-        rows: list[Row] = ray.get(task.remote(config.plain(), name, self._data))
-        return rows
+        measured: Measured = ray.get(task.remote(config.plain(), name, self._data))
+        return measured
 
 
-def _evaluate_in_task(params: dict[str, Any], name: str, data: DataSync | None) -> list[Row]:
+def _evaluate_in_task(params: dict[str, Any], name: str, data: DataSync | None) -> Measured:
     config = Config.parse(params)
     if data is not None:
         config = data.on_this_node(config)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-UNITS = {"group": "patients", "block": "blocks of slices", "case": "cases"}
 METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "NSD"}
 
 
@@ -15,10 +14,16 @@ def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
         if known(row["low"])
         else "no interval"
     )
+    points = "points per volume" if row["per"] == "volume" else "points"
     return (
-        f"{row['arm']}: {_points(row['difference'], '+')} {METRICS[metric]} points against {row['reference']}, "
+        f"{row['arm']}: {_points(row['difference'], '+')} {METRICS[metric]} {points} against {row['reference']}, "
         f"{within.replace('%', ' %')}, {runs}: {judgment(row, confidence)}{_scope(row)}"
     )
+
+
+def units(unit: str, per: str) -> str:
+    """What a unit is called; `per`: what has one score, a case or a volume."""
+    return {"group": "patients", "block": "blocks of slices", "case": f"{per}s"}[unit]
 
 
 def judgment(row: Mapping[str, Any], confidence: float) -> str:
@@ -38,7 +43,7 @@ def _undecided(row: Mapping[str, Any]) -> str:
     if row["reason"] == "equal":
         same = "no difference" if row["difference"] == 0 else "the same difference"
         return f"{same} from {row['reference']} throughout, of which there is nothing to test"
-    few = "runs" if row["reason"] == "runs" else UNITS[row["unit"]]
+    few = "runs" if row["reason"] == "runs" else units(row["unit"], row["per"])
     return f"too few {few} to say whether it differs from {row['reference']}"
 
 
@@ -47,22 +52,25 @@ def _scope(row: Mapping[str, Any]) -> str:
     if row["unit"] == "group" or row["groups"] == row["cases"]:
         return ""
     whom = "this one patient" if row["groups"] == 1 else f"these {row['groups']} patients"
-    alike = "; cases of one patient resemble each other, so the interval is too narrow" if row["unit"] == "case" else ""
-    return f", of {whom}{alike}"
+    alike = f"; {row['per']}s of one patient resemble each other, so the interval is too narrow"
+    return f", of {whom}{alike if row['unit'] == 'case' else ''}"
 
 
 def caution(row: Mapping[str, Any]) -> str | None:
     """A warning where the intervals are not about other patients; else None."""
     if row["unit"] == "group" or row["groups"] == row["cases"]:
         return None
-    over = "blocks of neighboring slices" if row["unit"] == "block" else "cases"
+    scored = f"{row['per']}s"
+    over = "blocks of neighboring slices" if row["unit"] == "block" else scored
+    whose = "patient" if row["per"] == "volume" else "patient or volume"
     if row["groups"] == 1:
         return (
-            f"All {row['cases']} cases are of one patient or volume: the intervals are over its {over} and over "
+            f"All {row['cases']} {scored} are of one {whose}: the intervals are over its {over} and over "
             "training seeds, and say nothing of other patients."
         )
+    several = "patients" if row["per"] == "volume" else "patients or volumes"
     return (
-        f"The {row['cases']} cases are of {row['groups']} patients or volumes, too few to resample: the intervals are "
+        f"The {row['cases']} {scored} are of {row['groups']} {several}, too few to resample: the intervals are "
         f"over {over} and training seeds, and too narrow for other patients."
     )
 

@@ -83,7 +83,7 @@ def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> No
     astray = [name for name in data.classes if OF_A_SIDE.search(name) and name not in paired]
     if astray and {data.left_right_axis(case) for case in cases} & set(flip):
         raise InputError(
-            f"training.augment.flip: found {[*flip]}, which exchanges left and right, but not the label of {astray[0]}; "
+            f"training.augment.flip: found {[*flip]}, which exchanges left and right, but not the label {astray[0]}; "
             "allowed: data.paired with it and its counterpart, or other axes"
         )
 

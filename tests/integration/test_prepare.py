@@ -1,5 +1,6 @@
 """The stages `prepare` and `split` as a user runs them: real datasets, a full disk, an interruption."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -68,6 +69,9 @@ def test_brain_mri(tmp_path: Path) -> None:
     parts = read_split(config.paths.split)
     assert "blocks of 6 slices" in parts.rule
     assert min(len(parts.train) - 80, len(parts.val) - 20, len(parts.test) - 25) > 0
+    lock = yaml.safe_load(PARAMS.with_name("dvc.lock").read_text())
+    committed = lock["stages"]["split"]["outs"][0]["md5"]
+    assert hashlib.md5(config.paths.split.read_bytes()).hexdigest() == committed
 
 
 def assert_atlas_lies_on_brain(prepared: Prepared) -> None:

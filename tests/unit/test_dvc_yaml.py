@@ -15,6 +15,7 @@ READ_BY: list[tuple[str, set[str]]] = [
     ("data.phantom.seed", {"prepare", "report"}),
     ("data.size", {"prepare", "report"}),
     ("split.seed", {"split", "study", "report"}),
+    ("split.file", {"prepare", "split", "study", "report"}),
     ("model.cmunext.dims", {"search", "study", "train"}),
     ("model.llm.layer", {"fetch_llm", "search", "study", "train"}),
     ("optimizer.lr", {"search", "study", "train"}),

@@ -1,7 +1,7 @@
 """Types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
 from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
-from llm4seg.config.schema.data import LLM, Data, FolderData, PhantomData, Split
+from llm4seg.config.schema.data import LLM, Data, FolderData, PhantomData
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
 from llm4seg.config.schema.run import (
     Augment,
@@ -16,6 +16,7 @@ from llm4seg.config.schema.run import (
 )
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
 from llm4seg.config.schema.sections import Presets, Sections
+from llm4seg.config.schema.split import Split
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Sections `llm`, `data` and `split`: the LLM's source, the images, and the split of cases."""
+"""Sections `llm` and `data`: the LLM's source, and the images."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from llm4seg.config.earlier import moved
-from llm4seg.config.schema.base import SHA256, AtLeastTwo, Fraction, Section
+from llm4seg.config.schema.base import SHA256, Section
 
 
 def _regular_expression(pattern: str) -> str:
@@ -151,24 +151,3 @@ def _check_mask_values(classes: Classes) -> None:
             seen.update(codes)
             if 0 in codes and name != BACKGROUND and not classes.get(BACKGROUND):
                 raise ValueError(f"found {value} for {name}, allowed: greater than 0, which is {BACKGROUND}")
-
-
-class Split(Section):
-    """The split of the cases into train, val and test, or into k folds."""
-
-    seed: NonNegativeInt
-    rule: Literal["auto", "group", "block"]
-    val: Fraction
-    test: Fraction
-    block: PositiveInt
-    gap: NonNegativeInt
-    folds: AtLeastTwo
-    fold: NonNegativeInt | None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.val + self.test >= 1:
-            raise ValueError(f"val + test is {self.val + self.test:g}; some must be left to train on")
-        if self.fold is not None and self.fold >= self.folds:
-            raise ValueError(f"fold is {self.fold}, allowed: 0 to {self.folds - 1}")
-        return self

@@ -7,10 +7,11 @@ from pydantic import BeforeValidator, ValidationInfo, model_validator
 
 from llm4seg.config.earlier import current_presets
 from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
-from llm4seg.config.schema.data import LLM, Data, Split
+from llm4seg.config.schema.data import LLM, Data
 from llm4seg.config.schema.model import Model
 from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, OptimizerConfig, Paths, Report, Training
 from llm4seg.config.schema.search import Search
+from llm4seg.config.schema.split import LISTED, Split
 from llm4seg.config.schema.study import Study
 
 Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names
@@ -44,8 +45,7 @@ class Sections(Section):
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
         self._check_local_paths()
         self._check_launcher()
-        if self.study.folds and max(self.study.folds) >= self.split.folds:
-            raise ValueError(f"study.folds: found {max(self.study.folds)}, allowed: 0 to {self.split.folds - 1}")
+        self._check_study_folds()
         if self.training.augment.quarter_turns and len(set(self.data.size[:2])) > 1:
             raise ValueError(
                 f"training.augment.quarter_turns: found true, allowed: false, as data.size {[*self.data.size]} is not "
@@ -57,6 +57,13 @@ class Sections(Section):
                 f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
             )
         return self
+
+    def _check_study_folds(self) -> None:
+        folds, split = self.study.folds, self.split
+        if folds and split.rule == "random":
+            raise ValueError(f"study.folds: found {[*folds]}, allowed with split.rule: random: []")
+        if folds and max(folds) >= split.folds and split.rule not in LISTED:
+            raise ValueError(f"study.folds: found {max(folds)}, allowed: 0 to {split.folds - 1}")
 
     def _check_local_paths(self) -> None:
         """Refuse files that dvc.lock does not list where nodes share no file system: they get no others."""

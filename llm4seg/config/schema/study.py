@@ -34,6 +34,7 @@ class Study(Section):
     repeats: NonNegativeInt
     folds: tuple[NonNegativeInt, ...]
     metric: Literal["dice", "iou", "nsd"]
+    per: Literal["case", "volume"]
     arms: Annotated[dict[str, Overrides], Field(min_length=2)]
     references: Annotated[tuple[str, ...], Field(min_length=1)]
     other_data: Path | None

@@ -106,6 +106,7 @@ search:
         - paper   # one class
       when: {model.llm.position: paper}
 study:
+  per: case
   arms:
     exact: {preset: paper-exact}
 presets:

@@ -13,7 +13,7 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Data
-from llm4seg.data.prepared import Prepared, Unit, duplicates
+from llm4seg.data.prepared import Prepared, SplitLists, Unit, duplicates
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.datasets.writer import ShardWriter, write_prepared
@@ -56,6 +56,18 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (described.group, described.source, described.volume, described.position) == ("a", "a2.png", "a", 3)
     assert (described.shape, described.spacing) == ((20, 12), (0.5, 0.7))
     assert described.pixels == {"organ": 12, "lesion": 6}
+
+
+def test_lists_of_a_split_are_beside_the_data(tmp_path: Path) -> None:
+    cases = [raw("a1"), raw("b1")]
+    official = SplitLists("theirs", {"train": ("a1",), "test": ("b1",)}, ({"val": ("a1",)}, {"val": ("b1",)}))
+    own = SplitLists("own.txt", {"test": ("a1",)})
+    plain = write_prepared(dataset(cases), SECTION, tmp_path / "plain")
+    data = write_prepared(replace(dataset(cases), official=official), SECTION, tmp_path / "lists", own)
+    assert (data.official, data.split_file) == (official, own)
+    assert (plain.official, plain.split_file) == (None, None)
+    assert data.sha256 == plain.sha256  # a model that was trained on the one fits the other
+    assert "official" not in (plain.folder / "manifest.json").read_text()
 
 
 def test_equal_input_gives_equal_bytes_and_any_change_another_digest(tmp_path: Path) -> None:

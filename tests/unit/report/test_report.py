@@ -4,6 +4,7 @@ import base64
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,20 @@ import pytest
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
-from llm4seg.data.split import Split
+from llm4seg.data.split import Split, read_split, write_split
+from llm4seg.datasets.cases import slices
 from llm4seg.report.charts import PARTS, split_strips
 from llm4seg.report.inputs import read_inputs
 from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, remove, write_json, write_text
+from pipelines.evaluate import write_evaluation
 from pipelines.report import report
+from pipelines.split import split
 from pipelines.study import write_results
 from pipelines.summary import summary, table
 from tests import finished_run as finished
-from tests.finished_run import LLM, finished_run, raw_case, write_search
+from tests.finished_run import LLM, ByIntensity, finished_run, raw_case, write_search
 from tests.study_factory import studied
 
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -297,6 +301,45 @@ def test_a_table_without_rows_is_named(copy: Config) -> None:
     write_text(copy.paths.history, "epoch,train_loss,val_loss,val_dice,lr\n")
     with pytest.raises(InputError, match="found no row"):
         report(copy)
+
+
+def test_scores_per_volume_are_the_headline_where_there_are_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = finished_run(tmp_path)
+    random, size = np.random.default_rng(0), {"data.size": [16, 16], "data.intensity": "unit"}
+    small = finished.config_at(tmp_path, size | {"evaluation.bootstrap": 100, "split.rule": "group"})
+    drawn = random.integers(0, 3, (6, 20, 20, 5))
+    volumes = [raw_case(f"v{k}", labels, random.integers(0, 255, (1, 20, 20, 5))) for k, labels in enumerate(drawn)]
+    finished.write_cases(small, [one for whole in volumes for one in slices(whole)], ("lesion 1", "lesion 2"))
+    split(small)
+    write_evaluation(small, ByIntensity([0.0, 0.4, 0.8]))
+    report(config)
+    metrics, text = read_json(config.paths.metrics), words(config.paths.report.read_text())
+    dice, by_slice = metrics["volumes"]["dice"]["mean"], metrics["dice"]["mean"]
+    count = metrics["volumes"]["cases"]
+    assert metrics["cases"] == 5 * count
+    assert f"reaches a mean Dice of {dice:.2f} on {count} test volumes, and" in text
+    assert f"{metrics['volumes']['hd95']['mean']:.1f} mm mean HD95" in text
+    assert text.index("Means over the volumes in which") < text.index("Means over the slices in which")
+    assert f"mean {5 * count} {DASH} {DASH} {by_slice:.2f}" in text
+    assert f"The {5 * count} slices come from {count} group" in text
+    assert "No scores per volume" not in text
+    html = config.paths.report.read_text()
+    assert html.index("the Dice of every test volume") < html.index("the Dice of every test case")
+    assert {"cases.svg", "volumes.svg"} < {path.name for path in config.paths.pictures.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    summary(config)
+    shown = capsys.readouterr().out
+    assert shown.index(f"{count} test volumes") < shown.index(f"{5 * count} test slices")
+    whole = read_split(config.paths.split)
+    write_split(config.paths.split, replace(whole, train=whole.train + whole.test[:1], test=whole.test[1:]))
+    change_json(config.paths.metrics, lambda values: values.update(volumes=None, headline="slices"))
+    report(config)
+    text = words(config.paths.report.read_text())
+    assert f"reaches a mean Dice of {by_slice:.2f}" in text
+    assert re.search(r"No scores per volume: 1 of the 5 slices of v\d are in other parts of the split\.", text)
+    assert "Means over the volumes" not in text
 
 
 def test_volumes_and_many_classes(tmp_path: Path) -> None:

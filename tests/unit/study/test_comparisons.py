@@ -270,6 +270,34 @@ def study_of(runs: Any, arms: dict[str, float]) -> tuple[dict[str, Any], dict[st
     return result.summary, {"study": result.cases, "comparisons": result.comparisons}
 
 
+def test_volumes_can_be_compared_in_the_place_of_cases(tmp_path: Path) -> None:
+    """Arm `a` is better in every slice and worse in every volume."""
+    better, worse = studied({"a": 0.1, "b": 0.0}, 4, 8, slices=3), studied({"a": -0.1, "b": 0.0}, 4, 8)
+    runs = [
+        (run, {**(record or {}), "volumes": (volumes or {})["rows"]})
+        for (run, record), (_, volumes) in zip(better, worse, strict=True)
+    ]
+    config = CONFIG.override({"study.arms": {"a": {}, "b": {}}, "study.references": ["b"]})
+    config = config.override({"paths.study": str(tmp_path / "study")})
+    found = {}
+    for per in ("case", "volume"):
+        write_results(config.override({"study.per": per}), runs)
+        result = read(tmp_path / "study")
+        assert result is not None
+        found[per] = result
+    assert found["case"].comparisons["difference"].item() == pytest.approx(0.1, abs=0.03)
+    assert found["volume"].comparisons["difference"].item() == pytest.approx(-0.1, abs=0.03)
+    assert [found[per].comparisons["cases"].item() for per in found] == [24, 8]
+    assert "Dice points against b" in found["case"].summary["verdicts"][0]
+    assert "Dice points per volume against b" in found["volume"].summary["verdicts"][0]
+    assert len(found["volume"].cases) == 3 * len(found["volume"].volumes)
+    means = {per: result.runs.groupby("arm")["dice"].mean() for per, result in found.items()}
+    assert means["case"]["a"] - means["case"]["b"] == pytest.approx(0.1, abs=0.03)
+    assert means["volume"]["a"] - means["volume"]["b"] == pytest.approx(-0.1, abs=0.03)
+    charts = {per: draw_study(result)["paired"] for per, result in found.items()}
+    assert charts["case"].count("<use") > 2 * charts["volume"].count("<use") > 0
+
+
 def test_finds_the_arm_that_is_better_and_says_so() -> None:
     said, tables = study_of(studied(EFFECTS, 5, 30, seed=1), EFFECTS)
     rows = tables["comparisons"].set_index(["reference", "arm"])
@@ -304,7 +332,7 @@ def test_one_brain_is_named_as_such() -> None:
 
 
 ROW = {"arm": "llm", "reference": "random", "difference": 0.004, "low": -0.001, "high": 0.009, "p": 0.1, "p_holm": 0.2}
-ROW |= {"runs": 12, "unit": "group", "groups": 30, "cases": 36, "reason": None}
+ROW |= {"runs": 12, "unit": "group", "groups": 30, "cases": 36, "reason": None, "per": "case"}
 NO_P = {"p": None, "p_holm": None}
 
 
@@ -343,6 +371,13 @@ def test_a_verdict_in_full() -> None:
         "llm: +0.4 Dice points against random, 95 % interval -0.1 to 0.9, 12 paired runs: "
         "not distinguishable from random"
     )
+    of_volumes = ROW | {"per": "volume", "unit": "case", "groups": 3, "cases": 6}
+    assert verdict(of_volumes, "dice", 0.95) == (
+        "llm: +0.4 Dice points per volume against random, 95 % interval -0.1 to 0.9, 12 paired runs: not "
+        "distinguishable from random, of these 3 patients; volumes of one patient resemble each other, so the interval "
+        "is too narrow"
+    )
+    assert str(caution(of_volumes)).startswith("The 6 volumes are of 3 patients, too few to resample")
     assert caution(ROW) is None
     assert "too few to resample" in str(caution(ROW | {"unit": "case", "groups": 3}))
 

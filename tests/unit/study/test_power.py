@@ -1,5 +1,7 @@
 """What a study can find: against the power of tests that are known in closed form."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,10 +10,13 @@ from statsmodels.stats.power import TTestPower
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Spread
+from llm4seg.data.split import Split, write_split
+from llm4seg.datasets.cases import slices
 from llm4seg.study import power
 from llm4seg.study.mixed_model import Mixed, fit_mixed
 from llm4seg.study.plan import design, observed_spread, power_analysis
 from llm4seg.study.results import case_table, compared
+from tests.finished_run import config_at, raw_case, write_cases
 from tests.study_factory import as_cells, studied
 
 SPREAD = Spread(fold=0.015, run=0.01, case=0.03, rest=0.04)
@@ -85,6 +90,19 @@ def test_plan_uses_the_spread_that_finished_runs_have(workspace: Config) -> None
     assert observed_spread(other, assumed) == spread
     assert design(config, found).spread == spread
     assert design(config, found.iloc[:0]).spread == config.study.plan.spread
+
+
+def test_a_plan_for_scores_per_volume_counts_volumes(tmp_path: Path) -> None:
+    config = config_at(
+        tmp_path, {"data.size": [16, 16], "study.repeats": 4, "study.plan.simulations": 100, "split.block": 1}
+    )
+    drawn = np.random.default_rng(0).integers(0, 2, (4, 16, 16, 3))
+    cases = [one for k, labels in enumerate(drawn) for one in slices(raw_case(f"v{k}", labels))]
+    data = write_cases(config, cases, "a")
+    write_split(config.paths.split, Split("by hand", 0, (), (), tuple(data.cases), (), ()))
+    found = {per: design(config.override({"study.per": per}), pd.DataFrame()) for per in ("case", "volume")}
+    assert {per: (of.units, of.unit) for per, of in found.items()} == {"case": (12, "block"), "volume": (4, "case")}
+    assert "on 4 test volumes find" in list(power_analysis(config.override({"study.per": "volume"}), []))[1]
 
 
 def test_plan_in_words(workspace: Config) -> None:

@@ -1,14 +1,24 @@
 """What another dataset must have in common with a study's own to be measured by its models."""
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import Split
+from llm4seg.datasets.cases import slices
 from llm4seg.study import runner as study
+from llm4seg.study.run_store import RunStore
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import write_json
+from pipelines.split import split
+from tests.finished_run import ByIntensity, config_at, raw_case, write_cases
 
 OWN: dict[str, Any] = {
     "name": "own",
@@ -52,3 +62,60 @@ def test_a_dataset_from_before_its_intensities_were_written_down_is_taken(
 ) -> None:
     check(config, OTHER | {"intensity": None}, monkeypatch)
     check(config, OTHER, monkeypatch)
+
+
+def volumes_of(config: Config, shape: tuple[int, ...], names: str) -> None:
+    """Prepare volumes, each of its own patient, cut into slices."""
+    random = np.random.default_rng(0)
+    cases = [raw_case(name, random.integers(0, 2, shape), random.integers(0, 99, (1, *shape))) for name in names]
+    write_cases(config, [one for case in cases for one in slices(case)], "a")
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [("group", None), ("block", r"\d+ of the 12 slices of \w are in other parts of the split.*"), ("folds", None)],
+)
+def test_volumes_are_compared_only_where_they_are_whole(tmp_path: Path, rule: str, reason: str | None) -> None:
+    changes = {"study.repeats": 1, "study.per": "volume", "study.arms": {"a": {}, "b": {}}, "study.references": ["a"]}
+    config = config_at(tmp_path, changes | {"data.size": [16, 16], "split.block": 2, "split.gap": 0})
+    config = config.override({"study.folds": [0, 1]} if rule == "folds" else {"split.rule": rule})
+    volumes_of(config, (16, 16, 12), "uvwxyz")
+    split(config)
+    if reason is None:
+        study._check_volumes(config, [config.paths.split])
+        return
+    with pytest.raises(InputError, match=f"^study.per: found volume, allowed: case, since {reason}$"):
+        study.named_runs(config)
+
+
+def test_volumes_of_pictures_are_refused(tmp_path: Path) -> None:
+    config = config_at(tmp_path, {"data.size": [16, 16]})
+    data = write_cases(config, [raw_case("p", np.eye(16))], "a")
+    write_json(config.paths.split, asdict(Split("by hand", 0, (), (), tuple(data.cases), (), ())))
+    with pytest.raises(InputError, match=r"study.per: found volume, .* since drawn has no slices of volumes"):
+        study._check_volumes(config, [config.paths.split])
+
+
+def test_a_runs_record_has_its_cases_and_its_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_at(tmp_path, {"data.size": [16, 16], "data.intensity": "unit"})
+    volumes_of(config, (16, 16, 3), "vw")
+    data = Prepared(config.paths.prepared)
+    write_json(config.paths.split, asdict(Split("by hand", 0, (), (), tuple(data.cases), (), ())))
+    model: Any = ByIntensity([0.0, 0.2])
+    model.load_weights = lambda weights: None
+    monkeypatch.setattr(study, "final_weights", lambda *about: {})
+    monkeypatch.setattr(study, "assemble", lambda *about: model)
+    measured = study.evaluate_run(config, "run", torch.device("cpu"))
+    assert [(row["case"], row["volume"], row["position"]) for row in measured["rows"][:2]] == [
+        ("v-000", "v", 0),
+        ("v-001", "v", 1),
+    ]
+    assert [(row["data"], row["case"], row["group"]) for row in measured["volumes"]] == [
+        ("drawn", "v", "v"),
+        ("drawn", "w", "w"),
+    ]
+    outcome: Any = SimpleNamespace(history=[], seconds=1.0)
+    study.keep(config, "run", outcome, measured, "abc")
+    record = RunStore(config).read("run")
+    assert record is not None
+    assert [row["dice"] for row in record["volumes"]] == [row["dice"] for row in measured["volumes"]]
