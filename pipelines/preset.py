@@ -45,7 +45,8 @@ def differing_defaults(params: Path) -> list[str]:
 
 
 def _for_shell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    """A value as DVC's options have it: Hydra's, in which an equals sign is escaped."""
+    return value.replace("=", "\\=") if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def main() -> None:

@@ -164,6 +164,7 @@ def write_tn3k(root: Path) -> Truth:
         lines = [f"{number:04d}.jpg,{number % 2}" for number in TN3K_NUMBERS]
         (root / f"label4{part}.csv").write_text("\n".join(lines) + "\n")
         litter(root, root / f"{part}-image", root / f"{part}-mask")
+    (root / "tn3k-trainval.json").write_text(json.dumps({"train": [7, 2, 1, 3, 4, 5], "val": [0, 6]}))
     for fold in range(5):
         lists = {"train": [place for place in range(8) if place != fold], "val": [fold]}
         (root / f"tn3k-trainval-fold{fold}.json").write_text(json.dumps(lists))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm4seg.config.schema import Data
+from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.archives import ENDINGS, unpacked
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
@@ -61,7 +62,7 @@ def isic(section: Data, cache: Path) -> Dataset:
     root = find_root(section, cache, SOURCE)
     year = _year(root)
     files: dict[str, list[Path]] = {}
-    official: dict[str, tuple[str, ...]] = {}
+    parts: dict[str, tuple[str, ...]] = {}
     notices: list[str] = []
     for part in YEARS[year]:
         images, masks = _folder(root, part.images, cache), _folder(root, part.masks, cache)
@@ -72,10 +73,10 @@ def isic(section: Data, cache: Path) -> Dataset:
             by_id(images, r"(ISIC_\d{7})\.jpe?g"), by_id(masks, r"(ISIC_\d{7})_segmentation\.png"), str(masks)
         )
         notices += count_notices({f"images of {part.name}": len(found)}, {f"images of {part.name}": part.count})
-        official[part.name] = tuple(found)
         if twice := files.keys() & found.keys():
             raise InputError(f"{found[min(twice)][0]}: found in two parts of ISIC {year}, allowed: in one")
         files |= found
+        parts[part.name] = tuple(found)
     if not files:
         raise InputError(f"{root}: {notices[0]}, allowed: a part with both")
     return Dataset(
@@ -87,6 +88,7 @@ def isic(section: Data, cache: Path) -> Dataset:
         cases=(picture_case(name, paths, 1) for name, paths in files.items()),
         total=len(files),
         notices=tuple(notices),
+        official=SplitLists(f"ISIC {year}'s parts", parts) if len(parts) > 1 else None,
     )
 
 

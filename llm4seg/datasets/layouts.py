@@ -83,9 +83,9 @@ def _shown(folder: Path) -> str:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, by name, but for what macOS leaves beside the data."""
+    """What a folder holds, by name, but for hidden files, which macOS leaves beside each file."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in paths if not path.name.startswith((".", "__MACOSX")))
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def by_id(folder: Path, pattern: str) -> dict[str, list[Path]]:

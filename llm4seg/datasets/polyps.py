@@ -4,9 +4,11 @@ from bisect import bisect_left
 from pathlib import Path
 
 from llm4seg.config.schema import Data
+from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
 from llm4seg.datasets.picture_cases import picture_case
+from llm4seg.datasets.split_file import read_split_file
 from llm4seg.utils.errors import InputError
 
 KVASIR_SOURCE = "https://datasets.simula.no/kvasir-seg/"
@@ -21,7 +23,8 @@ LAST_FRAMES = (
 def kvasir_seg(section: Data, cache: Path) -> Dataset:
     """Pairs of equal names; masks are JPEG, white above the middle.
 
-    Checked: the published number of images, that each has a mask of its size. No patients or videos are named.
+    Checked: the published number of images, that each has a mask of its size. No patients or videos are named. The
+    owners' split is in train.txt and val.txt, which they publish apart from the images: beside them in `data.root`.
     """
     root = find_root(section, cache, KVASIR_SOURCE)
     images, masks = (by_id(root / folder, r"(c[a-z0-9]{15,})\.jpe?g") for folder in ("images", "masks"))
@@ -35,7 +38,14 @@ def kvasir_seg(section: Data, cache: Path) -> Dataset:
         cases=(picture_case(name, paths, 1) for name, paths in files.items()),
         total=len(files),
         notices=count_notices({"images": len(files)}, {"images": 1000}),
+        official=_official(section.root) or _official(root),
     )
+
+
+def _official(folder: Path) -> SplitLists | None:
+    lists = {"train": "train.txt", "val": "val.txt"}
+    there = all((folder / name).is_file() for name in lists.values())
+    return read_split_file(folder, lists) if there else None
 
 
 def cvc_clinicdb(section: Data, cache: Path) -> Dataset:

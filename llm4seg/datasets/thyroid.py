@@ -1,11 +1,12 @@
 """Datasets `tnscui` and `tn3k`: thyroid nodules in ultrasound."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
+from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.classes import label_of
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
@@ -19,7 +20,6 @@ NODULE: Classes = {"nodule": KINDS}  # the classes unless data.classes says
 TNSCUI_SOURCE = "https://tn-scui2020.grand-challenge.org/"
 TN3K_SOURCE = "https://github.com/haifangong/TRFE-Net-for-thyroid-nodule-segmentation"
 TN3K_PARTS = {"trainval": 2879, "test": 614}
-FOLDS = 5
 
 
 def tnscui(section: Data, cache: Path) -> Dataset:
@@ -48,7 +48,7 @@ def tn3k(section: Data, cache: Path) -> Dataset:
     """Both parts, whose file names are the same numbers: `trainval-0000` and `test-0000`; masks are JPEG.
 
     Checked: the published numbers of images; that each has a mask of its size, and is in its table where `data.classes`
-    distinguishes its kinds.
+    distinguishes its kinds. The owners' split: trainval by their lists, and folds of it, with test.
     """
     root, classes = find_root(section, cache, TN3K_SOURCE), section.classes or NODULE
     files: dict[str, list[Path]] = {}
@@ -69,6 +69,7 @@ def tn3k(section: Data, cache: Path) -> Dataset:
         cases=(picture_case(name, files[name], label[name]) for name in files if name in label),
         total=len(label),
         notices=count_notices(counts, {f"images of {part}": count for part, count in TN3K_PARTS.items()}),
+        official=_official(root, names, label),
     )
 
 
@@ -101,16 +102,26 @@ def _kinds(table: Path) -> dict[int, str]:
     return kinds
 
 
-def _folds(root: Path, names: Mapping[int, str]) -> list[dict[str, tuple[str, ...]]]:
-    """The owner's folds: its lists hold places in the list of trainval's files, in order of their numbers."""
-    in_order, folds = [names[number] for number in sorted(names)], []
-    for path in (root / f"tn3k-trainval-fold{fold}.json" for fold in range(FOLDS)):
-        if not path.is_file():
-            return []
-        lists = read_json(path)
-        if beyond := [place for part in ("train", "val") for place in lists[part] if place >= len(in_order)]:
-            raise InputError(
-                f"{path}: found {beyond[0]}, allowed: below {len(in_order)}, the number of trainval images"
-            )
-        folds.append({part: tuple(in_order[place] for place in lists[part]) for part in ("train", "val")})
-    return folds
+def _official(root: Path, names: Mapping[str, Mapping[int, str]], used: Container[str]) -> SplitLists:
+    """TN3K's split of the cases in use: train and val by tn3k-trainval.json, if it is there; its folds; and test."""
+    trainval = [names["trainval"][number] for number in sorted(names["trainval"])]
+    whole = root / "tn3k-trainval.json"
+    parts = _places(whole, trainval) if whole.is_file() else {"train": trainval}
+    folds = [_places(path, trainval) for path in sorted(root.glob("tn3k-trainval-fold*.json"))]
+    parts["test"] = [*names["test"].values()]
+    of_use = [
+        {part: tuple(name for name in ids if name in used) for part, ids in one.items()} for one in (parts, *folds)
+    ]
+    return SplitLists("TN3K's lists", of_use[0], tuple(of_use[1:]))
+
+
+def _places(path: Path, in_order: Sequence[str]) -> dict[str, list[str]]:
+    """The owner's lists of train and val, of places in the list of trainval's files, in the order of their numbers."""
+    lists = read_json(path)
+    found: dict[str, list[str]] = {}
+    for part in ("train", "val"):
+        places = lists.get(part) if isinstance(lists, dict) else None
+        if not isinstance(places, list) or not all(place in range(len(in_order)) for place in places):
+            raise InputError(f"{path}: allowed in {part!r}: a list of numbers from 0 to {len(in_order) - 1}, of images")
+        found[part] = [in_order[place] for place in places]
+    return found

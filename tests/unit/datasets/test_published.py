@@ -166,6 +166,40 @@ def test_tn3k(tmp_path: Path) -> None:
         assert np.array_equal(case.labels, truth[name] * (1 + int(name.split("-")[1]) % 2))
 
 
+def test_the_owners_splits(tmp_path: Path) -> None:
+    """TN3K's lists hold places in the list of files, not their names; they follow the classes that are in use."""
+    layouts.write_tn3k(tmp_path / "a")
+    official = opened(tmp_path / "a", "tn3k").official
+    assert official is not None
+    trainval = [f"trainval-{number:04d}" for number in layouts.TN3K_NUMBERS]
+    assert official.parts == {
+        "train": tuple(trainval[place] for place in (7, 2, 1, 3, 4, 5)),
+        "val": (trainval[0], trainval[6]),
+        "test": ("test-0000", "test-0002", "test-0003", "test-0010"),
+    }
+    assert [fold["val"] for fold in official.folds] == [(name,) for name in trainval[:5]]
+    assert official.folds[1]["train"] == (trainval[0], *trainval[2:])
+    chosen = opened(tmp_path / "a", "tn3k", {"malignant": ["malignant"]}).official
+    assert chosen is not None
+    assert (chosen.parts["val"], chosen.parts["test"]) == (("trainval-1001",), ("test-0003",))
+    (tmp_path / "a" / "tn3k" / "tn3k-trainval-fold3.json").write_text('{"train": [0, 8], "val": [1]}')
+    message = "tn3k-trainval-fold3.json: allowed in 'train': a list of numbers from 0 to 7, of images"
+    assert refusal(tmp_path / "a", "tn3k").endswith(message)
+
+    names = [*layouts.write_kvasir(tmp_path / "b")]
+    assert opened(tmp_path / "b", "kvasir-seg").official is None
+    (tmp_path / "b" / "train.txt").write_text("\n".join(names[2:]))
+    (tmp_path / "b" / "val.txt").write_text("\n".join(names[:2]) + "\n")
+    official = opened(tmp_path / "b", "kvasir-seg").official
+    assert official is not None
+    assert official.parts == {"train": tuple(names[2:]), "val": tuple(names[:2])}
+
+    parts = layouts.write_isic(tmp_path / "c", "2016")
+    official = opened(tmp_path / "c", "isic").official
+    assert official is not None
+    assert official.parts == {part: tuple(truth) for part, truth in parts.items()}
+
+
 @pytest.mark.parametrize("dataset", layouts.WRITERS)
 def test_what_a_copy_lacks_is_named(tmp_path: Path, dataset: str) -> None:
     layouts.WRITERS[dataset](tmp_path)

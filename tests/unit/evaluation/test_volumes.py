@@ -208,7 +208,7 @@ def test_volumes_csv_has_the_columns_of_cases_csv(config: Config, tmp_path: Path
 def test_slices_of_files_are_scored_as_simpleitk_scores_the_files(tmp_path: Path, view: str) -> None:
     """Through NIfTI files of 0.8 x 0.8 x 3 mm, in two orientations, blank slices at the ends and amid."""
     raw = tmp_path / "data" / "raw"
-    changes = {"data.dataset": "folder", "data.folder.path": str(raw), "data.folder.classes": {"a": [1], "b": [2]}}
+    changes = {"data.dataset": "folder", "data.root": str(raw), "data.classes": {"a": [1], "b": [2]}}
     config = config_at(tmp_path, SMALL | changes | {"data.size": [16, 16]})
     affine, shape = np.diag([0.8, 0.8, 3.0, 1.0]), (16, 16, 8)
     if view == "turned":

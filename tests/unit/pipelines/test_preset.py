@@ -44,7 +44,23 @@ def test_several_presets_are_one_line_in_which_the_later_ones_win(
 def test_default_is_what_this_file_has_for_all_that_presets_change(config: Config) -> None:
     assert config.preset("default") == config
     default = set(config.presets["default"])
-    assert [name for name, changes in config.presets.items() if not set(changes) <= default] == []
+    of_models = {
+        name: set(changes) for name, changes in config.presets.items() if all("model." in one for one in changes)
+    }
+    assert [name for name, changes in of_models.items() if not changes <= default] == []
+    assert {"none", "random", "released", "cmunext-l"} <= set(of_models)
+
+
+def test_a_row_of_the_papers_table_is_one_command(tmp_path: Path) -> None:
+    """Data, recipe, LLM and arm; data and LLM are where its owner has them."""
+    for data in ("busi", "tnscui", "isic2018", "kvasir-seg"):
+        for llm in ("llama-3.2-1b", "deepseek-r1-qwen-1.5b", "smollm2-135m", "qwen2.5-0.5b"):
+            words = options(PARAMS, ["default", data, "recipe-2d", llm, "frozen"]).split()
+            config = with_options(tmp_path, words[1::2])
+            assert str(config.data.root).endswith(f"data/raw/{data}")
+            assert (config.optimizer.name, config.training.epochs, config.split.rule) == ("sgd", 300, "random")
+            assert config.data.size == (256, 256)
+            assert config.llm.source.startswith("package://" if llm == "smollm2-135m" else "hf://")
 
 
 def test_a_refused_value_is_no_hindrance_where_a_preset_replaces_it(tmp_path: Path) -> None:

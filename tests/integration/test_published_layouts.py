@@ -1,0 +1,50 @@
+"""Published data sets as their owners deliver them, from prepare to the report, by the presets of the paper's table."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
+from pipelines.evaluate import evaluate
+from pipelines.fetch_llm import fetch_llm
+from pipelines.prepare import prepare
+from pipelines.report import report
+from pipelines.search import search
+from pipelines.split import split
+from pipelines.study import study
+from pipelines.train import train
+from tests import layouts
+from tests.tiny import tiny_config, write_llama
+
+PRESETS = {"busi": "busi", "isic": "isic2018", "kvasir-seg": "kvasir-seg", "tnscui": "tnscui"}
+SMALL = {"data.size": [32, 32], "training.epochs": 1, "training.batch_size": 4, "cluster.launcher": "process"}
+
+
+def config_of(root: Path, dataset: str) -> Config:
+    """The presets of a data set and of the recipe, but small; as the released code's split where there is a preset."""
+    write_llama(root / "llama")
+    config = tiny_config(root)
+    model = {name: value for name, value in config.presets["recipe-2d"].items() if name not in SMALL}
+    data = config.presets[PRESETS[dataset]] if dataset in PRESETS else {"data.dataset": dataset, "split.rule": "group"}
+    return config.override({**model, **SMALL, **data, "data.root": str(root / "raw")})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", layouts.WRITERS)
+def test_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> None:
+    truth = layouts.WRITERS[dataset](tmp_path / "raw")
+    config = config_of(tmp_path, dataset)
+    for stage in (fetch_llm, prepare, split, search, train, evaluate, study, report):
+        stage(config)
+    prepared = Prepared(config.paths.prepared)
+    known = {name: mask for part in truth.values() for name, mask in part.items()} if dataset == "isic" else truth
+    assert set(prepared.cases) <= set(known)
+    assert len(prepared.cases) > 5
+    for name in prepared.cases:
+        assert np.array_equal(prepared.original(name)[1].numpy() > 0, known[name]), name
+    metrics = json.loads(config.paths.metrics.read_text())
+    assert metrics["distance_unit"] == "px"
+    assert prepared.citation[:20] in config.paths.report.read_text()
