@@ -1,5 +1,6 @@
 """Cases out of image files and mask files: what `folder` and the published layouts of volumes share."""
 
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +28,15 @@ class CaseFiles:
 
 
 def name_of(path: Path) -> str:
-    """The case's id: the file's name without its ending, composed (NFC): macOS decomposes accents, others do not."""
+    """The case's id: the file's name without its ending, composed (NFC): macOS decomposes accents, others do not.
+
+    Raises InputError where it is not in UTF-8, which all that is written is.
+    """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.name).decode(errors="backslashreplace")
+        raise InputError(f"{path.parent}/{shown}: its name is not in UTF-8; rename it") from None
     return unicodedata.normalize("NFC", stem(path))
 
 

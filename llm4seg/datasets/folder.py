@@ -1,6 +1,5 @@
 """Dataset `folder`: a user's images/ and masks/, matched by file name (data/raw/README.md)."""
 
-import os
 import re
 from pathlib import Path
 
@@ -75,18 +74,11 @@ def _files(where: Path) -> list[Path]:
             f"{where}: no such folder (data.root must hold images/ and masks/)"
             + hint * (".dvc/tmp/exps" in where.as_posix())
         )
-    paths = sorted(
+    return sorted(
         path
         for path in where.iterdir()
         if not path.name.startswith(".") and not path.name.lower().endswith((*_JUNK, *_PARTS))
     )
-    for path in paths:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(path.name).decode(errors="backslashreplace")
-            raise InputError(f"{where}/{shown}: its name is not in UTF-8; rename it") from None
-    return paths
 
 
 def _by_stem(where: Path) -> dict[str, Path]:

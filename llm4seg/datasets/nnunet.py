@@ -2,13 +2,12 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llm4seg.config.schema import Data
-from llm4seg.datasets.case_files import CaseFiles, read_cases
+from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.dataset_json import NAME, classes_of, read_dataset_json, text_of
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, unlabeled_notices, visible
@@ -81,7 +80,7 @@ def _files(about: dict[str, Any], channels: int, path: Path) -> Iterator[tuple[s
             )
     firsts = {name: own[:1] for name, own in images.items()}
     for name, (_, label) in pairs(firsts, labels, str(path.parent)).items():
-        yield unicodedata.normalize("NFC", name), tuple(images[name]), label
+        yield name_of(label), tuple(images[name]), label
 
 
 def _listed(cases: Any, channels: int, path: Path) -> Iterator[tuple[str, tuple[Path, ...], Path]]:
