@@ -36,6 +36,11 @@ def volume(seed: int, classes: int, channels: int = 1) -> tuple[np.ndarray, np.n
     return random.integers(-1000, 1000, (channels, *SHAPE), dtype=np.int16), labels
 
 
+def as_seen(values: np.ndarray) -> np.ndarray:
+    """Of (..., x, y, z) in RAS the array that a person sees: rows to the back, columns to the right."""
+    return np.flip(np.swapaxes(values, -3, -2), -3)
+
+
 def litter(*folders: Path) -> None:
     """What macOS leaves beside data, and a text."""
     for folder in folders:

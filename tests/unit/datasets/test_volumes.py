@@ -31,18 +31,13 @@ def cases_of(dataset: Dataset) -> dict[str, RawCase]:
     return {case.id: case for case in dataset.cases}
 
 
-def as_seen(values: np.ndarray) -> np.ndarray:
-    """Of (..., x, y, z) in RAS the array that a person sees: rows to the back, columns to the right."""
-    return np.flip(np.swapaxes(values, -3, -2), -3)
-
-
 def check(cases: dict[str, RawCase], truth: Truth) -> None:
     """The cases are these, in order, equal in every voxel, whatever the orientations of their files."""
     assert list(cases) == list(truth)
     for name, (image, labels) in truth.items():
         case = cases[name]
-        assert np.array_equal(case.image, as_seen(image)), name
-        assert np.array_equal(case.labels, as_seen(labels)), name
+        assert np.array_equal(case.image, layouts.as_seen(image)), name
+        assert np.array_equal(case.labels, layouts.as_seen(labels)), name
         assert case.labels.dtype == np.uint8
         assert case.unit == "mm"
         assert np.allclose(case.spacing, (0.9, 0.8, 3.0))
@@ -84,7 +79,7 @@ def test_slices_of_every_volume(tmp_path: Path, dataset: str) -> None:
     for case in found.cases:
         assert case.volume is not None
         assert case.volume_slices == SHAPE[2]
-        image, labels = (as_seen(one)[..., case.position] for one in truth[case.volume])
+        image, labels = (layouts.as_seen(one)[..., case.position] for one in truth[case.volume])
         assert np.array_equal(case.image, image)
         assert np.array_equal(case.labels, labels)
 
