@@ -19,12 +19,16 @@ from llm4seg.utils.errors import InputError
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The image files of a case, which hold one channel or more each, and the mask files that belong to them."""
+    """The image files of a case, which hold one channel or more each, and the mask files that belong to them.
+
+    `channels`: how many there must be in all, where the data set says.
+    """
 
     id: str
     group: str
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
+    channels: int | None = None
 
 
 def name_of(path: Path) -> str:
@@ -54,6 +58,8 @@ def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int) -> 
     image = _channels(files.images)
     if image.flat and spatial_dims == 3:
         raise InputError(f"{files.images[0]}: is 2-D, but data.spatial_dims is 3")
+    if files.channels not in (None, len(image.values)):
+        raise InputError(f"{files.images[0]}: found {len(image.values)} channels, allowed: {files.channels} a case")
     labels, notices = _labels(files, image, root, classes)
     way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
     case = RawCase(

@@ -21,13 +21,15 @@ LISTS = {"train": "training", "val": "validation"}  # of dataset.json; MSD has n
 def decathlon(section: Data, cache: Path) -> Dataset:
     """The images that dataset.json lists with their labels; channels lie along a volume's fourth axis.
 
-    Checked: that each of these files is there, their number against dataset.json's, that each label has its image's
-    size, and of the values of dataset.json.
+    Checked: that each of these files is there, with as many channels as `modality` has; their number against
+    dataset.json's; that each label has its image's size, and of the values of dataset.json.
     """
     root = Path(os.path.normpath(find_root(section, cache, SOURCE)))
     path = root / NAME
     about = read_dataset_json(path)
     classes = classes_of(about, path)
+    modality = about.get("modality")
+    channels = len(modality) if isinstance(modality, dict) else None
     pairs = {part: listed(about, key, path) for part, key in LISTS.items()}
     files = [pair for part in pairs.values() for pair in part]
     if not files:
@@ -41,7 +43,7 @@ def decathlon(section: Data, cache: Path) -> Dataset:
         note="a case counts as a patient: none is named",
         classes=tuple(classes),
         cases=read_cases(
-            [CaseFiles(name_of(image), name_of(image), (image,), (label,)) for image, label in files],
+            [CaseFiles(name_of(image), name_of(image), (image,), (label,), channels) for image, label in files],
             root,
             classes,
             section.spatial_dims,

@@ -30,7 +30,7 @@ def nnunet(section: Data, cache: Path) -> Dataset:
     about = read_dataset_json(path)
     channels = _channels(about, path)
     classes = classes_of(about, path)
-    files = [CaseFiles(name, name, images, (label,)) for name, images, label in _files(about, channels, path)]
+    files = [CaseFiles(name, name, images, (label,), channels) for name, images, label in _files(about, channels, path)]
     published = about.get("numTraining")
     return Dataset(
         name=text_of(about, "name", otherwise=root.name),

@@ -114,6 +114,7 @@ def test_decathlons_list_of_validation_is_a_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"modality": {"0": "T2"}}, "prostate_00.nii.gz: found 2 channels, allowed: 1 a case"),
         ({"labels": None}, 'found labels None, allowed: {"0": "background", "1": name} or the reverse'),
         (
             {"labels": {"0": "background"}},
@@ -246,6 +247,8 @@ def test_nnunet_of_colors(tmp_path: Path) -> None:
     about = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "lesion": 1}}
     layouts.write_json(root / "dataset.json", **about, numTraining=1, file_ending=".png")
     together = cases_of(opened(tmp_path, "nnunet", spatial_dims=2))["a"]
+    save_picture(root / "imagesTr" / "a_0000.png", colors[..., 0])
+    assert refusal(tmp_path, "nnunet", 2).endswith("a_0000.png: found 1 channels, allowed: 3 a case")
     for channel in range(3):
         save_picture(root / "imagesTr" / f"a_{channel:04d}.png", colors[..., channel])
     apart = cases_of(opened(tmp_path, "nnunet", spatial_dims=2))["a"]
