@@ -1,21 +1,13 @@
 """Dataset `folder`: a user's images/ and masks/, matched by file name (data/raw/README.md)."""
 
-import os
 import re
-import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
-from llm4seg.datasets.cases import Dataset, RawCase, flat, is_blank, slices
-from llm4seg.datasets.geometry import geometry, in_order_of, slicing_view
-from llm4seg.datasets.image_data import ImageData
-from llm4seg.datasets.image_io import read_image, read_mask, stem
-from llm4seg.datasets.mask_labels import class_names, labels_of
+from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
+from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.mask_labels import class_names
 from llm4seg.utils.errors import InputError
 
 # endings of a mask's name beyond its image's: a_mask.png and a_mask_1.png belong to a.png
@@ -26,30 +18,21 @@ _PARTS = (".raw", ".zraw")  # of .mhd and .nhdr, which name them
 _LAST_PART = re.compile(r"[ _.-][^ _.-]+$")
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """An image file and the mask files that belong to it."""
-
-    name: str
-    image: Path
-    masks: tuple[Path, ...]
-
-
 def folder(section: Data) -> Dataset:
     """Images (2-D) or volumes (3-D; as slices across the axis of the largest spacing where spatial_dims is 2).
 
     Raises InputError for a missing folder, an image without a mask, a mask without an image, a duplicate name.
     """
-    pairs = _pairs(section.root)
+    pairs, classes = _pairs(section.root, section.folder.group), section.classes or LESION
     return Dataset(
         name=section.root.name,
         license="the owner's: none is recorded",
         citation="none",
         note="",
-        classes=class_names(section.classes or LESION),
-        cases=(case for pair in pairs for case in _cases(pair, section)),
+        classes=class_names(classes),
+        cases=read_cases(pairs, section.root, classes, section.spatial_dims),
         total=len(pairs) if section.spatial_dims == 3 else None,
-        notices=_patients([pair.name for pair in pairs]) if section.folder.group is None else (),
+        notices=_patients([pair.id for pair in pairs]) if section.folder.group is None else (),
     )
 
 
@@ -67,11 +50,11 @@ def _patients(names: list[str]) -> tuple[str, ...]:
     )
 
 
-def _pairs(root: Path) -> list[_Pair]:
+def _pairs(root: Path, group: str | None) -> list[CaseFiles]:
     images = _by_stem(root / "images")
     masks: dict[str, list[Path]] = {name: [] for name in images}
     for path in _files(root / "masks"):
-        name = _name(path) if _name(path) in images else _MASK_SUFFIX.sub("", _name(path))
+        name = name_of(path) if name_of(path) in images else _MASK_SUFFIX.sub("", name_of(path))
         if name not in images:
             raise InputError(f"{path}: a mask without an image; {root / 'images'} has no {name!r}")
         masks[name].append(path)
@@ -81,7 +64,7 @@ def _pairs(root: Path) -> list[_Pair]:
             f"{images[alone[0]]}: an image without a mask; {root / 'masks'} has no {alone[0]!r} "
             f"({len(alone)} such images; nothing to segment is a mask of zeros)"
         )
-    return [_Pair(name, path, tuple(masks[name])) for name, path in images.items()]
+    return [CaseFiles(name, _group(name, path, group), (path,), tuple(masks[name])) for name, path in images.items()]
 
 
 def _files(where: Path) -> list[Path]:
@@ -91,82 +74,26 @@ def _files(where: Path) -> list[Path]:
             f"{where}: no such folder (data.root must hold images/ and masks/)"
             + hint * (".dvc/tmp/exps" in where.as_posix())
         )
-    paths = sorted(
+    return sorted(
         path
         for path in where.iterdir()
         if not path.name.startswith(".") and not path.name.lower().endswith((*_JUNK, *_PARTS))
     )
-    for path in paths:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(path.name).decode(errors="backslashreplace")
-            raise InputError(f"{where}/{shown}: its name is not in UTF-8; rename it") from None
-    return paths
-
-
-def _name(path: Path) -> str:
-    """The case's id: the file's name without its ending, composed (NFC): macOS decomposes accents, others do not."""
-    return unicodedata.normalize("NFC", stem(path))
 
 
 def _by_stem(where: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     for path in _files(where):
-        if _name(path) in images:
-            raise InputError(f"{path}: duplicate case id {_name(path)!r}, also {images[_name(path)]}")
-        images[_name(path)] = path
+        if name_of(path) in images:
+            raise InputError(f"{path}: duplicate case id {name_of(path)!r}, also {images[name_of(path)]}")
+        images[name_of(path)] = path
     return images
 
 
-def _cases(pair: _Pair, section: Data) -> Iterator[RawCase]:
-    image, spatial_dims = read_image(pair.image), section.spatial_dims
-    if image.flat and spatial_dims == 3:
-        raise InputError(f"{pair.image}: is 2-D, but data.spatial_dims is 3")
-    labels, notices = _labels(pair, image, section)
-    way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
-    case = RawCase(
-        id=pair.name,
-        group=_group(pair, section.folder.group),
-        source=pair.image.relative_to(section.root).as_posix(),
-        image=way.to_array(image.values),
-        labels=way.to_array(labels)[0],
-        spacing=way.spacing,
-        unit=image.unit,
-        notices=tuple(notices),
-        geometry=way,
-    )
-    if image.flat:
-        yield flat(case)
-    elif spatial_dims == 2:
-        yield from (part for part in slices(case) if not is_blank(part))
-    else:
-        yield case
-
-
-def _group(pair: _Pair, pattern: str | None) -> str:
+def _group(name: str, image: Path, pattern: str | None) -> str:
     if pattern is None:
-        return pair.name
-    match = re.search(pattern, pair.name)
+        return name
+    match = re.search(pattern, name)
     if match is None or not match.group(1):
-        raise InputError(f"{pair.image}: data.folder.group {pattern!r} does not match {pair.name!r}")
+        raise InputError(f"{image}: data.folder.group {pattern!r} does not match {name!r}")
     return match.group(1)
-
-
-def _labels(pair: _Pair, image: ImageData, section: Data) -> tuple[np.ndarray, list[str]]:
-    """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
-    labels = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8)
-    notices = [f"{pair.image.relative_to(section.root).as_posix()} {notice}" for notice in image.notices]
-    for path in pair.masks:
-        mask = read_mask(path)
-        mask = replace(mask, values=labels_of(mask, section.classes or LESION, path))
-        names = [one.relative_to(section.root).as_posix() for one in (path, pair.image)]
-        try:
-            added, notice = in_order_of(image, mask, (names[0], names[1]))
-        except ValueError as error:
-            raise InputError(f"{path}: {error}; allowed: the affine of its image") from None
-        if added.shape != labels.shape:
-            raise InputError(f"{path}: size {mask.shape} differs from {image.shape} of {pair.image}")
-        labels = np.where(added > 0, added, labels)
-        notices += [f"{names[0]} {each}" for each in mask.notices] + ([notice] if notice else [])
-    return labels, notices

@@ -40,6 +40,11 @@ def read_mask(path: Path) -> ImageData:
     return image
 
 
+def is_image(path: Path) -> bool:
+    """Whether the name ends as image files do that can be read."""
+    return path.name.lower().endswith(tuple(_READERS))
+
+
 def stem(path: Path) -> str:
     """The name without its extension: `a.nii.gz`, `a.png` and a folder `a` of DICOM files are all `a`."""
     return path.name if path.is_dir() else path.name[: -len(_format(path))]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llm4seg.config.schema import Data
 from llm4seg.datasets.archives import ENDINGS, is_archive, unpacked
+from llm4seg.datasets.image_io import is_image
 from llm4seg.utils.errors import InputError
 
 DEPTH = 2  # folders above a layout's own: an archive's, and one of a converted copy
@@ -25,7 +26,9 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "tnscui": (("image", "mask"),),
     "kvasir-seg": (("images", "masks"),),
     "decathlon": (("imagesTr", "labelsTr", "dataset.json"),),
-    "btcv": (("Training/img", "Training/label"), ("img", "label")),
+    "nnunet": (("dataset.json",),),  # which may name files that lie elsewhere
+    "btcv": (("Training/img", "Training/label"), ("img", "label"), ("imagesTr", "labelsTr")),
+    "acdc": (("training", "testing"),),
     "folder": (("images", "masks"),),
 }
 
@@ -118,3 +121,9 @@ def count_notices(found: Mapping[str, int], published: Mapping[str, int]) -> tup
         for what, count in published.items()
         if found[what] != count
     )
+
+
+def unlabeled_notices(root: Path, images: str) -> tuple[str, ...]:
+    """A line about the images of a test part, of which only the owner has labels."""
+    count = sum(map(is_image, visible(root / images)))
+    return (f"{images}: {count} files are left out, as they come without labels",) if count else ()

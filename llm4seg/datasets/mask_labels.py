@@ -12,7 +12,7 @@ ROUNDING = 1e-3  # how far a scaled value may be from a whole number
 LOSSY_DISTANCE = 32  # how far a lossy format's value may be from the nearest listed one, but for outlines
 TABLE = 1 << 16
 SHOWN = 12  # values in a message
-LISTED = "(0 is background, the others are listed in data.classes)"
+LISTED = "(0 is background, the others are in data.classes, or the dataset's own)"
 
 
 def class_names(classes: Classes) -> tuple[str, ...]:

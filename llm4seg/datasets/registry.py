@@ -52,3 +52,19 @@ def open_dataset(section: Data, cache: Path) -> Dataset:
             from llm4seg.datasets.thyroid import tn3k
 
             return tn3k(section, cache)
+        case "decathlon":
+            from llm4seg.datasets.decathlon import decathlon
+
+            return with_classes(decathlon(section, cache), section.classes)
+        case "btcv":
+            from llm4seg.datasets.btcv import btcv
+
+            return with_classes(btcv(section, cache), section.classes)
+        case "nnunet":
+            from llm4seg.datasets.nnunet import nnunet
+
+            return with_classes(nnunet(section, cache), section.classes)
+        case "acdc":
+            from llm4seg.datasets.acdc import acdc
+
+            return with_classes(acdc(section, cache), section.classes)

@@ -16,7 +16,7 @@ from pipelines.search import search
 from pipelines.split import split
 from pipelines.study import study
 from pipelines.train import train
-from tests import layouts
+from tests import layouts, volume_layouts
 from tests.tiny import tiny_config, write_llama
 
 PRESETS = {"busi": "busi", "isic": "isic2018", "kvasir-seg": "kvasir-seg", "tnscui": "tnscui"}
@@ -47,4 +47,25 @@ def test_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> No
         assert np.array_equal(prepared.original(name)[1].numpy() > 0, known[name]), name
     metrics = json.loads(config.paths.metrics.read_text())
     assert metrics["distance_unit"] == "px"
+    assert prepared.citation[:20] in config.paths.report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", volume_layouts.WRITERS)
+def test_volumes_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> None:
+    """As slices; where the owner splits, by its split. The pixels in the report's data are those of the files."""
+    truth = volume_layouts.WRITERS[dataset](tmp_path / "raw")
+    write_llama(tmp_path / "llama")
+    official = {"split.rule": "official", "split.fold": 0 if dataset == "nnunet" else None}
+    own = {"data.dataset": dataset, "data.root": str(tmp_path / "raw"), "training.augment.flip": [0]}
+    config = tiny_config(tmp_path).override({**SMALL, **own, **(official if dataset != "decathlon" else {})})
+    for stage in (fetch_llm, prepare, split, search, train, evaluate, study, report):
+        stage(config)
+    prepared = Prepared(config.paths.prepared)
+    assert {case.volume for case in prepared.cases.values()} == truth.keys()
+    for name, case in prepared.cases.items():
+        image, labels = (volume_layouts.as_seen(one)[..., case.position] for one in truth[str(case.volume)])
+        assert np.array_equal(prepared.original(name)[0].numpy(), image), name
+        assert np.array_equal(prepared.original(name)[1].numpy(), labels), name
+    assert json.loads(config.paths.metrics.read_text())["headline"] == "volumes"
     assert prepared.citation[:20] in config.paths.report.read_text()

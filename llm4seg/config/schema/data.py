@@ -97,7 +97,20 @@ class Data(Section):
     """
 
     dataset: Literal[
-        "brain-mri", "lung-ct", "phantom", "folder", "busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui"
+        "brain-mri",
+        "lung-ct",
+        "phantom",
+        "folder",
+        "acdc",
+        "btcv",
+        "busi",
+        "cvc-clinicdb",
+        "decathlon",
+        "isic",
+        "kvasir-seg",
+        "nnunet",
+        "tn3k",
+        "tnscui",
     ]
     root: Path
     classes: Classes | None

@@ -93,7 +93,7 @@ BAD_VALUES = [
     # what one field takes
     ("llm.sha256", "abc", "found 'abc'", "pattern"),
     ("llm.layers", [-1], "found -1", "greater than or equal to 0"),
-    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom', 'folder', 'busi'"),
+    ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom', 'folder', 'acdc'"),
     ("data.spatial_dims", 4, "found 4", "2 or 3"),
     ("data.size", [0, 128], "found 0", "greater than 0"),
     ("data.intensity", "rank", "found 'rank'", "'zscore', 'window', 'unit' or 'released'"),

@@ -1,0 +1,118 @@
+"""Cases out of image files and mask files: what `folder` and the published layouts of volumes share."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from llm4seg.config.schema.data import Classes
+from llm4seg.datasets.cases import RawCase, flat, is_blank, slices
+from llm4seg.datasets.geometry import TOLERANCE, geometry, in_order_of, slicing_view
+from llm4seg.datasets.image_data import ImageData, storable
+from llm4seg.datasets.image_io import read_image, read_mask, stem
+from llm4seg.datasets.mask_labels import labels_of
+from llm4seg.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The image files of a case, which hold one channel or more each, and the mask files that belong to them."""
+
+    id: str
+    group: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+
+
+def name_of(path: Path) -> str:
+    """The case's id: the file's name without its ending, composed (NFC): macOS decomposes accents, others do not.
+
+    Raises InputError where it is not in UTF-8, which all that is written is.
+    """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.name).decode(errors="backslashreplace")
+        raise InputError(f"{path.parent}/{shown}: its name is not in UTF-8; rename it") from None
+    return unicodedata.normalize("NFC", stem(path))
+
+
+def read_cases(files: Iterable[CaseFiles], root: Path, classes: Classes, spatial_dims: int) -> Iterator[RawCase]:
+    """Images (2-D) or volumes (3-D; as slices across the axis of the largest spacing where `spatial_dims` is 2).
+
+    `classes`: the mask values of each class. Raises InputError naming the file for a flat image where 3-D is asked for,
+    for channels or masks of another size or place, and for unknown mask values.
+    """
+    for one in files:
+        yield from _read(one, root, classes, spatial_dims)
+
+
+def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int) -> Iterator[RawCase]:
+    image = _channels(files.images)
+    if image.flat and spatial_dims == 3:
+        raise InputError(f"{files.images[0]}: is 2-D, but data.spatial_dims is 3")
+    labels, notices = _labels(files, image, root, classes)
+    way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
+    case = RawCase(
+        id=files.id,
+        group=files.group,
+        source=_within(root, files.images[0]),
+        image=way.to_array(image.values),
+        labels=way.to_array(labels)[0],
+        spacing=way.spacing,
+        unit=image.unit,
+        notices=tuple(notices),
+        geometry=way,
+    )
+    if image.flat:
+        yield flat(case)
+    elif spatial_dims == 2:
+        yield from (part for part in slices(case) if not is_blank(part))
+    else:
+        yield case
+
+
+def _within(root: Path, path: Path) -> str:
+    """A file's name in manifests and messages: within the data, or without the folders that lead to it elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+
+
+def _channels(paths: tuple[Path, ...]) -> ImageData:
+    """The channels of all image files, which must have one shape and lie at one place."""
+    first, *others = [read_image(path) for path in paths]
+    for path, other in zip(paths[1:], others, strict=True):
+        if other.shape != first.shape:
+            raise InputError(f"{path}: size {other.shape} differs from {first.shape} of {paths[0]}, another channel")
+        off = np.abs(np.linalg.inv(first.affine) @ other.affine - np.eye(4)).max()
+        if off > TOLERANCE or other.placed != first.placed:
+            raise InputError(
+                f"{path}: its affine {other.affine[:3].round(4).tolist()} differs from "
+                f"{first.affine[:3].round(4).tolist()} of {paths[0]}, another channel; allowed: one affine a case"
+            )
+    if not others:
+        return first
+    notices = (notice for one in (first, *others) for notice in one.notices)
+    values = storable(np.concatenate([one.values for one in (first, *others)]))
+    return replace(first, values=values, notices=tuple(dict.fromkeys(notices)))
+
+
+def _labels(files: CaseFiles, image: ImageData, root: Path, classes: Classes) -> tuple[np.ndarray, list[str]]:
+    """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
+    labels = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8)
+    source = _within(root, files.images[0])
+    notices = [f"{source} {notice}" for notice in image.notices]
+    for path in files.masks:
+        mask, name = read_mask(path), _within(root, path)
+        mask = replace(mask, values=labels_of(mask, classes, path))
+        try:
+            added, notice = in_order_of(image, mask, (name, source))
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; allowed: the affine of its image") from None
+        if added.shape != labels.shape:
+            raise InputError(f"{path}: size {mask.shape} differs from {image.shape} of {files.images[0]}")
+        labels = np.where(added > 0, added, labels)
+        notices += [f"{name} {each}" for each in mask.notices] + ([notice] if notice else [])
+    return labels, notices
