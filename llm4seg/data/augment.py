@@ -4,6 +4,7 @@ A sample's random numbers are seeded with (seed, epoch, sample), never with a wo
 the same on every worker and after a resume.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm4seg.config.schema import Augment
+from llm4seg.data.prepared import Prepared
+from llm4seg.utils.errors import InputError
 
+OF_A_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 COLORS = 3  # channels of a color image
 
 
@@ -122,3 +126,14 @@ def augment(
         images = torch.einsum("nij,nj...->ni...", color_NCC, images)
     gain, offset = (gain_N2[:, k].view(-1, *[1] * (images.ndim - 1)) for k in (0, 1))
     return images * gain + offset, labels[:, 0].to(labels_NS.dtype)
+
+
+def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> None:
+    """Refuse flips of left and right with classes that are called so and have no counterpart."""
+    paired = {data.classes[label - 1] for pair in data.paired for label in pair}
+    astray = [name for name in data.classes if OF_A_SIDE.search(name) and name not in paired]
+    if astray and {data.left_right_axis(case) for case in cases} & set(flip):
+        raise InputError(
+            f"training.augment.flip: found {[*flip]}, which exchanges left and right, but not the label {astray[0]}; "
+            "allowed: data.paired with it and its counterpart, or other axes"
+        )

@@ -1,7 +1,6 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import Sides, augment
+from llm4seg.data.augment import Sides, augment, check_flips
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels, subsample
 from llm4seg.data.loader import prefetch, read_on_demand
@@ -35,7 +34,6 @@ from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
 
-OF_A_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 WARM, PASSES = 3, 9  # forward passes to warm up, and to measure
 
 
@@ -75,17 +73,6 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     of `run` has the selected weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
-
-
-def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> None:
-    """Refuse flips of left and right with classes that are called so and have no counterpart."""
-    paired = {data.classes[label - 1] for pair in data.paired for label in pair}
-    astray = [name for name in data.classes if OF_A_SIDE.search(name) and name not in paired]
-    if astray and {data.left_right_axis(case) for case in cases} & set(flip):
-        raise InputError(
-            f"training.augment.flip: found {[*flip]}, which exchanges left and right, but not the label {astray[0]}; "
-            "allowed: data.paired with it and its counterpart, or other axes"
-        )
 
 
 def profile_model(config: Config, device: torch.device) -> Row:

@@ -7,10 +7,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
+from llm4seg.data.augment import check_flips
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.training.run import LocalRun
-from llm4seg.training.trainer import Trainer, check_flips
+from llm4seg.training.trainer import Trainer
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
 
