@@ -37,8 +37,9 @@ def study(config: Config) -> None:
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
     """Run the unfinished runs with the launcher of `cluster.launcher`."""
     from llm4seg.cluster.run_lock import run_lock
-    from llm4seg.study.runner import names_in_storage
+    from llm4seg.study.runner import forget_finished, names_in_storage
 
+    forget_finished(config, runs)
     with run_lock(config, names_in_storage(config, runs)):
         _run(config, runs)
 

@@ -73,6 +73,14 @@ def jobs(config: Config, runs: Sequence[NamedRun]) -> dict[str, Config]:
     return {run.name: run.config for run in (*waiting, *failed)}
 
 
+def forget_finished(config: Config, runs: Sequence[NamedRun]) -> None:
+    """Delete the checkpoints of finished runs, which a process leaves that is killed just after it wrote the record."""
+    done = {planned for planned, record in records(config, runs) if record and finished(record)}
+    for run in runs:
+        if run.planned in done:
+            forget_run(config, checkpoints_name(run.name))
+
+
 def names_in_storage(config: Config, runs: Sequence[NamedRun]) -> list[str]:
     """The names of the folders in the storage of the unfinished runs, and on Ray of the experiment that runs them."""
     names = [checkpoints_name(name) for name in jobs(config, runs)]

@@ -14,6 +14,7 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
 from llm4seg.datasets.cases import slices
 from llm4seg.study import runner as study
+from llm4seg.study.arms import PlannedRun
 from llm4seg.study.run_store import RunStore
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_json
@@ -119,3 +120,16 @@ def test_a_runs_record_has_its_cases_and_its_volumes(tmp_path: Path, monkeypatch
     record = RunStore(config).read("run")
     assert record is not None
     assert [row["dice"] for row in record["volumes"]] == [row["dice"] for row in measured["volumes"]]
+
+
+def test_checkpoints_that_a_kill_left_of_a_finished_run_are_deleted(config: Config, tmp_path: Path) -> None:
+    """Those of an unfinished one stay: it goes on from them."""
+    config = config.override({"paths.runs": str(tmp_path / "runs"), "paths.study_runs": str(tmp_path / "store")})
+    runs = [study.NamedRun(PlannedRun("cnn", repeat, None), config, f"run-{repeat}") for repeat in range(3)]
+    for run in runs:
+        (config.paths.runs / study.checkpoints_name(run.name)).mkdir(parents=True)
+    store = RunStore(config)
+    store.put("run-0", {"name": "run-0", "rows": []})
+    store.put("run-1", {"name": "run-1", "error": "it diverged"})
+    study.forget_finished(config, runs)
+    assert sorted(folder.name for folder in config.paths.runs.iterdir()) == ["study-run-1", "study-run-2"]
