@@ -9,6 +9,7 @@ from llm4seg.data.prepared import Unit
 from llm4seg.datasets.cases import RawCase
 from llm4seg.utils.errors import InputError
 
+PLANES = ("sagittal", "coronal", "axial")  # of slices across the axis to the right, the front, the head
 MOST_VANISHED = 0.1  # of the cases that have a class; beyond, its absence on the network's grid is worth a warning
 
 
@@ -22,6 +23,7 @@ class Audit:
         self._vanished: Counter[str] = Counter()
         self._source_of: dict[str, str] = {}
         self._source_in: dict[Unit, str] = {}  # the first case of each unit
+        self._source_across: dict[str, str] = {}  # the first case of each plane that slices lie in
         self._first: RawCase | None = None
 
     @property
@@ -41,6 +43,8 @@ class Audit:
                 f"{len(self._first.image)}; all images must have equally many"
             )
         self._source_in.setdefault(case.unit, case.source)
+        if case.volume is not None and case.geometry is not None:
+            self._source_across.setdefault(PLANES[case.geometry.across], case.source)
         pixels = self._count(case.labels)
         self.pixels.update(pixels)
         return pixels
@@ -66,8 +70,8 @@ class Audit:
             sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
             raise InputError(f"{case.source}: {sizes}")
         assert case.labels.ndim == len(case.spacing) == len(self._size)
-        if not np.isfinite(case.image).all():
-            raise InputError(f"{case.source}: the image of case {case.id!r} has NaN or infinite values")
+        if bad := int((~np.isfinite(case.image)).sum()):
+            raise InputError(f"{case.source}: the image of case {case.id!r} has {bad} NaN or infinite values")
 
     def end(self) -> list[str]:
         """Check all cases together: there is one at least, and every class occurs, on the network's grid, too.
@@ -81,7 +85,7 @@ class Audit:
             raise InputError(f"{self._dataset}: nothing but background in the masks of {len(self._source_of)} cases")
         if absent:
             raise InputError(f"{self._dataset}: class {absent[0]!r} occurs in none of the {len(self._source_of)} cases")
-        return [*self._check_grid(), *self._check_units()]
+        return [*self._check_grid(), *self._check_units(), *self._check_planes()]
 
     def _check_grid(self) -> list[str]:
         grid, warnings = " x ".join(map(str, self._size)), []
@@ -95,6 +99,12 @@ class Audit:
             if gone > MOST_VANISHED * cases:
                 warnings.append(f"{where} in {gone} of the {cases} cases with it: a larger data.size keeps it")
         return warnings
+
+    def _check_planes(self) -> list[str]:
+        if len(self._source_across) < 2:
+            return []
+        planes = " and ".join(f"{plane} for some volumes ({source})" for plane, source in self._source_across.items())
+        return [f"slices are {planes}: each volume's largest spacing decides, see data/raw/README.md"]
 
     def _check_units(self) -> list[str]:
         if len(self._source_in) < 2:

@@ -56,6 +56,11 @@ class Geometry:
         return np.array(self.affine) @ to_file
 
     @property
+    def across(self) -> int:
+        """The axis of RAS that is nearest to the array's last one."""
+        return int(np.abs(self.array_affine[:3, 2]).argmax())
+
+    @property
     def spacing(self) -> tuple[float, ...]:
         """The distance of neighbors along each of the array's axes."""
         return tuple(float(size) for size in np.linalg.norm(self.array_affine[:3, :3], axis=0))

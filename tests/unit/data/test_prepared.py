@@ -152,7 +152,7 @@ MISTAKES = {
     "b1.png: duplicate case id 'a1', also a1.png": [raw("a1"), raw("a1", source="b1.png")],
     r"a1.png: image size \(20, 12\) differs from mask size \(20, 11\)": [raw("a1", labels=NOTHING[:, :11])],
     "b1.png: found 3 channels, but a1.png has 1": [raw("a1"), raw("b1", image=np.repeat(raw("b1").image, 3, axis=0))],
-    "a1.png: the image of case 'a1' has NaN or infinite values": [raw("a1", image=NAN)],
+    "a1.png: the image of case 'a1' has 240 NaN or infinite values": [raw("a1", image=NAN)],
     "toy: nothing but background in the masks of 1 cases": [raw("a1", labels=NOTHING)],
     "toy: class 'lesion' occurs in none of the 1 cases": [raw("a1", labels=np.minimum(raw("a1").labels, 1))],
 }

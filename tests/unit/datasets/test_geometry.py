@@ -17,6 +17,7 @@ from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
 from llm4seg.datasets.geometry import VIEWS, geometry
 from llm4seg.datasets.image_io import read_image
+from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.errors import InputError
 from tests.tiny import PARAMS, data_section
@@ -261,3 +262,26 @@ def test_where_left_and_right_are(tmp_path: Path, spacing: tuple[float, ...], sp
     dataset = folder(data_section(tmp_path, spatial_dims, classes={"lesion": [1]}))
     prepared = write_prepared(dataset, section, tmp_path / "prepared")
     assert {prepared.left_right_axis(case) for case in prepared.cases} == {axis}
+
+
+def test_slices_in_different_planes_are_warned_of(tmp_path: Path) -> None:
+    for name, spacing in (("a", (1, 1, 4)), ("b", (1, 4, 1)), ("c", (1, 1, 4))):
+        save(tmp_path / f"images/{name}.nii", VALUES, affine_of(spacing))
+        save(tmp_path / f"masks/{name}.nii", LESION, affine_of(spacing))
+    section = data_section(tmp_path, classes={"lesion": [1]}, size=[16, 16])
+    notices = write_prepared(open_dataset(section, tmp_path), section, tmp_path / "prepared").notices
+    assert notices[0] == (
+        "slices are axial for some volumes (images/a.nii) and coronal for some volumes (images/b.nii): each volume's "
+        "largest spacing decides, see data/raw/README.md"
+    )
+
+
+def test_the_way_back_of_sheared_and_4_d_files(tmp_path: Path) -> None:
+    affine = affine_of(turn=10) @ np.array([[1, 0.2, 0, 0], [0, 1, 0.1, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    values = np.stack([VALUES, VALUES + 1], axis=-1)
+    save(tmp_path / "a.nii", values, affine)
+    image = read_image(tmp_path / "a.nii")
+    for view in VIEWS:
+        way = geometry(image, view)
+        assert np.array_equal(way.to_file(way.to_array(image.values)), np.moveaxis(values, -1, 0))
+    assert geometry(image, "axial").spacing == pytest.approx(np.linalg.norm(affine[:3, [1, 0, 2]], axis=0))
