@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from llm4seg.config import Config
+from llm4seg.data.prepared import Prepared
 from llm4seg.datasets.lung import FOLDER, PACKAGE
 from llm4seg.models.saved import describe, describe_data
 from llm4seg.utils.files import write_json
@@ -223,4 +224,31 @@ def test_pictures(tmp_path: Path, temporary: None, capfd: pytest.CaptureFixture[
     }
     section = {"data.root": str(tmp_path / "raw"), "data.classes": {"lesion": [255]}}
     run_all(tmp_path / "run", tmp_path / "cache", {"data.dataset": "folder", **section})
+    assert_nobody_is_named(tmp_path / "run", "".join(capfd.readouterr()))
+
+
+def write_dicom_folders(folder: Path) -> None:
+    """A series of each patient as a folder of files that are named after their UIDs, and masks."""
+    (folder / "masks").mkdir(parents=True)
+    mask = np.zeros((20, 20, 4), dtype=np.uint8)
+    mask[6:14, 6:14] = 255
+    for patient in PATIENTS:
+        number = patient[-1]
+        (folder / "images" / patient).mkdir(parents=True)
+        for height in range(0, 12, 3):
+            file = identified(ct_slice(height + 30 * int(number)), number, CTImageStorage, height)
+            file.SeriesInstanceUID = f"{UID}.{number}"
+            pydicom.dcmwrite(folder / "images" / patient / f"{file.SOPInstanceUID}.dcm", file, enforce_file_format=True)
+        affine = np.diag([-1.0, -1.0, 3.0, 1.0])
+        affine[2, 3] = 30 * int(number)
+        nibabel.save(nibabel.Nifti1Image(mask, affine), folder / "masks" / f"{patient}.nii.gz")
+
+
+def test_folders_of_dicom(tmp_path: Path, temporary: None, capfd: pytest.CaptureFixture[str]) -> None:
+    write_dicom_folders(tmp_path / "raw")
+    found = [content for name, content in contents(tmp_path / "raw").items() if "images" in name]
+    assert all(b"zweistein" in content for content in found)
+    section = {"data.root": str(tmp_path / "raw"), "data.classes": {"lesion": [255]}}
+    config = run_all(tmp_path / "run", tmp_path / "cache", {"data.dataset": "folder", **section})
+    assert not Prepared(config.paths.prepared).notices
     assert_nobody_is_named(tmp_path / "run", "".join(capfd.readouterr()))
