@@ -6,10 +6,13 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file
 
+# Python's own check of a member, beside `_check`; absent before 3.11.4
+FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 # of truncated or damaged files; RuntimeError: a password, NotImplementedError: a compression that Python has not
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
@@ -53,7 +56,7 @@ def _untar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as file:
         for member in file:
             _check(archive, member.name, not (member.isfile() or member.isdir()))
-            file.extract(member, folder, filter="data")
+            file.extract(member, folder, **FILTER)
 
 
 def _check(archive: Path, name: str, special: bool) -> None:

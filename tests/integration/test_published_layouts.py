@@ -47,7 +47,7 @@ def test_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> No
         assert np.array_equal(prepared.original(name)[1].numpy() > 0, known[name]), name
     metrics = json.loads(config.paths.metrics.read_text())
     assert metrics["distance_unit"] == "px"
-    assert prepared.citation[:20] in config.paths.report.read_text()
+    assert prepared.citation[:20] in config.paths.report.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -68,4 +68,4 @@ def test_volumes_from_the_owners_files_to_the_report(tmp_path: Path, dataset: st
         assert np.array_equal(prepared.original(name)[0].numpy(), image), name
         assert np.array_equal(prepared.original(name)[1].numpy(), labels), name
     assert json.loads(config.paths.metrics.read_text())["headline"] == "volumes"
-    assert prepared.citation[:20] in config.paths.report.read_text()
+    assert prepared.citation[:20] in config.paths.report.read_text(encoding="utf-8")

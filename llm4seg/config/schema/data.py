@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from llm4seg.config.earlier import moved
-from llm4seg.config.schema.base import SHA256, Section
+from llm4seg.config.schema.base import SECTIONS_ALONE, SHA256, Section
 
 
 def _regular_expression(pattern: str) -> str:
@@ -139,13 +139,13 @@ class Data(Section):
         return classes
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(self.size) != self.spatial_dims:
-            raise ValueError(f"size has {len(self.size)} numbers, spatial_dims is {self.spatial_dims}")
+    def _consistent(self, info: ValidationInfo) -> Self:
         names = [name for pair in self.paired for name in pair]
         if len(set(names)) < len(names):
             raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
-        if self.dataset in PICTURES and self.spatial_dims != 2:
+        if info.context != SECTIONS_ALONE and len(self.size) != self.spatial_dims:
+            raise ValueError(f"size has {len(self.size)} numbers, spatial_dims is {self.spatial_dims}")
+        if info.context != SECTIONS_ALONE and self.dataset in PICTURES and self.spatial_dims != 2:
             raise ValueError(f"spatial_dims: found {self.spatial_dims}, allowed with dataset: {self.dataset}: 2")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")

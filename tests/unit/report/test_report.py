@@ -66,7 +66,7 @@ def change_json(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def test_says_what_was_trained_and_how_good_it_is(run: Config) -> None:
-    text, metrics = words(run.paths.report.read_text()), read_json(run.paths.metrics)
+    text, metrics = words(run.paths.report.read_text(encoding="utf-8")), read_json(run.paths.metrics)
     assert "CMUNeXt without an LLM layer, trained on 18 cases of phantom, reaches a mean Dice of" in text
     assert f"{metrics['dice']['mean']:.2f} (95% interval {metrics['dice']['low']:.2f} to" in text
     assert f"and {metrics['pooled_dice']:.2f} with the pixels of all cases pooled" in text
@@ -87,12 +87,12 @@ def test_every_tag_is_closed(run: Config) -> None:
             assert self.open_tags.pop() == tag, self.getpos()
 
     checker = Checker()
-    checker.feed(run.paths.report.read_text())
+    checker.feed(run.paths.report.read_text(encoding="utf-8"))
     assert not checker.open_tags
 
 
 def test_needs_no_other_file_and_no_network(run: Config) -> None:
-    html = run.paths.report.read_text()
+    html = run.paths.report.read_text(encoding="utf-8")
     assert not re.findall(r"https?://|//[a-z]+\.|@import|<script", html)
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert all(source.startswith(("#", "data:")) for source in sources)
@@ -100,22 +100,24 @@ def test_needs_no_other_file_and_no_network(run: Config) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(run: Config) -> None:
-    assert page(run) == page(run) == run.paths.report.read_text()
+    assert page(run) == page(run) == run.paths.report.read_text(encoding="utf-8")
 
 
 def test_ids_are_unique(run: Config) -> None:
-    ids = re.findall(r'\bid="([^"]*)"', run.paths.report.read_text())
+    ids = re.findall(r'\bid="([^"]*)"', run.paths.report.read_text(encoding="utf-8"))
     assert {one for one in ids if ids.count(one) > 1} == set()
-    used = set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', run.paths.report.read_text()))
+    used = set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', run.paths.report.read_text(encoding="utf-8")))
     assert {one or other for one, other in used} <= set(ids)
 
 
 def test_shows_no_placeholder(run: Config) -> None:
-    assert not re.findall(r"\bNone\b|\bnan\b|\bundefined\b|\{\{|\{%", words(run.paths.report.read_text()))
+    assert not re.findall(
+        r"\bNone\b|\bnan\b|\bundefined\b|\{\{|\{%", words(run.paths.report.read_text(encoding="utf-8"))
+    )
 
 
 def test_pictures_and_charts_are_described(run: Config) -> None:
-    html = run.paths.report.read_text()
+    html = run.paths.report.read_text(encoding="utf-8")
     assert all(re.search(r'alt="[^"]{20,}"', tag) for tag in re.findall(r"<img[^>]*>", html))
     assert all(re.search(r'aria-label="[^"]{20,}"', tag) for tag in re.findall(r"<svg[^>]*>", html))
     assert all('scope="' in tag for tag in re.findall(r"<th\b[^>]*>", html))
@@ -315,7 +317,7 @@ def test_scores_per_volume_are_the_headline_where_there_are_any(
     split(small)
     write_evaluation(small, ByIntensity([0.0, 0.4, 0.8]))
     report(config)
-    metrics, text = read_json(config.paths.metrics), words(config.paths.report.read_text())
+    metrics, text = read_json(config.paths.metrics), words(config.paths.report.read_text(encoding="utf-8"))
     dice, by_slice = metrics["volumes"]["dice"]["mean"], metrics["dice"]["mean"]
     count = metrics["volumes"]["cases"]
     assert metrics["cases"] == 5 * count
@@ -325,7 +327,7 @@ def test_scores_per_volume_are_the_headline_where_there_are_any(
     assert f"mean {5 * count} {DASH} {DASH} {by_slice:.2f}" in text
     assert f"The {5 * count} slices come from {count} group" in text
     assert "No scores per volume" not in text
-    html = config.paths.report.read_text()
+    html = config.paths.report.read_text(encoding="utf-8")
     assert html.index("the Dice of every test volume") < html.index("the Dice of every test case")
     assert {"cases.svg", "volumes.svg"} < {path.name for path in config.paths.pictures.iterdir()}
     monkeypatch.chdir(tmp_path)
@@ -336,7 +338,7 @@ def test_scores_per_volume_are_the_headline_where_there_are_any(
     write_split(config.paths.split, replace(whole, train=whole.train + whole.test[:1], test=whole.test[1:]))
     change_json(config.paths.metrics, lambda values: values.update(volumes=None, headline="slices"))
     report(config)
-    text = words(config.paths.report.read_text())
+    text = words(config.paths.report.read_text(encoding="utf-8"))
     assert f"reaches a mean Dice of {by_slice:.2f}" in text
     assert re.search(r"No scores per volume: 1 of the 5 slices of v\d are in other parts of the split\.", text)
     assert "Means over the volumes" not in text
