@@ -45,7 +45,7 @@ def current(value: Any, name: str = "") -> Any:
 def moved(values: Any, section: str = "") -> Any:
     """Values, dotted or nested, of a section ("data.", or "" for all) with MOVED parameters at their present places.
 
-    Raises ValueError when a parameter is there under its old and its present name.
+    Raises ValueError when a parameter is there under its old and its present name, and the latter is not as shipped.
     """
     if not isinstance(values, Mapping):
         return values
@@ -57,7 +57,7 @@ def moved(values: Any, section: str = "") -> Any:
         holders |= {f"{section}{key}.": inner for key, inner in found.items() if isinstance(inner, dict)}
         for prefix, holder in holders.items():
             if (key := old.removeprefix(prefix)) in holder and (prefix == section or not new.startswith(prefix)):
-                if name in found:
+                if name in found and found[name] != ADDED[new][0]:  # that of a file in which only the old one was set
                     raise ValueError(f"found {old} and {new}, which is its name now; allowed: one of them")
                 found[name] = _kept(new, holder.pop(key), found)
     return found

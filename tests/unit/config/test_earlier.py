@@ -102,6 +102,15 @@ def test_a_parameter_under_both_names_is_refused(config: Config) -> None:
         config.override({"data.folder.path": "/a", "data.root": "/b"})
 
 
+def test_an_older_name_added_to_a_file_as_shipped_counts(config: Config) -> None:
+    """As a script does that sets it, whatever else the file has."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["data"].update(dataset="folder")
+    values["data"]["folder"].update(path="/mine", classes={"cyst": [7]})
+    data = Config.parse(values).data
+    assert (str(data.root), data.classes) == ("/mine", {"cyst": (7,)})
+
+
 def test_the_same_word_elsewhere_stays(config: Config) -> None:
     changed = config.override({"report.title": "paper", "data.classes": {"paper": [1]}})
     assert (changed.report.title, list(changed.data.classes or ())) == ("paper", ["paper"])
