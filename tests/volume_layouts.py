@@ -92,12 +92,12 @@ def write_btcv(root: Path, form: str = "RawData") -> Truth:
     return truth
 
 
-def write_nnunet(root: Path, **changes: Any) -> Truth:
+def write_nnunet(root: Path, largest: int = 2, **changes: Any) -> Truth:
     """Two channels a case in a file each, ids that end like a channel or are decomposed, and splits_final.json."""
     root, truth = root / "nnUNet_raw" / "Dataset123_Heart", {}
     for number, name in enumerate(("BRATS_001_0000", "a_001", "c 2", "dÄ.3")):
         on_disk = unicodedata.normalize("NFD", name)  # as macOS writes it
-        truth[name] = image, labels = volume(number, 2, 2)
+        truth[name] = image, labels = volume(number, largest, 2)
         for channel, values in enumerate(image):
             save(root / "imagesTr" / f"{on_disk}_{channel:04d}.nii.gz", values, CODES[number])
         save(root / "labelsTr" / f"{on_disk}.nii.gz", labels, CODES[number])

@@ -31,7 +31,7 @@ def sizes_of(config: Config) -> Sizes:
     from llm4seg.data.prepared import Prepared
 
     data = Prepared(config.paths.prepared)
-    return model_sizes(config, llm_config(config), data.channels, len(data.classes))
+    return model_sizes(config, llm_config(config), data.channels, data.scheme)
 
 
 def fit(config: Config, sizes: Sizes, machine: MachineType) -> Fit:

@@ -21,6 +21,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "study.per": ("case", "case | volume: what has one score; volume: all slices of one put together"),
     "data.root": ("data/raw", "the images: a folder, or the archive (.zip, .tar, .tar.gz) as downloaded"),
     "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
+    "data.regions_class_order": (None, "of classes that overlap: a value of each, see docs/datasets.md"),
     "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
     "training.augment.quarter_turns": (False, "true: by 0, 90, 180 or 270 degrees, of square images"),
     "training.augment.color": (0.0, "of images with 3 channels: gain of each, and of its distance to gray"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm4seg.config.schema import LabelNoise
+from llm4seg.data.label_scheme import IGNORE, LabelScheme
 from llm4seg.data.prepared import Prepared
 
 Labels = NDArray[np.uint8]
@@ -32,17 +33,18 @@ def subsample(cases: Sequence[str], data: Prepared, fraction: float, seed: int) 
     return tuple(case for case in cases if case in kept)
 
 
-def corrupt_labels(labels_S: Tensor, case: str, classes: int, section: LabelNoise, seed: int) -> Tensor:
-    """A case's labels with label noise; a copy, unless the section has all noise off."""
+def corrupt_labels(labels_S: Tensor, case: str, scheme: LabelScheme, section: LabelNoise, seed: int) -> Tensor:
+    """A case's labels with label noise; a copy, unless the section has all noise off. What is ignored stays so."""
     if not (section.boundary or section.drop or section.flip):
         return labels_S
-    random, labels = _random(seed, case), labels_S.numpy().copy()
+    random, labels, classes = _random(seed, case), labels_S.numpy().copy(), scheme.labels
     if section.boundary:
         labels = _moved(labels, classes, section.boundary, random)
     if section.drop:
         labels = _dropped(labels, classes, section.drop, random)
     if section.flip:
         labels = _flipped(labels, classes, section.flip, random)
+    labels[labels_S.numpy() == IGNORE] = IGNORE
     return torch.from_numpy(labels)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
@@ -92,7 +93,7 @@ class Prepared:
         self.note: str = manifest["note"]
         self.spatial_dims: int = manifest["spatial_dims"]
         self.channels: int = manifest["channels"]
-        self.classes: tuple[str, ...] = tuple(manifest["classes"])
+        self.scheme = LabelScheme.parse(manifest)
         self.size: tuple[int, ...] = tuple(manifest["size"])
         self.intensity: str | None = manifest.get("intensity")  # `data.intensity` when it was written
         self.window: tuple[float, ...] | None = tuple(manifest["window"]) if "window" in manifest else None
@@ -110,6 +111,11 @@ class Prepared:
             shards = entry["shards"]
             case = Case.parse({name: value for name, value in entry.items() if name != "shards"})
             self.cases[case.id], self._shards_of[case.id] = case, shards
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of classes, or regions."""
+        return self.scheme.classes
 
     def left_right_axis(self, case_id: str) -> int | None:
         """The axis of a case's array along which left and right lie: by its file's affine, else the columns.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Unit
 from llm4seg.datasets.cases import RawCase
 from llm4seg.utils.errors import InputError
@@ -16,9 +17,9 @@ MOST_VANISHED = 0.1  # of the cases that have a class; beyond, its absence on th
 class Audit:
     """Checks of a dataset: `case` and `resized` for each case, then `end` for all of them together."""
 
-    def __init__(self, dataset: str, classes: Sequence[str], size: Sequence[int]) -> None:
+    def __init__(self, dataset: str, scheme: LabelScheme, size: Sequence[int]) -> None:
         self.pixels: Counter[str] = Counter()
-        self._dataset, self._classes, self._size = dataset, classes, size
+        self._dataset, self._scheme, self._classes, self._size = dataset, scheme, scheme.classes, size
         self._cases_with: Counter[str] = Counter()
         self._vanished: Counter[str] = Counter()
         self._source_of: dict[str, str] = {}
@@ -45,20 +46,16 @@ class Audit:
         self._source_in.setdefault(case.unit, case.source)
         if case.volume is not None and case.geometry is not None:
             self._source_across.setdefault(PLANES[case.geometry.across], case.source)
-        pixels = self._count(case.labels)
+        pixels = self._scheme.counts(case.labels)
         self.pixels.update(pixels)
         return pixels
 
     def resized(self, pixels: dict[str, int], labels_S: np.ndarray) -> dict[str, int]:
         """Count the pixels of each class on the network's grid, of a case with these original `pixels`."""
-        on_grid = self._count(labels_S)
+        on_grid = self._scheme.counts(labels_S)
         self._cases_with.update(name for name in self._classes if pixels[name])
         self._vanished.update(name for name in self._classes if pixels[name] and not on_grid[name])
         return on_grid
-
-    def _count(self, labels_S: np.ndarray) -> dict[str, int]:
-        counts = np.bincount(labels_S.ravel(), minlength=len(self._classes) + 1)
-        return {name: int(count) for name, count in zip(self._classes, counts[1:], strict=True)}
 
     def _check_id(self, case: RawCase) -> None:
         if case.id in self._source_of:

@@ -6,10 +6,9 @@ from pathlib import Path
 from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
 from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.classes import label_of
+from llm4seg.datasets.classes import label_of, scheme_fields
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
 from llm4seg.datasets.look_alikes import groups_of_look_alikes
-from llm4seg.datasets.mask_labels import class_names
 from llm4seg.datasets.picture_cases import picture_case
 
 SOURCE = "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
@@ -25,7 +24,8 @@ def busi(section: Data, cache: Path) -> Dataset:
     numbers of images and masks, that each image has masks of its size, and of the values 0 and 255 in any mode.
     """
     root, classes = find_root(section, cache, SOURCE), section.classes or LESION
-    labels = label_of(classes, tuple(IMAGES))
+    order = section.regions_class_order
+    labels = label_of(classes, tuple(IMAGES), regions=order is not None)
     files: dict[str, list[Path]] = {}
     notices: list[str] = []
     for kind in labels:
@@ -40,10 +40,10 @@ def busi(section: Data, cache: Path) -> Dataset:
         citation="Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28 (2020) 104863",
         note="no patient is named and hundreds of images are duplicates or nearly (Pawlowska et al. 2023): those found "
         "are kept together, others may be in two parts of the split",
-        classes=class_names(classes),
         cases=_cases(files, labels),
         total=len(files),
         notices=tuple(notices),
+        **scheme_fields(classes, order),
     )
 
 

@@ -44,23 +44,26 @@ def name_of(path: Path) -> str:
     return unicodedata.normalize("NFC", stem(path))
 
 
-def read_cases(files: Iterable[CaseFiles], root: Path, classes: Classes, spatial_dims: int) -> Iterator[RawCase]:
+def read_cases(
+    files: Iterable[CaseFiles], root: Path, classes: Classes, spatial_dims: int, regions: bool = False
+) -> Iterator[RawCase]:
     """Images (2-D) or volumes (3-D; as slices across the axis of the largest spacing where `spatial_dims` is 2).
 
-    `classes`: the mask values of each class. Raises InputError naming the file for a flat image where 3-D is asked for,
-    for channels or masks of another size or place, and for unknown mask values.
+    `classes`: the mask values of each class; `regions`: whether classes may share values. Raises InputError naming the
+    file for a flat image where 3-D is asked for, for channels or masks of another size or place, and for unknown mask
+    values.
     """
     for one in files:
-        yield from _read(one, root, classes, spatial_dims)
+        yield from _read(one, root, classes, spatial_dims, regions)
 
 
-def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int) -> Iterator[RawCase]:
+def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int, regions: bool) -> Iterator[RawCase]:
     image = _channels(files.images)
     if image.flat and spatial_dims == 3:
         raise InputError(f"{files.images[0]}: is 2-D, but data.spatial_dims is 3")
     if files.channels not in (None, len(image.values)):
         raise InputError(f"{files.images[0]}: found {len(image.values)} channels, allowed: {files.channels} a case")
-    labels, notices = _labels(files, image, root, classes)
+    labels, notices = _labels(files, image, root, classes, regions)
     way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
     case = RawCase(
         id=files.id,
@@ -105,14 +108,16 @@ def _channels(paths: tuple[Path, ...]) -> ImageData:
     return replace(first, values=values, notices=tuple(dict.fromkeys(notices)))
 
 
-def _labels(files: CaseFiles, image: ImageData, root: Path, classes: Classes) -> tuple[np.ndarray, list[str]]:
+def _labels(
+    files: CaseFiles, image: ImageData, root: Path, classes: Classes, regions: bool
+) -> tuple[np.ndarray, list[str]]:
     """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
     labels = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8)
     source = _within(root, files.images[0])
     notices = [f"{source} {notice}" for notice in image.notices]
     for path in files.masks:
         mask, name = read_mask(path), _within(root, path)
-        mask = replace(mask, values=labels_of(mask, classes, path))
+        mask = replace(mask, values=labels_of(mask, classes, path, regions))
         try:
             added, notice = in_order_of(image, mask, (name, source))
         except ValueError as error:

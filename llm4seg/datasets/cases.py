@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists, Unit
 from llm4seg.datasets.geometry import Geometry
+from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)
 class RawCase:
     """An image, slice or volume with its labels, as published.
 
-    `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape) with label k + 1 for the k-th class.
+    `image` is (C, *shape) in raw intensities, `labels` uint8 (*shape), which the dataset's LabelScheme explains.
     Axes are (rows, columns) or (rows, columns, slices); `spacing` is along each of them, in `unit`: mm, or px where the
     size of a pixel is not known. Cases of one `group` (a patient) stay in one part of a split. `position` is a slice's
     index in its `volume`, which has `volume_slices` of them at a distance of `slice_spacing`, counting those that are
@@ -39,7 +41,8 @@ class RawCase:
 @dataclass(frozen=True)
 class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
-    users should know of its files, a line each. `official`: the split that its owner publishes.
+    users should know of its files, a line each. `official`: the split that its owner publishes. `regions`,
+    `regions_class_order` and `ignore` are those of its LabelScheme.
 
     Downloading and reading begin with the first case.
     """
@@ -53,6 +56,20 @@ class Dataset:
     total: int | None = None
     notices: tuple[str, ...] = ()
     official: SplitLists | None = None
+    regions: tuple[tuple[int, ...], ...] = ()
+    regions_class_order: tuple[int, ...] = ()
+    ignore: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.scheme.classes  # refuses regions that cannot be
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """What the cases' labels mean. Raises InputError for regions whose perfect prediction would be others."""
+        try:
+            return LabelScheme(self.classes, self.regions, self.regions_class_order, self.ignore)
+        except ValueError as error:
+            raise InputError(f"{self.name}: regions_class_order: {error}") from None
 
 
 def slices(volume: RawCase) -> Iterator[RawCase]:

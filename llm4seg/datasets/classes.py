@@ -1,39 +1,80 @@
-"""`data.classes` of datasets that have classes of their own: which of these are kept, and which become one."""
+"""`data.classes`: the label of each value or class that it lists, and the classes of a dataset chosen by it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 import numpy as np
 
-from llm4seg.config.schema.data import BACKGROUND, Classes
+from llm4seg.config.schema.data import BACKGROUND, IGNORED, Classes, class_names
+from llm4seg.data.label_scheme import IGNORE
 from llm4seg.datasets.cases import Dataset
 from llm4seg.utils.errors import InputError
 
+Value = int | str
 
-def label_of(classes: Classes | Mapping[str, Sequence[str]], own: Sequence[str]) -> dict[str, int]:
-    """The label of each listed class of a dataset, from 1 in the order of `classes`; 0 under `background`.
 
-    Raises InputError for a name that is not among the dataset's `own`, and for one that stands twice.
+class SchemeFields(TypedDict):
+    """The fields of a Dataset that say what its labels mean."""
+
+    classes: tuple[str, ...]
+    regions: tuple[tuple[int, ...], ...]
+    regions_class_order: tuple[int, ...]
+    ignore: bool
+
+
+def labels_of_values(classes: Classes, regions: bool) -> dict[Value, int]:
+    """The label of each listed value: of its class, from 1 on; of regions, a label for each value, from 1 on.
+
+    0 for what is listed under `background`, IGNORE under `ignore`.
     """
-    labels: dict[str, int] = {}
-    kept = [name for name in classes if name != BACKGROUND]
+    labels: dict[Value, int] = {}
+    labels |= dict.fromkeys(classes.get(BACKGROUND, ()), 0)
+    labels |= dict.fromkeys(classes.get(IGNORED, ()), IGNORE)
+    names = class_names(classes)
+    if not regions:
+        for place, name in enumerate(names, start=1):
+            labels |= dict.fromkeys(classes[name], place)
+        return labels
+    values = dict.fromkeys(value for name in names for value in classes[name])
+    ordered: list[Value] = [*sorted(value for value in values if isinstance(value, int))]
+    ordered += [value for value in values if isinstance(value, str)]
+    return labels | {value: place for place, value in enumerate(ordered, start=1)}
+
+
+def scheme_fields(classes: Classes, order: Sequence[Value] | None) -> SchemeFields:
+    """What the labels of `labels_of_values` mean; `order`: regions_class_order in values, None without regions."""
+    names, labels = class_names(classes), labels_of_values(classes, order is not None)
+    return {
+        "classes": names,
+        "regions": () if order is None else tuple(tuple(labels[value] for value in classes[name]) for name in names),
+        "regions_class_order": () if order is None else tuple(labels[value] for value in order),
+        "ignore": bool(classes.get(IGNORED)),
+    }
+
+
+def label_of(classes: Classes, own: Sequence[str], regions: bool) -> dict[str, int]:
+    """`labels_of_values` of classes that list a dataset's `own`; raises InputError for a name that is none of them."""
     for name, values in classes.items():
         for value in values:
-            if value not in own or value in labels:
-                how = " twice, allowed: once" if value in labels else f", allowed: {', '.join(own)}; or null"
-                raise InputError(f"data.classes.{name}: found {value!r}{how}")
-            labels[str(value)] = 0 if name == BACKGROUND else kept.index(name) + 1
-    return labels
+            if value not in own:
+                raise InputError(f"data.classes.{name}: found {value!r}, allowed: {', '.join(own)}; or null")
+    return {str(value): label for value, label in labels_of_values(classes, regions).items()}
 
 
-def with_classes(dataset: Dataset, classes: Classes | None) -> Dataset:
-    """The dataset with its classes chosen and merged by `data.classes`; what is not listed becomes background."""
+def with_classes(dataset: Dataset, classes: Classes | None, order: Sequence[Value] | None = None) -> Dataset:
+    """The dataset with its classes chosen and merged by `data.classes`; what is not listed becomes background.
+
+    `order`: `data.regions_class_order`. Raises InputError for a dataset that has regions of its own.
+    """
     if classes is None:
         return dataset
-    labels = label_of(classes, dataset.classes)
-    table = np.array([0, *(labels.get(name, 0) for name in dataset.classes)], dtype=np.uint8)
-    return replace(
-        dataset,
-        classes=tuple(name for name in classes if name != BACKGROUND),
-        cases=(replace(case, labels=table[case.labels]) for case in dataset.cases),
-    )
+    if dataset.regions:
+        raise InputError(f"data.classes: found {', '.join(classes)}, allowed: null, as {dataset.name} has regions")
+    labels = label_of(classes, dataset.classes, order is not None)
+    table = np.zeros(IGNORE + 1, dtype=np.uint8)
+    table[IGNORE] = IGNORE
+    table[1 : len(dataset.classes) + 1] = [labels.get(name, 0) for name in dataset.classes]
+    fields = scheme_fields(classes, order)
+    fields["ignore"] |= dataset.ignore
+    return replace(dataset, cases=(replace(case, labels=table[case.labels]) for case in dataset.cases), **fields)

@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llm4seg.config.schema.data import BACKGROUND, MOST_CLASSES, Classes
+from llm4seg.config.schema.data import BACKGROUND, IGNORED, MOST_CLASSES, Classes, check_regions, class_names
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
@@ -26,33 +26,54 @@ def text_of(values: Mapping[str, Any], *keys: str, otherwise: str) -> str:
     return next((text for key in keys if isinstance(text := values.get(key), str) and text.strip()), otherwise)
 
 
-def classes_of(values: Mapping[str, Any], path: Path) -> Classes:
-    """The mask value of each class, in the order of the values; spaces in names become underscores.
+def classes_of(values: Mapping[str, Any], path: Path) -> tuple[Classes, tuple[int, ...] | None]:
+    """The mask values of each class, and nnU-Net's `regions_class_order`, None without regions.
 
-    Labels are {"1": name} (Decathlon, nnU-Net v1) or {name: 1} (nnU-Net v2, told by its `channel_names`); 0 is
-    background. Raises InputError for regions and an ignore label, which are not supported, and for any other form.
+    Labels are {"1": name} (Decathlon, nnU-Net v1) or {name: 1} (nnU-Net v2, told by its `channel_names`), where regions
+    are {name: [1, 2]}; 0 is background. Classes are in the order of their values, regions in that of the file, to which
+    regions_class_order refers. Spaces in names become underscores; nnU-Net's ignore label stands under `ignore`.
+    Raises InputError for any other form.
     """
+    order = values.get("regions_class_order")
+    classes: Classes = {}
+    for name, covered in _labels(values, path, regions=order is not None):
+        if covered != (0,):
+            if name in (BACKGROUND, *classes):
+                raise InputError(f"{path}: found the labels {values['labels']}, {_allowed()}")
+            classes[name] = covered
+    if not 0 < len(class_names(classes)) <= MOST_CLASSES:
+        raise InputError(f"{path}: found the labels {values['labels']}, {_allowed()}")
+    if order is None:
+        return dict(sorted(classes.items(), key=lambda item: item[1])), None
+    if not isinstance(order, list):
+        raise InputError(f"{path}: found regions_class_order {order!r}, allowed: a list of labels, one a region")
+    try:
+        check_regions(classes, order)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return classes, tuple(order)
+
+
+def _labels(values: Mapping[str, Any], path: Path, regions: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The names in `labels` and the values that each covers: one, but for regions."""
     labels = values.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise InputError(f'{path}: found labels {labels!r}, allowed: {{"0": "background", "1": name}} or the reverse')
+    seen: set[tuple[int, ...]] = set()
     pairs = labels.items() if "channel_names" in values else ((name, value) for value, name in labels.items())
-    name_of: dict[int, str] = {}
     for name, value in pairs:
-        if isinstance(value, list) or "regions_class_order" in values:
-            raise InputError(
-                f"{path}: found the regions {labels}, which are not supported yet; allowed: one value a class"
-            )
-        if not isinstance(name, str) or not re.fullmatch(r"\d+", str(value)) or int(value) in name_of:
-            raise InputError(f"{path}: found the label {name!r}: {value!r}, allowed: a name and its own whole number")
-        if name.lower() == "ignore":
-            raise InputError(f"{path}: found the label ignore ({value}), which is not supported yet; allowed: classes")
-        name_of[int(value)] = "_".join(name.split())
-    named: Classes = {name_of[value]: (value,) for value in sorted(name_of) if value}
-    if not named or BACKGROUND in named or len(named) > MOST_CLASSES or len(named) < len(set(name_of) - {0}):
-        raise InputError(
-            f"{path}: found the labels {labels}, allowed: 1 to {MOST_CLASSES} classes that differ, but for 0"
-        )
-    return named
+        covered = value if isinstance(value, list) and value and regions else [value]
+        whole = all(re.fullmatch(r"\d+", str(one)) for one in covered)
+        if not isinstance(name, str) or not whole or (not regions and tuple(map(int, covered)) in seen):
+            what = "a name and its labels, whole numbers" if regions else "a name and its own whole number"
+            more = "" if regions or not isinstance(value, list) else "; of regions, with regions_class_order"
+            raise InputError(f"{path}: found the label {name!r}: {value!r}, allowed: {what}{more}")
+        seen.add(tuple(map(int, covered)))
+        yield IGNORED if name.lower() == IGNORED else "_".join(name.split()), tuple(map(int, covered))
+
+
+def _allowed() -> str:
+    return f"allowed: 1 to {MOST_CLASSES} classes that differ, but for 0"
 
 
 def listed(values: Mapping[str, Any], key: str, path: Path) -> list[tuple[Path, Path]]:

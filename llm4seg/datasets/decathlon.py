@@ -9,6 +9,7 @@ from llm4seg.config.schema import Data
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.classes import scheme_fields
 from llm4seg.datasets.dataset_json import NAME, classes_of, listed, read_dataset_json, text_of
 from llm4seg.datasets.image_io import is_image
 from llm4seg.datasets.layouts import count_notices, find_root, unlabeled_notices, visible
@@ -27,7 +28,7 @@ def decathlon(section: Data, cache: Path) -> Dataset:
     root = Path(os.path.normpath(find_root(section, cache, SOURCE)))
     path = root / NAME
     about = read_dataset_json(path)
-    classes = classes_of(about, path)
+    classes, order = classes_of(about, path)
     modality = about.get("modality")
     channels = len(modality) if isinstance(modality, dict) else None
     pairs = {part: listed(about, key, path) for part, key in LISTS.items()}
@@ -41,16 +42,17 @@ def decathlon(section: Data, cache: Path) -> Dataset:
         license=text_of(about, "licence", "license", otherwise="CC BY-SA 4.0"),
         citation="Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13 (2022) 4128",
         note="a case counts as a patient: none is named",
-        classes=tuple(classes),
         cases=read_cases(
             [CaseFiles(name_of(image), name_of(image), (image,), (label,), channels) for image, label in files],
             root,
             classes,
             section.spatial_dims,
+            regions=order is not None,
         ),
         total=len(files) if section.spatial_dims == 3 else None,
         notices=(*_notices(root, files, about.get("numTraining")), *unlabeled_notices(root, "imagesTs")),
         official=SplitLists(NAME, official) if official["val"] else None,
+        **scheme_fields(classes, order),
     )
 
 

@@ -7,7 +7,7 @@ from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
 from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
-from llm4seg.datasets.mask_labels import class_names
+from llm4seg.datasets.classes import scheme_fields
 from llm4seg.utils.errors import InputError
 
 # endings of a mask's name beyond its image's: a_mask.png and a_mask_1.png belong to a.png
@@ -24,15 +24,16 @@ def folder(section: Data) -> Dataset:
     Raises InputError for a missing folder, an image without a mask, a mask without an image, a duplicate name.
     """
     pairs, classes = _pairs(section.root, section.folder.group), section.classes or LESION
+    order = section.regions_class_order
     return Dataset(
         name=section.root.name,
         license="the owner's: none is recorded",
         citation="none",
         note="",
-        classes=class_names(classes),
-        cases=read_cases(pairs, section.root, classes, section.spatial_dims),
+        cases=read_cases(pairs, section.root, classes, section.spatial_dims, regions=order is not None),
         total=len(pairs) if section.spatial_dims == 3 else None,
         notices=_patients([pair.id for pair in pairs]) if section.folder.group is None else (),
+        **scheme_fields(classes, order),
     )
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llm4seg.config.schema.data import BACKGROUND, COLOR, Classes, mask_codes
+from llm4seg.config.schema.data import COLOR, Classes, mask_codes
+from llm4seg.datasets.classes import labels_of_values
 from llm4seg.datasets.image_data import ImageData
 from llm4seg.utils.errors import InputError
 
@@ -15,26 +16,19 @@ SHOWN = 12  # values in a message
 LISTED = "(0 is background, the others are in data.classes, or the dataset's own)"
 
 
-def class_names(classes: Classes) -> tuple[str, ...]:
-    """The classes but for background: the k-th has label k + 1."""
-    return tuple(name for name in classes if name != BACKGROUND)
-
-
-def _table(classes: Classes) -> dict[int, int]:
+def _table(classes: Classes, regions: bool) -> dict[int, int]:
     """The label of each mask value: gray as it is, a color as COLOR + 0xrrggbb."""
-    found = {0: 0, COLOR: 0}
-    for name, values in classes.items():
-        label = 0 if name == BACKGROUND else class_names(classes).index(name) + 1
-        found.update({code: label for value in values for code in mask_codes(value)})
-    return found
+    labels = labels_of_values(classes, regions)
+    return {0: 0, COLOR: 0} | {code: label for value, label in labels.items() for code in mask_codes(value)}
 
 
-def labels_of(mask: ImageData, classes: Classes, path: Path) -> np.ndarray:
-    """Labels uint8 (1, I, J, K) of a mask's values. Raises InputError naming the file for a value that is not listed.
+def labels_of(mask: ImageData, classes: Classes, path: Path, regions: bool = False) -> np.ndarray:
+    """Labels uint8 (1, I, J, K) of a mask's values, as `labels_of_values` has them.
 
-    In a lossy format a value counts as the nearest listed one; farther ones may stand at outlines only.
+    Raises InputError naming the file for a value that is not listed. In a lossy format a value counts as the nearest
+    listed one; farther ones may stand at outlines only.
     """
-    codes, table = _codes(mask, path), _table(classes)
+    codes, table = _codes(mask, path), _table(classes, regions)
     known = np.array(sorted(code for code in table if (code >= COLOR) == (len(mask.values) == 3)))
     labels = np.array([table[int(code)] for code in known], dtype=np.uint8)
     found = np.unique(codes).astype(np.int64)

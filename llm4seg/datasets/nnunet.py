@@ -9,6 +9,7 @@ from typing import Any
 from llm4seg.config.schema import Data
 from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.classes import scheme_fields
 from llm4seg.datasets.dataset_json import NAME, classes_of, read_dataset_json, text_of
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, unlabeled_notices, visible
 from llm4seg.datasets.split_file import read_lists
@@ -29,7 +30,7 @@ def nnunet(section: Data, cache: Path) -> Dataset:
     path = root / NAME
     about = read_dataset_json(path)
     channels = _channels(about, path)
-    classes = classes_of(about, path)
+    classes, order = classes_of(about, path)
     files = [CaseFiles(name, name, images, (label,), channels) for name, images, label in _files(about, channels, path)]
     published = about.get("numTraining")
     return Dataset(
@@ -37,8 +38,7 @@ def nnunet(section: Data, cache: Path) -> Dataset:
         license=text_of(about, "licence", "license", otherwise="the owner's: none is recorded"),
         citation=text_of(about, "reference", otherwise="none"),
         note="a case counts as a patient, as in nnU-Net's own split",
-        classes=tuple(classes),
-        cases=read_cases(files, root, classes, section.spatial_dims),
+        cases=read_cases(files, root, classes, section.spatial_dims, regions=order is not None),
         total=len(files) if section.spatial_dims == 3 else None,
         notices=(
             *(count_notices({"cases": len(files)}, {"cases": published}) if isinstance(published, int) else ()),
@@ -46,6 +46,7 @@ def nnunet(section: Data, cache: Path) -> Dataset:
             *unlabeled_notices(root, "imagesTs"),
         ),
         official=read_lists(root / SPLITS, SPLITS) if (root / SPLITS).is_file() else None,
+        **scheme_fields(classes, order),
     )
 
 

@@ -111,7 +111,7 @@ def _facts(data: Prepared) -> str:
 
 def _draw_case(axis: Any, data: Prepared, case: Case) -> None:
     image_CS, labels_S = (tensor.numpy() for tensor in data.original(case.id))
-    image_CHW, labels_HW = fullest_slice(image_CS, labels_S)
+    image_CHW, labels_HW = fullest_slice(image_CS, data.scheme.drawn(labels_S))
     hues = colors(len(data.classes))
     show_image(axis, image_CHW, case.spacing[0] / case.spacing[1])
     axis.set_anchor("NW")

@@ -8,9 +8,8 @@ from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset
-from llm4seg.datasets.classes import label_of
+from llm4seg.datasets.classes import label_of, scheme_fields
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
-from llm4seg.datasets.mask_labels import class_names
 from llm4seg.datasets.picture_cases import picture_case
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
@@ -31,16 +30,16 @@ def tnscui(section: Data, cache: Path) -> Dataset:
     root = find_root(section, cache, TNSCUI_SOURCE)
     images, masks = (by_id(root / folder, r"0*(\d+)\.png") for folder in ("image", "mask"))
     files, classes = pairs(images, masks, str(root)), section.classes or NODULE
-    label = _labels(classes, {root / "train.csv": {int(name): name for name in files}})
+    label = _labels(section, classes, {root / "train.csv": {int(name): name for name in files}})
     return Dataset(
         name="tnscui",
         license="by agreement with the organizers: do not redistribute",
         citation="TN-SCUI 2020: Thyroid Nodule Segmentation and Classification in Ultrasound Images, MICCAI 2020",
         note="an image a patient, as the organizers say; no patient is named",
-        classes=class_names(classes),
         cases=(picture_case(name, files[name], label[name]) for name in files if name in label),
         total=len(label),
         notices=count_notices({"images": len(files)}, {"images": 3644}),
+        **scheme_fields(classes, section.regions_class_order),
     )
 
 
@@ -57,7 +56,7 @@ def tn3k(section: Data, cache: Path) -> Dataset:
         images, masks = (by_id(root / f"{part}-{what}", r"(\d+)\.jpe?g") for what in ("image", "mask"))
         files |= {f"{part}-{number}": paths for number, paths in pairs(images, masks, str(root)).items()}
         names[part] = {int(number): f"{part}-{number}" for number in images}
-    label = _labels(classes, {root / f"label4{part}.csv": named for part, named in names.items()})
+    label = _labels(section, classes, {root / f"label4{part}.csv": named for part, named in names.items()})
     counts = {f"images of {part}": len(named) for part, named in names.items()}
     return Dataset(
         name="tn3k",
@@ -65,19 +64,19 @@ def tn3k(section: Data, cache: Path) -> Dataset:
         citation="Gong et al., Thyroid region prior guided attention for ultrasound segmentation of thyroid nodules, "
         "Computers in Biology and Medicine 155 (2023) 106389",
         note="3493 images of 2421 patients, who are not named: images of one may be in two parts of the split",
-        classes=class_names(classes),
         cases=(picture_case(name, files[name], label[name]) for name in files if name in label),
         total=len(label),
         notices=count_notices(counts, {f"images of {part}": count for part, count in TN3K_PARTS.items()}),
         official=_official(root, names, label),
+        **scheme_fields(classes, section.regions_class_order),
     )
 
 
-def _labels(classes: Classes, tables: Mapping[Path, Mapping[int, str]]) -> dict[str, int]:
+def _labels(section: Data, classes: Classes, tables: Mapping[Path, Mapping[int, str]]) -> dict[str, int]:
     """The label of each case whose kind `data.classes` lists, by tables (path: cases by their numbers) of the kinds."""
-    labels = label_of(classes, KINDS)
+    labels = label_of(classes, KINDS, regions=section.regions_class_order is not None)
     if set(labels) == set(KINDS) and len(set(labels.values())) == 1:  # the kinds do not matter
-        return {name: 1 for names in tables.values() for name in names.values()}
+        return {name: labels[KINDS[0]] for names in tables.values() for name in names.values()}
     found: dict[str, int] = {}
     for table, names in tables.items():
         kinds = _kinds(table)

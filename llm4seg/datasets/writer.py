@@ -65,12 +65,11 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
     (see `Audit`) and for files that cannot be read.
     """
     for name in (name for pair in section.paired for name in pair):
-        if name not in dataset.classes:
-            raise InputError(f"data.paired: found {name}, allowed: {', '.join(dataset.classes)}")
+        _own_label(dataset, name)
     with replacing(target) as folder:
         folder.mkdir()
         resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
-        audit = Audit(dataset.name, dataset.classes, section.size)
+        audit = Audit(dataset.name, dataset.scheme, section.size)
         cases: list[dict[str, Any]] = []
         notices, geometries = [*dataset.notices], {}
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
@@ -91,6 +90,16 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
         write_json(folder / MANIFEST, manifest)
     return Prepared(target)
+
+
+def _own_label(dataset: Dataset, name: str) -> int:
+    """The label of a class of `data.paired`. Raises InputError where there is no such class, or it covers several."""
+    if name not in dataset.classes:
+        raise InputError(f"data.paired: found {name}, allowed: {', '.join(dataset.classes)}")
+    covered = dataset.scheme.covered(dataset.classes.index(name))
+    if len(covered) > 1:
+        raise InputError(f"data.paired: found {name}, a region of several labels, allowed: classes of one label")
+    return covered[0]
 
 
 def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]) -> Case:
@@ -124,10 +133,10 @@ def _manifest(
     content = {
         "spatial_dims": section.spatial_dims,
         "channels": channels,
-        "classes": list(dataset.classes),
+        **dataset.scheme.plain(),
         "size": list(section.size),
         "intensity": section.intensity,
-        "paired": [[dataset.classes.index(name) + 1 for name in pair] for pair in section.paired],
+        "paired": [[_own_label(dataset, name) for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
         "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
         "geometry": files["geometry"],  # of cases, or of the volumes of slices

@@ -77,7 +77,7 @@ def evaluate_cases(
             predicted = {}
             for case_id in members:
                 image_CS = data.resampled(case_id)[0]
-                predicted[case_id] = predict_case(model, image_CS, data.cases[case_id].shape)
+                predicted[case_id] = predict_case(model, image_CS, data.cases[case_id].shape, data.scheme)
                 rows[case_id] = _case_rows(data, case_id, predicted[case_id], nsd_tolerance)
                 progress.update()
             if with_volumes:
@@ -88,7 +88,7 @@ def evaluate_cases(
 def _case_rows(data: Prepared, case_id: str, predicted_S: Tensor, nsd_tolerance: float) -> list[Row]:
     case = data.cases[case_id]
     _, labels_S = data.original(case_id)
-    rows = case_metrics(predicted_S, labels_S, data.classes, case.spacing, nsd_tolerance)
+    rows = case_metrics(predicted_S, labels_S, data.scheme, case.spacing, nsd_tolerance)
     return [{"case": case_id, "group": case.group, **row, "distance_unit": case.unit} for row in rows]
 
 
@@ -98,10 +98,11 @@ def evaluate_threshold_baseline(intervals: Sequence[Interval], data: Prepared, c
     brightness_S = resample(data.resampled(case_id)[0][None, :1], case.shape)[0, 0]
     _, labels_S = data.original(case_id)
     rows = []
-    for label, interval in enumerate(intervals, start=1):
-        ((tp, fp, fn),) = class_counts(interval.mask(brightness_S), labels_S == label, 1).tolist()
-        name = {"case": case_id, "group": case.group, "class": data.classes[label - 1]}
-        rows.append({**name, **overlap(tp, fp, fn), "tp": tp, "fp": fp, "fn": fn})
+    for name, interval, reference in zip(data.classes, intervals, data.scheme.masks(labels_S), strict=True):
+        predicted, _ = data.scheme.without_ignored(interval.mask(brightness_S), labels_S)
+        ((tp, fp, fn),) = class_counts(predicted, reference, 1).tolist()
+        about = {"case": case_id, "group": case.group, "class": name}
+        rows.append({**about, **overlap(tp, fp, fn), "tp": tp, "fp": fp, "fn": fn})
     return rows
 
 
@@ -128,7 +129,7 @@ def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder:
     folder.mkdir(parents=True)
     for role, (case_id, dice) in examples(rows).items():
         case = data.cases[case_id]
-        predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape)
+        predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape, data.scheme)
         image_CS, labels_S = data.original(case_id)
         title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
-        draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.classes, case.spacing, title)
+        draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.scheme, case.spacing, title)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.utils.drawing import PLAIN_TEXT, color_keys, colors, fill, fullest_slice, outline, show_image
 
 WIDTH = 10.5  # inches, of the figure
@@ -16,7 +17,7 @@ def draw_overlay(
     image_CS: Tensor,
     reference_S: Tensor,
     predicted_S: Tensor,
-    classes: Sequence[str],
+    scheme: LabelScheme,
     spacing: Sequence[float],
     title: str,
 ) -> None:
@@ -28,11 +29,13 @@ def draw_overlay(
     import matplotlib as mpl  # here: the import takes a second
     from matplotlib.figure import Figure
 
-    image, reference, predicted = fullest_slice(image_CS.numpy(), reference_S.numpy(), predicted_S.numpy())
+    predicted_S, reference_S = scheme.without_ignored(predicted_S, reference_S)
+    drawn = (scheme.drawn(labels_S.numpy()) for labels_S in (reference_S, predicted_S))
+    image, reference, predicted = fullest_slice(image_CS.numpy(), *drawn)
     height, width = (count * step for count, step in zip(reference.shape, spacing[:2], strict=True))
     panel = WIDTH / 3
     tall = min(max(panel * height / width, panel / 3), panel * 1.6)
-    hues = colors(len(classes))
+    hues = colors(len(scheme.classes))
     with mpl.rc_context(PLAIN_TEXT):
         figure = Figure(figsize=(WIDTH, tall + 0.85), dpi=DPI, layout="constrained")
         axes = figure.subplots(1, 3)
@@ -44,6 +47,6 @@ def draw_overlay(
         outline(axes[1], reference, hues)
         outline(axes[2], reference, hues)
         figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        keys = color_keys(classes, hues)
-        figure.legend(handles=keys, loc="outside lower center", ncols=min(len(classes), 7), frameon=False)
+        keys = color_keys(scheme.classes, hues)
+        figure.legend(handles=keys, loc="outside lower center", ncols=min(len(scheme.classes), 7), frameon=False)
         figure.savefig(path, format="png", metadata={"Software": None})

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llm4seg.data.label_scheme import IGNORE, foreground
 from llm4seg.data.prepared import Prepared
 
 BINS = 64
@@ -34,14 +35,15 @@ def fit_intervals(data: Prepared, case_ids: Sequence[str]) -> list[Interval]:
     tried. Classes are fitted one by one and may overlap, which flatters the baseline.
     """
     edges = bin_edges(data, case_ids)
-    labels, bins = len(data.classes) + 1, len(edges) - 1
+    labels, bins = IGNORE + 1, len(edges) - 1
     counts = np.zeros((labels, bins), dtype=np.int64)
     for case_id in case_ids:
         image_CS, labels_S = data.resampled(case_id)
         bin_of_pixel = np.searchsorted(edges, image_CS[0].numpy().ravel(), side="right") - 1
         pairs = labels_S.numpy().ravel().astype(np.int64) * bins + bin_of_pixel
         counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
-    return [best_interval(counts[label], counts.sum(axis=0), edges) for label in range(1, labels)]
+    total, classes = counts[:IGNORE].sum(axis=0), range(len(data.classes))
+    return [best_interval(counts[[*data.scheme.covered(place)]].sum(axis=0), total, edges) for place in classes]
 
 
 def bin_edges(data: Prepared, case_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -49,7 +51,7 @@ def bin_edges(data: Prepared, case_ids: Sequence[str]) -> NDArray[np.float32]:
     pixels = []
     for case_id in case_ids:
         image_CS, labels_S = data.resampled(case_id)
-        labeled = image_CS[0][labels_S > 0]
+        labeled = image_CS[0][foreground(labels_S)]
         pixels.append(labeled[:: math.ceil(len(labeled) / SAMPLE) or 1])
     values = torch.cat(pixels).numpy()
     inner = np.unique(np.quantile(values, np.linspace(0, 1, BINS - 1))) if len(values) else values

@@ -56,7 +56,7 @@ def volume_metrics(data: Prepared, predicted: Mapping[str, Tensor], nsd_toleranc
         assert first.slice_spacing is not None
         predicted_S, labels_S = (_stacked(data, slices) for slices in (predicted, references))
         spacing = (*first.spacing, first.slice_spacing)
-    rows = case_metrics(predicted_S, labels_S, data.classes, spacing, nsd_tolerance)
+    rows = case_metrics(predicted_S, labels_S, data.scheme, spacing, nsd_tolerance)
     return [{"case": volume_name(first), "group": first.group, **row, "distance_unit": first.unit} for row in rows]
 
 

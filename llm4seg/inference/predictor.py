@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.objectives.losses import labels_from_logits
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -17,8 +18,8 @@ def resample(values_NCS: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_case(model: nn.Module, image_CS: Tensor, shape: Sequence[int]) -> Tensor:
-    """Labels uint8 (*shape) of one normalized image (C, *size), on the CPU.
+def predict_case(model: nn.Module, image_CS: Tensor, shape: Sequence[int], scheme: LabelScheme | None = None) -> Tensor:
+    """Labels uint8 (*shape) of one normalized image (C, *size), on the CPU; `scheme` as in `labels_from_logits`.
 
     Logits are computed at `size` and resampled to `shape` before they become labels: borders are smoother than those
     of resampled labels. The model is set to evaluation mode and runs on the device of its weights.
@@ -26,4 +27,4 @@ def predict_case(model: nn.Module, image_CS: Tensor, shape: Sequence[int]) -> Te
     model.eval()
     device = next(model.parameters()).device
     logits_NKS = model(image_CS[None].to(device))
-    return labels_from_logits(resample(logits_NKS.float(), shape))[0].cpu()
+    return labels_from_logits(resample(logits_NKS.float(), shape), scheme)[0].cpu()

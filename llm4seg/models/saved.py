@@ -13,6 +13,7 @@ from llm4seg.config import Config
 from llm4seg.config.config import INIT
 from llm4seg.config.earlier import current_sections
 from llm4seg.config.schema import Model
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
@@ -52,7 +53,7 @@ def describe_data(data: Prepared) -> dict[str, Any]:
         "sha256": data.sha256,
         "spatial_dims": data.spatial_dims,
         "channels": data.channels,
-        "classes": list(data.classes),
+        **data.scheme.plain(),
         "size": list(data.size),
         "intensity": data.intensity,
         "window": None if data.window is None else list(data.window),
@@ -121,7 +122,7 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
         store,
         spatial_dims=data["spatial_dims"],
         in_channels=data["channels"],
-        out_channels=out_channels(training["loss"], len(data["classes"])),
+        out_channels=out_channels(training["loss"], LabelScheme.parse(data)),
         seed=training["seed"] or 0,  # null: unknown, and no weight of a converted model is random
         size=data["size"],
     )
@@ -130,18 +131,18 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     return model.eval()
 
 
-def init_from(model: Hybrid, config: Config, classes: tuple[str, ...]) -> str:
+def init_from(model: Hybrid, config: Config, scheme: LabelScheme) -> str:
     """Initialize a model from the trained model in `training.init_from`: the encoder, tensors of the decoder with equal
     names and shapes, and the bottleneck where it is the same around the same LLM layers.
 
-    `classes`: those of the data. Returns a line for the log. Raises InputError when the encoder differs, or a class is
+    `scheme`: that of the data. Returns a line for the log. Raises InputError when the encoder differs, or a class is
     another logit there.
     """
     folder, expected = config.training.init_from, config.training.init_sha256
     assert folder is not None
     if expected not in (None, sha256 := sha256_file(folder / WEIGHTS)):
         raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {sha256}")
-    before = _classes_before(folder, classes)
+    before = _classes_before(folder, scheme)
     trained, initial = read_weights(folder), model.trainable_state_dict()
     reason = _other_bottleneck(config, folder)
     if reason:
@@ -158,13 +159,20 @@ def init_from(model: Hybrid, config: Config, classes: tuple[str, ...]) -> str:
     return f"{INIT}: took {len(taken)} tensors of {folder}{before}; new ones: {', '.join(not_taken) or 'none'}"
 
 
-def _classes_before(folder: Path, classes: tuple[str, ...]) -> str:
+def _classes_before(folder: Path, scheme: LabelScheme) -> str:
     """The classes of a trained model in words, where its head becomes that of others; else empty.
 
-    Raises InputError when both have a class of one name at different places: the head would begin as another class's.
+    Raises InputError when both have a class of one name at different places, or only one has regions: the head would
+    begin as that of other things.
     """
-    trained = read_metadata(folder)[0]["data"]["classes"]
-    if len(trained) != len(classes) or trained == list(classes) or None in trained:
+    before = LabelScheme.parse(read_metadata(folder)[0]["data"])
+    if bool(before.regions) != bool(scheme.regions):
+        found, here = (
+            f"{'regions' if one.regions else 'classes'} {', '.join(map(str, one.classes))}" for one in (before, scheme)
+        )
+        raise InputError(f"{INIT}: found {folder}, trained with the {found}, but these data have the {here}")
+    trained, classes = before.classes, scheme.classes
+    if len(trained) != len(classes) or trained == classes or None in trained:
         return ""
     names = ", ".join(trained)
     if any(one in classes and one != other for one, other in zip(trained, classes, strict=True)):
@@ -213,18 +221,25 @@ def check_data(folder: Path, data: Prepared) -> None:
     ):
         if found != allowed:
             raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
-    _check_classes(folder, trained["classes"], data)
+    _check_classes(folder, LabelScheme.parse(trained), data)
     _check_intensities(folder, trained, data)
 
 
-def _check_classes(folder: Path, names: list[str | None], data: Prepared) -> None:
+def _check_classes(folder: Path, trained: LabelScheme, data: Prepared) -> None:
     """Raise InputError unless the data have the model's classes in its order; of unnamed ones, only as many.
 
     Those of a checkpoint of the released code have no names.
     """
-    unnamed = None in names
-    if len(names) == len(data.classes) if unnamed else names == list(data.classes):
+    names, unnamed = trained.classes, None in trained.classes
+    same = len(names) == len(data.classes) if unnamed else names == data.classes
+    regions, order = data.scheme.regions, data.scheme.regions_class_order
+    if same and (regions, order) == (trained.regions, trained.regions_class_order):
         return
+    if same:
+        raise InputError(
+            f"{data.folder}: found classes that cover the labels {[*regions] or 'one each'}, allowed: "
+            f"{[*trained.regions] or 'one each'}, as the model in {folder} was trained"
+        )
     allowed = str(len(names)) if unnamed else f"{', '.join(map(str, names))}, in this order"
     raise InputError(
         f"{data.folder}: found the classes {', '.join(data.classes)}, allowed: {allowed}, as the model in {folder} was "

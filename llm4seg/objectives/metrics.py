@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm4seg.data.label_scheme import LabelScheme
+
 Row = dict[str, Any]
 METRICS = ("dice", "iou", "precision", "recall", "hd95", "nsd")
 
@@ -39,6 +41,15 @@ def class_counts(predicted_NS: Tensor, labels_NS: Tensor, classes: int) -> Tenso
     confusion = torch.bincount(pairs, minlength=labels**2).reshape(labels, labels)
     both = confusion.diagonal()
     return torch.stack([both, confusion.sum(0) - both, confusion.sum(1) - both], dim=1)[1:]
+
+
+def scheme_counts(predicted_NS: Tensor, labels_NS: Tensor, scheme: LabelScheme) -> Tensor:
+    """`class_counts` of a scheme's classes or regions: int64 (classes, 3); ignored pixels are not counted."""
+    predicted_NS, labels_NS = scheme.without_ignored(predicted_NS, labels_NS)
+    if not scheme.regions:
+        return class_counts(predicted_NS, labels_NS, len(scheme.classes))
+    both = zip(scheme.masks(predicted_NS), scheme.masks(labels_NS), strict=True)
+    return torch.cat([class_counts(predicted, reference, 1) for predicted, reference in both])
 
 
 def dice_from_counts(counts: Tensor) -> Tensor:
@@ -62,18 +73,21 @@ def overlap(tp: int, fp: int, fn: int) -> Row:
 
 
 def case_metrics(
-    predicted_S: Tensor, labels_S: Tensor, classes: Sequence[str], spacing: Sequence[float], nsd_tolerance: float
+    predicted_S: Tensor, labels_S: Tensor, scheme: LabelScheme, spacing: Sequence[float], nsd_tolerance: float
 ) -> list[Row]:
     """A row per class: METRICS, the counts, and both masks' sizes, areas (2-D) or volumes (3-D).
 
-    `predicted_S` and `labels_S` hold labels 0 to len(classes). Distances, sizes and `nsd_tolerance` are in the
-    unit of `spacing`.
+    `predicted_S` and `labels_S` hold labels of the scheme. Distances, sizes and `nsd_tolerance` are in the unit of
+    `spacing`. Where the reference is ignored, nothing is counted, and both masks are background.
     """
     rows = []
     pixel = math.prod(spacing)
-    for label, (tp, fp, fn) in enumerate(class_counts(predicted_S, labels_S, len(classes)).tolist(), start=1):
-        row = {"class": classes[label - 1], **overlap(tp, fp, fn)}
-        row |= _surface(predicted_S == label, labels_S == label, spacing, nsd_tolerance)
+    predicted_S, labels_S = scheme.without_ignored(predicted_S, labels_S)
+    masks = zip(scheme.classes, scheme.masks(predicted_S), scheme.masks(labels_S), strict=True)
+    counts = scheme_counts(predicted_S, labels_S, scheme).tolist()
+    for (name, predicted, reference), (tp, fp, fn) in zip(masks, counts, strict=True):
+        row = {"class": name, **overlap(tp, fp, fn)}
+        row |= _surface(predicted, reference, spacing, nsd_tolerance)
         row |= {"tp": tp, "fp": fp, "fn": fn, "reference_size": (tp + fn) * pixel, "predicted_size": (tp + fp) * pixel}
         rows.append(row)
     return rows

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Case
 from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.evaluation.volumes import not_whole
@@ -233,10 +234,16 @@ def data_facts(inputs: Inputs) -> dict[str, str]:
         "Native size": f"{span([case.shape for case in cases], 0)} pixels",
         "Spacing": spacing(cases),
         "Grid of the network": TIMES.join(map(str, data.size)),
-        "Classes": ", ".join(data.classes),
+        "Classes": classes(data.scheme),
         **({"Note": data.note} if data.note else {}),
         "sha256": data.sha256,
     }
+
+
+def classes(scheme: LabelScheme) -> str:
+    """The classes in words."""
+    names = ", ".join(scheme.classes) + (" (regions, which may overlap)" if scheme.regions else "")
+    return names + ("; ignored pixels count nowhere" if scheme.ignore else "")
 
 
 def spacing(cases: Sequence[Case]) -> str:

@@ -205,7 +205,7 @@ def _check_other_data(config: Config) -> None:
         known = None not in (expected, found) or name == "window"  # older datasets do not record their intensity
         if expected != found and known:
             raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
-    if own.classes != other.classes or own.name == other.name:
+    if own.scheme != other.scheme or own.name == other.name:
         raise InputError(
             f"study.other_data: found {other.name} with the classes {', '.join(other.classes)}, allowed: another "
             f"dataset than {own.name}, with the classes {', '.join(own.classes)}, in this order"

@@ -56,7 +56,7 @@ def table(title: str) -> Table:
 def tables(config: Config) -> Iterator[Table]:
     """The config's own engine, then every engine; each on 1 to 64 workers."""
     data = Prepared(config.paths.prepared)
-    sizes = model_sizes(config, llm_config(config), data.channels, len(data.classes))
+    sizes = model_sizes(config, llm_config(config), data.channels, data.scheme)
     auto = f"; auto goes by what is free here, {free_memory(default_device(config.cluster))}"
     own = table(f"this config ({name(config.engine)}{auto if config.engine.offload == 'auto' else ''})")
     for workers in WORKERS:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from llm4seg.config import Config
 from llm4seg.config.schema import EngineConfig
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.llm.architecture import final_norm, meta_model
 from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import CONFIG, LayerStore
@@ -89,12 +90,12 @@ class Architecture:
     norm_path = source
 
 
-def model_sizes(config: Config, llm: dict[str, Any] | None, channels: int, classes: int) -> Sizes:
-    """The sizes of a config's model on images of some channels and classes; `llm`: transformers' config."""
-    model = _model(config, llm, channels, out_channels(config.training.loss, classes))
+def model_sizes(config: Config, llm: dict[str, Any] | None, channels: int, scheme: LabelScheme) -> Sizes:
+    """The sizes of a config's model on images of some channels and labels; `llm`: transformers' config."""
+    model = _model(config, llm, channels, out_channels(config.training.loss, scheme))
     # with a single image, BatchNorm would refuse a grid of one token
-    two = _saved_activations(model, config, channels, images=2)
-    three = _saved_activations(model, config, channels, images=3)
+    two = _saved_activations(model, config, scheme, channels, images=2)
+    three = _saved_activations(model, config, scheme, channels, images=3)
     named = list(model.named_parameters())
     matrices = tuple(_bytes(one) for name, one in named if movable(name, one))
     trained = sum(_bytes(one) for _, one in named if one.requires_grad)
@@ -129,7 +130,7 @@ def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: i
     return model.train()
 
 
-def _saved_activations(model: Hybrid, config: Config, channels: int, images: int) -> int:
+def _saved_activations(model: Hybrid, config: Config, scheme: LabelScheme, channels: int, images: int) -> int:
     """Bytes that a forward pass and its loss save for the backward pass, without parameters."""
     with FakeTensorMode():  # tensors that behave as on the CPU, unlike those of the meta device
         tensors = {
@@ -139,7 +140,7 @@ def _saved_activations(model: Hybrid, config: Config, channels: int, images: int
         labels_NS = torch.zeros(images, *config.data.size, dtype=torch.int64)
         with saved_bytes(tensors.values()) as saved:
             logits_NKS = functional_call(model, tensors, torch.zeros(images, channels, *config.data.size))
-            build_loss(config.training.loss)(logits_NKS, labels_NS)
+            build_loss(config.training.loss, scheme)(logits_NKS, labels_NS)
         return saved()
 
 

@@ -16,6 +16,7 @@ from llm4seg.config import Config
 from llm4seg.data.augment import Sides, augment, check_flips
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels, subsample
+from llm4seg.data.label_scheme import foreground
 from llm4seg.data.loader import prefetch, read_on_demand
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
@@ -23,7 +24,7 @@ from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.saved import init_from
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
-from llm4seg.objectives.metrics import class_counts, dice_from_counts
+from llm4seg.objectives.metrics import dice_from_counts, scheme_counts
 from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import seed_step
@@ -53,12 +54,12 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
         store,
         spatial_dims=data.spatial_dims,
         in_channels=data.channels,
-        out_channels=out_channels(config.training.loss, len(data.classes)),
+        out_channels=out_channels(config.training.loss, data.scheme),
         seed=config.training.seed,
         size=data.size,
     )
     if config.training.init_from is not None:
-        taken = init_from(model, config, data.classes)
+        taken = init_from(model, config, data.scheme)
         if log is not None:
             log(taken)
     return model
@@ -116,7 +117,7 @@ class Trainer:
         self.data = Prepared(config.paths.prepared)
         split = read_split(config.paths.split)
         self.split = replace(split, train=subsample(split.train, self.data, section.fraction, section.seed))
-        self.loss = build_loss(config.training.loss)
+        self.loss = build_loss(config.training.loss, self.data.scheme)
         self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.split.train[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
@@ -180,7 +181,7 @@ class Trainer:
     def training_labels(self, labels_S: Tensor, case: str) -> Tensor:
         """A case's labels with the noise of `training.label_noise`."""
         section = self.config.training
-        return corrupt_labels(labels_S, case, len(self.data.classes), section.label_noise, section.seed)
+        return corrupt_labels(labels_S, case, self.data.scheme, section.label_noise, section.seed)
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""
@@ -200,7 +201,7 @@ class Trainer:
 
     def check_validation(self) -> None:
         """Refuse a validation part in which no class occurs: its Dice would be no number to choose weights by."""
-        if not any(self.data.resampled(case)[1].any() for case in self.split.val):
+        if not any(foreground(self.data.resampled(case)[1]).any() for case in self.split.val):
             raise InputError(
                 f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
                 f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
@@ -227,8 +228,8 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
         """Loss and Dice on the validation part, from sums over all workers, so that their number changes nothing."""
-        classes, own = len(self.data.classes), list(self.split.val[self.run.rank :: self.run.world_size])
-        counts = torch.zeros(classes, 3, dtype=torch.int64, device=self.run.device)  # tp, fp, fn of each class
+        scheme, own = self.data.scheme, list(self.split.val[self.run.rank :: self.run.world_size])
+        counts = torch.zeros(len(scheme.classes), 3, dtype=torch.int64, device=self.run.device)
         sums: Tensor | float = 0.0
         self.engine.train(False)
         for cases in self.chunks(own):
@@ -236,7 +237,7 @@ class Trainer:
             images, labels = self.load(cases or self.split.val[:1])
             logits = self.engine(images)
             weight = 1 if cases else 0
-            counts += weight * class_counts(labels_from_logits(logits), labels, classes)
+            counts += weight * scheme_counts(labels_from_logits(logits, scheme), labels, scheme)
             sums = sums + weight * self.loss.sums(logits, labels).double()
             self.poll_control()  # a checkpoint here is of the epoch's last step: a resumed run validates again
         assert isinstance(sums, Tensor)

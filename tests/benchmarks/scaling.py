@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.runtime.batchnorm import BATCH_NORMS
 from llm4seg.tools.memory_model import Sizes, llm_config, model_sizes
@@ -136,7 +137,7 @@ def _name(stage: str | int) -> str:
 def large_sizes(config: Config) -> Sizes:
     """CMUNeXt as published on 256 x 256, with a layer of Llama-3.2-1B's shape."""
     config = config.preset("cmunext").override({"data.size": [256, 256], "model.llm.layer": 7})
-    return model_sizes(config, LLAMA, channels=3, classes=1)
+    return model_sizes(config, LLAMA, channels=3, scheme=LabelScheme(("lesion",)))
 
 
 def model_tables(config: Config, rate: float, floor: float) -> list[Table]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from llm4seg.config import Config
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.tools.memory_model import images_per_worker, llm_config, memory_needs, model_sizes
 from tests.memory_probe import held_on
 
@@ -24,7 +25,7 @@ ENGINES: list[dict[str, Any]] = [
 def test_the_plan_is_what_a_step_holds(config: Config, tmp_path: Path, engine: dict[str, Any], workers: int) -> None:
     config = config.override(engine)
     held = held_on(workers, config, tmp_path / "meeting")
-    sizes = model_sizes(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     planned = memory_needs(sizes, config.engine, workers, images_per_worker(config, workers) or 1)
     assert planned.optimizer == pytest.approx(held["optimizer"], rel=0.01)
     in_buckets = sizes.trained if config.engine.name == "torch" else 0  # DistributedDataParallel's, out of reach here

@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from torch.nn.functional import interpolate
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import read_split
+from llm4seg.models.saved import load_trained
 from pipelines.evaluate import evaluate
 from pipelines.fetch_llm import fetch_llm
 from pipelines.prepare import prepare
@@ -69,3 +74,29 @@ def test_volumes_from_the_owners_files_to_the_report(tmp_path: Path, dataset: st
         assert np.array_equal(prepared.original(name)[1].numpy(), labels), name
     assert json.loads(config.paths.metrics.read_text())["headline"] == "volumes"
     assert prepared.citation[:20] in config.paths.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_regions_and_ignored_pixels_from_the_files_to_the_scores(tmp_path: Path) -> None:
+    """nnU-Net's regions: the counts in cases.csv are those of the model's sigmoids, decoded and counted by hand."""
+    labels = {"background": 0, "whole": [1, 2], "cavity": 2, "ignore": 3}
+    volume_layouts.write_nnunet(tmp_path / "raw", largest=3, labels=labels, regions_class_order=[1, 2])
+    write_llama(tmp_path / "llama")
+    own = {"data.dataset": "nnunet", "data.root": str(tmp_path / "raw"), "split.rule": "official", "split.fold": 0}
+    config = tiny_config(tmp_path).override({**SMALL, **own, "training.label_noise.boundary": 1})
+    for stage in (fetch_llm, prepare, split, search, train, evaluate, study, report):
+        stage(config)
+    data, model = Prepared(config.paths.prepared), load_trained(config.paths.model, config.paths.llm_used)
+    rows = pd.read_csv(config.paths.evaluation / "cases.csv").set_index(["case", "class"])
+    for case in read_split(config.paths.split).test:
+        reference = data.original(case)[1].numpy()
+        with torch.inference_mode():
+            logits = model(data.resampled(case)[0][None])
+        whole, cavity = (interpolate(logits, reference.shape, mode="bilinear")[0] > 0).numpy()
+        kept = reference != 255
+        masks = {"whole": (whole | cavity, np.isin(reference, (1, 2))), "cavity": (cavity, reference == 2)}
+        for name, (predicted, true) in masks.items():
+            pairs = ((predicted, true), (predicted, ~true), (~predicted, true))
+            counts = [(one & other & kept).sum() for one, other in pairs]
+            assert rows.loc[(case, name), ["tp", "fp", "fn"]].tolist() == counts
+    assert list(json.loads(config.paths.metrics.read_text())["classes"]) == ["whole", "cavity"]

@@ -1,6 +1,7 @@
 """Sections `llm` and `data`: the LLM's source, and the images."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,10 +32,16 @@ def _regular_expression(pattern: str) -> str:
 
 PICTURES = ("busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui")  # datasets in 2-D alone
 COLOR_PATTERN = "#[0-9a-f]{6}"
-MOST_VALUE, MOST_CLASSES = 2**31 - 1, 255  # labels are uint8
-BACKGROUND = "background"  # of data.classes: no class, but the values of what is none
+MOST_VALUE, MOST_CLASSES = 2**31 - 1, 254  # labels are uint8, of which 255 is what is ignored
+# of data.classes: no classes, but the values of what is none, and of what counts nowhere
+BACKGROUND, IGNORED = "background", "ignore"
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
+
+
+def class_names(classes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes but for background and what is ignored."""
+    return tuple(name for name in classes if name not in (BACKGROUND, IGNORED))
 
 
 def _class_value(value: Any) -> int | str:
@@ -45,7 +52,8 @@ def _class_value(value: Any) -> int | str:
     raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, a color as "#rrggbb", or a class of the dataset')
 
 
-Classes = Annotated[dict[str, tuple[Annotated[int | str, PlainValidator(_class_value)], ...]], Field(min_length=1)]
+ClassValue = Annotated[int | str, PlainValidator(_class_value)]
+Classes = Annotated[dict[str, tuple[ClassValue, ...]], Field(min_length=1)]
 
 
 class LLM(Section):
@@ -94,6 +102,8 @@ class Data(Section):
 
     `classes`: of the dataset `folder` the mask values of each, gray or colors ("#rrggbb"); 0, black, is background, and
     so are the values listed under `background`; then 0 may be a class's. Of the others: names of their own classes.
+    What is listed under `ignore` counts nowhere. With `regions_class_order`, a value of each class in their order,
+    classes are regions, which may overlap: see LabelScheme.
     """
 
     dataset: Literal[
@@ -114,6 +124,7 @@ class Data(Section):
     ]
     root: Path
     classes: Classes | None
+    regions_class_order: tuple[ClassValue, ...] | None
     spatial_dims: Literal[2, 3]
     size: tuple[PositiveInt, ...]
     intensity: Literal["zscore", "window", "unit", "released"]
@@ -130,16 +141,19 @@ class Data(Section):
     @field_validator("classes")
     @classmethod
     def _each_value_means_one_class(cls, classes: Classes | None, info: ValidationInfo) -> Classes | None:
-        if classes and set(classes) == {BACKGROUND}:
-            raise ValueError(f"found {BACKGROUND} alone, allowed: a class beside it")
-        if classes and len(classes) > MOST_CLASSES:
-            raise ValueError(f"found {len(classes)} classes, allowed: {MOST_CLASSES} at most")
+        if classes and not class_names(classes):
+            raise ValueError(f"found {' and '.join(classes)} alone, allowed: a class beside it")
+        if classes and len(class_names(classes)) > MOST_CLASSES:
+            raise ValueError(f"found {len(class_names(classes))} classes, allowed: {MOST_CLASSES} at most")
+        if classes:
+            _check_reserved(classes)
         if classes and info.data.get("dataset") == "folder":
             _check_mask_values(classes)
         return classes
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Self:
+        check_regions(self.classes, self.regions_class_order)
         names = [name for pair in self.paired for name in pair]
         if len(set(names)) < len(names):
             raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
@@ -152,15 +166,43 @@ class Data(Section):
         return self
 
 
+def _check_reserved(classes: Classes) -> None:
+    """Raise ValueError for a value that is background's, or ignored, and anything else as well."""
+    for reserved in (BACKGROUND, IGNORED):
+        for value in classes.get(reserved, ()):
+            if others := [name for name, values in classes.items() if name != reserved and value in values]:
+                raise ValueError(f"found {value!r} under {reserved} and {others[0]}, allowed: under one of them")
+
+
+def check_regions(classes: Classes | None, order: Sequence[int | str] | None) -> None:
+    """Raise ValueError for classes that overlap without an order, and for an order that is not one of their values."""
+    if order is None:
+        class_of: dict[int | str, str] = {}
+        for name in class_names(classes or {}):
+            for value in (classes or {})[name]:
+                if class_of.setdefault(value, name) != name:
+                    raise ValueError(
+                        f"classes: found {value!r} under {class_of[value]} and {name}, allowed: under one; for "
+                        "regions, which overlap, set regions_class_order: a value of each, which is written for it"
+                    )
+        return
+    if not classes:
+        raise ValueError(f"regions_class_order: found {[*order]}, allowed without data.classes: null")
+    names = class_names(classes)
+    if len(order) != len(names) or any(value not in classes[name] for name, value in zip(names, order, strict=True)):
+        raise ValueError(
+            f"regions_class_order: found {[*order]}, allowed: a value of each of {', '.join(names)}, in this order"
+        )
+
+
 def _check_mask_values(classes: Classes) -> None:
-    seen: set[int] = set()
+    way: dict[int, int | str] = {}  # each code's value, which must be written in one way
     for name, values in classes.items():
         for value in values:
             if isinstance(value, str) and not re.fullmatch(COLOR_PATTERN, value):
                 raise ValueError(f'found {value!r} for {name}, allowed for a folder: gray values and colors, "#rrggbb"')
             codes = mask_codes(value)
-            if seen.intersection(codes):
-                raise ValueError(f"mask values [{value}] are listed under two classes; each must mean one")
-            seen.update(codes)
+            for other in {way.setdefault(code, value) for code in codes} - {value}:
+                raise ValueError(f"found both {other!r} and {value!r}, which are the same mask value")
             if 0 in codes and name != BACKGROUND and not classes.get(BACKGROUND):
                 raise ValueError(f"found {value} for {name}, allowed: greater than 0, which is {BACKGROUND}")

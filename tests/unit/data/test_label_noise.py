@@ -10,11 +10,13 @@ from torch import Tensor
 from llm4seg.config import Config
 from llm4seg.config.schema import LabelNoise
 from llm4seg.data.label_noise import corrupt_labels, subsample
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import Trainer
 
+TWO = LabelScheme(("one", "two"))
 NONE = {"boundary": 0, "drop": 0.0, "flip": 0.0}
 
 
@@ -33,14 +35,14 @@ def discs() -> Tensor:
 
 
 def test_no_noise_changes_nothing(discs: Tensor) -> None:
-    assert torch.equal(corrupt_labels(discs, "a", 2, noise(), 0), discs)
+    assert torch.equal(corrupt_labels(discs, "a", TWO, noise(), 0), discs)
 
 
 @pytest.mark.parametrize("changes", [{"boundary": 3}, {"drop": 0.5}, {"flip": 0.2}])
 def test_is_drawn_by_seed_and_case_and_leaves_the_original_alone(discs: Tensor, changes: dict[str, float]) -> None:
     before, section = discs.clone(), noise(**changes)
-    drawn = [corrupt_labels(discs, case, 2, section, seed) for case in "abcdef" for seed in (0, 1)]
-    again = [corrupt_labels(discs, case, 2, section, seed) for case in "abcdef" for seed in (0, 1)]
+    drawn = [corrupt_labels(discs, case, TWO, section, seed) for case in "abcdef" for seed in (0, 1)]
+    again = [corrupt_labels(discs, case, TWO, section, seed) for case in "abcdef" for seed in (0, 1)]
     assert all(torch.equal(one, other) for one, other in zip(drawn, again, strict=True))
     assert len({one.numpy().tobytes() for one in drawn}) > 3
     assert torch.equal(discs, before)
@@ -49,7 +51,7 @@ def test_is_drawn_by_seed_and_case_and_leaves_the_original_alone(discs: Tensor, 
 def test_boundaries_move_by_so_many_pixels_at_most(discs: Tensor) -> None:
     widths = set()
     for case in map(str, range(30)):
-        moved = corrupt_labels(discs, case, 2, noise(boundary=2), 0)
+        moved = corrupt_labels(discs, case, TWO, noise(boundary=2), 0)
         widths.add(int((moved[32] == 2).sum()))
         assert torch.all(moved[4:18, 40:52] == 0), "far from any class nothing changes"
     assert widths == {19 + 2 * by for by in range(-2, 3)}
@@ -62,7 +64,7 @@ def test_whole_pieces_are_dropped_at_the_given_rate(discs: Tensor) -> None:
     ]
     gone = []
     for case in map(str, range(300)):
-        left = corrupt_labels(discs, case, 2, noise(drop=0.3), 0)
+        left = corrupt_labels(discs, case, TWO, noise(drop=0.3), 0)
         shares = [float((left[piece] == 0).float().mean()) for piece in pieces]
         assert set(shares) <= {0.0, 1.0}
         gone += shares
@@ -70,7 +72,7 @@ def test_whole_pieces_are_dropped_at_the_given_rate(discs: Tensor) -> None:
 
 
 def test_pixels_are_flipped_at_the_given_rate_to_any_other_label(discs: Tensor) -> None:
-    flipped = corrupt_labels(discs, "a", 2, noise(flip=0.1), 0)
+    flipped = corrupt_labels(discs, "a", TWO, noise(flip=0.1), 0)
     changed = flipped != discs
     assert float(changed.float().mean()) == pytest.approx(0.1, abs=0.02)
     assert set(flipped[changed].tolist()) == {0, 1, 2}

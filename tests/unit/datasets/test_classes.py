@@ -37,7 +37,11 @@ def test_classes_are_chosen_and_merged(tmp_path: Path) -> None:
     [
         ({"a": ["cyst"]}, "data.classes.a: found 'cyst', allowed: lesion 1, lesion 2, lesion 3; or null"),
         ({"a": [255]}, "data.classes.a: found 255, allowed: lesion 1, lesion 2, lesion 3; or null"),
-        ({"a": ["lesion 1"], "b": ["lesion 1"]}, "data.classes.b: found 'lesion 1' twice, allowed: once"),
+        (
+            {"a": ["lesion 1"], "b": ["lesion 1"]},
+            "override: data: classes: found 'lesion 1' under a and b, allowed: under one; for regions, which overlap, "
+            "set regions_class_order: a value of each, which is written for it",
+        ),
     ],
 )
 def test_a_class_that_the_dataset_has_not_is_refused(tmp_path: Path, classes: dict[str, Any], message: str) -> None:

@@ -118,10 +118,10 @@ def test_decathlons_list_of_validation_is_a_split(tmp_path: Path) -> None:
         ({"labels": None}, 'found labels None, allowed: {"0": "background", "1": name} or the reverse'),
         (
             {"labels": {"0": "background"}},
-            "found the labels {'0': 'background'}, allowed: 1 to 255 classes that differ",
+            "found the labels {'0': 'background'}, allowed: 1 to 254 classes that differ",
         ),
-        ({"labels": {"1": "a b", "2": "a_b"}}, "allowed: 1 to 255 classes that differ, but for 0"),
-        ({"labels": {"1": "background"}}, "allowed: 1 to 255 classes that differ, but for 0"),
+        ({"labels": {"1": "a b", "2": "a_b"}}, "allowed: 1 to 254 classes that differ, but for 0"),
+        ({"labels": {"1": "background"}}, "allowed: 1 to 254 classes that differ, but for 0"),
         ({"labels": {"1": "a", "01": "b"}}, "found the label 'b': '01', allowed: a name and its own whole number"),
         ({"labels": {"one": "a"}}, "found the label 'a': 'one', allowed: a name and its own whole number"),
         ({"labels": {"1": "PZ"}}, "unknown mask value 2; allowed: 0, 1 (0 is background, the others are in data.cl"),
@@ -263,13 +263,19 @@ def test_nnunet_of_colors(tmp_path: Path) -> None:
     [
         (
             {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
-            "which are not supported yet; allowed: one value a",
+            "number; of regions, with regions_class_order",
         ),
-        ({"regions_class_order": [1, 2]}, "which are not supported yet; allowed: one value a class"),
+        ({"regions_class_order": 1}, "found regions_class_order 1, allowed: a list of labels, one a region"),
+        ({"regions_class_order": [2]}, "found [2], allowed: a value of each of left_ventricle, wall, in this order"),
         (
-            {"labels": {"background": 0, "a": 1, "ignore": 2}},
-            "found the label ignore (2), which is not supported yet; ",
+            {"labels": {"background": 0, "core": 2, "whole": [1, 2]}, "regions_class_order": [2, 1]},
+            "a pixel of core and whole would become one of whole, as later regions overwrite earlier ones",
         ),
+        (
+            {"labels": {"background": 0, "a": 1, "b": [2]}},
+            "found the label 'b': [2], allowed: a name and its own whole",
+        ),
+        ({"labels": {"background": 0, "ignore": 2}}, "allowed: 1 to 254 classes that differ, but for 0"),
         ({"labels": {"background": 0, "a": "x"}}, "found the label 'a': 'x', allowed: a name and its own whole number"),
         ({"channel_names": None}, "found channel_names None, allowed: names as in"),
         ({"file_ending": 3}, 'found file_ending 3, allowed: one such as ".nii.gz"'),

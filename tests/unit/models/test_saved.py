@@ -221,6 +221,18 @@ def test_data_of_other_classes_are_refused(trained: Config, classes: list[str]) 
         check_data(trained.paths.model, data)
 
 
+def test_data_without_the_models_regions_are_refused(trained: Config) -> None:
+    data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
+    change_json(file, ["data", "regions"], [[1, 2], [2]])
+    change_json(file, ["data", "regions_class_order"], [1, 2])
+    message = r"found classes that cover the labels one each, allowed: \[\(1, 2\), \(2,\)\], as the model in"
+    with pytest.raises(InputError, match=message):
+        check_data(trained.paths.model, data)
+    config = trained.override({"training.init_from": str(trained.paths.model)})
+    with pytest.raises(InputError, match=r"with the regions lesion 1, lesion 2, but these data have the classes "):
+        assemble(config, data)
+
+
 def test_a_converted_model_has_classes_without_names(trained: Config) -> None:
     data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
     change_json(file, ["data", "classes"], [None, None])

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
+from llm4seg.data.label_scheme import IGNORE, LabelScheme
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.utils.errors import InputError
+
+LESION, FOUR = LabelScheme(("lesion",)), LabelScheme(("a", "b", "c", "d"))
 
 
 def logits_of(probabilities_NKS: list) -> torch.Tensor:
@@ -46,7 +49,7 @@ def test_bce_dice_by_hand() -> None:
 @pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
 @pytest.mark.parametrize("size", [(6, 4), (6, 4, 2)])
 def test_perfect_is_zero_and_worst_is_large(name: str, size: tuple[int, ...]) -> None:
-    channels = out_channels(name, 1)
+    channels = out_channels(name, LESION)
     labels = torch.arange(math.prod(size)).reshape(1, *size) % 2
     sign = 2 * labels[:, None].float() - 1
     perfect = 100 * (sign if channels == 1 else torch.cat([-sign, sign], dim=1))
@@ -58,7 +61,7 @@ def test_perfect_is_zero_and_worst_is_large(name: str, size: tuple[int, ...]) ->
 def test_half_precision_logits_are_summed_in_float32(name: str) -> None:
     """In bfloat16 a sum of 65 536 probabilities would stop growing at 256."""
     torch.manual_seed(0)
-    logits = torch.randn(2, out_channels(name, 1), 256, 256).bfloat16()
+    logits = torch.randn(2, out_channels(name, LESION), 256, 256).bfloat16()
     labels = torch.randint(0, 2, (2, 256, 256))
     with torch.autocast("cpu", torch.bfloat16):
         mixed = build_loss(name)(logits, labels)
@@ -68,7 +71,7 @@ def test_half_precision_logits_are_summed_in_float32(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
 def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
-    logits = torch.full((1, out_channels(name, 1), 4, 4), 1e4, requires_grad=True)
+    logits = torch.full((1, out_channels(name, LESION), 4, 4), 1e4, requires_grad=True)
     loss = build_loss(name)(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
     loss.backward()
     assert loss.isfinite()
@@ -77,12 +80,12 @@ def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
 
 
 def test_output_channels() -> None:
-    assert out_channels("dice_ce", 4) == 5
-    assert out_channels("bce_dice", 1) == 1
+    assert out_channels("dice_ce", FOUR) == 5
+    assert out_channels("bce_dice", LESION) == 1
     with pytest.raises(
         InputError, match=r"training\.loss: found bce_dice, allowed: dice_ce, since the data has 4 classes"
     ):
-        out_channels("bce_dice", 4)
+        out_channels("bce_dice", FOUR)
 
 
 def test_labels_from_logits() -> None:
@@ -90,3 +93,53 @@ def test_labels_from_logits() -> None:
     assert (one.tolist(), one.dtype) == ([[0, 0, 1]], torch.uint8)
     several = labels_from_logits(torch.tensor([[[0.0, 3.0], [1.0, 2.0], [0.5, 4.0]]]))
     assert (several.tolist(), several.dtype) == ([[1, 2]], torch.uint8)
+
+
+IGNORING = LabelScheme(("lesion",), ignore=True)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
+def test_ignored_pixels_count_nowhere(name: str) -> None:
+    """The loss is that of the other pixels alone, whatever is predicted, and no gradient flows from the ignored."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, out_channels(name, IGNORING), 12, requires_grad=True)
+    labels = torch.tensor([[0, 1, 1, 0, 0, 1, 1, IGNORE, IGNORE, 0, IGNORE, 1]])
+    kept = labels[0] != IGNORE
+    loss = build_loss(name, IGNORING)(logits, labels)
+    assert loss.item() == pytest.approx(build_loss(name, LESION)(logits[..., kept], labels[:, kept]).item(), abs=1e-6)
+    loss.backward()
+    assert not logits.grad[..., ~kept].any()
+    assert logits.grad[..., kept].abs().min() > 0
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
+def test_an_image_of_nothing_but_ignored_pixels_is_no_nan(name: str) -> None:
+    logits = torch.randn(2, out_channels(name, IGNORING), 6, requires_grad=True)
+    loss = build_loss(name, IGNORING)(logits, torch.full((2, 6), IGNORE))
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert not logits.grad.any()
+
+
+REGIONS = LabelScheme(("whole", "core"), ((1, 2), (2,)), (1, 2), ignore=True)
+
+
+def test_regions_are_a_sigmoid_each() -> None:
+    """Two images of three pixels, the last ignored: MONAI's losses on masks of each region, by hand put together."""
+    from monai.losses import DiceLoss
+
+    torch.manual_seed(1)
+    logits, labels = torch.randn(2, 2, 3), torch.tensor([[1, 2, 0], [2, 0, IGNORE]])
+    truth = torch.tensor([[[1, 1, 0], [0, 1, 0]], [[1, 0, 0], [1, 0, 0]]]).float()
+    kept = (labels != IGNORE)[:, None]
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    entropy = entropy[kept.expand_as(entropy)].mean()
+    dice = DiceLoss(include_background=True, batch=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    expected = entropy + dice(logits.sigmoid() * kept, truth)
+    assert float(build_loss("dice_ce", REGIONS)(logits, labels)) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_channels_of_regions() -> None:
+    assert out_channels("dice_ce", REGIONS) == 2
+    with pytest.raises(InputError, match="found bce_dice, allowed: dice_ce"):
+        out_channels("bce_dice", REGIONS)

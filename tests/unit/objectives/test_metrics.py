@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm4seg.objectives.metrics import METRICS, Row, case_metrics, class_counts, dice_from_counts
+from llm4seg.data.label_scheme import LabelScheme
+from llm4seg.objectives.metrics import METRICS, Row, case_metrics, class_counts, dice_from_counts, scheme_counts
 
 
 def labels(*rows: str) -> Tensor:
@@ -23,7 +24,7 @@ def square(start: int, stop: int, size: int = 10, dims: int = 2) -> Tensor:
 def one_class(
     predicted: Tensor, reference: Tensor, *, mm: tuple[float, ...] = (1.0, 1.0), tolerance: float = 1.0
 ) -> Row:
-    (row,) = case_metrics(predicted, reference, ["lesion"], mm, tolerance)
+    (row,) = case_metrics(predicted, reference, LabelScheme(("lesion",)), mm, tolerance)
     return row
 
 
@@ -113,7 +114,7 @@ def test_equals_monai(shape: tuple[int, ...], mm: tuple[float, ...], recwarn: py
 
     predicted, reference = random_blobs(shape, 0), random_blobs(shape, 1)
     recwarn.clear()
-    rows = case_metrics(predicted, reference, ["a", "b"], mm, 1.5)
+    rows = case_metrics(predicted, reference, LabelScheme(("a", "b")), mm, 1.5)
     assert not recwarn.list
     masks = [one_hot(mask[None, None].long(), 3).float() for mask in (predicted, reference)]
     confusion = get_confusion_matrix(*masks, include_background=False)
@@ -134,3 +135,16 @@ def random_blobs(shape: tuple[int, ...], seed: int) -> Tensor:
 
     field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
     return torch.from_numpy(np.digitize(field, np.quantile(field, [0.6, 0.85])).astype(np.uint8))
+
+
+def test_regions_and_ignored_pixels_by_hand() -> None:
+    """Whole is labels 1 and 2, core is 2; nothing of the last column counts."""
+    scheme = LabelScheme(("whole", "core"), ((1, 2), (2,)), (1, 2), ignore=True)
+    reference = torch.tensor([[1, 2, 2, 255], [0, 0, 1, 255]], dtype=torch.uint8)
+    predicted = torch.tensor([[1, 1, 2, 2], [1, 0, 0, 1]], dtype=torch.uint8)
+    assert scheme_counts(predicted, reference, scheme).tolist() == [[3, 1, 1], [1, 0, 1]]
+    whole, core = case_metrics(predicted, reference, scheme, (1.0, 2.0), 1.0)
+    assert (whole["dice"], core["dice"]) == (6 / 8, 2 / 3)
+    assert (whole["reference_size"], whole["predicted_size"]) == (8.0, 8.0)
+    cropped = case_metrics(predicted[:, :3], reference[:, :3], scheme, (1.0, 2.0), 1.0)
+    assert [row["nsd"] for row in cropped] == [whole["nsd"], core["nsd"]]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Case
 from llm4seg.data.split import Split
 from llm4seg.evaluation.overlays import draw_overlay
@@ -41,5 +42,5 @@ def test_an_arm_and_its_data(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_and_a_class_in_an_overlay(name: str, tmp_path: Path) -> None:
     labels = torch.ones(8, 8, dtype=torch.uint8)
-    draw_overlay(tmp_path / "overlay.png", torch.rand(1, 8, 8), labels, labels, [name], (1.0, 1.0), name)
+    draw_overlay(tmp_path / "overlay.png", torch.rand(1, 8, 8), labels, labels, LabelScheme((name,)), (1.0, 1.0), name)
     assert (tmp_path / "overlay.png").is_file()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llm4seg.config import Config
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
 from llm4seg.datasets.cases import slices
@@ -35,7 +36,9 @@ OTHER = OWN | {"name": "other"}
 def check(config: Config, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     config = config.override({"study.other_data": "/other"})
     there = {config.paths.prepared: OWN, Path("/other"): other}
-    monkeypatch.setattr(study, "Prepared", lambda folder: SimpleNamespace(**there[folder]))
+    schemes = {folder: LabelScheme.parse(data) for folder, data in there.items()}
+    opened = {folder: SimpleNamespace(**data, scheme=schemes[folder]) for folder, data in there.items()}
+    monkeypatch.setattr(study, "Prepared", opened.get)
     study._check_other_data(config)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llm4seg.config import Config
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.objectives.losses import build_loss
 from llm4seg.tools.memory_estimate import tables
@@ -16,7 +17,7 @@ from llm4seg.utils.errors import InputError
 
 
 def test_sizes_are_those_of_the_real_model(config: Config) -> None:
-    sizes = model_sizes(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     model = assemble(config, Prepared(config.paths.prepared))
     whole = [*model.parameters(), *model.buffers()]
     assert sizes.trained + sizes.frozen + sizes.rest == sum(tensor.nbytes for tensor in whole)
@@ -26,7 +27,7 @@ def test_sizes_are_those_of_the_real_model(config: Config) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activations_are_what_autograd_keeps(config: Config, precision: str) -> None:
     config = config.override({"engine.precision": precision})
-    sizes = model_sizes(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     model = assemble(config, Prepared(config.paths.prepared)).train()
     model.mixed_precision = precision == "bf16"
     for images in (2, 8):
@@ -37,7 +38,7 @@ def test_activations_are_what_autograd_keeps(config: Config, precision: str) -> 
 
 
 def test_zero_3_shares_out_and_offload_takes_away(config: Config) -> None:
-    sizes = model_sizes(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     stages = [config.override({"engine.zero": zero}).engine for zero in (1, 3)]
     alone, shared = memory_needs(sizes, stages[0], 1, 1), memory_needs(sizes, stages[0], 4, 1)
     assert shared.optimizer == pytest.approx(alone.optimizer / 4, abs=8)
@@ -61,7 +62,7 @@ def test_without_a_store_the_source_itself_tells_or_the_stage_is_named(config: C
 def test_auto_is_what_the_engine_would_choose(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what is free may go to the LLM's matrices. With half of their bytes free, four workers have room."""
     config = config.override({"engine.zero": 3, "engine.offload": "auto", "cluster.nvme": "/nvme"})
-    sizes = model_sizes(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     monkeypatch.setattr(offload, "free_bytes", lambda device: int(sizes.frozen / 2))
     assert [decided(config, sizes, workers).offload for workers in (1, 4)] == ["nvme", "none"]
     own, _ = tables(config)
@@ -75,7 +76,7 @@ def test_auto_is_torch_on_one_worker_and_zero_on_several(config: Config) -> None
     own, _ = tables(config)
     assert list(own.columns[0].cells) == ["torch"] + ["ZeRO 1"] * 6
     assert "auto, ZeRO 1" in str(own.title)
-    sizes = model_sizes(config, llm_config(config), 1, 2)
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     for workers, name in ((1, "torch"), (2, "deepspeed")):
         named = config.engine.model_copy(update={"name": name})
         assert memory_needs(sizes, config.engine, workers, 1) == memory_needs(sizes, named, workers, 1)
