@@ -23,6 +23,12 @@ ADDED: dict[str, tuple[Any, str]] = {
     "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
     "data.regions_class_order": (None, "of classes that overlap: a value of each, see docs/datasets.md"),
     "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
+    "data.grid": ("resize", "resize | spacing (volumes in mm, of which the network sees patches)"),
+    "data.spacing": ("auto", "for grid: spacing: auto, or mm to the right, to the back and to the head"),
+    "training.patch": (
+        {"size": [96, 96, 96], "per_case": 4, "foreground": "voxel", "share": 0.5},
+        "for data.grid: spacing: rows, columns, slices; patches of a case in an epoch; see docs/datasets.md",
+    ),
     "training.augment.quarter_turns": (False, "true: by 0, 90, 180 or 270 degrees, of square images"),
     "training.augment.color": (0.0, "of images with 3 channels: gain of each, and of its distance to gray"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),

@@ -124,7 +124,7 @@ def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: i
             in_channels=channels,
             out_channels=outputs,
             seed=0,
-            size=config.data.size,
+            size=config.input_size,
         )
     model.mixed_precision = config.engine.precision == "bf16"
     return model.train()
@@ -137,9 +137,9 @@ def _saved_activations(model: Hybrid, config: Config, scheme: LabelScheme, chann
             name: torch.empty(one.shape, dtype=one.dtype, requires_grad=one.requires_grad)
             for name, one in [*model.named_parameters(), *model.named_buffers()]
         }
-        labels_NS = torch.zeros(images, *config.data.size, dtype=torch.int64)
+        labels_NS = torch.zeros(images, *config.input_size, dtype=torch.int64)
         with saved_bytes(tensors.values()) as saved:
-            logits_NKS = functional_call(model, tensors, torch.zeros(images, channels, *config.data.size))
+            logits_NKS = functional_call(model, tensors, torch.zeros(images, channels, *config.input_size))
             build_loss(config.training.loss, scheme)(logits_NKS, labels_NS)
         return saved()
 

@@ -22,11 +22,14 @@ COLUMNS = ("stride", "channels", "tokens", "trained", "frozen", "GFLOPs")
 
 def resized(config: Config, size: Sequence[int] | None, spatial_dims: int | None) -> dict[str, Any]:
     """Overrides for images of `size`: one side stands for all, None for the config's own size."""
-    sides = list(size or config.data.size)
+    sides = list(size or config.input_size)
     dims = spatial_dims or (len(sides) if len(sides) > 1 else config.data.spatial_dims)
     if len(sides) == 1 or (size is None and len(sides) != dims):
         sides = sides[:1] * dims
-    return {"data.spatial_dims": dims, "data.size": sides, "training.augment.flip": []}
+    grid = {"data.grid": "resize", "data.size": sides}  # sizes count alone, of images or of patches
+    if config.data.intensity == "ct":
+        grid["data.intensity"] = "zscore"
+    return {"data.spatial_dims": dims, **grid, "training.augment.flip": []}
 
 
 def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[str, Any]]:

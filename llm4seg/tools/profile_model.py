@@ -41,7 +41,7 @@ class Description:
 
 
 def describe(config: Config, store: LayerStore | None, in_channels: int, out_channels: int) -> Description:
-    """Profile the model of the `model` section on images of `data.size`."""
+    """Profile the model of the `model` section on images of the config's `input_size`."""
     torch.manual_seed(config.training.seed)
     model = build_model(
         config.model,
@@ -50,7 +50,7 @@ def describe(config: Config, store: LayerStore | None, in_channels: int, out_cha
         in_channels=in_channels,
         out_channels=out_channels,
         seed=config.training.seed,
-        size=config.data.size,
+        size=config.input_size,
     )
     bottleneck, model.bottleneck = model.bottleneck, nn.Identity()
     seen: list[torch.Size] = []
@@ -60,7 +60,7 @@ def describe(config: Config, store: LayerStore | None, in_channels: int, out_cha
 
     model.bottleneck.register_forward_pre_hook(note)
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)  # shapes alone, since a large volume would take minutes
-    network = cost(model, (1, in_channels, *config.data.size), fake_mode)
+    network = cost(model, (1, in_channels, *config.input_size), fake_mode)
     (shape,) = seen
     tokens = prod(side // config.model.llm.pool for side in shape[2:])
     return Description(model.stride, shape[1], tokens, network, cost(bottleneck, shape))

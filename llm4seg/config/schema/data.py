@@ -1,5 +1,6 @@
 """Sections `llm` and `data`: the LLM's source, and the images."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PlainValidator,
@@ -52,7 +54,17 @@ def _class_value(value: Any) -> int | str:
     raise ValueError(f'must be a whole number from 0 to {MOST_VALUE}, a color as "#rrggbb", or a class of the dataset')
 
 
+def _spacing(value: Any) -> str | tuple[float, ...]:
+    if value == "auto":
+        return "auto"
+    numbers = value if isinstance(value, list | tuple) else ()
+    if len(numbers) == 3 and all(isinstance(one, int | float) and 0 < one < math.inf for one in numbers):
+        return tuple(float(one) for one in numbers)
+    raise ValueError("must be auto, or three numbers greater than 0, in mm: to the right, to the back, to the head")
+
+
 ClassValue = Annotated[int | str, PlainValidator(_class_value)]
+Spacing = Annotated[Literal["auto"] | tuple[float, ...], BeforeValidator(_spacing)]
 Classes = Annotated[dict[str, tuple[ClassValue, ...]], Field(min_length=1)]
 
 
@@ -98,8 +110,10 @@ class PhantomData(Section):
 
 
 class Data(Section):
-    """The dataset, the size of the network's input, and the normalization of intensities.
+    """The dataset, the grid that images are resampled to, and the normalization of intensities.
 
+    `grid`: `resize`, every image to `size`; or `spacing`, each volume to a grid of its own shape with this `spacing`, of
+    which the network sees patches (`training.patch`).
     `classes`: of the dataset `folder` the mask values of each, gray or colors ("#rrggbb"); 0, black, is background, and
     so are the values listed under `background`; then 0 may be a class's. Of the others: names of their own classes.
     What is listed under `ignore` counts nowhere. With `regions_class_order`, a value of each class in their order,
@@ -126,8 +140,10 @@ class Data(Section):
     classes: Classes | None
     regions_class_order: tuple[ClassValue, ...] | None
     spatial_dims: Literal[2, 3]
+    grid: Literal["resize", "spacing"]
     size: tuple[PositiveInt, ...]
-    intensity: Literal["zscore", "window", "unit", "released"]
+    spacing: Spacing
+    intensity: Literal["zscore", "window", "unit", "released", "ct"]
     window: tuple[float, float]
     paired: tuple[tuple[str, str], ...]
     folder: FolderData
@@ -157,13 +173,24 @@ class Data(Section):
         names = [name for pair in self.paired for name in pair]
         if len(set(names)) < len(names):
             raise ValueError(f"paired: found {[list(pair) for pair in self.paired]}, allowed: each class once")
-        if info.context != SECTIONS_ALONE and len(self.size) != self.spatial_dims:
-            raise ValueError(f"size has {len(self.size)} numbers, spatial_dims is {self.spatial_dims}")
+        if info.context != SECTIONS_ALONE:
+            self._check_grid()
         if info.context != SECTIONS_ALONE and self.dataset in PICTURES and self.spatial_dims != 2:
             raise ValueError(f"spatial_dims: found {self.spatial_dims}, allowed with dataset: {self.dataset}: 2")
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window must rise, found {list(self.window)}")
         return self
+
+    def _check_grid(self) -> None:
+        if self.grid == "resize" and len(self.size) != self.spatial_dims:
+            raise ValueError(f"size has {len(self.size)} numbers, spatial_dims is {self.spatial_dims}")
+        if self.grid == "spacing" and self.spatial_dims != 3:
+            raise ValueError(f"grid: found spacing, allowed with spatial_dims: {self.spatial_dims}: resize")
+        if self.intensity == {"resize": "ct", "spacing": "released"}[self.grid]:
+            allowed = "ct" if self.grid == "spacing" else "released"
+            raise ValueError(
+                f"intensity: found {self.intensity}, allowed with grid: {self.grid}: zscore, window, unit or {allowed}"
+            )
 
 
 def _check_reserved(classes: Classes) -> None:

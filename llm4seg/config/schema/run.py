@@ -68,6 +68,15 @@ class LabelNoise(Section):
     flip: Probability
 
 
+class Patch(Section):
+    """The patches of volumes that the network sees: their size (rows, columns, slices), and how they are drawn."""
+
+    size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    per_case: PositiveInt
+    foreground: Literal["voxel", "class", "none"]
+    share: Probability
+
+
 class Training(Section):
     """The training: its length, batch size, loss, seed, augmentation, data and initial weights."""
 
@@ -76,6 +85,7 @@ class Training(Section):
     loss: Annotated[Literal["dice_ce", "bce_dice"], read_as("training.loss")]
     select: Literal["best", "last"]
     seed: NonNegativeInt
+    patch: Patch
     augment: Augment
     fraction: Annotated[float, Field(gt=0, le=1)]
     label_noise: LabelNoise

@@ -35,6 +35,15 @@ class Sections(Section):
     report: Report
     presets: Presets
 
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """The size of the network's input: of the images' grid, or of the patches of volumes."""
+        return self.training.patch.size if self.data.grid == "spacing" else self.data.size
+
+    @property
+    def _size_name(self) -> str:
+        return "training.patch.size" if self.data.grid == "spacing" else "data.size"
+
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
         if info.context == SECTIONS_ALONE:
@@ -46,17 +55,26 @@ class Sections(Section):
         self._check_local_paths()
         self._check_launcher()
         self._check_study_folds()
-        if self.training.augment.quarter_turns and len(set(self.data.size[:2])) > 1:
+        if self.training.augment.quarter_turns and len(set(self.input_size[:2])) > 1:
             raise ValueError(
-                f"training.augment.quarter_turns: found true, allowed: false, as data.size {[*self.data.size]} is not "
-                "square in rows and columns"
+                f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} {[*self.input_size]} is "
+                "not square in rows and columns"
             )
+        self._check_patches()
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
         if wrong_axes:
             raise ValueError(
                 f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
             )
         return self
+
+    def _check_patches(self) -> None:
+        """Label noise is of whole cases: drawn for a patch, it would be another in each epoch."""
+        noise = self.training.label_noise
+        if self.data.grid == "spacing" and (found := [name for name, value in noise if value]):
+            raise ValueError(
+                f"training.label_noise.{found[0]}: found {getattr(noise, found[0])}, allowed with data.grid: spacing: 0"
+            )
 
     def _check_study_folds(self) -> None:
         folds, split = self.study.folds, self.split
@@ -90,15 +108,23 @@ class Sections(Section):
                 raise ValueError(f"cluster.{name}: found {value}, allowed with cluster.launcher: process: {shown}")
 
     def _check_backbone(self) -> None:
-        size, dims, stride = self.data.size, self.data.spatial_dims, self.model.stride
+        size, dims, stride = self.input_size, self.data.spatial_dims, self.model.stride
         if dims not in self.model.chosen.spatial_dims:
             raise ValueError(
                 f"model.backbone: found {self.model.backbone}, allowed: any other, since data.spatial_dims is {dims}"
             )
         if uneven := [side for side in size if side % stride]:
-            raise ValueError(f"data.size: found {uneven[0]}, allowed: multiples of {stride} (model.backbone)")
+            nearest = ""
+            if self.data.grid == "spacing":
+                below = uneven[0] // stride * stride
+                nearest = f", the nearest are {f'{below} and ' if below else ''}{below + stride}"
+            raise ValueError(
+                f"{self._size_name}: found {uneven[0]}, allowed: multiples of {stride} (model.backbone){nearest}"
+            )
         if self.model.chosen.instance_normed and max(size) == stride:
-            raise ValueError(f"data.size: found {[*size]}, allowed: above {stride} on some axis (model.backbone)")
+            raise ValueError(
+                f"{self._size_name}: found {[*size]}, allowed: above {stride} on some axis (model.backbone)"
+            )
         if self.model.bottleneck != "identity":
             self._check_tokens([side // stride for side in size])
 
@@ -106,12 +132,13 @@ class Sections(Section):
         """Refuse at load the token grids that the block would refuse at the first batch, after all other work."""
         pool, most = self.model.llm.pool, self.model.llm.max_tokens
         if any(side % pool for side in grid):
-            where = f"the grid in the bottleneck, {grid} (data.size, model.backbone)"
+            where = f"the grid in the bottleneck, {grid} ({self._size_name}, model.backbone)"
             raise ValueError(f"model.llm.pool: found {pool}, allowed: divisors of {where}")
         if (tokens := prod(side // pool for side in grid)) > most:
             shown = " x ".join(str(side // pool) for side in grid)
             raise ValueError(
-                f"model.llm.max_tokens: found {most}, allowed: at least {tokens}, the {shown} tokens of data.size; "
+                f"model.llm.max_tokens: found {most}, allowed: at least {tokens}, the {shown} tokens of "
+                f"{self._size_name}; "
                 f"or raise model.llm.pool (now {pool})"
             )
 
@@ -125,10 +152,10 @@ class Sections(Section):
                 f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
             )
         stride = self.model.stride
-        if self.model.chosen.batch_normed and max(self.data.size) == stride and batch_size < 2 * accumulation:
+        if self.model.chosen.batch_normed and max(self.input_size) == stride and batch_size < 2 * accumulation:
             # BatchNorm is over all workers and one micro-batch: here one value a channel, of which there is no variance
             raise ValueError(
-                f"training.batch_size: found {batch_size}, allowed: at least {2 * accumulation}, since data.size is "
-                f"{[*self.data.size]}, one position at the coarsest level of model.backbone; or data.size above "
-                f"{stride} on some axis"
+                f"training.batch_size: found {batch_size}, allowed: at least {2 * accumulation}, since "
+                f"{self._size_name} is {[*self.input_size]}, one position at the coarsest level of model.backbone; or "
+                f"{self._size_name} above {stride} on some axis"
             )

@@ -96,7 +96,10 @@ BAD_VALUES = [
     ("data.dataset", "mri", "found 'mri'", "'brain-mri', 'lung-ct', 'phantom', 'folder', 'acdc'"),
     ("data.spatial_dims", 4, "found 4", "2 or 3"),
     ("data.size", [0, 128], "found 0", "greater than 0"),
-    ("data.intensity", "rank", "found 'rank'", "'zscore', 'window', 'unit' or 'released'"),
+    ("data.intensity", "rank", "found 'rank'", "'zscore', 'window', 'unit', 'released' or 'ct'"),
+    ("data.grid", "crop", "found 'crop'", "'resize' or 'spacing'"),
+    ("data.spacing", [1.5, 1.5], "found [1.5, 1.5]", "auto, or three numbers greater than 0"),
+    ("data.spacing", [1.5, 0, 2], "found [1.5, 0, 2]", "auto, or three numbers greater than 0"),
     ("data.classes", {}, "found {}", "at least 1"),
     ("data.classes", {"lesion": [1 << 32]}, "found 4294967296", "a whole number from 0 to 2147483647"),
     ("data.classes", {f"c{k}": [k] for k in range(1, 258)}, "found 257 classes", "254 at most"),
@@ -234,6 +237,11 @@ BAD_VALUES = [
     ("engine.accumulation", 16, "training.batch_size: found", "engine.accumulation = 1 x 16"),
     ("data.size", [128, 120], "data.size: found 120", "multiples of 16 (model.backbone)"),
     ("training.augment.flip", [2], "training.augment.flip: found 2", "0 to 1"),
+    ("data.grid", "spacing", "data:", "grid: found spacing, allowed with spatial_dims: 2: resize"),
+    ("data.intensity", "ct", "data:", "intensity: found ct, allowed with grid: resize: zscore, window, unit or rel"),
+    ("training.patch.share", 1.5, "training.patch.share: found 1.5", "less than or equal to 1"),
+    ("training.patch.size", [96, 0, 96], "found 0", "greater than 0"),
+    ("training.patch.foreground", "any", "found 'any'", "'voxel', 'class' or 'none'"),
     # what names other parameters
     ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
     ("search.space", {"optimizer.lr": [0.1, -1]}, "optimizer.lr: found -1", "greater than 0"),
@@ -267,6 +275,30 @@ def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path) -> None:
         if not all(word in message for word in words):
             unclear.append((dotted, value, message))
     assert unclear == []
+
+
+VOLUMES = {"data.grid": "spacing", "data.spatial_dims": 3, "data.dataset": "lung-ct", "data.size": [7]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.patch.size": [96, 100, 96]}, r"found 100, allowed: multiples of 16 .*, the nearest are 96 and 112"),
+        ({"training.patch.size": [5, 96, 96]}, r"found 5, allowed: multiples of 16 .*, the nearest are 16$"),
+        ({"training.patch.size": [512, 512, 512]}, r"32768, the 32 x 32 x 32 tokens of training\.patch\.size"),
+        ({"training.patch.size": [96, 48, 96], "training.augment.quarter_turns": True}, r"training\.patch\.size \[96, 48"),
+        ({"training.label_noise.drop": 0.5}, r"training\.label_noise\.drop: found 0\.5, allowed with data\.grid: spacing"),
+        ({"data.intensity": "released"}, r"intensity: found released, allowed with grid: spacing: .* or ct"),
+        ({"data.spatial_dims": 2}, r"grid: found spacing, allowed with spatial_dims: 2: resize"),
+    ],
+)
+def test_volumes_are_seen_in_patches(config: Config, changes: dict[str, Any], message: str) -> None:
+    """The patch is the network's input then, and nothing complains of data.size."""
+    volumes = config.override(VOLUMES | {"data.spacing": [1.5, 1.5, 2], "data.intensity": "ct"})
+    assert volumes.input_size == (96, 96, 96)
+    assert config.input_size == config.data.size
+    with pytest.raises(InputError, match=message):
+        volumes.override(changes)
 
 
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
