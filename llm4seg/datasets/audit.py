@@ -1,10 +1,10 @@
 """Checks that every dataset must pass before training; each failure is one InputError, each warning one line."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
+from llm4seg.config.schema import Data
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Unit
 from llm4seg.datasets.cases import RawCase
@@ -15,11 +15,18 @@ MOST_VANISHED = 0.1  # of the cases that have a class; beyond, its absence on th
 
 
 class Audit:
-    """Checks of a dataset: `case` and `resized` for each case, then `end` for all of them together."""
+    """Checks of a dataset: `case` and `resized` for each case, then `check_cases` and `end` for all of them together.
 
-    def __init__(self, dataset: str, scheme: LabelScheme, size: Sequence[int]) -> None:
+    `grid` is the network's, in words; with a spacing that is `auto`, known when all cases were seen.
+    """
+
+    def __init__(self, dataset: str, scheme: LabelScheme, section: Data) -> None:
         self.pixels: Counter[str] = Counter()
-        self._dataset, self._scheme, self._classes, self._size = dataset, scheme, scheme.classes, size
+        self._dataset, self._scheme, self._classes = dataset, scheme, scheme.classes
+        self.grid = " x ".join(map(str, section.size))
+        self._dims, self._remedy = section.spatial_dims, "a larger data.size"
+        if section.grid == "spacing":
+            self._remedy = "a finer data.spacing"
         self._cases_with: Counter[str] = Counter()
         self._vanished: Counter[str] = Counter()
         self._source_of: dict[str, str] = {}
@@ -66,15 +73,12 @@ class Audit:
         if case.image.shape[1:] != case.labels.shape:
             sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
             raise InputError(f"{case.source}: {sizes}")
-        assert case.labels.ndim == len(case.spacing) == len(self._size)
+        assert case.labels.ndim == len(case.spacing) == self._dims
         if bad := int((~np.isfinite(case.image)).sum()):
             raise InputError(f"{case.source}: the image of case {case.id!r} has {bad} NaN or infinite values")
 
-    def end(self) -> list[str]:
-        """Check all cases together: there is one at least, and every class occurs, on the network's grid, too.
-
-        Returns warnings.
-        """
+    def check_cases(self) -> None:
+        """Check all cases together: there is one at least, and every class occurs."""
         if not self._source_of:
             raise InputError(f"{self._dataset}: no images found")
         absent = [name for name in self._classes if not self.pixels[name]]
@@ -82,19 +86,22 @@ class Audit:
             raise InputError(f"{self._dataset}: nothing but background in the masks of {len(self._source_of)} cases")
         if absent:
             raise InputError(f"{self._dataset}: class {absent[0]!r} occurs in none of the {len(self._source_of)} cases")
+
+    def end(self) -> list[str]:
+        """Check that every class occurs on the network's grid, too; returns warnings."""
         return [*self._check_grid(), *self._check_units(), *self._check_planes()]
 
     def _check_grid(self) -> list[str]:
-        grid, warnings = " x ".join(map(str, self._size)), []
+        warnings = []
         for name in self._classes:
             gone, cases = self._vanished[name], self._cases_with[name]
-            where = f"class {name!r} has no pixel on the network's grid of {grid}"
+            where = f"class {name!r} has no pixel on the network's grid of {self.grid}"
             if gone == cases:
                 raise InputError(
-                    f"{self._dataset}: {where} in any of the {cases} cases with it; allowed: a larger data.size"
+                    f"{self._dataset}: {where} in any of the {cases} cases with it; allowed: {self._remedy}"
                 )
             if gone > MOST_VANISHED * cases:
-                warnings.append(f"{where} in {gone} of the {cases} cases with it: a larger data.size keeps it")
+                warnings.append(f"{where} in {gone} of the {cases} cases with it: {self._remedy} keeps it")
         return warnings
 
     def _check_planes(self) -> list[str]:

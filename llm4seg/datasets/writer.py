@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -14,78 +14,78 @@ from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
+from llm4seg.datasets.shards import ShardWriter
+from llm4seg.datasets.volume_writer import VolumeWriter
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file, write_json
 
-SHARD_BYTES = 256 * 2**20
+
+class GridWriter(Protocol):
+    """The writer of the shards "grid", with what the network reads."""
+
+    def add(self, case: RawCase, described: Case) -> None:
+        """Take in a case, of which the manifest will have the description."""
+
+    def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
+        """Write what is left; `originals` are the cases' shards with the original arrays, all written.
+
+        Returns each case's description with what was found out on the grid, and its shard; and the manifest's entries
+        on the grid.
+        """
 
 
-class ShardWriter:
-    """Collects the arrays of one kind ("grid", "native") and writes them in shards of at most `limit` bytes.
+class ResizedWriter:
+    """The writer of images that are all resized to `data.size`, and normalized."""
 
-    No more than one shard is in memory. A case larger than the limit gets a shard of its own.
-    """
+    def __init__(self, section: Data, folder: Path, audit: Audit) -> None:
+        self._section, self._audit, self._shards = section, audit, ShardWriter(folder, "grid")
+        self._written: list[tuple[Case, str]] = []
 
-    def __init__(self, folder: Path, kind: str, limit: int = SHARD_BYTES) -> None:
-        self.names: list[str] = []
-        self._folder, self._kind, self._limit = folder, kind, limit
-        self._arrays: dict[str, np.ndarray] = {}
-        self._bytes = 0
+    def add(self, case: RawCase, described: Case) -> None:
+        labels = resize_labels(case.labels, self._section.size)
+        described = replace(described, grid_pixels=self._audit.resized(described.pixels, labels))
+        image = resize_image(normalize(case.image, self._section), self._section.size)
+        self._written.append((described, self._shards.add(case.id, image, labels)))
 
-    def add(self, case_id: str, image: np.ndarray, labels: np.ndarray) -> str:
-        """Add a case's arrays; returns the name of the shard that will hold them."""
-        if self._arrays and self._bytes + image.nbytes + labels.nbytes > self._limit:
-            self.flush()
-        self._arrays[f"{case_id}/image"] = np.ascontiguousarray(image)
-        self._arrays[f"{case_id}/labels"] = np.ascontiguousarray(labels)
-        self._bytes += image.nbytes + labels.nbytes
-        return self._name()
-
-    def flush(self) -> None:
-        """Write the collected arrays as a shard. Raises OSError naming the shard when the disk is full."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        try:
-            save_file(self._arrays, self._folder / self._name())
-        except SafetensorError as error:  # it wraps the operating system's
-            raise OSError(f"{self._name()}: {error}") from None
-        self.names.append(self._name())
-        self._arrays, self._bytes = {}, 0
-
-    def _name(self) -> str:
-        return f"{self._kind}-{len(self.names):03d}.safetensors"
+    def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
+        self._shards.flush()
+        return self._written, {"size": list(self._section.size)}
 
 
 def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: SplitLists | None = None) -> Prepared:
     """Audit a dataset and write it to the folder `target`, atomically; equal input gives equal bytes.
 
-    Shards "grid" hold the normalized arrays, resized to `section.size`, shards "native" the originals. The manifest
-    holds the official split and the lists of `split.file`, where there are any. Raises InputError for failed checks
-    (see `Audit`) and for files that cannot be read.
+    Shards "grid" hold what the network reads, by `data.grid` images that are normalized and resized to `data.size`, or
+    volumes at `data.spacing`; shards "native" hold the originals. The manifest holds the official split and the lists
+    of `split.file`, where there are any. Raises InputError for failed checks (see `Audit`) and for files that cannot be
+    read.
     """
     for name in (name for pair in section.paired for name in pair):
         _own_label(dataset, name)
     with replacing(target) as folder:
         folder.mkdir()
-        resampled, original = ShardWriter(folder, "grid"), ShardWriter(folder, "native")
-        audit = Audit(dataset.name, dataset.scheme, section.size)
-        cases: list[dict[str, Any]] = []
+        audit, original = Audit(dataset.name, dataset.scheme, section), ShardWriter(folder, "native")
+        volumes = section.grid == "spacing"
+        grid: GridWriter = (VolumeWriter if volumes else ResizedWriter)(section, folder, audit)
+        shards: list[str] = []
         notices, geometries = [*dataset.notices], {}
         for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
             notices += case.notices
             if case.geometry is not None:
                 geometries[case.volume or case.id] = asdict(case.geometry)
-            pixels, labels = audit.case(case), resize_labels(case.labels, section.size)
-            described = _describe(case, pixels, audit.resized(pixels, labels))
-            image = resize_image(normalize(case.image, section), section.size)
-            resampled_shard = resampled.add(case.id, image, labels)
-            original_shard = original.add(case.id, case.image, case.labels)
-            cases.append({**described.plain(), "shards": {"grid": resampled_shard, "native": original_shard}})
-        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
-        resampled.flush()
+            grid.add(case, _describe(case, audit.case(case)))
+            shards.append(original.add(case.id, case.image, case.labels))
+            if volumes:
+                original.flush_large()
+        audit.check_cases()
         original.flush()
-        manifest = _manifest(dataset, section, audit.channels, files, cases, folder)
+        written, entries = grid.end(shards)
+        cases = [
+            {**described.plain(), "shards": {"grid": shard, "native": native}}
+            for (described, shard), native in zip(written, shards, strict=True)
+        ]
+        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
+        manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder)
         lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
         write_json(folder / MANIFEST, manifest)
@@ -102,7 +102,7 @@ def _own_label(dataset: Dataset, name: str) -> int:
     return covered[0]
 
 
-def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]) -> Case:
+def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
     return Case(
         id=case.id,
         group=case.group,
@@ -114,7 +114,6 @@ def _describe(case: RawCase, pixels: dict[str, int], grid_pixels: dict[str, int]
         pixels=pixels,
         sha256=_sha256_array(case.image),
         unit=case.unit,
-        grid_pixels=grid_pixels,
         volume_slices=case.volume_slices,
         slice_spacing=case.slice_spacing,
     )
@@ -128,13 +127,19 @@ def _sha256_array(array: np.ndarray) -> str:
 
 
 def _manifest(
-    dataset: Dataset, section: Data, channels: int, files: dict[str, Any], cases: list[dict[str, Any]], folder: Path
+    dataset: Dataset,
+    section: Data,
+    channels: int,
+    files: dict[str, Any],
+    grid: dict[str, Any],
+    cases: list[dict[str, Any]],
+    folder: Path,
 ) -> dict[str, Any]:
     content = {
         "spatial_dims": section.spatial_dims,
         "channels": channels,
         **dataset.scheme.plain(),
-        "size": list(section.size),
+        **grid,
         "intensity": section.intensity,
         "paired": [[_own_label(dataset, name) for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),

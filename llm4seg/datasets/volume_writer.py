@@ -1,0 +1,151 @@
+"""The writer of volumes that are resampled to one spacing, each with a shape of its own."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from tqdm import tqdm
+
+from llm4seg.config.schema import Data
+from llm4seg.data.intensity import BYTE, VolumeGrid
+from llm4seg.data.label_scheme import foreground
+from llm4seg.data.prepared import MOST_VOXELS, Case
+from llm4seg.data.tiles import to_tiles
+from llm4seg.datasets.audit import Audit
+from llm4seg.datasets.cases import RawCase
+from llm4seg.datasets.resample_volume import resample_image, resample_labels
+from llm4seg.datasets.shards import ShardWriter
+from llm4seg.datasets.spacing import Box, across_slices, crop_box, grid_shape, sides, target_spacing
+from llm4seg.utils.errors import InputError
+
+AT_WORK = 4 * 4  # bytes for each voxel of the grid while a volume is resampled
+
+
+class VolumeWriter:
+    """The writer of volumes at `data.spacing`, as they were measured: normalization is up to a training.
+
+    Where the spacing is `auto`, it follows from all volumes; so each is read a second time, from the shards of the
+    originals. Beside a volume's tiles (see `data.tiles`), a shard has the places of at most MOST_VOXELS voxels of each
+    label, and the intensities of as many labeled voxels.
+    """
+
+    def __init__(self, section: Data, folder: Path, audit: Audit) -> None:
+        self._section, self._folder, self._audit = section, folder, audit
+        self._seen: list[tuple[Case, Box]] = []
+
+    def add(self, case: RawCase, described: Case) -> None:
+        if case.unit != "mm":
+            raise InputError(f"data.grid: found spacing, allowed: resize, since {case.source} has no spacing in mm")
+        self._seen.append((described, crop_box(case.image, case.labels)))
+
+    def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
+        spacing = self._spacing()
+        self._audit.grid = " x ".join(f"{step:g}" for step in spacing) + " mm (rows, columns, slices)"
+        shards, written = ShardWriter(self._folder, "grid"), []
+        with tqdm(total=len(originals), desc="resample", unit="case", disable=None) as progress:
+            for (described, box), original in zip(self._seen, originals, strict=True):
+                check_memory(described, spacing)
+                arrays, grid = _resampled(*_original(self._folder / original, described.id, box), described, spacing, box)
+                pixels = self._audit.resized(described.pixels, arrays["labels"])
+                tiled = {"image": to_tiles(arrays.pop("image")), "labels": to_tiles(arrays.pop("labels")[None])}
+                shard = shards.add(described.id, **tiled, **arrays)
+                shards.flush_large()
+                written.append((replace(described, grid=grid, grid_pixels=pixels), shard))
+                progress.update()
+        shards.flush()
+        return written, {"spacing": list(spacing)}
+
+    def _spacing(self) -> tuple[float, ...]:
+        """The grid's spacing along rows, columns and slices."""
+        if self._section.spacing == "auto":
+            return target_spacing([case.spacing for case, _ in self._seen], [sides(box) for _, box in self._seen])
+        x, y, z = (float(step) for step in self._section.spacing)
+        return (y, x, z)
+
+
+def check_memory(case: Case, spacing: Sequence[float]) -> None:
+    """Raise InputError where a volume would be larger at a spacing than what memory is free."""
+    shape = grid_shape(case.shape, case.spacing, spacing)
+    needed, free = AT_WORK * math.prod(shape), psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"data.spacing: found {[*spacing]} (rows, columns, slices), at which {case.source} has "
+            f"{' x '.join(map(str, shape))} voxels: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
+            "allowed: a coarser one"
+        )
+
+
+def _original(shard: Path, case_id: str, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """A case's original image and labels, cropped."""
+    from safetensors import safe_open
+
+    with safe_open(shard, framework="numpy") as file:
+        image, labels = file.get_tensor(f"{case_id}/image"), file.get_tensor(f"{case_id}/labels")
+    inside = tuple(slice(low, high) for low, high in box)
+    return image[(slice(None), *inside)], labels[inside]
+
+
+def _resampled(
+    image_CS: np.ndarray, labels_S: np.ndarray, case: Case, spacing: Sequence[float], box: Box
+) -> tuple[dict[str, np.ndarray], VolumeGrid]:
+    """A case's arrays on the grid, and what the manifest says of them."""
+    size = grid_shape(sides(box), case.spacing, spacing)
+    across = across_slices(case.spacing, spacing)
+    image, labels = resample_image(image_CS, size, across), resample_labels(labels_S, size, across)
+    voxels, counts = _voxels(labels, case.id)
+    arrays = {"image": image, "labels": labels, "voxels": voxels, "foreground": _foreground(image, labels, case.id)}
+    return arrays, _described(image, counts, box)
+
+
+def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> VolumeGrid:
+    moments = [_moments(channel) for channel in image_CS]
+    extremes = (float(image_CS.min()), float(image_CS.max()))
+    return VolumeGrid(
+        crop=box,
+        shape=image_CS.shape[1:],
+        mean=tuple(mean for mean, _ in moments),
+        std=tuple(std for _, std in moments),
+        range=BYTE if image_CS.dtype == np.uint8 else extremes,
+        voxels=counts,
+    )
+
+
+def _moments(values_S: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, row by row: in double precision, without another volume in memory."""
+    mean = sum(float(row.sum(dtype=np.float64)) for row in values_S) / values_S.size
+    squares = sum(float(np.square(row.astype(np.float64) - mean).sum()) for row in values_S)
+    return mean, math.sqrt(squares / values_S.size)
+
+
+def _voxels(labels_S: np.ndarray, case_id: str) -> tuple[np.ndarray, dict[int, int]]:
+    """Places of at most MOST_VOXELS voxels of each label, int32 (V, dims), label after label; and how many there are."""
+    random = _random(case_id)
+    present = np.unique(labels_S)
+    places, counts = [np.zeros((0, labels_S.ndim), np.int32)], {}
+    for label in present[foreground(present)].tolist():
+        flat = np.flatnonzero(labels_S == label)
+        counts[label] = len(flat)
+        places.append(np.stack(np.unravel_index(_some(flat, random), labels_S.shape), axis=1).astype(np.int32))
+    return np.concatenate(places), counts
+
+
+def _foreground(image_CS: np.ndarray, labels_S: np.ndarray, case_id: str) -> np.ndarray:
+    """Intensities of at most MOST_VOXELS labeled voxels, float32 (C, F)."""
+    flat = _some(np.flatnonzero(foreground(labels_S)), _random(case_id))
+    return np.stack([channel.ravel()[flat] for channel in image_CS]).astype(np.float32)
+
+
+def _some(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if len(values) <= MOST_VOXELS:
+        return values
+    return values[np.sort(random.choice(len(values), MOST_VOXELS, replace=False, shuffle=False))]
+
+
+def _random(case_id: str) -> np.random.Generator:
+    """Random numbers of a case alone: another case changes none of them."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big"))
