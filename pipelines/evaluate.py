@@ -31,8 +31,9 @@ def write_evaluation(config: Config, model: "nn.Module") -> None:
     from llm4seg.evaluation import evaluate
     from llm4seg.evaluation.results import OVERLAYS, write_cases
     from llm4seg.evaluation.volumes import not_whole
+    from llm4seg.models.saved import as_trained
 
-    data = Prepared(config.paths.prepared)
+    data = as_trained(config.paths.model, Prepared(config.paths.prepared))
     split = read_split(config.paths.split)
     result = evaluate.evaluate(model, data, split, config.evaluation)
     with replacing(config.paths.evaluation) as folder:

@@ -20,16 +20,16 @@ def train(config: Config) -> None:
     from llm4seg.cluster.launcher import train as launch
     from llm4seg.cluster.run_lock import run_lock
     from llm4seg.cluster.runs import run_name
-    from llm4seg.data.prepared import Prepared
     from llm4seg.models.saved import save_trained
     from llm4seg.training.history import write_history
+    from llm4seg.training.inputs import training_inputs
 
     (config,) = trainings(config)
     name = run_name(config)
     with run_lock(config, [name]):
         outcome = launch(config, name)
         with outcome.weights() as weights:
-            save_trained(config.paths.model, weights, config, Prepared(config.paths.prepared), outcome.engine)
+            save_trained(config.paths.model, weights, config, training_inputs(config)[0], outcome.engine)
         write_history(config.paths.history, outcome.history)
         outcome.forget()
     report_time(config, outcome.seconds)

@@ -103,7 +103,10 @@ def _write_head(figure: Any, data: Prepared, blocks: int) -> None:
 def _facts(data: Prepared) -> str:
     groups = len({case.group for case in data.cases.values()})
     parts = [f"{len(data.cases):,} cases in {groups:,} {'groups' if groups > 1 else 'group'} (patient or volume)"]
-    parts.append(f"the network's grid is {TIMES.join(map(str, data.size))}")
+    if data.spacing is None:
+        parts.append(f"the network's grid is {TIMES.join(map(str, data.size))}")
+    else:
+        parts.append(f"the network's grid is at {TIMES.join(f'{step:.3g}' for step in data.spacing)} mm")
     if data.spatial_dims == 3:
         parts.append("shown is the slice with most labels")
     return "; ".join(parts)

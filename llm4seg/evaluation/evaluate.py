@@ -16,7 +16,8 @@ from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
 from llm4seg.evaluation.volumes import add_slices, are_slices, by_volume, not_whole, volume_metrics
-from llm4seg.inference.predictor import predict_case, resample
+from llm4seg.inference.prepared import in_place, predict_prepared
+from llm4seg.inference.resample import resample
 from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError
 
@@ -76,8 +77,7 @@ def evaluate_cases(
         for members in by_volume(data, case_ids).values():
             predicted = {}
             for case_id in members:
-                image_CS = data.resampled(case_id)[0]
-                predicted[case_id] = predict_case(model, image_CS, data.cases[case_id].shape, data.scheme)
+                predicted[case_id] = predict_prepared(model, data, case_id)
                 rows[case_id] = _case_rows(data, case_id, predicted[case_id], nsd_tolerance)
                 progress.update()
             if with_volumes:
@@ -95,11 +95,15 @@ def _case_rows(data: Prepared, case_id: str, predicted_S: Tensor, nsd_tolerance:
 def evaluate_threshold_baseline(intervals: Sequence[Interval], data: Prepared, case_id: str) -> list[Row]:
     """Dice and IoU of the threshold baseline for a case, its intensities resampled as the model's logits are."""
     case = data.cases[case_id]
-    brightness_S = resample(data.resampled(case_id)[0][None, :1], case.shape)[0, 0]
+    shape = case.shape if case.grid is None else tuple(high - low for low, high in case.grid.crop)
+    brightness_S = resample(data.resampled(case_id)[0][None, :1], shape)[0, 0]
     _, labels_S = data.original(case_id)
     rows = []
     for name, interval, reference in zip(data.classes, intervals, data.scheme.masks(labels_S), strict=True):
-        predicted, _ = data.scheme.without_ignored(interval.mask(brightness_S), labels_S)
+        found_S = interval.mask(brightness_S)
+        if case.grid is not None:
+            found_S = in_place(found_S, case.grid.crop, case.shape)
+        predicted, _ = data.scheme.without_ignored(found_S, labels_S)
         ((tp, fp, fn),) = class_counts(predicted, reference, 1).tolist()
         about = {"case": case_id, "group": case.group, "class": name}
         rows.append({**about, **overlap(tp, fp, fn), "tp": tp, "fp": fp, "fn": fn})
@@ -129,7 +133,7 @@ def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder:
     folder.mkdir(parents=True)
     for role, (case_id, dice) in examples(rows).items():
         case = data.cases[case_id]
-        predicted_S = predict_case(model, data.resampled(case_id)[0], case.shape, data.scheme)
+        predicted_S = predict_prepared(model, data, case_id)
         image_CS, labels_S = data.original(case_id)
         title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
         draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.scheme, case.spacing, title)

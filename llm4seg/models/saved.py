@@ -13,6 +13,7 @@ from llm4seg.config import Config
 from llm4seg.config.config import INIT
 from llm4seg.config.earlier import current_sections
 from llm4seg.config.schema import Model
+from llm4seg.data.intensity import Intensity
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
@@ -47,7 +48,14 @@ def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[s
 
 
 def describe_data(data: Prepared) -> dict[str, Any]:
-    """The entry of model.json on the training data."""
+    """The entry of model.json on the training data, as the network read them: `size` is that of its input.
+
+    Of volumes at a spacing also that, and how they were normalized, with the statistics of the training part.
+    """
+    volumes: dict[str, Any] = {}
+    if data.spacing is not None:
+        assert data.normalization is not None
+        volumes = {"spacing": list(data.spacing), "normalization": data.normalization.plain()}
     return {
         "name": data.name,
         "sha256": data.sha256,
@@ -57,6 +65,7 @@ def describe_data(data: Prepared) -> dict[str, Any]:
         "size": list(data.size),
         "intensity": data.intensity,
         "window": None if data.window is None else list(data.window),
+        **volumes,
     }
 
 
@@ -84,7 +93,7 @@ def _describe_drawn(config: Config) -> dict[str, str]:
 
 
 def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, engine: str) -> None:
-    """Write a trained model's folder, atomically."""
+    """Write a trained model's folder, atomically; `data` are as `training_inputs` gave them."""
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
@@ -100,6 +109,20 @@ def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
     except (KeyError, TypeError, ValidationError) as error:
         reason = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else error
         raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: {reason}") from None
+
+
+def trained_intensity(folder: Path) -> Intensity | None:
+    """How a trained model's volumes were normalized; None where it was trained on images of one size."""
+    plain = read_metadata(folder)[0]["data"].get("normalization")
+    return None if plain is None else Intensity.parse(plain)
+
+
+def as_trained(folder: Path, data: Prepared) -> Prepared:
+    """The data as a trained model reads them: volumes in patches of its size, by the statistics of its training."""
+    intensity = None if data.spacing is None else trained_intensity(folder)
+    if intensity is None:
+        return data
+    return data.for_network(read_metadata(folder)[0]["data"]["size"], intensity)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -213,7 +236,7 @@ def _without_pretrained(section: Model) -> Model:
 
 
 def check_data(folder: Path, data: Prepared) -> None:
-    """Raise InputError unless dimensions, channels, classes and normalization of the data fit a trained model."""
+    """Raise InputError unless dimensions, channels, spacing, classes and normalization fit a trained model."""
     trained = read_metadata(folder)[0]["data"]
     for what, found, allowed in (
         ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
@@ -221,6 +244,12 @@ def check_data(folder: Path, data: Prepared) -> None:
     ):
         if found != allowed:
             raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
+    spacing = None if data.spacing is None else list(data.spacing)
+    if spacing != trained.get("spacing"):
+        raise InputError(
+            f"{data.folder}: found the spacing {spacing} (rows, columns, slices), allowed: {trained.get('spacing')}, "
+            f"that of the model in {folder}; set data.grid and data.spacing and run `dvc repro prepare`"
+        )
     _check_classes(folder, LabelScheme.parse(trained), data)
     _check_intensities(folder, trained, data)
 

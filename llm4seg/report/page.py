@@ -233,11 +233,20 @@ def data_facts(inputs: Inputs) -> dict[str, str]:
         "Cases": f"{len(cases)}, of {groups} {plural('group', groups)} (patient or volume)",
         "Native size": f"{span([case.shape for case in cases], 0)} pixels",
         "Spacing": spacing(cases),
-        "Grid of the network": TIMES.join(map(str, data.size)),
+        "Grid of the network": grid(data, inputs.model["data"]["size"]),
         "Classes": classes(data.scheme),
         **({"Note": data.note} if data.note else {}),
         "sha256": data.sha256,
     }
+
+
+def grid(data: Prepared, patch: Sequence[int]) -> str:
+    """What the network reads: images of one size, or patches of volumes at a spacing."""
+    if data.spacing is None:
+        return TIMES.join(map(str, data.size))
+    shapes = [case.on_grid.shape for case in data.cases.values()]
+    spacing = TIMES.join(number(step, 2) for step in data.spacing)
+    return f"{spacing} mm, {span(shapes, 0)} voxels, in patches of {TIMES.join(map(str, patch))}"
 
 
 def classes(scheme: LabelScheme) -> str:

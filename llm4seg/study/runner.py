@@ -25,6 +25,7 @@ from llm4seg.runtime.seeding import set_deterministic
 from llm4seg.study.arms import PlannedRun, planned_runs, write_splits
 from llm4seg.study.results import Record, Runs, finished
 from llm4seg.study.run_store import RunStore
+from llm4seg.training.inputs import training_inputs
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 from llm4seg.utils.provenance import MEASURING, code_digest, git_commit, versions
@@ -156,15 +157,17 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
     class, and `volumes`, per volume and class.
     """
     weights: dict[str, Tensor] = final_weights(config, checkpoints_name(name))
-    own = Prepared(config.paths.prepared)
+    own, split = training_inputs(config)
     model = assemble(config.override({"training.init_from": None}), own)
     model.load_weights(weights)
     device = device_that_fits(model, device)
     set_deterministic(device)
     model.to(device)
-    parts = [(own, read_split(config.paths.split).test)]
+    parts = [(own, split.test)]
     if config.study.other_data is not None:
         other = Prepared(config.study.other_data)
+        if own.normalization is not None:
+            other = other.for_network(own.size, own.normalization)
         parts.append((other, tuple(other.cases)))
     measured: Measured = {"rows": [], "volumes": []}
     for data, case_ids in parts:
@@ -200,9 +203,9 @@ def _check_other_data(config: Config) -> None:
     if config.study.other_data is None:
         return
     own, other = Prepared(config.paths.prepared), Prepared(config.study.other_data)
-    for name in ("spatial_dims", "channels", "intensity", "window"):
+    for name in ("spatial_dims", "channels", "spacing", "intensity", "window"):
         expected, found = getattr(own, name), getattr(other, name)
-        known = None not in (expected, found) or name == "window"  # older datasets do not record their intensity
+        known = None not in (expected, found) or name in ("window", "spacing")  # older datasets do not record their intensity
         if expected != found and known:
             raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
     if own.scheme != other.scheme or own.name == other.name:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -15,11 +15,11 @@ from torch import Tensor
 from llm4seg.config import Config
 from llm4seg.data.augment import Sides, augment, check_flips
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
-from llm4seg.data.label_noise import corrupt_labels, subsample
+from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
-from llm4seg.data.loader import prefetch, read_on_demand
+from llm4seg.data.loader import prefetch, read_on_demand, to_device
+from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import read_split
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.saved import init_from
@@ -30,7 +30,9 @@ from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress
 from llm4seg.training.engines import Engine, build_engine
+from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
+from llm4seg.training.volumes import predicted_volumes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
@@ -45,7 +47,7 @@ class Diverged(UserError):
 def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None = None) -> Hybrid:
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
-    With `training.init_from`, a trained model's weights replace them where they fit; `log` gets a line on which.
+    `data` are as `training_inputs` gives them. With `training.init_from`, a trained model's weights replace them where they fit; `log` gets a line on which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
@@ -78,7 +80,7 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
 
 def profile_model(config: Config, device: torch.device) -> Row:
     """The costs of a model: its trained parameters, and its latency, the median forward pass of one image, in ms."""
-    data = Prepared(config.paths.prepared)
+    data, _ = training_inputs(config)
     model = assemble(config, data).eval()
     device = device_that_fits(model, device)
     model.to(device)
@@ -114,12 +116,13 @@ class Trainer:
     def __init__(self, config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -> None:
         self.config, self.run = config, run
         section = config.training
-        self.data = Prepared(config.paths.prepared)
-        split = read_split(config.paths.split)
-        self.split = replace(split, train=subsample(split.train, self.data, section.fraction, section.seed))
+        self.data, self.split = training_inputs(config)
+        # the case of each sample of an epoch: of volumes, several patches
+        per_case = 1 if self.data.spacing is None else section.patch.per_case
+        self.samples = [case for case in self.split.train for _ in range(per_case)]
         self.loss = build_loss(config.training.loss, self.data.scheme)
-        self.steps = steps_per_epoch(len(self.split.train), config.training.batch_size)
-        self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.split.train[sample]))
+        self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
+        self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)
@@ -155,27 +158,30 @@ class Trainer:
     def train_epoch(self, epoch: int) -> float:
         """The remaining steps of an epoch; returns the mean loss of all its steps."""
         section, progress = self.config.training, self.progress
-        order = epoch_order(len(self.split.train), section.batch_size, section.seed, epoch)
+        order = epoch_order(len(self.samples), section.batch_size, section.seed, epoch)
         self.engine.train(True)
-        with closing(self.micro_batches(order[progress.step :])) as batches:
+        with closing(self.micro_batches(order[progress.step :], epoch)) as batches:
             for step in range(progress.step, self.steps):
                 loss = self.train_step(batches, epoch, step)
-                cases = ", ".join(self.split.train[sample] for sample in order[step])
+                cases = ", ".join(self.samples[sample] for sample in order[step])
                 where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
                 self.check_finite(loss, "loss", where)
                 progress.loss, progress.step = progress.loss + loss, step + 1
                 self.poll_control()
         return progress.loss / self.steps
 
-    def micro_batches(self, order: np.ndarray) -> Generator[MicroBatch, None, None]:
+    def micro_batches(self, order: np.ndarray, epoch: int) -> Generator[MicroBatch, None, None]:
         """This worker's share of global batches (steps, batch_size); prefetched on a GPU."""
         accumulation, run = self.config.engine.accumulation, self.run
         shares = (worker_share(batch, run.rank, run.world_size, accumulation) for batch in order)
         read = prefetch if run.device.type == "cuda" else read_on_demand
-        return read(self.read, (samples.tolist() for share in shares for samples in share))
+        return read(partial(self.read, epoch), (samples.tolist() for share in shares for samples in share))
 
-    def read(self, samples: list[int]) -> MicroBatch:
-        cases = [self.split.train[sample] for sample in samples]
+    def read(self, epoch: int, samples: list[int]) -> MicroBatch:
+        cases, section = [self.samples[sample] for sample in samples], self.config.training
+        if self.data.spacing is not None:
+            images, labels = load_patches(self.data, cases, samples, section.patch, section.seed, epoch)
+            return samples, to_device(images, self.run.device), to_device(labels, self.run.device)
         return samples, *load_batch(self.data, cases, self.run.device, self.training_labels)
 
     def training_labels(self, labels_S: Tensor, case: str) -> Tensor:
@@ -196,15 +202,18 @@ class Trainer:
             losses += loss.detach()
         return float(losses) / accumulation
 
-    def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return load_batch(self.data, cases, self.run.device)
-
     def check_validation(self) -> None:
         """Refuse a validation part in which no class occurs: its Dice would be no number to choose weights by."""
-        if not any(foreground(self.data.resampled(case)[1]).any() for case in self.split.val):
+        if self.data.spacing is not None:
+            known, remedy = any(self.data.cases[case].on_grid.voxels for case in self.split.val), "split.val"
+        else:
+            known = any(foreground(self.data.resampled(case)[1]).any() for case in self.split.val)
+            remedy = "split.val or data.size"
+        if not known:
+            grid = self.data.spacing or self.data.size
             raise InputError(
                 f"{self.config.paths.split}: found nothing but background in the {len(self.split.val)} cases of the "
-                f"validation part on a grid of {[*self.data.size]}; raise split.val or data.size, or change split.seed"
+                f"validation part on a grid of {[*grid]}; raise {remedy}, or change split.seed"
             )
 
     def check_finite(self, value: float, what: str, where: str) -> None:
@@ -228,22 +237,28 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
         """Loss and Dice on the validation part, from sums over all workers, so that their number changes nothing."""
-        scheme, own = self.data.scheme, list(self.split.val[self.run.rank :: self.run.world_size])
-        counts = torch.zeros(len(scheme.classes), 3, dtype=torch.int64, device=self.run.device)
+        scheme, device = self.data.scheme, self.run.device
+        counts = torch.zeros(len(scheme.classes), 3, dtype=torch.int64, device=device)
         sums: Tensor | float = 0.0
         self.engine.train(False)
-        for cases in self.chunks(own):
-            # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
-            images, labels = self.load(cases or self.split.val[:1])
-            logits = self.engine(images)
-            weight = 1 if cases else 0
-            counts += weight * scheme_counts(labels_from_logits(logits, scheme), labels, scheme)
-            sums = sums + weight * self.loss.sums(logits, labels).double()
+        for weight, logits, labels in self.predictions():
+            counts += weight * scheme_counts(labels_from_logits(logits, scheme), labels, scheme).to(device)
+            sums = sums + weight * self.loss.sums(logits, labels).double().to(device)
             self.poll_control()  # a checkpoint here is of the epoch's last step: a resumed run validates again
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)
         dist.all_reduce(sums)
         return float(self.loss.value(sums)), float(dice_from_counts(counts).nanmean())
+
+    def predictions(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Logits and labels of this worker's share of the validation part, with their weight; 0: they do not count."""
+        if self.data.spacing is not None:
+            yield from predicted_volumes(self.engine, self.data, self.split.val, self.run)
+            return
+        for cases in self.chunks(list(self.split.val[self.run.rank :: self.run.world_size])):
+            # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
+            images, labels = load_batch(self.data, cases or self.split.val[:1], self.run.device)
+            yield 1 if cases else 0, self.engine(images), labels
 
     def chunks(self, cases: list[str]) -> Iterator[list[str]]:
         """This worker's cases in batches: as many batches on every worker, the last ones empty if need be."""

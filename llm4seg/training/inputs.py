@@ -1,0 +1,26 @@
+"""What a training reads: the prepared data as its network reads them, and the split with its part of the cases."""
+
+from dataclasses import replace
+
+from llm4seg.config import Config
+from llm4seg.data.label_noise import subsample
+from llm4seg.data.prepared import Prepared
+from llm4seg.data.split import Split, read_split
+from llm4seg.models.saved import trained_intensity
+
+
+def training_inputs(config: Config) -> tuple[Prepared, Split]:
+    """The prepared data and the split, its training part cut down to `training.fraction`.
+
+    Volumes are read in patches of `training.patch.size`, normalized by statistics of the training part alone; with
+    `training.init_from`, by those that the model to begin with was trained with.
+    """
+    data, split = Prepared(config.paths.prepared), read_split(config.paths.split)
+    section = config.training
+    split = replace(split, train=subsample(split.train, data, section.fraction, section.seed))
+    if data.spacing is None:
+        return data, split
+    intensity = None if section.init_from is None else trained_intensity(section.init_from)
+    if intensity is None or intensity.kind != data.intensity:
+        intensity = data.intensity_of(split.train)
+    return data.for_network(section.patch.size, intensity), split
