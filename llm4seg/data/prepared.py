@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # torch is needed only to read arrays; `split` reads none
 MANIFEST = "manifest.json"
 Unit = Literal["mm", "px"]  # of distances: pixels where their size is not known
 PARTS = ("train", "val", "test")
+FOLDER_TEST = "data.folder.test"  # begins the source of the split that a user's own folder of test images makes
 
 
 @dataclass(frozen=True)
