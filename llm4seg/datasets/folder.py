@@ -7,6 +7,7 @@ from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
 from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.layouts import looks_like
 from llm4seg.datasets.mask_labels import class_names
 from llm4seg.utils.errors import InputError
 
@@ -73,6 +74,7 @@ def _files(where: Path) -> list[Path]:
         raise InputError(
             f"{where}: no such folder (data.root must hold images/ and masks/)"
             + hint * (".dvc/tmp/exps" in where.as_posix())
+            + (f"; {where.parent} {like}" if (like := looks_like(where.parent, but="folder")) else "")
         )
     return sorted(
         path

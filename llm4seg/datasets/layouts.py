@@ -49,10 +49,17 @@ def find_root(section: Data, cache: Path, source: str) -> Path:
     for places in _levels(folder):
         if found := [place for place in places if _has_layout(place, name)]:
             return _only(found, folder, section)
-    like = [other for other in LAYOUTS if any(_has_layout(one, other) for places in _levels(folder) for one in places)]
+    like = looks_like(folder)
     wanted = " or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
-    found_instead = f"looks like data.dataset: {' or '.join(like)}" if like else f"holds {_shown(folder)}"
+    found_instead = like or f"holds {_shown(folder)}"
     raise InputError(f"{root}: {found_instead}, allowed for {name}: a folder with {wanted}; {name} is at {source}")
+
+
+def looks_like(folder: Path, but: str = "") -> str:
+    """What layouts a folder has, or those within it, for an error; empty where it has none. `but`: one left out."""
+    places = [place for level in _levels(folder) for place in level]
+    like = [name for name in LAYOUTS if name != but and any(_has_layout(place, name) for place in places)]
+    return f"looks like data.dataset: {' or '.join(like)}" if like else ""
 
 
 def _levels(folder: Path) -> Iterator[list[Path]]:
