@@ -42,29 +42,30 @@ def _fields(path: Path, sign: str, ends: Callable[[str], bool]) -> dict[str, str
 
 def _of_metaimage(fields: dict[str, str]) -> float | None:
     for name in ("Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation"):
-        if not all(map(isfinite, _numbers(fields.get(name, "")))):
-            raise ValueError(f"found {name} {fields[name]}, allowed: numbers")
+        if not all(map(isfinite, numbers := _numbers(fields.get(name, "")))):
+            raise ValueError(f"found {name} {_shown(numbers)}, allowed: numbers")
     for name in ("ElementSpacing", "ElementSize"):
         if name in fields:
             sizes = _numbers(fields[name])
             if not all(map(_is_size, sizes)) or fields.get("NDims") != str(len(sizes)):
-                raise ValueError(f"found {name} {fields[name]}, {ABOVE_0}")
+                raise ValueError(f"found {name} {_shown(sizes)}, {ABOVE_0}")
             return 1.0
     return None
 
 
 def _of_nrrd(fields: dict[str, str]) -> float | None:
     for vector in _vectors(fields.get("space origin", "")):
-        if not all(map(isfinite, _numbers(vector, ","))):
-            raise ValueError(f"found space origin {vector}, allowed: numbers")
+        if not all(map(isfinite, numbers := _numbers(vector, ","))):
+            raise ValueError(f"found space origin {_shown(numbers, ',')}, allowed: numbers")
     spatial = [kind in SPATIAL for kind in fields.get("kinds", "").split()]
     for name, split, size in (("spacings", str.split, _first), ("space directions", _vectors, hypot)):
-        axes = zip_longest(split(fields.get(name, "")), spatial, fillvalue=None)
-        for token, is_spatial in axes:
+        tokens = split(fields.get(name, ""))
+        for token, is_spatial in zip_longest(tokens, spatial, fillvalue=None):
             if token is None or is_spatial is False or (token == "none" and is_spatial is None):
                 continue  # channels have no size
             if not _is_size(size(*_numbers(token, ","))):
-                raise ValueError(f"found {name} {fields[name]}, {ABOVE_0}")
+                shown = " ".join(_shown(_numbers(one, ","), ",") for one in tokens)
+                raise ValueError(f"found {name} {shown}, {ABOVE_0}")
     if "spacings" not in fields and "space directions" not in fields:
         return None
     return _unit(fields)
@@ -94,6 +95,11 @@ def _numbers(text: str, sign: str | None = None) -> list[float]:
     return found
 
 
+def _shown(numbers: Sequence[float], sign: str = " ") -> str:
+    """Numbers as text, for errors: never a header's own words, beside which others may stand in a damaged file."""
+    return sign.join(f"{number:g}" for number in numbers)
+
+
 def _first(number: float) -> float:
     return number
 
@@ -109,9 +115,10 @@ def check_dicom(reader: Any, of_series: bool) -> bool:
     distances in mm, also for what is missing.
     """
     if reader.HasMetaDataKey(ORIENTATION):
-        text = reader.GetMetaData(ORIENTATION).strip()
-        if not _is_orientation(_numbers(text, "\\")):
-            raise ValueError(f"found ImageOrientationPatient {text}, allowed: two unit vectors at a right angle")
+        directions = _numbers(reader.GetMetaData(ORIENTATION), "\\")
+        if not _is_orientation(directions):
+            found = _shown(directions)
+            raise ValueError(f"found ImageOrientationPatient {found}, allowed: two unit vectors at a right angle")
     if of_series and not reader.HasMetaDataKey(POSITION):
         raise ValueError("found a slice without ImagePositionPatient, allowed: slices that have one")
     if not reader.HasMetaDataKey(
@@ -121,10 +128,9 @@ def check_dicom(reader: Any, of_series: bool) -> bool:
         if of_series and not known:
             raise ValueError("found a slice without PixelSpacing, allowed: slices that have one")
         return known
-    text = reader.GetMetaData(PIXEL_SPACING).strip()
-    sizes = _numbers(text, "\\")
+    sizes = _numbers(reader.GetMetaData(PIXEL_SPACING), "\\")
     if len(sizes) != 2 or not all(map(_is_size, sizes)):
-        raise ValueError(f"found PixelSpacing {text}, allowed: two numbers above 0, of rows and of columns")
+        raise ValueError(f"found PixelSpacing {_shown(sizes)}, allowed: two numbers above 0, of rows and of columns")
     return True
 
 

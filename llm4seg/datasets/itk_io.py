@@ -80,11 +80,12 @@ def _pixels(names: str | list[str]) -> Any:
 
 
 def _reason(error: RuntimeError) -> str:
-    """ITK's own words, without the places in its source and in memory."""
+    """ITK's own words, without the places in its source and in memory, and without what it quotes of the file."""
     if "determinant is 0" in str(error):
         return "the directions of its axes have no inverse, allowed: three that differ"
     words = re.split(r"ERROR: (?:\w+\(0x[0-9a-f]+\): )?", str(error), flags=re.IGNORECASE)[-1]
-    return " ".join(re.sub(r"0x[0-9a-f]{6,}", "", words).split()) + "; the file is damaged, or of another format"
+    own = re.sub(r'0x[0-9a-f]{6,}|".*"', "...", words, flags=re.DOTALL)
+    return f"{' '.join(own.split())}; the file is damaged, or of another format"
 
 
 def _in_order(slices: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:

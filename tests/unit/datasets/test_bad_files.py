@@ -42,7 +42,9 @@ def nrrd(folder: Path) -> bytes:
     return (folder / "good.nrrd").read_bytes()
 
 
-@pytest.mark.parametrize("sizes", ["0 0.75 3", "-0.5 0.75 3", "nan 0.75 3", "inf 0.75 3", "0.5 0.75", "a b c", ""])
+@pytest.mark.parametrize(
+    "sizes", ["0 0.75 3", "-0.5 0.75 3", "nan 0.75 3", "inf 0.75 3", "0.5 0.75", "nan nan nan", ""]
+)
 @pytest.mark.parametrize("name", ["ElementSpacing", "ElementSize"])
 def test_metaimage_sizes(tmp_path: Path, name: str, sizes: str) -> None:
     line = f"{name} = {sizes}".encode()
@@ -84,7 +86,10 @@ def test_nrrd_sizes(tmp_path: Path, line: str) -> None:
     if line.startswith("spacings"):
         source = source.replace(b"space: left-posterior-superior\n", b"").replace(b"space origin: (10,-20,30)\n", b"")
     path = edited(tmp_path / "a.nrrd", DIRECTIONS_LINE.encode(), line.encode(), source)
-    assert refusal(path) == f"found {line.replace(': ', ' ')}, {SIZES}"
+    assert (
+        refusal(path)
+        == f"found {line.replace(': ', ' ').replace('(', '').replace(')', '').replace('none', 'nan')}, {SIZES}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,11 +194,11 @@ PIXELS = "allowed: two numbers above 0, of rows and of columns"
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({"PixelSpacing": [0, 0.5]}, rf"found PixelSpacing 0.0\0.5, {PIXELS}"),
-        ({"PixelSpacing": [-1, 0.5]}, rf"found PixelSpacing -1.0\0.5, {PIXELS}"),
-        ({"PixelSpacing": [0.5]}, rf"found PixelSpacing 0.5, {PIXELS}"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, r"found ImageOrientationPatient 1.0\0.0\0.0\1.0\0.0\0.0, al"),
-        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, r"allowed: two unit vectors at a right angle"),
+        ({"PixelSpacing": [0, 0.5]}, f"found PixelSpacing 0 0.5, {PIXELS}"),
+        ({"PixelSpacing": [-1, 0.5]}, f"found PixelSpacing -1 0.5, {PIXELS}"),
+        ({"PixelSpacing": [0.5]}, f"found PixelSpacing 0.5, {PIXELS}"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "found ImageOrientationPatient 1 0 0 1 0 0, allowed: "),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "allowed: two unit vectors at a right angle"),
     ],
 )
 def test_dicom_sizes(tmp_path: Path, tags: dict[str, Any], message: str) -> None:
@@ -206,7 +211,7 @@ def test_dicom_sizes(tmp_path: Path, tags: dict[str, Any], message: str) -> None
 def test_dicom_sizes_that_are_no_numbers(tmp_path: Path) -> None:
     (file, *_) = sorted(series(tmp_path / "a").iterdir())
     edited(file, b".75\\.5", b"nan\\.5", file.read_bytes())
-    assert refusal(file) == rf"found PixelSpacing nan\.5, {PIXELS}"
+    assert refusal(file) == f"found PixelSpacing nan 0.5, {PIXELS}"
 
 
 @pytest.mark.parametrize(
