@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_LINE, MOST_LINES = 2**16, 1000  # of a header; beyond, it is none
-LENGTHS = {"mm": 1.0, "millimeter": 1.0, "um": 1e-3, "\u00b5m": 1e-3, "micron": 1e-3, "cm": 10.0, "m": 1000.0, "": 1.0}
+LENGTHS = {"mm": 1.0, "millimeter": 1.0, "um": 1e-3, "\u00b5m": 1e-3, "micron": 1e-3, "cm": 10.0, "m": 1000.0}
 SPATIAL = ("domain", "space")  # kinds of NRRD's axes
 ABOVE_0 = "allowed: a number above 0 for each axis; leave the line out where the sizes are not known"
 # of DICOM: the spacing of rows and columns, the first pixel's place, the directions of both
@@ -22,7 +22,8 @@ def millimeters(path: Path) -> float | None:
     Raises ValueError for sizes that are not above 0, and for places and directions that are no numbers.
     """
     if path.suffix.lower() in (".nrrd", ".nhdr"):
-        return _of_nrrd(_fields(path, ":", lambda line: not line))
+        fields = _fields(path, ":", lambda line: not line)
+        return _of_nrrd({name.lower().replace(" ", ""): value for name, value in fields.items()})  # both count as equal
     return _of_metaimage(_fields(path, "=", lambda line: line.startswith("ElementDataFile")))
 
 
@@ -54,29 +55,29 @@ def _of_metaimage(fields: dict[str, str]) -> float | None:
 
 
 def _of_nrrd(fields: dict[str, str]) -> float | None:
-    for vector in _vectors(fields.get("space origin", "")):
+    for vector in _vectors(fields.get("spaceorigin", "")):
         if not all(map(isfinite, numbers := _numbers(vector, ","))):
             raise ValueError(f"found space origin {_shown(numbers, ',')}, allowed: numbers")
     spatial = [kind in SPATIAL for kind in fields.get("kinds", "").split()]
     for name, split, size in (("spacings", str.split, _first), ("space directions", _vectors, hypot)):
-        tokens = split(fields.get(name, ""))
+        tokens = split(fields.get(name.replace(" ", ""), ""))
         for token, is_spatial in zip_longest(tokens, spatial, fillvalue=None):
             if token is None or is_spatial is False or (token == "none" and is_spatial is None):
                 continue  # channels have no size
             if not _is_size(size(*_numbers(token, ","))):
                 shown = " ".join(_shown(_numbers(one, ","), ",") for one in tokens)
                 raise ValueError(f"found {name} {shown}, {ABOVE_0}")
-    if "spacings" not in fields and "space directions" not in fields:
+    if "spacings" not in fields and "spacedirections" not in fields:
         return None
-    return _unit(fields)
+    of_axes = re.findall(r'"([^"]*)"', fields.get("units", ""))
+    used = [unit for unit, is_spatial in zip_longest(of_axes, spatial) if unit and is_spatial is not False]
+    return _unit({*re.findall(r'"([^"]*)"', fields.get("spaceunits", "")), *used} - {""})
 
 
-def _unit(fields: dict[str, str]) -> float:
-    """Millimeters in NRRD's `space units`, or `units` of each axis."""
-    name = next((one for one in ("space units", "units") if one in fields), None)
-    units = set(re.findall(r'"([^"]*)"', fields[name])) - {""} if name else set()
+def _unit(units: set[str]) -> float:
+    """Millimeters in the unit that all of NRRD's spatial axes have; none: mm."""
     if len(units) > 1 or not units <= set(LENGTHS):
-        raise ValueError(f"found {name} {', '.join(sorted(units))}, allowed: one of {', '.join(filter(None, LENGTHS))}")
+        raise ValueError(f"found the units {', '.join(sorted(units))}, allowed: one of {', '.join(LENGTHS)}")
     return LENGTHS[units.pop()] if units else 1.0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from llm4seg.datasets.cases import Dataset, RawCase, slices
 from llm4seg.datasets.geometry import geometry
-from llm4seg.datasets.image_data import ImageData
+from llm4seg.datasets.image_data import ImageData, storable
 from llm4seg.datasets.itk_io import read_dicom_slices
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.pypi import package_members
@@ -56,7 +56,7 @@ def read_patient(patient: str, source: str, files: Sequence[Path]) -> RawCase:
         id=patient,
         group=patient,
         source=source,
-        image=way.to_array(image.values),
+        image=way.to_array(storable(image.values)),
         labels=way.to_array(_mask(contours, image, source)[None])[0],
         spacing=way.spacing,
         unit=image.unit,

@@ -97,8 +97,8 @@ def test_nrrd_sizes(tmp_path: Path, line: str) -> None:
     [
         ("(10,-20,30)", "(nan,-20,30)", "found space origin nan,-20,30, allowed: numbers"),
         ("(0,0.75,0)", "(0.75,0,0)", "the directions of its axes have no inverse, allowed: three that differ"),
-        ("kinds:", 'space units: "ft" "ft" "ft"\nkinds:', "found space units ft, allowed: one of mm, "),
-        ("kinds:", 'space units: "mm" "cm" "mm"\nkinds:', "found space units cm, mm, allowed: one of mm, "),
+        ("kinds:", 'space units: "ft" "ft" "ft"\nkinds:', "found the units ft, allowed: one of mm, "),
+        ("kinds:", 'space units: "mm" "cm" "mm"\nkinds:', "found the units cm, mm, allowed: one of mm, "),
     ],
 )
 def test_nrrd_places(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -111,6 +111,24 @@ def test_units_of_nrrd(tmp_path: Path) -> None:
     expected = read_image(tmp_path / "good.nrrd")
     assert np.allclose(image.affine[:3], expected.affine[:3] / 1000)
     assert np.array_equal(image.values, expected.values)
+
+
+def test_units_of_nrrds_other_axes(tmp_path: Path) -> None:
+    """Seconds along the fourth axis are no length; and names of fields are in any case."""
+    times = sitk.JoinSeries([itk_image(DIRECTIONS["LPS"])] * 2)
+    sitk.WriteImage(times, tmp_path / "good.nrrd")
+    content = (tmp_path / "good.nrrd").read_bytes()
+    start = content.index(b"space directions")
+    end = content.index(b"\n", start)
+    sizes = b'Spacings: 500 750 3000 1\nunits: "um" "um" "um" "s"'
+    content = content[:start] + sizes + content[end:]
+    content = content.replace(b"domain domain domain domain", b"domain domain domain time")
+    for line in (b"space dimension: 4\n", b"space origin: (10,-20,30,0)\n"):
+        content = content.replace(line, b"")
+    (tmp_path / "a.nrrd").write_bytes(content)
+    image = read_image(tmp_path / "a.nrrd")
+    assert np.linalg.norm(image.affine[:3, :3], axis=0) == pytest.approx((0.5, 0.75, 3))
+    assert image.values.shape == (2, 5, 6, 4)
 
 
 @pytest.mark.parametrize(
