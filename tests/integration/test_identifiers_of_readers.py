@@ -19,6 +19,7 @@ from tests.identifying import NAMES, identify
 from tests.single_volumes import PLACES, READABLE
 
 WRITERS: dict[str, Callable[[Path], Any]] = {**layouts.WRITERS, **volume_layouts.WRITERS}
+LARGE = ("btcv", "busi", "cvc-clinicdb", "isic", "tn3k")
 LESION = {"folder": {"lesion": [1]}, "btcv": {"lesion": ["spleen"]}, "acdc": {"lesion": ["right_ventricle"]}}
 
 
@@ -41,7 +42,9 @@ def prepared_of(root: Path, dataset: str, spatial_dims: int, classes: Any = None
     return Prepared(config.paths.prepared)
 
 
-@pytest.mark.parametrize("dataset", WRITERS)
+@pytest.mark.parametrize(
+    "dataset", [pytest.param(one, marks=pytest.mark.slow if one in LARGE else []) for one in WRITERS]
+)
 def test_published_layouts(tmp_path: Path, dataset: str, capfd: pytest.CaptureFixture[str]) -> None:
     truth = WRITERS[dataset](tmp_path / "raw")
     assert identify(tmp_path / "raw") >= len(truth)
