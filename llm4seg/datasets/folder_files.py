@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm4seg.datasets.layouts import looks_like
 from llm4seg.utils.errors import InputError
 
 _JUNK = ("thumbs.db", "desktop.ini")  # of Windows; what begins with a dot is macOS's
@@ -32,7 +33,12 @@ def entries(folder: Path, wanted: str = "data.root must hold images/ and masks/"
     """
     if not folder.is_dir():
         hint = "; workspaces of `dvc exp run --temp` and `--queue` hold what is committed: `dvc add` it, and commit"
-        raise InputError(f"{folder}: no such folder ({wanted})" + hint * (".dvc/tmp/exps" in folder.as_posix()))
+        like = looks_like(folder.parent, but="folder")
+        raise InputError(
+            f"{folder}: no such folder ({wanted})"
+            + hint * (".dvc/tmp/exps" in folder.as_posix())
+            + (f"; {folder.parent} {like}" if like else "")
+        )
     return sorted(
         path
         for path in folder.iterdir()

@@ -54,11 +54,17 @@ def find_root(section: Data, cache: Path, source: str) -> Path:
     for places in _levels(folder):
         if found := [place for place in places if name in _layouts_of(place)]:
             return _only(found, folder, section)
-    seen = {one for places in _levels(folder) for place in places for one in _layouts_of(place)}
-    like = [other for other in LAYOUTS if other in seen]
+    like = looks_like(folder)
     wanted = " or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
-    found_instead = f"looks like data.dataset: {' or '.join(like)}" if like else f"holds {shown(folder)}"
+    found_instead = like or f"holds {shown(folder)}"
     raise InputError(f"{root}: {found_instead}, allowed for {name}: a folder with {wanted}; {name} is at {source}")
+
+
+def looks_like(folder: Path, but: str = "") -> str:
+    """What layouts a folder has, or those within it, for an error; empty where it has none. `but`: one left out."""
+    seen = {name for level in _levels(folder) for place in level for name in _layouts_of(place)}
+    like = [name for name in LAYOUTS if name in seen and name != but]
+    return f"looks like data.dataset: {' or '.join(like)}" if like else ""
 
 
 def _levels(folder: Path) -> Iterator[list[Path]]:
