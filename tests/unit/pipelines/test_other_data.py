@@ -1,17 +1,14 @@
 """The command that prepares a second data set: where it writes, what it refuses, and that the first one stays."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from llm4seg.config.overrides import apply
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.errors import InputError
 from pipelines.other_data import main, other_data, value_of
-from tests.import_graph import ROOT
 from tests.layouts import write_cvc
+from tests.params import load, values
 
 OWN = {"data.size": [32, 32], "data.intensity": "unit", "split.rule": "file", "split.file": "own.txt"}
 
@@ -19,12 +16,9 @@ OWN = {"data.size": [32, 32], "data.intensity": "unit", "split.rule": "file", "s
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     """A project whose own data are split by a list, and a miniature of CVC-ClinicDB in it."""
-    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    apply(OWN, values)
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    load(tmp_path, values(OWN))
     write_cvc(tmp_path / "data" / "raw" / "cvc-clinicdb", last=40)
-    return path
+    return tmp_path / "params.yaml"
 
 
 def test_presets_and_values_name_the_data_and_the_rest_is_as_for_the_own(
