@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from llm4seg.config import Config
 from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.checkpoint import Checkpoint
+from llm4seg.training.history import read_history
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import fit
 from llm4seg.utils.errors import StopRequested
@@ -67,6 +67,6 @@ def test_the_stage_and_its_history_say_so(config: Config, capsys: pytest.Capture
 
     config = config.override(LONG | {"optimizer.lr": 1e-9, "training.patience": 2, "cluster.launcher": "process"})
     train(config)
-    history = pd.read_csv(config.paths.history)
+    history = read_history(config.paths.history)  # as the report does
     assert history["epochs_since_best"].iloc[-1] == 2
     assert f"stopped after epoch {len(history)}: no better validation Dice in 2 epochs" in capsys.readouterr().out

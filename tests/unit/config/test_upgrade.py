@@ -94,8 +94,8 @@ def test_a_second_time_there_is_nothing_to_do() -> None:
 
 RENAMED = """\
 training:
-  loss: "paper"   # the paper's
   patience:
+  loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
 search:
   space:
