@@ -29,6 +29,14 @@ ADDED: dict[str, tuple[Any, str]] = {
     "data.paired": ([], "[[left_kidney, right_kidney]]: classes that a flip of left and right exchanges"),
     "training.augment.quarter_turns": (False, "true: by 0, 90, 180 or 270 degrees, of square images"),
     "training.augment.color": (0.0, "of images with 3 channels: gain of each, and of its distance to gray"),
+    "training.augment.elastic": (0.0, "a smooth displacement, in pixels along the longest axis, at most"),
+    "training.augment.noise": (0.0, "standard deviation of Gaussian noise, at most (docs/augmentation.md)"),
+    "training.augment.blur": (0.0, "sigma of a Gaussian filter in pixels, at most"),
+    "training.augment.contrast": (0.0, "distance to the mean by 1 +- this, at most"),
+    "training.augment.low_resolution": (0.0, "smallest zoom, down and up again; 1 would change nothing"),
+    "training.augment.gamma": (0.0, "exponent from 1 / (1 + this) to 1 + this"),
+    "training.augment.gamma_inverted": (0.0, "the same of the negative"),
+    "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

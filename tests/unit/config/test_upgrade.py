@@ -94,6 +94,7 @@ def test_a_second_time_there_is_nothing_to_do() -> None:
 
 RENAMED = """\
 training:
+  patience:
   loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
 search:
