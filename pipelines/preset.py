@@ -12,16 +12,25 @@ from llm4seg.config.changes import committed_values
 from llm4seg.config.config import preset_changes, presets_in
 from llm4seg.config.overrides import apply
 from llm4seg.config.params_file import read
+from llm4seg.config.schema import Overrides
+from llm4seg.datasets.archives import ENDINGS
 from llm4seg.utils.errors import InputError, UserError
 
 DEFAULT = "default"  # the preset that goes back to the values of the last commit
+ROOT = "data.root"
 
 
 def options(params: Path, names: Sequence[str]) -> str:
-    """The overrides of some presets together, as options of `dvc exp run`: each parameter once, the last one's value.
+    """The overrides of some presets together, as options of `dvc exp run`."""
+    return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in overrides(params, names).items())
 
-    Values that an experiment left in params.yaml may be refused, if the presets replace them. Raises InputError for an
-    unknown preset, and where params.yaml is refused with the presets' values, too.
+
+def overrides(params: Path, names: Sequence[str]) -> Overrides:
+    """The overrides of some presets together: each parameter once, the last one's value.
+
+    Where data.root is no folder, but an archive of that name lies beside it, it is the archive, which DVC then knows by
+    its own name. Values that an experiment left in params.yaml may be refused, if the presets replace them. Raises
+    InputError for an unknown preset, and where params.yaml is refused with the presets' values, too.
     """
     values = read(params)
     changes = preset_changes(presets_in(values, str(params)), *names)
@@ -30,7 +39,26 @@ def options(params: Path, names: Sequence[str]) -> str:
         Config.parse(values, f"{params} with {' '.join(names)}")
     except InputError as error:
         raise InputError(f"{error}; if an experiment left that value there: git checkout {params.name}") from None
-    return " ".join(f"-S {dotted}={_for_shell(value)}" for dotted, value in changes.items())
+    if ROOT in changes:
+        changes[ROOT] = next(iter(_places(params.parent, changes[ROOT])), changes[ROOT])
+    return changes
+
+
+def _places(folder: Path, root: str) -> list[str]:
+    """Where the data of a preset's data.root lie: there, or in an archive beside it; also if `dvc pull` brings them."""
+    places = [f"{root}{ending}" for ending in ("", *ENDINGS)]
+    return [place for place in places if (folder / place).exists() or (folder / f"{place}.dvc").exists()]
+
+
+def missing_data(params: Path, names: Sequence[str]) -> list[str]:
+    """A line where the presets name a data set that is not there; none where they name none."""
+    root = overrides(params, names).get(ROOT)
+    if root is None or _places(params.parent, root):
+        return []
+    return [
+        f"{root}: no such folder, nor an archive of that name ({', '.join(ENDINGS)}): put the data there "
+        f"(docs/datasets.md), or name another place with -S {ROOT}=..."
+    ]
 
 
 def differing_defaults(params: Path) -> list[str]:
@@ -61,7 +89,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         print(options(arguments.params, arguments.names))
-        for line in differing_defaults(arguments.params) if DEFAULT in arguments.names else []:
+        notes = differing_defaults(arguments.params) if DEFAULT in arguments.names else []
+        for line in [*notes, *missing_data(arguments.params, arguments.names)]:
             print(f"preset: {line}", file=sys.stderr)
     except UserError as error:
         sys.exit(f"preset: {error}")

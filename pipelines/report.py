@@ -2,7 +2,7 @@
 
 from llm4seg.config import Config
 from llm4seg.utils.files import write_text
-from pipelines.stage import run_stage
+from pipelines.stage import near, run_stage
 
 
 def report(config: Config) -> None:
@@ -15,6 +15,7 @@ def report(config: Config) -> None:
     charts = training_charts(inputs) | comparison_charts(inputs.search, inputs.study)
     write_pictures(config.paths.pictures, charts)
     write_text(config.paths.report, render(inputs))
+    print(f"report: {near(config.paths.report)}")
 
 
 def pictures(config: Config) -> None:

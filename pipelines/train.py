@@ -32,6 +32,8 @@ def train(config: Config) -> None:
             save_trained(config.paths.model, weights, config, training_inputs(config)[0], outcome.engine)
         write_history(config.paths.history, outcome.history)
         outcome.forget()
+    if (stopped := len(outcome.history)) < config.training.epochs:
+        print(f"train: stopped after epoch {stopped}: no better validation Dice in {config.training.patience} epochs")
     report_time(config, outcome.seconds)
 
 

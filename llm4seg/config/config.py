@@ -20,7 +20,7 @@ LASTING = ("cache", "runs", "study_runs")  # paths of no stage's outputs: what a
 HOME = "LLM4SEG_HOME"  # environment variable: the folder that these three are relative to
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
 # what a trial cannot vary: it lasts search.epochs, its score is the best epoch's, best.json holds no paths
-UNSEARCHED = ("training.epochs", "training.select", INIT)
+UNSEARCHED = ("training.epochs", "training.select", "training.patience", INIT)
 # environment variable: a job's overrides of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
 # `dvc exp run` would count them as part of the experiment
 JOB_SETTINGS = "LLM4SEG_CLUSTER"

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm4seg.config.schema import Augment
+from llm4seg.data.elastic import deform
+from llm4seg.data.intensity_augment import augment_intensities
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.errors import InputError
 
@@ -101,10 +103,11 @@ def augment(
     epoch: int,
     sides: Sides | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Flip, rotate, zoom, shift, and change gain and offset; linear for images, nearest for labels.
+    """Flip, rotate, zoom, shift, deform, and change values; linear for images, nearest for labels.
 
-    Pixels from outside the image have the value of its border in the image, and background (0) in the labels. Of a
-    sample that is mirrored along its axis of left and right, labels of a pair are swapped (`sides`).
+    The affine map and the elastic deformation are one resampling. Pixels from outside the image have the value of its
+    border in the image, and background (0) in the labels. Of a sample that is mirrored along its axis of left and
+    right, labels of a pair are swapped (`sides`).
     """
     size = tuple(labels_NS.shape[1:])
     draws = [_draw(section, size, seed, epoch, sample) for sample in samples]
@@ -119,13 +122,16 @@ def augment(
         )
     shape = [len(samples), images_NCS.shape[1], *size]
     grid = functional.affine_grid(matrices.to(images_NCS.device), shape, align_corners=False)
+    if section.elastic:
+        grid = deform(grid, samples, section.elastic, seed, epoch)
     images = functional.grid_sample(images_NCS, grid, padding_mode="border", align_corners=False)
     labels = functional.grid_sample(labels_NS[:, None].to(images.dtype), grid, mode="nearest", align_corners=False)
     if section.color and images.shape[1] == COLORS:
         color_NCC = torch.as_tensor(np.stack([draw.color for draw in draws]), dtype=images.dtype).to(images.device)
         images = torch.einsum("nij,nj...->ni...", color_NCC, images)
     gain, offset = (gain_N2[:, k].view(-1, *[1] * (images.ndim - 1)) for k in (0, 1))
-    return images * gain + offset, labels[:, 0].to(labels_NS.dtype)
+    images = augment_intensities(images * gain + offset, samples, section, seed, epoch)
+    return images, labels[:, 0].to(labels_NS.dtype)
 
 
 def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> None:

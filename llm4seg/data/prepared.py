@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 Unit = Literal["mm", "px"]  # of distances: pixels where their size is not known
 PARTS = ("train", "val", "test")
 MOST_VOXELS = 10_000  # of a label whose places are stored, and of a case's labeled voxels whose intensities are
+FOLDER_TEST = "data.folder.test"  # begins the source of the split that a user's own folder of test images makes
 
 
 @dataclass(frozen=True)

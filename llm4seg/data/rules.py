@@ -9,7 +9,7 @@ import numpy as np
 from llm4seg.config import schema
 from llm4seg.data.leaks import doubts
 from llm4seg.data.predefined import predefined_split
-from llm4seg.data.prepared import Case, Prepared
+from llm4seg.data.prepared import FOLDER_TEST, Case, Prepared
 from llm4seg.data.split import Split, make_split
 from llm4seg.data.units import ids_of
 from llm4seg.utils.errors import InputError
@@ -41,7 +41,19 @@ def split_by_rule(data: Prepared, section: schema.Split) -> Split:
             split = released_split(cases, section.seed)
         case _:
             split = make_split(cases, data.classes, section)
-    return replace(split, warnings=(*split.warnings, *doubts(split, data.cases, data.classes, section.rule)))
+    warnings = [*_mixed_in(data, section.rule), *doubts(split, data.cases, data.classes, section.rule)]
+    return replace(split, warnings=(*split.warnings, *warnings))
+
+
+def _mixed_in(data: Prepared, rule: str) -> list[str]:
+    """A line where a user has a folder of test images, but another rule than `official`."""
+    if rule == "official" or data.official is None or not data.official.source.startswith(FOLDER_TEST):
+        return []
+    count = len(data.official.parts["test"])
+    return [
+        f"the {count} cases of {data.official.source} are split like all others, as split.rule is {rule}; "
+        "official makes them the test part"
+    ]
 
 
 def released_split(cases: Sequence[Case], seed: int) -> Split:

@@ -10,7 +10,7 @@ from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.case_files import CaseFiles, read_cases
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.dataset_json import listed, read_dataset_json
-from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, unlabeled_notices
+from llm4seg.datasets.layouts import by_id, count_notices, find_root, looks_like, pairs, unlabeled_notices
 from llm4seg.utils.errors import InputError
 
 SOURCE = "https://www.synapse.org/Synapse:syn3193805"
@@ -35,7 +35,11 @@ def btcv(section: Data, cache: Path) -> Dataset:
     images, labels = next(pair for pair in FOLDERS if all((root / folder).is_dir() for folder in pair))
     found = pairs(_numbered(root / images), _numbered(root / labels), str(root / labels))
     if not found:
-        raise InputError(f"{root / images}: found no image of BTCV, allowed: names such as img0001.nii.gz")
+        like = looks_like(root, but="btcv")
+        raise InputError(
+            f"{root / images}: found no image of BTCV, allowed: names such as img0001.nii.gz"
+            + f"; {root} {like}" * bool(like)
+        )
     classes: Classes = {organ: (value,) for value, organ in enumerate(ORGANS, start=1)}
     return Dataset(
         name="btcv",

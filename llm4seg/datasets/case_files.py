@@ -21,7 +21,8 @@ from llm4seg.utils.errors import InputError
 class CaseFiles:
     """The image files of a case, which hold one channel or more each, and the mask files that belong to them.
 
-    `channels`: how many there must be in all, where the data set says.
+    `channels`: how many there must be in all, where the data set says. `spacing`: in mm, along rows, columns and pages
+    of pictures, whose files cannot say.
     """
 
     id: str
@@ -29,10 +30,17 @@ class CaseFiles:
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     channels: int | None = None
+    spacing: tuple[float, float, float] | None = None
 
 
 def name_of(path: Path) -> str:
-    """The case's id: the file's name without its ending, composed (NFC): macOS decomposes accents, others do not.
+    """The case's id: the file's name without its ending, composed. Raises InputError as `composed` does."""
+    composed(path)
+    return unicodedata.normalize("NFC", stem(path))
+
+
+def composed(path: Path) -> str:
+    """A file's name, composed (NFC): macOS decomposes accents, others do not.
 
     Raises InputError where it is not in UTF-8, which all that is written is.
     """
@@ -41,7 +49,7 @@ def name_of(path: Path) -> str:
     except UnicodeEncodeError:
         shown = os.fsencode(path.name).decode(errors="backslashreplace")
         raise InputError(f"{path.parent}/{shown}: its name is not in UTF-8; rename it") from None
-    return unicodedata.normalize("NFC", stem(path))
+    return unicodedata.normalize("NFC", path.name)
 
 
 def read_cases(
@@ -63,6 +71,8 @@ def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int, reg
         raise InputError(f"{files.images[0]}: is 2-D, but data.spatial_dims is 3")
     if files.channels not in (None, len(image.values)):
         raise InputError(f"{files.images[0]}: found {len(image.values)} channels, allowed: {files.channels} a case")
+    if files.spacing is not None:
+        image = replace(image, affine=image.affine @ np.diag([*files.spacing, 1.0]), unit="mm")
     labels, notices = _labels(files, image, root, classes, regions)
     way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
     case = RawCase(

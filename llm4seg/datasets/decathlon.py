@@ -33,6 +33,8 @@ def decathlon(section: Data, cache: Path) -> Dataset:
     channels = len(modality) if isinstance(modality, dict) else None
     pairs = {part: listed(about, key, path) for part, key in LISTS.items()}
     files = [pair for part in pairs.values() for pair in part]
+    if not files and "channel_names" in about:
+        raise InputError(f"{root}: looks like data.dataset: nnunet, as {NAME} has channel_names and lists no training")
     if not files:
         raise InputError(f"{path}: found no cases in training, allowed: one or more, each an image and its label")
     _check_files(files, path)

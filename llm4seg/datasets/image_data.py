@@ -9,6 +9,7 @@ from llm4seg.data.prepared import Unit
 
 # Where rows, columns and pages of a picture run: to the back, the left and the head, as ITK and DICOM place them.
 PICTURE_AFFINE = np.array([[0.0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+FLATTEST = 1e-6  # the smallest of a voxel's sizes relative to its largest; its volume, relative to a box of its sizes
 EXACT_FLOAT32 = 2**24  # whole numbers up to this one are exact in float32
 
 
@@ -48,8 +49,13 @@ def checked_affine(affine: np.ndarray, flat: bool) -> np.ndarray:
     affine = np.array(affine, dtype=float)
     if flat and not affine[:3, 2].any():
         affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise ValueError(f"its affine has no inverse: {affine[:3].round(4).tolist()}")
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    finite = bool(np.isfinite(affine).all())
+    if not finite or sizes.min() <= FLATTEST * sizes.max() or abs(np.linalg.det(affine[:3, :3] / sizes)) < FLATTEST:
+        raise ValueError(
+            f"its affine has no inverse: {affine[:3].round(4).tolist()}, allowed: sizes of a voxel above 0, "
+            "along three directions"
+        )
     return affine
 
 

@@ -12,10 +12,15 @@ from llm4seg.datasets.archives import ENDINGS, is_archive, unpacked
 from llm4seg.datasets.image_io import is_image
 from llm4seg.utils.errors import InputError
 
+REPACKED = "masks/0"  # the masks of the first class, in the form in which CMUNeXt and others repacked data sets
 DEPTH = 2  # folders above a layout's own: an archive's, and one of a converted copy
-# data.dataset: what lies in its root; any of several sets
+# data.dataset: what lies in its root; any of several sets; * stands for any text
 LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "busi": (("benign", "malignant"),),
+    "busi": (
+        ("benign", "malignant"),
+        ("images/benign (*).png", REPACKED),
+        ("images/malignant (*).png", REPACKED),
+    ),
     "cvc-clinicdb": (("Original", "Ground Truth"),),
     "isic": tuple(
         (f"{name}{end}",)
@@ -47,12 +52,19 @@ def find_root(section: Data, cache: Path, source: str) -> Path:
         raise InputError(f"{root}: found a file, allowed for data.root: a folder, or an archive ({', '.join(ENDINGS)})")
     folder = unpacked(root, cache) if root.is_file() else root
     for places in _levels(folder):
-        if found := [place for place in places if _has_layout(place, name)]:
+        if found := [place for place in places if name in _layouts_of(place)]:
             return _only(found, folder, section)
-    like = [other for other in LAYOUTS if any(_has_layout(one, other) for places in _levels(folder) for one in places)]
+    like = looks_like(folder)
     wanted = " or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
-    found_instead = f"looks like data.dataset: {' or '.join(like)}" if like else f"holds {_shown(folder)}"
+    found_instead = like or f"holds {shown(folder)}"
     raise InputError(f"{root}: {found_instead}, allowed for {name}: a folder with {wanted}; {name} is at {source}")
+
+
+def looks_like(folder: Path, but: str = "") -> str:
+    """What layouts a folder has, or those within it, for an error; empty where it has none. `but`: one left out."""
+    seen = {name for level in _levels(folder) for place in level for name in _layouts_of(place)}
+    like = [name for name in LAYOUTS if name in seen and name != but]
+    return f"looks like data.dataset: {' or '.join(like)}" if like else ""
 
 
 def _levels(folder: Path) -> Iterator[list[Path]]:
@@ -63,8 +75,17 @@ def _levels(folder: Path) -> Iterator[list[Path]]:
         level = [inner for one in level for inner in visible(one) if inner.is_dir()]
 
 
-def _has_layout(folder: Path, name: str) -> bool:
-    return any(all((folder / part).exists() for part in parts) for parts in LAYOUTS[name])
+def _layouts_of(folder: Path) -> list[str]:
+    """The datasets whose layout a folder has. What was repacked has images/ and masks/, too, but masks lie deeper."""
+    found = [name for name, sets in LAYOUTS.items() if any(all(_holds(folder, one) for one in parts) for parts in sets)]
+    if not _holds(folder, REPACKED):
+        return found
+    others = ("kvasir-seg", "folder") if "busi" in found else ("kvasir-seg",)  # folder reads such by patterns
+    return [name for name in found if name not in others]
+
+
+def _holds(folder: Path, part: str) -> bool:
+    return any(folder.glob(part)) if "*" in part else (folder / part).exists()
 
 
 def _only(found: list[Path], folder: Path, section: Data) -> Path:
@@ -77,7 +98,8 @@ def _only(found: list[Path], folder: Path, section: Data) -> Path:
     return found[0]
 
 
-def _shown(folder: Path) -> str:
+def shown(folder: Path) -> str:
+    """The names of the first files of a folder, for a message."""
     names = [path.name for path in visible(folder)]
     return ", ".join([*names[:3], "..."] if len(names) > 3 else names) or "nothing"
 

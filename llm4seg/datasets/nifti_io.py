@@ -1,6 +1,7 @@
 """The reader of NIfTI: nibabel."""
 
 import gzip
+import io
 import logging
 import zlib
 from pathlib import Path
@@ -19,7 +20,14 @@ def read_nifti(path: Path, mask: bool) -> ImageData:
     """A NIfTI file with its scaling applied, its affine in mm. A fourth axis, or red, green and blue: channels."""
     import nibabel
 
-    file: Any = _unpacked(path) if path.name.lower().endswith(".gz") else nibabel.load(path)
+    if path.name.lower().endswith(".gz"):
+        content = _unpacked(path)
+        file = _kind(content).from_bytes(content)
+    else:
+        with path.open("rb") as opened:
+            content = opened.read(SECOND_HEADER)
+        file = nibabel.load(path)
+    _check_sizes(file.header, content)
     values, header = np.asanyarray(file.dataobj), file.header
     flat = values.ndim == 2
     if flat:
@@ -37,16 +45,29 @@ def read_nifti(path: Path, mask: bool) -> ImageData:
     return ImageData(values_CS, affine, flat, "mm", "file" if coded else "unknown")
 
 
-def _unpacked(path: Path) -> Any:
-    """A gzipped NIfTI, read to its end, where the checksum is: a reader that stops at the last voxel misses it."""
-    import nibabel
-
+def _unpacked(path: Path) -> bytes:
+    """A gzipped file, read to its end, where the checksum is: a reader that stops at the last voxel misses it."""
     try:
-        content = gzip.decompress(path.read_bytes())
+        return gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"damaged: {error}; copy or download it again") from None
+
+
+def _kind(content: bytes) -> Any:
+    import nibabel
+
     second = SECOND_HEADER in (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
-    return (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
+    return nibabel.Nifti2Image if second else nibabel.Nifti1Image
+
+
+def _check_sizes(header: Any, content: bytes) -> None:
+    """Raise ValueError where a file's affine is made of sizes (pixdim) that are not above 0: nibabel mends them."""
+    if header["sform_code"]:
+        return
+    as_filed = type(header).from_fileobj(io.BytesIO(content), check=False)
+    sizes = as_filed["pixdim"][1 : 1 + min(3, int(header["dim"][0]))]
+    if not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise ValueError(f"found the voxel sizes (pixdim) {sizes.tolist()}, allowed: numbers above 0")
 
 
 def _zooms(header: Any) -> list[float]:

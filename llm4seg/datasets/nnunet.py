@@ -11,27 +11,32 @@ from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.classes import scheme_fields
 from llm4seg.datasets.dataset_json import NAME, classes_of, read_dataset_json, text_of
-from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, unlabeled_notices, visible
+from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, unlabeled_notices
+from llm4seg.datasets.side_files import is_tiff, tiff_spacing
 from llm4seg.datasets.split_file import read_lists
 from llm4seg.utils.errors import InputError
 
 SOURCE = "your own; https://github.com/MIC-DKFZ/nnUNet describes its form"
 SPLITS = "splits_final.json"
+PREPROCESSED = "nnUNet_preprocessed"  # the environment variable of the folder in which nnU-Net writes SPLITS
 PICTURES = (".png", ".bmp", ".tif")  # one file may hold all channels, red, green and blue
 
 
 def nnunet(section: Data, cache: Path) -> Dataset:
     """The training cases, a file a channel (`_0000`, ...); the folds of splits_final.json are the official split.
 
-    Checked: the number of cases and of each case's channels against dataset.json's, that all of a case have one size
-    and place, and that labels are dataset.json's.
+    The spacing of TIFF is in side files. Checked: the number of cases and of each case's channels against
+    dataset.json's, that all of a case have one size and place, and that labels are dataset.json's.
     """
     root = Path(os.path.normpath(find_root(section, cache, SOURCE)))
     path = root / NAME
     about = read_dataset_json(path)
     channels = _channels(about, path)
     classes, order = classes_of(about, path)
-    files = [CaseFiles(name, name, images, (label,), channels) for name, images, label in _files(about, channels, path)]
+    files = [
+        CaseFiles(name, name, images, (label,), channels, tiff_spacing(images, label))
+        for name, images, label in _files(about, channels, path)
+    ]
     published = about.get("numTraining")
     return Dataset(
         name=text_of(about, "name", otherwise=root.name),
@@ -42,7 +47,8 @@ def nnunet(section: Data, cache: Path) -> Dataset:
         total=len(files) if section.spatial_dims == 3 else None,
         notices=(
             *(count_notices({"cases": len(files)}, {"cases": published}) if isinstance(published, int) else ()),
-            *_place_notices(root, files),
+            *_elsewhere(root, files),
+            *_without_spacing(files),
             *unlabeled_notices(root, "imagesTs"),
         ),
         official=read_lists(root / SPLITS, SPLITS) if (root / SPLITS).is_file() else None,
@@ -100,10 +106,24 @@ def _listed(cases: Any, channels: int, path: Path) -> Iterator[tuple[str, tuple[
         yield name, tuple(own), label
 
 
-def _place_notices(root: Path, files: list[CaseFiles]) -> Iterator[str]:
-    """Lines about what is passed over: files that data.root does not hold, and the spacing of TIFF, in other files."""
+def _elsewhere(root: Path, files: list[CaseFiles]) -> Iterator[str]:
+    """Lines about files that data.root does not hold: images and labels, and the folds, which nnU-Net writes elsewhere.
+
+    Folds count only where DVC sees them; paths of this machine stand in no manifest.
+    """
     elsewhere = [one for case in files for one in (*case.images, *case.masks) if not one.is_relative_to(root)]
     if elsewhere:
         yield f"{NAME} lists {len(elsewhere)} files outside data.root, of whose changes DVC knows nothing"
-    if sidecars := [one.name for one in visible(root / "imagesTr") if one.suffix == ".json"]:
-        yield f"imagesTr: {sidecars[0]} and its like, the spacings of TIFF, are not read: distances are in px"
+    preprocessed = os.environ.get(PREPROCESSED)
+    if preprocessed and not (root / SPLITS).is_file() and Path(preprocessed, root.name, SPLITS).is_file():
+        yield f"the folds in ${PREPROCESSED}/{root.name}/{SPLITS} are not read: copy it beside {NAME} to split by them"
+
+
+def _without_spacing(files: list[CaseFiles]) -> Iterator[str]:
+    """A line about TIFF images whose pixels have no known size."""
+    unknown = [case for case in files if case.spacing is None and is_tiff(case.images[0])]
+    if unknown:
+        yield (
+            f"{len(unknown)} TIFF images have no side file with their spacing, such as {unknown[0].id}.json: their "
+            "distances are in px"
+        )

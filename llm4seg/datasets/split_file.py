@@ -21,9 +21,9 @@ def read_split_file(root: Path, file: str | Mapping[str, str] | None) -> SplitLi
     if file is None:
         return None
     if not isinstance(file, str):
-        return SplitLists(", ".join(file.values()), {part: _lines(root / name) for part, name in file.items()})
+        return SplitLists(", ".join(file.values()), {part: read_ids(root / name) for part, name in file.items()})
     if not file.lower().endswith(".json"):
-        return SplitLists(file, {"test": _lines(root / file)})
+        return SplitLists(file, {"test": read_ids(root / file)})
     return read_lists(_existing(root / file), file)
 
 
@@ -46,7 +46,8 @@ def _parts(values: Any, path: Path) -> dict[str, tuple[str, ...]]:
     return {part: tuple(map(_composed, ids)) for part, ids in values.items()}
 
 
-def _lines(path: Path) -> tuple[str, ...]:
+def read_ids(path: Path) -> tuple[str, ...]:
+    """The ids of a text, one a line. Raises InputError where the file is missing or is no text."""
     try:
         text = _existing(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

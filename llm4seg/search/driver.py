@@ -61,12 +61,13 @@ def search_name(config: Config) -> str:
     """
     parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), code_digest("search")]
     if config.search.warm_start:
-        parts.append(config.training.epochs)  # of the CNN-only baseline
+        parts += [config.training.epochs, config.training.patience]  # of the CNN-only baseline
     return "search-" + config.digest("search", extra=str(parts))
 
 
 def _of_trials(config: Config) -> Config:
-    return config.override({"training.epochs": config.search.epochs, "cluster.keep": 1})
+    # what stops a trial early is search.asha, which the sampler knows of
+    return config.override({"training.epochs": config.search.epochs, "training.patience": None, "cluster.keep": 1})
 
 
 def layers_sha256(config: Config) -> list[str | None]:

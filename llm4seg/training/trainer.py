@@ -30,6 +30,7 @@ from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress
 from llm4seg.training.engines import Engine, build_engine
+from llm4seg.training.history import epochs_since_best, is_complete
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.training.volumes import predicted_volumes
@@ -72,8 +73,9 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
 
     `initial`: weights of a trained CNN to start from, instead of random ones.
 
-    Returns a row per epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr. The last checkpoint
-    of `run` has the selected weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
+    Returns a row per epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr, and with
+    `training.patience`, which may end it early, epochs_since_best. The last checkpoint of `run` has the selected
+    weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
 
@@ -138,9 +140,10 @@ class Trainer:
 
     def train(self) -> list[Row]:
         history = self.progress.history
-        if len(history) == self.config.training.epochs:
-            self.save(None)  # complete, but its launcher did not get the last report
-        for epoch in range(len(history), self.config.training.epochs):
+        if is_complete(history, self.config.training):
+            self.save(None)  # its launcher did not get the last report
+        while not is_complete(history, self.config.training):
+            epoch = len(history)
             train_loss = self.train_epoch(epoch)
             val_loss, val_dice = self.validate()
             self.check_finite(val_loss, "validation loss", f"after epoch {epoch + 1}")
@@ -151,6 +154,8 @@ class Trainer:
                 "val_dice": val_dice,
                 "lr": self.engine.lr,
             }
+            if self.config.training.patience is not None:
+                row["epochs_since_best"] = epochs_since_best([*history, row])
             self.record(row)
             self.save(row)
         return history

@@ -24,24 +24,23 @@ from pipelines.train import train
 from tests import layouts, volume_layouts
 from tests.tiny import tiny_config, write_llama
 
-PRESETS = {"busi": "busi", "isic": "isic2018", "kvasir-seg": "kvasir-seg", "tnscui": "tnscui"}
+PRESETS = {"isic": "isic2018", "decathlon": "msd"}  # of data sets whose presets have another name
 SMALL = {"data.size": [32, 32], "training.epochs": 1, "training.batch_size": 4, "cluster.launcher": "process"}
 
 
-def config_of(root: Path, dataset: str) -> Config:
-    """The presets of a data set and of the recipe, but small; as the released code's split where there is a preset."""
+def config_of(root: Path, dataset: str, recipe: str) -> Config:
+    """The presets of a data set and of a recipe, but small."""
     write_llama(root / "llama")
     config = tiny_config(root)
-    model = {name: value for name, value in config.presets["recipe-2d"].items() if name not in SMALL}
-    data = config.presets[PRESETS[dataset]] if dataset in PRESETS else {"data.dataset": dataset, "split.rule": "group"}
-    return config.override({**model, **SMALL, **data, "data.root": str(root / "raw")})
+    data = config.presets.get(PRESETS.get(dataset, dataset), {"data.dataset": dataset, "training.augment.flip": [0]})
+    return config.override({**data, **config.presets[recipe], **SMALL, "data.root": str(root / "raw")})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", layouts.WRITERS)
 def test_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> None:
     truth = layouts.WRITERS[dataset](tmp_path / "raw")
-    config = config_of(tmp_path, dataset)
+    config = config_of(tmp_path, dataset, "recipe-2d")
     for stage in (fetch_llm, prepare, split, search, train, evaluate, study, report):
         stage(config)
     prepared = Prepared(config.paths.prepared)
@@ -60,10 +59,8 @@ def test_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> No
 def test_volumes_from_the_owners_files_to_the_report(tmp_path: Path, dataset: str) -> None:
     """As slices; where the owner splits, by its split. The pixels in the report's data are those of the files."""
     truth = volume_layouts.WRITERS[dataset](tmp_path / "raw")
-    write_llama(tmp_path / "llama")
     official = {"split.rule": "official", "split.fold": 0 if dataset == "nnunet" else None}
-    own = {"data.dataset": dataset, "data.root": str(tmp_path / "raw"), "training.augment.flip": [0]}
-    config = tiny_config(tmp_path).override({**SMALL, **own, **(official if dataset != "decathlon" else {})})
+    config = config_of(tmp_path, dataset, "recipe-slices").override(official if dataset != "decathlon" else {})
     for stage in (fetch_llm, prepare, split, search, train, evaluate, study, report):
         stage(config)
     prepared = Prepared(config.paths.prepared)

@@ -50,6 +50,7 @@ OURS = [
     r"(?:train|search|study): parameters that differ from the last commit: .*",
     r"train: engine\.name: auto is torch \(workers: 1, engine\.zero: 1\)",
     EPOCH,
+    r"report: outputs/report\.html",
     rf"train: {NUMBER} s, of which {NUMBER} s training and {NUMBER} s launch, imports and files",
 ]
 

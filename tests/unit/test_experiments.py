@@ -21,11 +21,12 @@ MEANT = {  # what each line of README's block trains, as changes of the shipped 
     "default random)": {"model.llm.weights": "random", "model.llm.training": "full"},
     "default) -S model.backbone=unet": {"model.backbone": "unet"},
     "default released)": {"model.llm.position": "released", "model.llm.attention": "causal"},
+    "default busi recipe-2d frozen)": {},
 }
 
 
 def experiments() -> dict[str, list[str]]:
-    """The overrides of each `dvc exp run` in README's block."""
+    """The overrides of each `dvc exp run` in README with presets."""
     command = r"^dvc exp run \$\(python -m pipelines\.preset (([\w -]+)\)(?: -S (\S+))?)"
     lines = re.finditer(command, (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     words = {line[1]: (options(PARAMS, line[2].split()).split(), line[3]) for line in lines}

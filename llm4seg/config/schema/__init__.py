@@ -1,7 +1,8 @@
 """Types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
 from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
-from llm4seg.config.schema.data import LLM, Data, FolderData, PhantomData
+from llm4seg.config.schema.data import LLM, Data, PhantomData
+from llm4seg.config.schema.folder import FolderData
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
 from llm4seg.config.schema.run import (
     Augment,

@@ -1,6 +1,6 @@
 """`Section`: the frozen, strict pydantic model without defaults that every section derives from."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -20,6 +20,12 @@ Overrides = Annotated[dict[str, Any], BeforeValidator(lambda values: moved(curre
 def read_as(parameter: str) -> BeforeValidator:
     """A validator that replaces the renamed values of a parameter (see `earlier.current`)."""
     return BeforeValidator(lambda value: current(value, parameter))
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path is relative and stays below the folder that it is relative to."""
+    parts = PurePath(path).parts
+    return bool(parts) and not PurePath(path).is_absolute() and ".." not in parts and "\0" not in path
 
 
 class Section(BaseModel):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeInt,
@@ -20,17 +19,7 @@ from pydantic import (
 
 from llm4seg.config.earlier import moved
 from llm4seg.config.schema.base import SECTIONS_ALONE, SHA256, Section
-
-
-def _regular_expression(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"must be a regular expression: {error}") from None
-    if groups != 1:
-        raise ValueError("must be a regular expression with exactly one group")
-    return pattern
-
+from llm4seg.config.schema.folder import FolderData
 
 PICTURES = ("busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui")  # datasets in 2-D alone
 COLOR_PATTERN = "#[0-9a-f]{6}"
@@ -38,7 +27,6 @@ MOST_VALUE, MOST_CLASSES = 2**31 - 1, 254  # labels are uint8, of which 255 is w
 # of data.classes: no classes, but the values of what is none, and of what counts nowhere
 BACKGROUND, IGNORED = "background", "ignore"
 COLOR, GRAY = 1 << 32, 0x010101  # a color's code is larger than every gray value; gray n is n * GRAY
-Pattern = Annotated[str, AfterValidator(_regular_expression)]
 
 
 def class_names(classes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -76,12 +64,6 @@ class LLM(Section):
     layer_sha256: dict[NonNegativeInt, SHA256]
     layers: tuple[NonNegativeInt, ...]
     whole_files: bool
-
-
-class FolderData(Section):
-    """A user's own images/ and masks/."""
-
-    group: Pattern | None
 
 
 def mask_codes(value: int | str) -> tuple[int, ...]:

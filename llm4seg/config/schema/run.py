@@ -58,6 +58,13 @@ class Augment(Section):
     shift: Fraction
     intensity: NonNegativeFloat
     color: Fraction
+    elastic: NonNegativeFloat
+    noise: NonNegativeFloat
+    blur: NonNegativeFloat
+    contrast: Fraction
+    low_resolution: Fraction
+    gamma: NonNegativeFloat
+    gamma_inverted: NonNegativeFloat
 
 
 class LabelNoise(Section):
@@ -84,6 +91,7 @@ class Training(Section):
     batch_size: PositiveInt
     loss: Annotated[Literal["dice_ce", "bce_dice"], read_as("training.loss")]
     select: Literal["best", "last"]
+    patience: PositiveInt | None
     seed: NonNegativeInt
     patch: Patch
     augment: Augment

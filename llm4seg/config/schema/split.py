@@ -1,11 +1,10 @@
 """Section `split`: which cases train, choose and test."""
 
-from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
-from llm4seg.config.schema.base import AtLeastTwo, Fraction, Section
+from llm4seg.config.schema.base import AtLeastTwo, Fraction, Section, is_inside
 
 LISTED = ("official", "file")  # rules by which somebody else's lists decide, the number of folds, too
 
@@ -13,16 +12,11 @@ LISTED = ("official", "file")  # rules by which somebody else's lists decide, th
 def _list_files(value: object) -> object:
     """A validator of `split.file`; raises ValueError unless its files are below the folder of the data."""
     files = value if isinstance(value, dict) else {} if value is None else {"test": value}
-    inside = [isinstance(file, str) and _is_inside(file) for file in files.values()]
+    inside = [isinstance(file, str) and is_inside(file) for file in files.values()]
     if value == {} or not all(inside) or not set(files) <= {"train", "val", "test"}:
         found = f", found {value}" if isinstance(value, dict) else ""
         raise ValueError(f"must be a file inside data.root, relative to it, or such by train, val, test{found}")
     return value
-
-
-def _is_inside(file: str) -> bool:
-    path = PurePath(file)
-    return bool(path.name) and not path.is_absolute() and ".." not in path.parts and "\0" not in file
 
 
 class Split(Section):

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from llm4seg.config import Config
 from llm4seg.config.changes import notes
 from pipelines.search import trainings as of_the_search
 from pipelines.study import trainings as of_the_study
-from tests.import_graph import ROOT
+from tests.params import PARAMS, load, values
 
 DIFFERING = "parameters that differ from the last commit: "
 UNREAD = "warning: of these have no effect: "
@@ -22,7 +21,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of a committed params.yaml below the top of its repository."""
     path = tmp_path_factory.mktemp("repository") / "below" / "params.yaml"
     path.parent.mkdir()
-    path.write_text((ROOT / "params.yaml").read_text())
+    path.write_text(PARAMS.read_text(encoding="utf-8"))
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]):
         subprocess.run(["git", *command], cwd=path.parent, check=True)
     return path
@@ -30,15 +29,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changed(path: Path, changes: dict[str, Any]) -> Config:
     """The config after changes of the file."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for dotted, value in changes.items():
-        *parents, name = dotted.split(".")
-        section = values
-        for parent in parents:
-            section = section[parent]
-        section[name] = value
-    path.write_text(yaml.safe_dump(values))
-    return Config.load(path)
+    return load(path.parent, values(changes))
 
 
 def test_a_file_as_committed_has_no_line_in_whatever_form(checkout: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.config.best import read_best
 from llm4seg.config.earlier import current_sections
+from llm4seg.config.schema import FolderData
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_json
 from tests.import_graph import ROOT
@@ -80,7 +81,7 @@ def test_parameters_that_were_moved_are_read_where_they_were(config: Config) -> 
     classes = {"cyst": [7]}
     new = config.override({"data.dataset": "folder", "data.root": "/mine", "data.classes": classes})
     dotted = {"data.dataset": "folder", "data.folder.path": "/mine", "data.folder.classes": classes}
-    section = {"path": "/mine", "classes": classes, "group": None}
+    section = {"path": "/mine", "classes": classes, **dict.fromkeys(FolderData.model_fields)}
     assert config.override(dotted) == config.override({"data.dataset": "folder", "data.folder": section}) == new
     assert config.override({"presets": {"mine": dotted}}).preset("mine").data == new.data
     values = new.plain()

@@ -2,24 +2,22 @@
 
 import copy
 import datetime
-import os
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm4seg.config import Config
 from llm4seg.config.upgrade import upgrade
 from llm4seg.utils.errors import InputError
 from pipelines.preset import options
-from tests.import_graph import ROOT
+from tests.fuzz import OPTIONS, check_for_minutes
+from tests.params import PARAMS, values
 
-CONTENT = (ROOT / "params.yaml").read_bytes()
-VALUES: dict[str, Any] = yaml.safe_load(CONTENT)
+CONTENT = PARAMS.read_bytes()
 WORDS = [
     "",
     "~",
@@ -48,9 +46,9 @@ values_of_any_type = st.recursive(
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
     """The project's params.yaml with values replaced, keys dropped, added and exchanged, in UTF-8 or not."""
-    values = copy.deepcopy(VALUES)
+    changed = values()
     for _ in range(draw(st.integers(1, 3))):
-        section: Any = values
+        section: Any = changed
         for _ in range(draw(st.integers(0, 4))):
             nested = [one for one in section.values() if isinstance(one, dict) and one]
             section = draw(st.sampled_from(nested)) if nested else section
@@ -66,7 +64,7 @@ def mutated(draw: st.DrawFn) -> bytes:
                 section[name] = draw(values_of_any_type)
         if not section:
             break
-    text = yaml.dump(values, allow_unicode=draw(st.booleans()), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+    text = yaml.dump(changed, allow_unicode=draw(st.booleans()), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
     return text.encode(draw(st.sampled_from(["utf-8"] * 8 + ["utf-16", "utf-8-sig"])), "surrogatepass")
 
 
@@ -103,12 +101,7 @@ def check(path: Path, content: bytes) -> None:
         assert unprintable == []
 
 
-QUICK = settings(  # without shrinking, which takes minutes
-    deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
-
-
-@settings(QUICK, max_examples=30, derandomize=True)
+@settings(**OPTIONS, max_examples=30, derandomize=True)
 @given(mutated() | damaged())
 def test_some_odd_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     check(tmp_path_factory.getbasetemp() / "params.yaml", content)
@@ -117,15 +110,4 @@ def test_some_odd_files(tmp_path_factory: pytest.TempPathFactory, content: bytes
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_many_odd_files(tmp_path: Path) -> None:
-    """For LLM4SEG_FUZZ_MINUTES, a minute by default, with new files in every run."""
-    end, tried = time.monotonic() + 60 * float(os.environ.get("LLM4SEG_FUZZ_MINUTES", "1")), 0
-
-    def one(content: bytes) -> None:
-        nonlocal tried
-        tried += 1
-        check(tmp_path / "params.yaml", content)
-
-    many = settings(QUICK, max_examples=200)
-    while time.monotonic() < end:
-        seed(time.time_ns())(many(given(mutated() | damaged())(one)))()
-    print(f"{tried} files")
+    check_for_minutes(lambda content: check(tmp_path / "params.yaml", content), mutated() | damaged())

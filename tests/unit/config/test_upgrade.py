@@ -96,6 +96,7 @@ def test_a_second_time_there_is_nothing_to_do() -> None:
 RENAMED = """\
 training:
   patch: {}
+  patience:
   loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
 search:

@@ -1,13 +1,21 @@
 """Augmentation moves images and labels together, in 2-D and 3-D, and follows (seed, epoch, sample) alone."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
 from llm4seg.config.schema import Augment
 from llm4seg.data.augment import Sides, augment
+from llm4seg.data.intensity_augment import CHANGES, SHARE
 
-STILL = Augment(flip=(), quarter_turns=False, rotate=0, scale=0, shift=0, intensity=0, color=0)
-LIVELY = Augment(flip=(0, 1), quarter_turns=True, rotate=30, scale=0.2, shift=0.1, intensity=0.2, color=0.3)
+NONE = ("rotate", "scale", "shift", "intensity", "color", "elastic", *CHANGES)
+STILL = Augment.model_validate({"flip": (), "quarter_turns": False} | dict.fromkeys(NONE, 0))
+GEOMETRY = {"flip": (0, 1), "quarter_turns": True, "rotate": 30, "scale": 0.2, "shift": 0.1}
+LIVELY = STILL.model_copy(update=GEOMETRY | {"intensity": 0.2, "color": 0.3})
+VALUES = {"noise": 0.3, "blur": 1.0, "contrast": 0.3, "low_resolution": 0.4, "gamma": 0.6, "gamma_inverted": 0.6}
 
 
 def batch(size: tuple[int, ...], samples: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,11 +44,21 @@ def test_labels_follow_their_image(size: tuple[int, ...]) -> None:
     assert inside.any()
 
 
-def test_a_sample_changes_alike_in_any_company() -> None:
-    images, labels = batch((24, 24))
-    together, _ = augment(images, labels, [5, 6, 7, 8], LIVELY, seed=3, epoch=1)
-    alone, _ = augment(images[:1], labels[:1], [7], LIVELY, seed=3, epoch=1)
-    torch.testing.assert_close(together[2], alone[0])
+@pytest.mark.parametrize(("size", "channels"), [((24, 24), 1), ((24, 24), 3), ((16, 16, 12), 1)])
+def test_a_sample_changes_alike_in_any_company(size: tuple[int, ...], channels: int) -> None:
+    """Alone, in a batch of four, and in another order, with every change switched on."""
+    everything = LIVELY.model_copy(update=VALUES | {"elastic": 3.0})
+    plain, labels = batch(size)
+    images = plain.repeat(1, channels, *[1] * len(size)) + torch.rand(1, channels, *size)
+    for first in range(0, 40, 4):
+        samples = list(range(first, first + 4))
+        together, moved = augment(images, labels, samples, everything, seed=3, epoch=1)
+        reversed_images, _ = augment(images, labels, samples[::-1], everything, seed=3, epoch=1)
+        for place, sample in enumerate(samples):
+            alone, alone_labels = augment(images[:1], labels[:1], [sample], everything, seed=3, epoch=1)
+            assert torch.equal(together[place], alone[0])
+            assert torch.equal(moved[place], alone_labels[0])
+            assert torch.equal(together[place], reversed_images[3 - place])
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -116,3 +134,65 @@ def test_colors_change_together_and_gray_images_do_not() -> None:
         assert (fitted.sum(1) - 1).abs().max() < 0.35
     gray, _ = augment(images[:, :1], labels, [0, 1, 2, 3], jitter, seed=0, epoch=0)
     torch.testing.assert_close(gray, images[:, :1], atol=1e-4, rtol=0)
+
+
+def test_what_is_off_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random numbers of the affine map, of gain, offset and color are those of versions without the rest."""
+    seeds, default_rng = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or default_rng(seed))
+    images, labels = batch((24, 24))
+    augment(images, labels, [5, 6, 7, 8], LIVELY, seed=3, epoch=1)
+    assert seeds == [[3, 1, sample] for sample in (5, 6, 7, 8)]
+    seeds.clear()
+    augment(images[:1], labels[:1], [5], LIVELY.model_copy(update=VALUES | {"elastic": 3.0}), seed=3, epoch=1)
+    assert seeds == [[3, 1, 5], *([3, 1, 5, stream] for stream in range(1, 8))]
+
+
+def changed(parameter: str, value: float, samples: int = 400, channels: int = 1) -> torch.Tensor:
+    """Which channels of random images (samples, channels) one change alters, all others being off."""
+    images, labels = torch.rand(1, channels, 8, 8).expand(samples, -1, -1, -1), torch.zeros(samples, 8, 8)
+    order, section = list(range(samples)), STILL.model_copy(update={parameter: value})
+    plain, _ = augment(images, labels, order, STILL, seed=0, epoch=0)
+    found, _ = augment(images, labels, order, section, seed=0, epoch=0)
+    return (found != plain).flatten(2).any(2)
+
+
+@pytest.mark.parametrize("name", ["elastic", "noise", "contrast", "low_resolution", "gamma", "gamma_inverted"])
+def test_a_share_of_the_images_changes_and_no_other(name: str) -> None:
+    """Within four standard deviations of the binomial distribution, as in nnU-Net."""
+    chances = {"noise": 0.1, "contrast": 0.15, "gamma_inverted": 0.1, "gamma": 0.3, "elastic": 0.2}
+    chance = {**chances, "low_resolution": 0.25 * SHARE}[name]
+    found = int(changed(name, {**VALUES, "elastic": 3.0}[name]).sum())
+    assert abs(found - 400 * chance) < 4 * (400 * chance * (1 - chance)) ** 0.5
+
+
+def test_channels_are_blurred_and_sampled_down_one_by_one() -> None:
+    for name in ("blur", "low_resolution"):
+        altered = changed(name, VALUES[name], samples=100, channels=3).sum(1)
+        assert set(altered.tolist()) >= {0, 1, 2}
+
+
+def test_labels_and_places_are_those_of_the_geometry_alone() -> None:
+    """Switching on what changes values neither draws other geometry nor touches images that are not drawn."""
+    images, labels = torch.rand(64, 1, 24, 24), torch.randint(0, 4, (64, 24, 24))
+    labels[:, 12:] = 255
+    samples = list(range(64))
+    plain, moved = augment(images, labels, samples, LIVELY, seed=0, epoch=0)
+    found, same = augment(images, labels, samples, LIVELY.model_copy(update={"noise": 0.3}), seed=0, epoch=0)
+    assert torch.equal(moved, same)
+    assert set(moved.unique().tolist()) == {0, 1, 2, 3, 255}
+    noisy = (found != plain).flatten(1).any(1)
+    assert 0 < noisy.sum() < 16
+    deviations = (found - plain)[noisy].flatten(1).std(1)
+    assert (deviations < 0.33).all()
+
+
+def test_monai_is_imported_for_the_blur_alone() -> None:
+    """The import takes ten seconds."""
+    code = (
+        "import sys, torch; from tests.unit.data.test_augment import LIVELY, VALUES, augment, batch; "
+        "others = VALUES | {'blur': 0, 'elastic': 2.0}; "
+        "augment(*batch((16, 16), 64), list(range(64)), LIVELY.model_copy(update=others), 0, 0); "
+        "assert 'monai' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,9 +2,7 @@
 
 import gzip
 import io
-import os
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import tifffile
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +21,7 @@ from llm4seg.datasets.folder import folder
 from llm4seg.datasets.image_io import read_image, read_mask
 from llm4seg.datasets.mask_labels import labels_of
 from llm4seg.utils.errors import InputError
+from tests.fuzz import OPTIONS, check_for_minutes
 from tests.tiny import data_section
 
 CLASSES = {"lesion": (255, "#ff0000")}
@@ -118,7 +117,7 @@ def check(folder_path: Path, ending: str, content: bytes) -> None:
         assert str(folder_path) in message
 
 
-@settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(**OPTIONS, max_examples=150, derandomize=True)
 @given(damaged())
 def test_some_damaged_files(tmp_path_factory: pytest.TempPathFactory, file: tuple[str, bytes]) -> None:
     with warnings.catch_warnings():
@@ -129,17 +128,6 @@ def test_some_damaged_files(tmp_path_factory: pytest.TempPathFactory, file: tupl
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_many_damaged_files(tmp_path: Path) -> None:
-    """For LLM4SEG_FUZZ_MINUTES, a minute by default, with new files in every run."""
-    end, tried = time.monotonic() + 60 * float(os.environ.get("LLM4SEG_FUZZ_MINUTES", "1")), 0
-
-    def one(file: tuple[str, bytes]) -> None:
-        nonlocal tried
-        tried += 1
-        check(tmp_path, *file)
-
-    many = settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        while time.monotonic() < end:
-            seed(time.time_ns())(many(given(damaged())(one)))()
-    print(f"{tried} files")
+        check_for_minutes(lambda file: check(tmp_path, *file), damaged())

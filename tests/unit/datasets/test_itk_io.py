@@ -12,53 +12,10 @@ from llm4seg.datasets.folder import folder
 from llm4seg.datasets.geometry import geometry
 from llm4seg.datasets.image_io import read_image
 from llm4seg.utils.errors import InputError
+from tests.dicom import DIRECTIONS, NAME, VALUES, itk_image, save_series
 from tests.tiny import data_section
 
-VALUES = np.random.default_rng(0).integers(-1000, 1000, (4, 6, 5), dtype=np.int16)  # slices, rows, columns
-NAME = "Doe^Jane"
-DIRECTIONS = {
-    "LPS": np.eye(3),
-    "RAS": np.diag([-1.0, -1, 1]),
-    "LAS": np.diag([1.0, -1, 1]),
-    "sagittal": np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]]),
-    "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
-    "oblique": np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0],
-}
 FORMATS = ("nii.gz", "nrrd", "nhdr", "mha", "mhd", "dicom")
-
-
-def itk_image(direction: np.ndarray, values: np.ndarray = VALUES) -> sitk.Image:
-    image = sitk.GetImageFromArray(values)
-    image.SetSpacing((0.5, 0.75, 3.0))
-    image.SetOrigin((10.0, -20.0, 30.0))
-    image.SetDirection(direction.ravel())
-    return image
-
-
-def save_series(where: Path, image: sitk.Image, series: str = "1") -> None:
-    """Slices as a scanner writes them: a file each, with a patient's name."""
-    where.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    direction = image.GetDirection()
-    columns = [direction[k] for k in (0, 3, 6, 1, 4, 7)]
-    for k in range(image.GetDepth()):
-        one = image[:, :, k]
-        place = image.TransformIndexToPhysicalPoint((0, 0, k))
-        described = {
-            "0008|0060": "CT",
-            "0010|0010": NAME,
-            "0020|000d": "1.2.3",
-            "0020|000e": f"1.2.3.{series}",
-            "0008|0018": f"1.2.3.{series}.{k + 1}",
-            "0020|0032": "\\".join(f"{x:.10g}" for x in place),
-            "0020|0037": "\\".join(f"{x:.10g}" for x in columns),
-            "0020|0013": str(image.GetDepth() - k),  # counted backwards: places count, not numbers
-        }
-        for name, value in described.items():
-            one.SetMetaData(name, value)
-        writer.SetFileName(str(where / f"{series}-{k:02d}.dcm"))
-        writer.Execute(one)
 
 
 def save(where: Path, form: str, image: sitk.Image) -> Path:

@@ -45,8 +45,8 @@ def test_another_layout_is_named(tmp_path: Path) -> None:
     layouts.write_kvasir(tmp_path / "a")
     layouts.write_tn3k(tmp_path / "b")
     assert refusal(tmp_path / "a", "busi", tmp_path) == (
-        "ROOT: looks like data.dataset: kvasir-seg or folder, allowed for busi: a folder with benign and malignant; "
-        "busi is at https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
+        "ROOT: looks like data.dataset: kvasir-seg or folder, allowed for busi: a folder with benign and malignant or "
+        "images/benign (*).png and masks/0 or images/malignant (*).png and masks/0; busi is at https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
     )
     assert "ROOT: looks like data.dataset: tn3k, allowed for cvc-" in refusal(tmp_path / "b", "cvc-clinicdb", tmp_path)
     for name in ("e", "f", "g", "h"):

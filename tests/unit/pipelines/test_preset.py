@@ -1,21 +1,26 @@
 """Presets as options for `dvc exp run`, and that DVC reads back what a value is written as."""
 
 import json
+import shutil
 import subprocess
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
 import yaml
 
 from llm4seg.config import Config
+from llm4seg.config.config import preset_changes
 from llm4seg.config.schema import Model
+from llm4seg.datasets.btcv import ORGANS as BTCV
 from llm4seg.utils.errors import InputError
-from pipelines.preset import differing_defaults, options
+from pipelines.preset import differing_defaults, missing_data, options
 from pipelines.preset import main as print_presets
 from tests.import_graph import ROOT
 
 PARAMS = ROOT / "params.yaml"
 VALUES = yaml.safe_load(PARAMS.read_text())
+READ_BACK = ("llm", "data", "split", "model", "optimizer", "training")
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +28,12 @@ def config() -> Config:
     return Config.load(PARAMS)
 
 
-def test_presets_are_printed_as_words_that_dvc_reads(config: Config, tmp_path: Path) -> None:
-    misread = []
-    for name in config.presets:
-        words = options(PARAMS, [name]).split()
-        if set(words[::2]) != {"-S"} or with_options(tmp_path, words[1::2]).model != config.preset(name).model:
+def test_presets_are_printed_as_words_that_dvc_reads(tmp_path: Path) -> None:
+    misread, shipped, params = [], Config.parse(VALUES), Path(shutil.copy(PARAMS, tmp_path))  # where no data are
+    for name in shipped.presets:
+        words = options(params, [name]).split()
+        read, meant = with_options(tmp_path, words[1::2]), shipped.preset(name).resolved(tmp_path)
+        if set(words[::2]) != {"-S"} or any(getattr(read, one) != getattr(meant, one) for one in READ_BACK):
             misread.append(name)
     assert misread == []
 
@@ -51,16 +57,64 @@ def test_default_is_what_this_file_has_for_all_that_presets_change(config: Confi
     assert {"none", "random", "released", "cmunext-l"} <= set(of_models)
 
 
-def test_a_row_of_the_papers_table_is_one_command(tmp_path: Path) -> None:
-    """Data, recipe, LLM and arm; data and LLM are where its owner has them."""
-    for data in ("busi", "tnscui", "isic2018", "kvasir-seg"):
-        for llm in ("llama-3.2-1b", "deepseek-r1-qwen-1.5b", "smollm2-135m", "qwen2.5-0.5b"):
-            words = options(PARAMS, ["default", data, "recipe-2d", llm, "frozen"]).split()
-            config = with_options(tmp_path, words[1::2])
-            assert str(config.data.root).endswith(f"data/raw/{data}")
-            assert (config.optimizer.name, config.training.epochs, config.split.rule) == ("sgd", 300, "random")
-            assert config.data.size == (256, 256)
-            assert config.llm.source.startswith("package://" if llm == "smollm2-135m" else "hf://")
+PICTURES = ("busi", "tnscui", "tn3k", "isic2018", "kvasir-seg", "cvc-clinicdb")
+VOLUMES = ("btcv", "acdc", "msd")
+RECIPES = {"recipe-2d": PICTURES, "recipe-slices": VOLUMES}
+LLMS = ("llama-3.2-1b", "deepseek-r1-qwen-1.5b", "smollm2-135m", "qwen2.5-0.5b")
+
+
+@pytest.mark.parametrize("data", [*PICTURES, *VOLUMES])
+def test_a_row_of_the_papers_table_is_one_command(tmp_path: Path, data: str) -> None:
+    """Data, recipe, LLM and arm; data and LLM are where its owner has them. Any recipe goes with any data set."""
+    params = Path(shutil.copy(PARAMS, tmp_path))  # where no data are
+    for recipe, llm in product(RECIPES, LLMS):
+        words = options(params, ["default", data, recipe, llm, "frozen"]).split()
+        config = with_options(tmp_path, words[1::2])
+        assert config.data.root.relative_to(tmp_path).parts[:3] == ("data", "raw", data)
+        assert (config.data.size, config.data.spatial_dims, config.data.classes) == ((256, 256), 2, None)
+        assert (config.optimizer.name, config.training.batch_size) == ("sgd", 8)
+        assert config.llm.source.startswith("package://" if llm == "smollm2-135m" else "hf://")
+        assert config.model.bottleneck == "llm"
+
+
+def test_recipes_are_the_papers_and_one_for_several_classes(tmp_path: Path) -> None:
+    paper, slices = (with_options(tmp_path, options(PARAMS, [name]).split()[1::2]) for name in RECIPES)
+    assert (paper.training.loss, paper.training.epochs, paper.split.rule) == ("bce_dice", 300, "random")
+    assert (slices.training.loss, slices.training.epochs, slices.split.rule) == ("dice_ce", 150, "auto")
+    assert paper.data.intensity == "released"
+
+
+def test_a_data_set_with_its_recipe_is_the_same_after_any_other(config: Config) -> None:
+    """DVC leaves an experiment's values in params.yaml."""
+    rows = [preset_changes(config.presets, name, recipe) for recipe, names in RECIPES.items() for name in names]
+    for before, row in permutations(rows, 2):
+        plain, after = config.override(row), config.override(before | row)
+        unread = {"window": plain.data.window} if plain.data.intensity != "window" else {}
+        assert plain == after.model_copy(update={"data": after.data.model_copy(update=unread)})
+
+
+@pytest.mark.parametrize("data", VOLUMES)
+def test_flips_of_left_and_right_only_where_each_class_has_a_counterpart(config: Config, data: str) -> None:
+    preset = config.preset(data)
+    left_right = 1  # of axial slices, whose columns run to the right
+    assert (left_right in preset.training.augment.flip) == bool(preset.data.paired)
+    names = {name for pair in preset.data.paired for name in pair}
+    sides = {name for name in BTCV if name.startswith(("left_", "right_"))}
+    assert names == (sides if data == "btcv" else set())
+
+
+@pytest.mark.parametrize("ending", ["", ".zip", ".tar", ".tar.gz", ".tgz"])
+@pytest.mark.parametrize("in_dvc", [False, True])
+def test_data_are_found_in_their_folder_or_in_an_archive_beside_it(tmp_path: Path, ending: str, in_dvc: bool) -> None:
+    """Also where DVC knows them and `dvc pull` is to fetch them; without any, a line says where they are to be."""
+    params, place = Path(shutil.copy(PARAMS, tmp_path)), f"data/raw/busi{ending}"
+    (line,) = missing_data(params, ["default", "busi"])
+    assert line.startswith("data/raw/busi: no such folder, nor an archive of that name (.zip, .tar, .tar.gz, .tgz): ")
+    assert "-S data.root=data/raw/busi " in options(params, ["default", "busi"])
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / f"{place}{'.dvc' if in_dvc else ''}").touch()
+    assert f"-S data.root={place} " in options(params, ["default", "busi"])
+    assert missing_data(params, ["default", "busi"]) == missing_data(params, ["default", "frozen"]) == []
 
 
 def test_a_refused_value_is_no_hindrance_where_a_preset_replaces_it(tmp_path: Path) -> None:

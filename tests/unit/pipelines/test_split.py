@@ -28,8 +28,8 @@ def config(tmp_path: Path) -> Config:
             path = tmp_path / "raw" / kind / f"{patient}_{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image if kind == "images" else np.eye(16, dtype=np.uint8)).save(path)
-    raw = {"path": str(tmp_path / "raw"), "classes": {"line": [1]}, "group": "^(.)_"}
-    changes = {"data.dataset": "folder", "data.folder": raw, "data.size": [16, 16], "model.bottleneck": "identity"}
+    raw = {"data.root": str(tmp_path / "raw"), "data.classes": {"line": [1]}, "data.folder.group": "^(.)_"}
+    changes = {"data.dataset": "folder", **raw, "data.size": [16, 16], "model.bottleneck": "identity"}
     return config_at(tmp_path, changes | {"split.rule": "file", "split.file": "lists/val.txt"})
 
 

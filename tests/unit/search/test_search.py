@@ -282,19 +282,23 @@ def test_a_null_that_was_chosen_is_a_value(values: list[Any], tmp_path: Path) ->
 
 def test_a_name_is_shared_by_equal_searches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     store = {"layers": ["a"], "code": "1"}
-    monkeypatch.setattr(cluster_search, "run_name", lambda config: f"train-{config.training.epochs}")
+    length = "train-{0.epochs}-{0.patience}"
+    monkeypatch.setattr(cluster_search, "run_name", lambda config: length.format(config.training))
     monkeypatch.setattr(cluster_search, "layers_sha256", lambda config: store["layers"])
     monkeypatch.setattr(cluster_search, "code_digest", lambda *rooms: store["code"])
     config = Config.load(PARAMS)
     longer, warm = config.override({"training.epochs": 72}), config.override({"search.warm_start": True})
+    impatient = {"training.patience": 5}
     name = cluster_search.search_name(config)
     assert cluster_search.search_name(longer) == name  # a trial's length is search.epochs
+    assert cluster_search.search_name(config.override(impatient)) == name  # and search.asha's matter
     names = {name, cluster_search.search_name(warm)}
     names.add(cluster_search.search_name(warm.override({"training.epochs": 72})))  # of the CNN from which all start
+    names.add(cluster_search.search_name(warm.override(impatient)))
     for what, other in (("layers", ["b"]), ("code", "2")):
         monkeypatch.setitem(store, what, other)
         names.add(cluster_search.search_name(config))
-    assert len(names) == 5
+    assert len(names) == 6
 
 
 def test_a_search_that_may_choose_the_llm_is_bound_to_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""Prepare a second data set beside the pipeline's own: `study.other_data`, on which a study's models are measured."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm4seg.config import Config
+from llm4seg.config.params_file import parse
+from llm4seg.config.schema import Overrides
+from llm4seg.data.prepared import MANIFEST
+from llm4seg.utils.errors import InputError, UserError
+from pipelines.prepare import prepare
+from pipelines.preset import overrides
+from pipelines.stage import near
+
+NO_LIST: Overrides = {"split.rule": "auto", "split.file": None}  # which are the own data's: all of these are measured
+
+
+def other_data(params: Path, folder: Path, presets: Sequence[str], values: Overrides) -> None:
+    """Prepare in `folder`, as `prepare` would, the data set that params.yaml names with these presets and values.
+
+    Its contact sheet lies beside it. Raises InputError for a folder that holds anything but prepared data.
+    """
+    config = (
+        Config.load(params).override(NO_LIST | overrides(params, presets) | values).resolved(params.absolute().parent)
+    )
+    folder = Path(os.path.normpath(folder.absolute()))
+    if folder == config.paths.prepared:
+        raise InputError(f"{near(folder)}: is paths.prepared, allowed: another folder, beside the pipeline's own data")
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise InputError(f"{near(folder)}: holds no prepared data, allowed: a new folder, or what this command left")
+    sheet = folder.with_name(f"{folder.name}.png")
+    prepare(config.override({"paths.prepared": str(folder), "paths.contact_sheet": str(sheet)}))
+    print(f"other_data: for `dvc exp run`: -S study.other_data={near(folder)}; to version it: dvc add {near(folder)}")
+
+
+def value_of(word: str) -> tuple[str, Any]:
+    """The name and value of `data.dataset=busi`. Raises InputError for another form."""
+    name, found, value = word.partition("=")
+    if not found:
+        raise InputError(f"-S: found {word}, allowed: NAME=VALUE")
+    return name, parse(f"value: {value}".encode(), f"-S {word}")["value"]
+
+
+def main() -> None:
+    """Exit 1 with one line for a bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.other_data",
+        description=__doc__,
+        epilog="example: python -m pipelines.other_data data/other cvc-clinicdb recipe-2d",
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    parser.add_argument("-S", dest="values", metavar="NAME=VALUE", action="append", default=[], help="a parameter")
+    parser.add_argument("folder", type=Path, help="where to write it")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help="under `presets` of params.yaml")
+    arguments = parser.parse_args()
+    try:
+        values = dict(map(value_of, arguments.values))
+        other_data(arguments.params, arguments.folder, arguments.presets, values)
+    except (UserError, OSError) as error:
+        sys.exit(f"other_data: {error}")
+
+
+if __name__ == "__main__":
+    main()
