@@ -58,7 +58,7 @@ class Foreground:
 
 @dataclass(frozen=True)
 class Intensity:
-    """A normalization: `kind` as `data.intensity` has it, with its window, or the statistics of each channel for `ct`."""
+    """A normalization: `kind` as in `data.intensity`, with its window, or the statistics of each channel for `ct`."""
 
     kind: str
     window: tuple[float, float] | None = None

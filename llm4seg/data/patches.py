@@ -13,15 +13,15 @@ from torch import Tensor
 from llm4seg.config.schema import Patch
 from llm4seg.data.prepared import Prepared
 
-STREAM = 1  # of random numbers; augmentation draws from (seed, epoch, sample)
+STREAM = 100  # of random numbers; those below are the augmentations'
 
 
 def patch_start(data: Prepared, case_id: str, section: Patch, random: np.random.Generator) -> tuple[int, ...]:
     """Where a patch of the size `data.size` begins on a case's grid, along each axis.
 
     With the chance `section.share`, the patch is around a labeled voxel, moved inside the volume where it would hang
-    over, as by MONAI's RandCropByPosNegLabel; else, and where nothing is labeled, anywhere inside. Along an axis shorter
-    than the patch, the volume is in the middle.
+    over, as by MONAI's RandCropByPosNegLabel; else, and where nothing is labeled, anywhere inside. Along an axis
+    shorter than the patch, the volume is in the middle.
     """
     shape = data.cases[case_id].on_grid.shape
     room = [side - length for side, length in zip(shape, data.size, strict=True)]

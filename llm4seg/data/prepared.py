@@ -215,7 +215,7 @@ class Prepared:
         return image_CS, read_box(labels, start, stop)[0]
 
     def labeled_voxels(self, case_id: str) -> "dict[int, Tensor]":
-        """Of each label but background and ignored ones, where some of its voxels lie on the volume's grid, (V, dims)."""
+        """Where some voxels of each label lie on the volume's grid, (V, dims); not of background and ignored ones."""
         voxels_V3 = self._tensor(case_id, "voxels")
         kept = [min(count, MOST_VOXELS) for count in self.cases[case_id].on_grid.voxels.values()]
         return dict(zip(self.cases[case_id].on_grid.voxels, voxels_V3.split(kept), strict=True))

@@ -82,7 +82,7 @@ def _linear(values_S: np.ndarray, size: Sequence[int], across: int | None, box: 
 
 
 def _neighbors(length: int, size: int, nearest: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `size` places along an axis of `length` voxels: the voxels below and above, and the upper's weight."""
+    """For each of `size` places along an axis of `length` voxels: the voxels on both sides, and the upper's weight."""
     place = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
     if nearest:
         closest = np.minimum(np.floor(place + 0.5).astype(np.int64), length - 1)

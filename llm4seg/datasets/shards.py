@@ -37,7 +37,7 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the collected arrays as a shard, if there are any. Raises OSError naming the shard when the disk is full."""
+        """Write the collected arrays, if any, as a shard. Raises OSError naming the shard when the disk is full."""
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 

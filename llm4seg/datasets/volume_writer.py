@@ -50,7 +50,9 @@ class VolumeWriter:
         with tqdm(total=len(originals), desc="resample", unit="case", disable=None) as progress:
             for (described, box), original in zip(self._seen, originals, strict=True):
                 check_memory(described, spacing)
-                arrays, grid = _resampled(*_original(self._folder / original, described.id, box), described, spacing, box)
+                image, labels = _original(self._folder / original, described.id, box)
+                arrays, grid = _resampled(image, labels, described, spacing, box)
+                del image, labels
                 pixels = self._audit.resized(described.pixels, arrays["labels"])
                 tiled = {"image": to_tiles(arrays.pop("image")), "labels": to_tiles(arrays.pop("labels")[None])}
                 shard = shards.add(described.id, **tiled, **arrays)
@@ -123,7 +125,7 @@ def _moments(values_S: np.ndarray) -> tuple[float, float]:
 
 
 def _voxels(labels_S: np.ndarray, case_id: str) -> tuple[np.ndarray, dict[int, int]]:
-    """Places of at most MOST_VOXELS voxels of each label, int32 (V, dims), label after label; and how many there are."""
+    """Places of at most MOST_VOXELS voxels of each label, int32 (V, dims), label after label; and their number."""
     random = _random(case_id)
     present = np.unique(labels_S)
     places, counts = [np.zeros((0, labels_S.ndim), np.int32)], {}

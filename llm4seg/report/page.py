@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
 from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.data.prepared import Case
+from llm4seg.data.prepared import Case, Prepared
 from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
@@ -244,7 +244,7 @@ def grid(data: Prepared, patch: Sequence[int]) -> str:
     """What the network reads: images of one size, or patches of volumes at a spacing."""
     if data.spacing is None:
         return TIMES.join(map(str, data.size))
-    shapes = [case.on_grid.shape for case in data.cases.values()]
+    shapes: list[tuple[float, ...]] = [case.on_grid.shape for case in data.cases.values()]
     spacing = TIMES.join(number(step, 2) for step in data.spacing)
     return f"{spacing} mm, {span(shapes, 0)} voxels, in patches of {TIMES.join(map(str, patch))}"
 

@@ -48,7 +48,8 @@ class Diverged(UserError):
 def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None = None) -> Hybrid:
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
-    `data` are as `training_inputs` gives them. With `training.init_from`, a trained model's weights replace them where they fit; `log` gets a line on which.
+    `data` are as `training_inputs` gives them. With `training.init_from`, a trained model's weights replace them where
+    they fit; `log` gets a line on which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)

@@ -94,8 +94,8 @@ class PhantomData(Section):
 class Data(Section):
     """The dataset, the grid that images are resampled to, and the normalization of intensities.
 
-    `grid`: `resize`, every image to `size`; or `spacing`, each volume to a grid of its own shape with this `spacing`, of
-    which the network sees patches (`training.patch`).
+    `grid`: `resize`, every image to `size`; or `spacing`, each volume to a grid of its own shape at this `spacing`,
+    cropped to what is no empty margin; the network sees patches of it (`training.patch`).
     `classes`: of the dataset `folder` the mask values of each, gray or colors ("#rrggbb"); 0, black, is background, and
     so are the values listed under `background`; then 0 may be a class's. Of the others: names of their own classes.
     What is listed under `ignore` counts nowhere. With `regions_class_order`, a value of each class in their order,

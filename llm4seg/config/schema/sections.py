@@ -57,8 +57,8 @@ class Sections(Section):
         self._check_study_folds()
         if self.training.augment.quarter_turns and len(set(self.input_size[:2])) > 1:
             raise ValueError(
-                f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} {[*self.input_size]} is "
-                "not square in rows and columns"
+                f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} "
+                f"{[*self.input_size]} is not square in rows and columns"
             )
         self._check_patches()
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
