@@ -7,7 +7,7 @@ import numpy as np
 
 from llm4seg.config import Config
 from tests.tiny import tiny_config, write_llama
-from tests.volume_layouts import CODES, save
+from tests.volume_layouts import CODES, as_seen, save
 
 # mm to the right, to the front, to the head
 SPACINGS = ((1.0, 1.0, 2.0), (0.8, 1.1, 2.4), (1.2, 0.9, 1.5))
@@ -49,6 +49,13 @@ def lesion_volume(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = random.uniform(-50, 50, 3)
     return np.pad(image.round().astype(np.int16), around), np.pad(labels, around), affine
+
+
+def original_arrays(number: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Image, labels and spacing of a case as arrays: rows to the back, columns to the right, slices to the head."""
+    image, labels, _ = lesion_volume(number)
+    x, y, z = SPACINGS[number % len(SPACINGS)]
+    return as_seen(image), as_seen(labels), (y, x, z)
 
 
 def write_lesions(root: Path, cases: int = 8) -> None:

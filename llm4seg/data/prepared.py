@@ -173,8 +173,8 @@ class Prepared:
         statistics = foreground_statistics(samples)
         if not statistics:
             raise InputError(
-                f"data.intensity: found ct, but nothing is labeled in the {len(counts)} cases that its statistics are "
-                "taken from; allowed: zscore, window or unit"
+                "data.intensity: found ct, but nothing is labeled in the cases that its statistics are taken from; "
+                "allowed: zscore, window or unit"
             )
         return Intensity(self.intensity, window, statistics)
 

@@ -205,10 +205,8 @@ def _check_other_data(config: Config) -> None:
     own, other = Prepared(config.paths.prepared), Prepared(config.study.other_data)
     for name in ("spatial_dims", "channels", "spacing", "intensity", "window"):
         expected, found = getattr(own, name), getattr(other, name)
-        known = None not in (expected, found) or name in (
-            "window",
-            "spacing",
-        )  # older datasets do not record their intensity
+        # older datasets do not record their intensity
+        known = None not in (expected, found) or name in ("window", "spacing")
         if expected != found and known:
             raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
     if own.scheme != other.scheme or own.name == other.name:
