@@ -11,7 +11,7 @@ from tests.volume_layouts import CODES, as_seen, save
 
 # mm to the right, to the front, to the head
 SPACINGS = ((1.0, 1.0, 2.0), (0.8, 1.1, 2.4), (1.2, 0.9, 1.5))
-FIELD = (26.0, 22.0, 30.0)  # mm
+FIELDS = ((26.0, 22.0, 30.0), (30.0, 22.0, 42.0))  # mm; of every other volume
 MARGIN = 2  # voxels of nothing around
 BODY, LEVELS = 100, (40, 180)  # intensities of the body, and of lesions of each class
 
@@ -36,11 +36,12 @@ VOLUMES: dict[str, Any] = {
 def lesion_volume(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image (x, y, z) int16, its labels uint8 and its affine; both classes occur."""
     random, spacing = np.random.default_rng(number), np.array(SPACINGS[number % len(SPACINGS)])
-    shape = np.round(np.array(FIELD) / spacing).astype(int)
+    field = np.array(FIELDS[number % len(FIELDS)])
+    shape = np.round(field / spacing).astype(int)
     place = [(axis + 0.5) * step for axis, step in zip(np.indices(shape), spacing, strict=True)]
     labels = np.zeros(shape, dtype=np.uint8)
     for label, side in ((1, 0.3), (2, 0.7)):
-        center = np.array([side, random.uniform(0.35, 0.65), random.uniform(0.35, 0.65)]) * FIELD
+        center = np.array([side, random.uniform(0.35, 0.65), random.uniform(0.35, 0.65)]) * field
         radius = random.uniform(4, 6)
         labels[sum((axis - middle) ** 2 for axis, middle in zip(place, center, strict=True)) < radius**2] = label
     levels = np.array([BODY, *LEVELS])

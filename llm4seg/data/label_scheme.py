@@ -68,7 +68,8 @@ class LabelScheme:
 
     def counts(self, labels_S: np.ndarray) -> dict[str, int]:
         """The pixels of each class."""
-        of_label = np.bincount(labels_S.ravel(), minlength=IGNORE + 1)
+        # row by row: bincount makes integers of 8 bytes of what it counts, which of a volume would be two of float32
+        of_label = sum(np.bincount(row.ravel(), minlength=IGNORE + 1) for row in labels_S)
         return {name: int(of_label[[*self.covered(place)]].sum()) for place, name in enumerate(self.classes)}
 
     def masks(self, labels_NS: "Tensor") -> "list[Tensor]":

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from llm4seg.config.schema import Patch
+from llm4seg.data.loader import to_device
 from llm4seg.data.prepared import Prepared
 
+HOST = torch.device("cpu")
 STREAM = 100  # of random numbers; those below are the augmentations'
 
 
@@ -56,12 +58,18 @@ def _labeled_voxel(data: Prepared, case_id: str, section: Patch, random: np.rand
 
 
 def load_patches(
-    data: Prepared, case_ids: Sequence[str], samples: Sequence[int], section: Patch, seed: int, epoch: int
+    data: Prepared,
+    case_ids: Sequence[str],
+    samples: Sequence[int],
+    section: Patch,
+    seed: int,
+    epoch: int,
+    device: torch.device = HOST,
 ) -> tuple[Tensor, Tensor]:
-    """Images (N, C, *size) float32 and labels (N, *size) int64: a patch of the case of each sample."""
+    """Images (N, C, *size) float32 and labels (N, *size) int64 on `device`: a patch of the case of each sample."""
     patches = []
     for case_id, sample in zip(case_ids, samples, strict=True):
         random = np.random.default_rng([seed, epoch, sample, STREAM])
         patches.append(data.patch(case_id, patch_start(data, case_id, section, random)))
     images, labels = zip(*patches, strict=True)
-    return torch.stack(images), torch.stack(labels).long()
+    return to_device(torch.stack(images), device), to_device(torch.stack(labels), device).long()

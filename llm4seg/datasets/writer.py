@@ -77,6 +77,7 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
             shards.append(original.add(case.id, case.image, case.labels))
             if volumes:
                 original.flush_large()
+            del case  # before the next volume is read
         audit.check_cases()
         original.flush()
         written, entries = grid.end(shards)

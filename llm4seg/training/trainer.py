@@ -17,7 +17,7 @@ from llm4seg.data.augment import Sides, augment, check_flips
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
-from llm4seg.data.loader import prefetch, read_on_demand, to_device
+from llm4seg.data.loader import prefetch, read_on_demand
 from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
@@ -186,8 +186,8 @@ class Trainer:
     def read(self, epoch: int, samples: list[int]) -> MicroBatch:
         cases, section = [self.samples[sample] for sample in samples], self.config.training
         if self.data.spacing is not None:
-            images, labels = load_patches(self.data, cases, samples, section.patch, section.seed, epoch)
-            return samples, to_device(images, self.run.device), to_device(labels, self.run.device)
+            patches = load_patches(self.data, cases, samples, section.patch, section.seed, epoch, self.run.device)
+            return samples, *patches
         return samples, *load_batch(self.data, cases, self.run.device, self.training_labels)
 
     def training_labels(self, labels_S: Tensor, case: str) -> Tensor:
