@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -208,6 +208,9 @@ class Trainer:
             losses += loss.detach()
         return float(losses) / accumulation
 
+    def load(self, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return load_batch(self.data, cases, self.run.device)
+
     def check_validation(self) -> None:
         """Refuse a validation part in which no class occurs: its Dice would be no number to choose weights by."""
         if self.data.spacing is not None:
@@ -263,7 +266,7 @@ class Trainer:
             return
         for cases in self.chunks(list(self.split.val[self.run.rank :: self.run.world_size])):
             # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
-            images, labels = load_batch(self.data, cases or self.split.val[:1], self.run.device)
+            images, labels = self.load(cases or self.split.val[:1])
             yield 1 if cases else 0, self.engine(images), labels
 
     def chunks(self, cases: list[str]) -> Iterator[list[str]]:

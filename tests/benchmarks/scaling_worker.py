@@ -84,7 +84,7 @@ class Member:
         trainer, section = self._trainer, self._trainer.config.training
         for epoch in range(math.ceil(steps / trainer.steps)):
             order = epoch_order(len(trainer.split.train), section.batch_size, section.seed, epoch)
-            yield from trainer.micro_batches(order)
+            yield from trainer.micro_batches(order, epoch)
 
     def train(self, steps: int) -> float:
         """Median seconds of an optimizer step."""

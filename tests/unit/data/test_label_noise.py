@@ -97,7 +97,7 @@ def test_only_the_training_part_is_noisy_and_thinned(config: Config, group: None
     assert len(trainer.split.train) == 6
     assert (trainer.split.val, trainer.split.test) == (plain.split.val, plain.split.test)
     case = trainer.split.train[0]
-    _, images, labels = trainer.read([0])
+    _, images, labels = trainer.read(0, [0])
     clean_images, clean = plain.load([case])
     assert torch.equal(images, clean_images)
     assert 0.3 < float((labels != clean).float().mean()) < 0.7
