@@ -3,11 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from llm4seg.cluster.local_ray import short_folders
 from llm4seg.config import Config
+from llm4seg.data.prepared import MANIFEST, Prepared
+from llm4seg.datasets.spacing import in_array_order
+from llm4seg.datasets.volume_writer import check_memory
 from llm4seg.utils.errors import InputError
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 
@@ -22,6 +26,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _disk(config.paths.model)
     if config.model.backbone == "smp" and find_spec("segmentation_models_pytorch") is None:
         yield "model.backbone: smp needs more packages: pip install -e '.[smp]' beside the CUDA build of torch"
+    yield from _volumes(config)
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
     if config.cluster.launcher == "ray":
@@ -35,6 +40,18 @@ def problems(config: Config) -> Iterator[str]:
         yield from _libaio()
     if config.cluster.device == "cuda":
         yield from _cuda()
+
+
+def _volumes(config: Config) -> Iterator[str]:
+    """Of data that were prepared before, the first volume that is larger at data.spacing than memory."""
+    prepared, spacing = config.paths.prepared, config.data.spacing
+    if config.data.grid != "spacing" or isinstance(spacing, str) or not (prepared / MANIFEST).is_file():
+        return
+    for case in Prepared(prepared).cases.values():
+        too_large = list(_refused(partial(check_memory, case, in_array_order(spacing))))
+        if too_large and case.unit == "mm":
+            yield too_large[0]
+            return
 
 
 def _disk(path: Path) -> Iterator[str]:

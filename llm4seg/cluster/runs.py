@@ -10,7 +10,7 @@ from torch import Tensor
 from llm4seg.cluster.storage import RunFolder, retrying
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.models.saved import WEIGHTS, describe_llm
+from llm4seg.models.saved import WEIGHTS, describe_llm, trained_intensity
 from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.training.run import Row
 from llm4seg.utils.files import sha256_file
@@ -59,6 +59,8 @@ def run_name(config: Config) -> str:
     ]
     if config.training.init_from is not None:
         sources.append(sha256_file(config.training.init_from / WEIGHTS))
+        if (intensity := trained_intensity(config.training.init_from)) is not None:
+            sources.append(intensity.plain())  # of volumes, which are normalized as they were there
     return "train-" + config.digest("model", "optimizer", "training", "engine", extra=str(sources))
 
 

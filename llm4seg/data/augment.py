@@ -52,14 +52,25 @@ class Draw:
     color: np.ndarray
 
 
-def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+def thin_axis(size: Sequence[int], spacing: Sequence[float] | None) -> int | None:
+    """The axis that volumes with a spacing are not turned out of: with less than a third of another's voxels.
+
+    nnU-Net's rule for patches, where the slices would leave the patch.
+    """
+    fewest = int(np.argmin(size))
+    return fewest if spacing is not None and max(size) > 3 * size[fewest] else None
+
+
+def _matrix(
+    random: np.random.Generator, section: Augment, size: tuple[int, ...], spacing: Sequence[float] | None
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """One sample's affine map from output to input, (dims, dims + 1), in `affine_grid`'s coordinates (-1 to 1), and the
     axes that it mirrors.
     """
-    dims = len(size)
+    dims, thin = len(size), thin_axis(size, spacing)
     linear = np.eye(dims) * (1 + random.uniform(-section.scale, section.scale))
     for first, second in combinations(range(dims), 2):
-        angle = np.deg2rad(random.uniform(-section.rotate, section.rotate))
+        angle = np.deg2rad(random.uniform(-section.rotate, section.rotate)) * (thin not in (first, second))
         rotation = np.eye(dims)
         rotation[[first, second], [first, second]] = np.cos(angle)
         rotation[first, second], rotation[second, first] = -np.sin(angle), np.sin(angle)
@@ -67,9 +78,9 @@ def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]
     signs = [int(random.choice([-1, 1])) for _ in section.flip]
     for axis, sign in zip(section.flip, signs, strict=True):
         linear[:, axis] *= sign
-    extent = np.asarray(size, dtype=float)
+    extent = np.asarray(size, dtype=float) * (1.0 if spacing is None else np.asarray(spacing))
     mirrored = [axis for axis, sign in zip(section.flip, signs, strict=True) if sign < 0]
-    linear = linear * extent[None, :] / extent[:, None]  # rotate in pixels, not in the stretched unit square
+    linear = linear * extent[None, :] / extent[:, None]  # rotate in pixels or mm, not in the stretched unit square
     shift = random.uniform(-section.shift, section.shift, dims) * 2
     if section.quarter_turns:
         turns = int(random.integers(4))
@@ -80,9 +91,11 @@ def _matrix(random: np.random.Generator, section: Augment, size: tuple[int, ...]
     return np.concatenate([linear[::-1, ::-1], shift[::-1, None]], axis=1), tuple(mirrored)
 
 
-def _draw(section: Augment, size: tuple[int, ...], seed: int, epoch: int, sample: int) -> Draw:
+def _draw(
+    section: Augment, size: tuple[int, ...], spacing: Sequence[float] | None, seed: int, epoch: int, sample: int
+) -> Draw:
     random = np.random.default_rng([seed, epoch, sample])
-    matrix, mirrored = _matrix(random, section, size)
+    matrix, mirrored = _matrix(random, section, size, spacing)
     gain, offset = random.uniform(-section.intensity, section.intensity, 2)
     return Draw(matrix, np.array([1 + gain, offset]), mirrored, _color(random, section))
 
@@ -102,15 +115,17 @@ def augment(
     seed: int,
     epoch: int,
     sides: Sides | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Flip, rotate, zoom, shift, deform, and change values; linear for images, nearest for labels.
 
     The affine map and the elastic deformation are one resampling. Pixels from outside the image have the value of its
     border in the image, and background (0) in the labels. Of a sample that is mirrored along its axis of left and
-    right, labels of a pair are swapped (`sides`).
+    right, labels of a pair are swapped (`sides`). Images are rotated in pixels, patches of volumes with a `spacing` in
+    mm, and in the plane of their slices alone where those are few.
     """
     size = tuple(labels_NS.shape[1:])
-    draws = [_draw(section, size, seed, epoch, sample) for sample in samples]
+    draws = [_draw(section, size, spacing, seed, epoch, sample) for sample in samples]
     matrices = torch.as_tensor(np.stack([draw.matrix for draw in draws]), dtype=images_NCS.dtype)
     gain_N2 = torch.as_tensor(np.stack([draw.gain for draw in draws]), dtype=images_NCS.dtype).to(images_NCS.device)
     if sides is not None and sides.pairs:

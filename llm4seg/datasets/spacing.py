@@ -13,6 +13,12 @@ ANISOTROPIC = 3.0  # times the other spacings: where an axis counts as the one a
 Box = tuple[tuple[int, int], ...]
 
 
+def in_array_order(spacing: Sequence[float]) -> tuple[float, ...]:
+    """`data.spacing`, which is to the right, to the back and to the head, along rows, columns and slices."""
+    x, y, z = (float(step) for step in spacing)
+    return (y, x, z)
+
+
 def crop_box(image_CS: np.ndarray, labels_S: np.ndarray) -> Box:
     """The smallest box with every voxel above its channel's minimum and every label; all of a constant image.
 

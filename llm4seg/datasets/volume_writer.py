@@ -20,7 +20,7 @@ from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.resample_volume import resample_image, resample_labels
 from llm4seg.datasets.shards import ShardWriter
-from llm4seg.datasets.spacing import Box, across_slices, crop_box, grid_shape, sides, target_spacing
+from llm4seg.datasets.spacing import Box, across_slices, crop_box, grid_shape, in_array_order, sides, target_spacing
 from llm4seg.utils.errors import InputError
 
 AT_WORK = 4 * 4  # bytes for each voxel of the grid while a volume is resampled
@@ -66,8 +66,7 @@ class VolumeWriter:
         """The grid's spacing along rows, columns and slices."""
         if self._section.spacing == "auto":
             return target_spacing([case.spacing for case, _ in self._seen], [sides(box) for _, box in self._seen])
-        x, y, z = (float(step) for step in self._section.spacing)
-        return (y, x, z)
+        return in_array_order(self._section.spacing)
 
 
 def check_memory(case: Case, spacing: Sequence[float]) -> None:

@@ -201,7 +201,9 @@ class Trainer:
         seed_step(section.seed, epoch, step)
         losses = torch.zeros((), dtype=torch.float64, device=self.run.device)
         for samples, images, labels in islice(batches, accumulation):
-            images, labels = augment(images, labels, samples, section.augment, section.seed, epoch, self.sides)
+            images, labels = augment(
+                images, labels, samples, section.augment, section.seed, epoch, self.sides, self.data.spacing
+            )
             loss = self.loss(self.engine(images), labels)
             self.engine.backward(loss)
             self.engine.step()

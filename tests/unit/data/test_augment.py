@@ -196,3 +196,27 @@ def test_monai_is_imported_for_the_blur_alone() -> None:
         "assert 'monai' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def centers(labels_S: torch.Tensor, spacing: tuple[float, ...]) -> np.ndarray:
+    """The middle of each of two labels in mm, or pixels."""
+    return np.array([(labels_S == label).nonzero().double().mean(0).numpy() * spacing for label in (1, 2)])
+
+
+@pytest.mark.parametrize(("size", "turned"), [((40, 40, 20), True), ((40, 40, 12), False)])
+def test_volumes_are_turned_in_millimeters_and_flat_patches_in_their_plane(size: tuple[int, ...], turned: bool) -> None:
+    """Two balls stay as far apart as they were; in a flat patch none leaves its slices."""
+    spacing, section = (1.0, 1.0, 2.0), STILL.model_copy(update={"rotate": 40.0})
+    labels = torch.zeros(12, *size, dtype=torch.int64)
+    labels[:, 10:14, 18:22, 4:6], labels[:, 26:30, 18:22, 7:9] = 1, 2
+    images, samples = torch.zeros(12, 1, *size), list(range(12))
+    _, found = augment(images, labels, samples, section, 0, 0, spacing=spacing)
+    before = centers(labels[0], spacing)
+    tilted = []
+    for labels_S in found:
+        after = centers(labels_S, spacing)
+        assert np.linalg.norm(after[1] - after[0]) == pytest.approx(np.linalg.norm(before[1] - before[0]), abs=1)
+        tilted.append(abs((after[1] - after[0])[2] - (before[1] - before[0])[2]))
+    assert (max(tilted) > 2) == turned
+    _, in_voxels = augment(images, labels, samples, section, 0, 0)
+    assert not torch.equal(in_voxels, found)

@@ -5,13 +5,18 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 from pipelines.doctor import check, problems
+from tests.finished_run import raw_case, write_cases
 from tests.import_graph import ROOT
+from tests.lesion_volumes import VOLUMES
+from tests.tiny import tiny_config
 
 
 class Usage(NamedTuple):
@@ -109,3 +114,14 @@ def test_everything_missing_is_said_at_once(config: Config, monkeypatch: pytest.
     nvme = config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
     with pytest.raises(InputError, match=r"git is missing.*\ndoctor: engine.offload: nvme needs a C\+\+ compiler"):
         check(nvme)
+
+
+def test_volumes_larger_than_memory(tmp_path: Path) -> None:
+    """Of data that were prepared before: the next `prepare` would end after it has read them all."""
+    case = raw_case("wide", np.ones((24, 24, 12)), np.random.default_rng(0).integers(1, 9, (1, 24, 24, 12)))
+    config = tiny_config(tmp_path).override(VOLUMES | {"data.spacing": [1, 1, 1], "data.classes": None})
+    write_cases(config, [case], ["lesion"])
+    assert not [line for line in problems(config) if "data.spacing" in line]
+    fine = 1e-3 * 24 / psutil.virtual_memory().available ** (1 / 3)
+    (found,) = [line for line in problems(config.override({"data.spacing": [fine] * 3})) if "data.spacing" in line]
+    assert "allowed: a coarser one" in found
