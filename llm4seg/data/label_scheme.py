@@ -69,7 +69,7 @@ class LabelScheme:
     def counts(self, labels_S: np.ndarray) -> dict[str, int]:
         """The pixels of each class."""
         # row by row: bincount makes integers of 8 bytes of what it counts, which of a volume would be two of float32
-        of_label = sum(np.bincount(row.ravel(), minlength=IGNORE + 1) for row in labels_S)
+        of_label = np.sum([np.bincount(row.ravel(), minlength=IGNORE + 1) for row in labels_S], axis=0)
         return {name: int(of_label[[*self.covered(place)]].sum()) for place, name in enumerate(self.classes)}
 
     def masks(self, labels_NS: "Tensor") -> "list[Tensor]":

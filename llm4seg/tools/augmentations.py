@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from llm4seg.config import Config
 from llm4seg.config.schema import Augment
 from llm4seg.data.augment import COLORS, augment
+from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.drawing import PLAIN_TEXT, colors, fullest_slice, outline
 from llm4seg.utils.errors import InputError, UserError
@@ -58,12 +59,15 @@ def sections(config: Config, data: Prepared) -> dict[str, Augment]:
     return alone | {"as in params.yaml": given}
 
 
-def most_changed(image_CS: torch.Tensor, labels_S: torch.Tensor, section: Augment) -> Image:
+def most_changed(
+    image_CS: torch.Tensor, labels_S: torch.Tensor, section: Augment, spacing: Sequence[float] | None = None
+) -> Image:
     """Of DRAWS augmented images the one that differs most from the image."""
     found: Image = image_CS.numpy(), labels_S.numpy()
     most = 0.0
     for sample in range(DRAWS):
-        images, labels = augment(image_CS[None], labels_S[None].long(), [sample], section, seed=0, epoch=0)
+        given = image_CS[None], labels_S[None].long()
+        images, labels = augment(*given, [sample], section, seed=0, epoch=0, spacing=spacing)
         change = float((images[0] - image_CS).abs().mean())
         if change > most:
             most, found = change, (images[0].numpy(), labels[0].numpy())
@@ -96,15 +100,22 @@ def draw(path: Path, images: dict[str, Image], classes: Sequence[str]) -> None:
 
 
 def draw_augmentations(config: Config, case: str | None, path: Path) -> None:
-    """Draw a case of the prepared data, by default the one with most labeled pixels. Raises InputError naming it."""
+    """Draw a case of the prepared data, by default the one with most labeled pixels; of a volume at a spacing, a patch
+    around a labeled voxel. Raises InputError naming it.
+    """
     data = Prepared(config.paths.prepared)
     chosen = case or max(data.cases, key=lambda name: sum(data.cases[name].pixels.values()))
     if chosen not in data.cases:
         raise InputError(f"--case: found {chosen}, allowed: a case of {config.paths.prepared}")
-    image_CS, labels_S = (tensor.clone() for tensor in data.resampled(chosen))
+    if data.spacing is None:
+        image_CS, labels_S = (tensor.clone() for tensor in data.resampled(chosen))
+    else:
+        section = config.training.patch.model_copy(update={"share": 1.0, "foreground": "voxel"})
+        data = data.for_network(section.size, data.intensity_of(data.cases))
+        (image_CS,), (labels_S,) = load_patches(data, [chosen], [0], section, seed=0, epoch=0)
     images: dict[str, Image] = {chosen: (image_CS.numpy(), labels_S.numpy())}
-    for title, section in sections(config, data).items():
-        images[title] = most_changed(image_CS, labels_S, section)
+    for title, changes in sections(config, data).items():
+        images[title] = most_changed(image_CS, labels_S, changes, data.spacing)
     draw(path, images, data.classes)
 
 

@@ -11,7 +11,9 @@ import yaml
 from PIL import Image
 
 from llm4seg.config import Config
-from llm4seg.tools.augmentations import SHOWN, draw, main, most_changed, sections
+from llm4seg.tools.augmentations import SHOWN, draw, draw_augmentations, main, most_changed, sections
+from pipelines.prepare import prepare
+from tests.lesion_volumes import lesion_config
 
 FLAT = SimpleNamespace(size=(32, 32), channels=1)
 
@@ -58,3 +60,10 @@ def test_the_command(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["augmentations", *options, "--case", "nobody"])
     with pytest.raises(SystemExit, match="augmentations: --case: found nobody, allowed: a case of"):
         main()
+
+
+def test_of_a_volume_at_a_spacing_a_patch_is_shown(tmp_path: Path) -> None:
+    config = lesion_config(tmp_path, cases=3)
+    prepare(config)
+    draw_augmentations(config, "case-1", tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size[0] > 300
