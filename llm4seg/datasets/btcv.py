@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.case_files import CaseFiles, read_cases
 from llm4seg.datasets.cases import Dataset
@@ -46,7 +47,7 @@ def btcv(section: Data, cache: Path) -> Dataset:
         license="by agreement with Synapse: do not redistribute",
         citation="Landman et al., Multi-atlas labeling beyond the cranial vault, MICCAI 2015, doi:10.7303/syn3193805",
         note="a volume a patient; published tables mostly choose a model and report it on the same 6 volumes",
-        classes=ORGANS,
+        scheme=LabelScheme(ORGANS),
         cases=read_cases(
             [CaseFiles(name, name, (image,), (label,)) for name, (image, label) in found.items()],
             root,

@@ -8,7 +8,7 @@ from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.classes import label_of, scheme_fields
+from llm4seg.datasets.classes import label_of, scheme_of
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, visible
 from llm4seg.datasets.look_alikes import groups_of_look_alikes
 from llm4seg.datasets.picture_cases import picture_case
@@ -50,7 +50,7 @@ def busi(section: Data, cache: Path) -> Dataset:
         total=len(files),
         notices=tuple(notices),
         official=_official(root) or _official(section.root),
-        **scheme_fields(classes, order),
+        scheme=scheme_of(classes, order),
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists, Unit
 from llm4seg.datasets.geometry import Geometry
-from llm4seg.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ class RawCase:
 @dataclass(frozen=True)
 class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
-    users should know of its files, a line each. `official`: the split that its owner publishes. `regions`,
-    `regions_class_order` and `ignore` are those of its LabelScheme.
+    users should know of its files, a line each. `official`: the split that its owner publishes.
 
     Downloading and reading begin with the first case.
     """
@@ -51,25 +49,15 @@ class Dataset:
     license: str
     citation: str
     note: str
-    classes: tuple[str, ...]
+    scheme: LabelScheme
     cases: Iterator[RawCase]
     total: int | None = None
     notices: tuple[str, ...] = ()
     official: SplitLists | None = None
-    regions: tuple[tuple[int, ...], ...] = ()
-    regions_class_order: tuple[int, ...] = ()
-    ignore: bool = False
-
-    def __post_init__(self) -> None:
-        assert self.scheme.classes  # refuses regions that cannot be
 
     @property
-    def scheme(self) -> LabelScheme:
-        """What the cases' labels mean. Raises InputError for regions whose perfect prediction would be others."""
-        try:
-            return LabelScheme(self.classes, self.regions, self.regions_class_order, self.ignore)
-        except ValueError as error:
-            raise InputError(f"{self.name}: regions_class_order: {error}") from None
+    def classes(self) -> tuple[str, ...]:
+        return self.scheme.classes
 
 
 def slices(volume: RawCase) -> Iterator[RawCase]:

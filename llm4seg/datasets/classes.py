@@ -2,25 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict
 
 import numpy as np
 
 from llm4seg.config.schema.data import BACKGROUND, IGNORED, Classes, class_names
-from llm4seg.data.label_scheme import IGNORE
+from llm4seg.data.label_scheme import IGNORE, LabelScheme
 from llm4seg.datasets.cases import Dataset
 from llm4seg.utils.errors import InputError
 
 Value = int | str
-
-
-class SchemeFields(TypedDict):
-    """The fields of a Dataset that say what its labels mean."""
-
-    classes: tuple[str, ...]
-    regions: tuple[tuple[int, ...], ...]
-    regions_class_order: tuple[int, ...]
-    ignore: bool
 
 
 def labels_of_values(classes: Classes, regions: bool) -> dict[Value, int]:
@@ -42,15 +32,20 @@ def labels_of_values(classes: Classes, regions: bool) -> dict[Value, int]:
     return labels | {value: place for place, value in enumerate(ordered, start=1)}
 
 
-def scheme_fields(classes: Classes, order: Sequence[Value] | None) -> SchemeFields:
-    """What the labels of `labels_of_values` mean; `order`: regions_class_order in values, None without regions."""
+def scheme_of(classes: Classes, order: Sequence[Value] | None) -> LabelScheme:
+    """What the labels of `labels_of_values` mean; `order`: regions_class_order in values, None without regions.
+
+    Raises InputError for regions of which a perfect prediction would become others.
+    """
     names, labels = class_names(classes), labels_of_values(classes, order is not None)
-    return {
-        "classes": names,
-        "regions": () if order is None else tuple(tuple(labels[value] for value in classes[name]) for name in names),
-        "regions_class_order": () if order is None else tuple(labels[value] for value in order),
-        "ignore": bool(classes.get(IGNORED)),
-    }
+    ignore = bool(classes.get(IGNORED))
+    if order is None:
+        return LabelScheme(names, ignore=ignore)
+    regions = tuple(tuple(labels[value] for value in classes[name]) for name in names)
+    try:
+        return LabelScheme(names, regions, tuple(labels[value] for value in order), ignore)
+    except ValueError as error:
+        raise InputError(f"regions_class_order: found {[*order]}: {error}") from None
 
 
 def label_of(classes: Classes, own: Sequence[str], regions: bool) -> dict[str, int]:
@@ -69,12 +64,12 @@ def with_classes(dataset: Dataset, classes: Classes | None, order: Sequence[Valu
     """
     if classes is None:
         return dataset
-    if dataset.regions:
+    if dataset.scheme.regions:
         raise InputError(f"data.classes: found {', '.join(classes)}, allowed: null, as {dataset.name} has regions")
     labels = label_of(classes, dataset.classes, order is not None)
     table = np.zeros(IGNORE + 1, dtype=np.uint8)
     table[IGNORE] = IGNORE
     table[1 : len(dataset.classes) + 1] = [labels.get(name, 0) for name in dataset.classes]
-    fields = scheme_fields(classes, order)
-    fields["ignore"] |= dataset.ignore
-    return replace(dataset, cases=(replace(case, labels=table[case.labels]) for case in dataset.cases), **fields)
+    cases = (replace(case, labels=table[case.labels]) for case in dataset.cases)
+    scheme = scheme_of(classes, order)
+    return replace(dataset, cases=cases, scheme=replace(scheme, ignore=scheme.ignore or dataset.scheme.ignore))

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llm4seg.config.schema.data import BACKGROUND, IGNORED, MOST_CLASSES, Classes, check_regions, class_names
+from llm4seg.config.schema.data import BACKGROUND, MOST_CLASSES, Classes, check_regions, class_names
+from llm4seg.datasets.classes import scheme_of
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
 NAME = "dataset.json"
+OWN_NUMBER = "a name and its own whole number"
 
 
 def read_dataset_json(path: Path) -> dict[str, Any]:
@@ -37,10 +39,13 @@ def classes_of(values: Mapping[str, Any], path: Path) -> tuple[Classes, tuple[in
     order = values.get("regions_class_order")
     classes: Classes = {}
     for name, covered in _labels(values, path, regions=order is not None):
-        if covered != (0,):
-            if name in (BACKGROUND, *classes):
-                raise InputError(f"{path}: found the labels {values['labels']}, {_allowed()}")
-            classes[name] = covered
+        if covered == (0,):
+            continue
+        if name in (BACKGROUND, *classes):
+            raise InputError(f"{path}: found the labels {values['labels']}, {_allowed()}")
+        if order is None and covered in classes.values():
+            raise InputError(f"{path}: found the label {name!r}: {covered[0]}, allowed: {OWN_NUMBER}")
+        classes[name] = covered
     if not 0 < len(class_names(classes)) <= MOST_CLASSES:
         raise InputError(f"{path}: found the labels {values['labels']}, {_allowed()}")
     if order is None:
@@ -49,7 +54,8 @@ def classes_of(values: Mapping[str, Any], path: Path) -> tuple[Classes, tuple[in
         raise InputError(f"{path}: found regions_class_order {order!r}, allowed: a list of labels, one a region")
     try:
         check_regions(classes, order)
-    except ValueError as error:
+        scheme_of(classes, order)
+    except (ValueError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
     return classes, tuple(order)
 
@@ -59,17 +65,15 @@ def _labels(values: Mapping[str, Any], path: Path, regions: bool) -> Iterator[tu
     labels = values.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise InputError(f'{path}: found labels {labels!r}, allowed: {{"0": "background", "1": name}} or the reverse')
-    seen: set[tuple[int, ...]] = set()
     pairs = labels.items() if "channel_names" in values else ((name, value) for value, name in labels.items())
     for name, value in pairs:
         covered = value if isinstance(value, list) and value and regions else [value]
         whole = all(re.fullmatch(r"\d+", str(one)) for one in covered)
-        if not isinstance(name, str) or not whole or (not regions and tuple(map(int, covered)) in seen):
-            what = "a name and its labels, whole numbers" if regions else "a name and its own whole number"
+        if not isinstance(name, str) or not name.strip() or not whole:
+            what = "a name and its labels, whole numbers" if regions else OWN_NUMBER
             more = "" if regions or not isinstance(value, list) else "; of regions, with regions_class_order"
             raise InputError(f"{path}: found the label {name!r}: {value!r}, allowed: {what}{more}")
-        seen.add(tuple(map(int, covered)))
-        yield IGNORED if name.lower() == IGNORED else "_".join(name.split()), tuple(map(int, covered))
+        yield "_".join(name.split()), tuple(map(int, covered))
 
 
 def _allowed() -> str:

@@ -9,7 +9,7 @@ from llm4seg.config.schema import Data
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
-from llm4seg.datasets.classes import scheme_fields
+from llm4seg.datasets.classes import scheme_of
 from llm4seg.datasets.dataset_json import NAME, classes_of, listed, read_dataset_json, text_of
 from llm4seg.datasets.image_io import is_image
 from llm4seg.datasets.layouts import count_notices, find_root, unlabeled_notices, visible
@@ -54,7 +54,7 @@ def decathlon(section: Data, cache: Path) -> Dataset:
         total=len(files) if section.spatial_dims == 3 else None,
         notices=(*_notices(root, files, about.get("numTraining")), *unlabeled_notices(root, "imagesTs")),
         official=SplitLists(NAME, official) if official["val"] else None,
-        **scheme_fields(classes, order),
+        scheme=scheme_of(classes, order),
     )
 
 

@@ -9,7 +9,7 @@ from llm4seg.config.schema.data import Classes
 from llm4seg.data.prepared import FOLDER_TEST, SplitLists
 from llm4seg.datasets.case_files import CaseFiles, read_cases
 from llm4seg.datasets.cases import Dataset
-from llm4seg.datasets.classes import scheme_fields
+from llm4seg.datasets.classes import scheme_of
 from llm4seg.datasets.equal_names import cases_by_name
 from llm4seg.datasets.folder_files import Found, check_channels
 from llm4seg.datasets.group_file import read_groups
@@ -44,7 +44,7 @@ def folder(section: Data) -> Dataset:
         total=len(files) if section.spatial_dims == 3 else None,
         notices=_patients([*groups]) if options.group is None and options.groups is None else (),
         official=official if test else None,
-        **scheme_fields(classes, order),
+        scheme=scheme_of(classes, order),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm4seg.config.schema import Data
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.archives import ENDINGS, unpacked
 from llm4seg.datasets.cases import Dataset
@@ -84,7 +85,7 @@ def isic(section: Data, cache: Path) -> Dataset:
         license=BY_NC if year == "2018" else CC_0,
         citation=f"ISIC {year} challenge, task of lesion segmentation, {SOURCE}",
         note="no patient is named, and duplicates are known within and across parts and years (Cassidy et al. 2022)",
-        classes=("lesion",),
+        scheme=LabelScheme(("lesion",)),
         cases=(picture_case(name, paths, 1) for name, paths in files.items()),
         total=len(files),
         notices=tuple(notices),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.datasets.cases import Dataset, RawCase, slices
 from llm4seg.datasets.geometry import geometry
 from llm4seg.datasets.image_data import ImageData, storable
@@ -27,7 +28,7 @@ def lung_ct(spatial_dims: int, cache: Path) -> Dataset:
         citation="Lambin P. Radiomics Digital Phantom, CancerData (2016), doi:10.17195/candat.2016.08.1; "
         "Lambin et al., Nature Reviews Clinical Oncology 14 (2017) 749",
         note="four patients: too few for evidence",
-        classes=("tumour",),
+        scheme=LabelScheme(("tumour",)),
         cases=_cases(spatial_dims, cache),
         total=4 if spatial_dims == 3 else None,
     )

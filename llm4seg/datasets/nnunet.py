@@ -9,7 +9,7 @@ from typing import Any
 from llm4seg.config.schema import Data
 from llm4seg.datasets.case_files import CaseFiles, name_of, read_cases
 from llm4seg.datasets.cases import Dataset
-from llm4seg.datasets.classes import scheme_fields
+from llm4seg.datasets.classes import scheme_of
 from llm4seg.datasets.dataset_json import NAME, classes_of, read_dataset_json, text_of
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs, unlabeled_notices
 from llm4seg.datasets.side_files import is_tiff, tiff_spacing
@@ -52,7 +52,7 @@ def nnunet(section: Data, cache: Path) -> Dataset:
             *unlabeled_notices(root, "imagesTs"),
         ),
         official=read_lists(root / SPLITS, SPLITS) if (root / SPLITS).is_file() else None,
-        **scheme_fields(classes, order),
+        scheme=scheme_of(classes, order),
     )
 
 

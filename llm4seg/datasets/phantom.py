@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from llm4seg.config.schema import PhantomData
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.utils.errors import InputError
 
@@ -26,7 +27,7 @@ def phantom(section: PhantomData, spatial_dims: int) -> Dataset:
         license="none: made by this program",
         citation="none",
         note="made-up images: they show that the method runs, not that it helps",
-        classes=names,
+        scheme=LabelScheme(names),
         cases=(_case(section, number) for number in range(section.cases)),
         total=section.cases,
     )

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 from llm4seg.config.schema import Data
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
@@ -34,7 +35,7 @@ def kvasir_seg(section: Data, cache: Path) -> Dataset:
         license="free for research and education; commercial use needs the owners' permission",
         citation="Jha et al., Kvasir-SEG: a segmented polyp dataset, MMM 2020",
         note="no patient or video is named: images of one may be in two parts of the split",
-        classes=("polyp",),
+        scheme=LabelScheme(("polyp",)),
         cases=(picture_case(name, paths, 1) for name, paths in files.items()),
         total=len(files),
         notices=count_notices({"images": len(files)}, {"images": 1000}),
@@ -65,7 +66,7 @@ def cvc_clinicdb(section: Data, cache: Path) -> Dataset:
         license="for research only",
         citation="Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy, CMIG 43 (2015) 99-111",
         note="29 video sequences, kept together; published tables mostly split the 612 frames at random, which leaks",
-        classes=("polyp",),
+        scheme=LabelScheme(("polyp",)),
         cases=(
             picture_case(name, paths, 1, f"sequence-{bisect_left(LAST_FRAMES, int(name)) + 1:02d}", exact=False)
             for name, paths in files.items()

@@ -8,7 +8,7 @@ from llm4seg.config.schema import Data
 from llm4seg.config.schema.data import Classes
 from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset
-from llm4seg.datasets.classes import label_of, scheme_fields
+from llm4seg.datasets.classes import label_of, scheme_of
 from llm4seg.datasets.layouts import by_id, count_notices, find_root, pairs
 from llm4seg.datasets.picture_cases import picture_case
 from llm4seg.utils.errors import InputError
@@ -39,7 +39,7 @@ def tnscui(section: Data, cache: Path) -> Dataset:
         cases=(picture_case(name, files[name], label[name]) for name in files if name in label),
         total=len(label),
         notices=count_notices({"images": len(files)}, {"images": 3644}),
-        **scheme_fields(classes, section.regions_class_order),
+        scheme=scheme_of(classes, section.regions_class_order),
     )
 
 
@@ -68,7 +68,7 @@ def tn3k(section: Data, cache: Path) -> Dataset:
         total=len(label),
         notices=count_notices(counts, {f"images of {part}": count for part, count in TN3K_PARTS.items()}),
         official=_official(root, names, label),
-        **scheme_fields(classes, section.regions_class_order),
+        scheme=scheme_of(classes, section.regions_class_order),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Data
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared, SplitLists, Unit, duplicates
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
@@ -33,7 +34,7 @@ def raw(name: str, **changes: object) -> RawCase:
 
 
 def dataset(cases: Sequence[RawCase], classes: tuple[str, ...] = ("organ", "lesion")) -> Dataset:
-    return Dataset("toy", "CC0", "nobody", "a toy", classes, iter(cases), len(cases))
+    return Dataset("toy", "CC0", "nobody", "a toy", LabelScheme(tuple(classes)), iter(cases), len(cases))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

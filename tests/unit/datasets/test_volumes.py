@@ -122,7 +122,7 @@ def test_decathlons_list_of_validation_is_a_split(tmp_path: Path) -> None:
         ),
         ({"labels": {"1": "a b", "2": "a_b"}}, "allowed: 1 to 254 classes that differ, but for 0"),
         ({"labels": {"1": "background"}}, "allowed: 1 to 254 classes that differ, but for 0"),
-        ({"labels": {"1": "a", "01": "b"}}, "found the label 'b': '01', allowed: a name and its own whole number"),
+        ({"labels": {"1": "a", "01": "b"}}, "found the label 'b': 1, allowed: a name and its own whole number"),
         ({"labels": {"one": "a"}}, "found the label 'a': 'one', allowed: a name and its own whole number"),
         ({"labels": {"1": "PZ"}}, "unknown mask value 2; allowed: 0, 1 (0 is background, the others are in data.cl"),
         (
