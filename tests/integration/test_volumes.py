@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,7 +28,7 @@ from pipelines.study import study
 from pipelines.train import train
 from tests.finished_run import ByIntensity
 from tests.integration.test_engines import ENGINES, assert_same
-from tests.lesion_volumes import BODY, LEVELS, prepare_lesions
+from tests.lesion_volumes import BODY, LEVELS, prepare_lesions, write_lesions
 from tests.worker_group import fit_on
 
 SMALL = {"training.batch_size": 4, "optimizer.name": "sgd", "optimizer.lr": 0.002}
@@ -157,6 +158,7 @@ def test_a_training_is_evaluated_studied_and_reported(
         "study.repeats": 1,
         "study.arms": {"cnn": {"model.bottleneck": "identity"}, "llm": {}},
         "study.references": ["cnn"],
+        "study.other_data": str(_other_hospital(config, tmp_path)),
         "evaluation.bootstrap": 100,
     }
     config = config.override(here)
@@ -169,11 +171,22 @@ def test_a_training_is_evaluated_studied_and_reported(
     metrics = read_json(config.paths.metrics)
     assert metrics["cases"] == len(split.test)
     study(config)
+    compared = pd.read_csv(config.paths.study / "study.csv")
+    assert set(compared["data"]) == {"raw", "elsewhere"}
+    assert set(compared.query("data == 'elsewhere'")["case"]) == {f"case-{number}" for number in range(3)}
     report(config)
     page = config.paths.report.read_text()
     assert "1.00 \u00d7 1.00 \u00d7 2.00 mm" in page
     assert "in patches of 16 \u00d7 16 \u00d7 8" in page
     _go_on_from(config, tmp_path)
+
+
+def _other_hospital(config: Config, tmp_path: Path) -> Path:
+    """A second data set of the same classes at the same spacing."""
+    write_lesions(tmp_path / "elsewhere", 3)
+    other = {"data.root": str(tmp_path / "elsewhere"), "paths.prepared": str(tmp_path / "prepared-elsewhere")}
+    prepare(config.override(other))
+    return tmp_path / "prepared-elsewhere"
 
 
 def _go_on_from(config: Config, tmp_path: Path) -> None:

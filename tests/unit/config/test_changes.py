@@ -73,6 +73,13 @@ def test_outside_of_git_there_is_nothing_to_compare_with(tmp_path: Path) -> None
         ({"model.llm.lora.rank": 4, "model.llm.training": "lora"}, None),
         ({"optimizer.momentum": 0.5}, "optimizer.momentum (optimizer.name is adamw)"),
         ({"optimizer.momentum": 0.5, "optimizer.name": "sgd"}, None),
+        ({"training.patch.share": 0.3}, "training.patch.share (data.grid is resize)"),
+        ({"data.spacing": [1, 1, 1]}, "data.spacing (data.grid is resize)"),
+        (
+            {"data.grid": "spacing", "data.spatial_dims": 3, "data.size": [9]},
+            "data.size (data.grid is spacing)",
+        ),
+        ({"data.grid": "spacing", "data.spatial_dims": 3, "training.patch.share": 0.3}, None),
         ({"model.unet.residual_units": 1}, "model.unet.residual_units (model.backbone is cmunext)"),
         ({"model.unet.residual_units": 1, "model.backbone": "unet"}, None),
         ({"model.unet_plus_plus.features": [8] * 6, "model.backbone": "unet++"}, None),

@@ -27,6 +27,7 @@ OWN: dict[str, Any] = {
     "spatial_dims": 2,
     "channels": 1,
     "classes": ("lesion", "cyst"),
+    "spacing": None,
     "intensity": "zscore",
     "window": None,
 }
@@ -46,6 +47,7 @@ def check(config: Config, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ("change", "found"),
     [
         ({"channels": 3}, "channels 3, allowed: 1"),
+        ({"spacing": (1.0, 1.0, 2.0)}, r"spacing \(1.0, 1.0, 2.0\), allowed: None"),
         ({"intensity": "window", "window": (-100.0, 400.0)}, "intensity window, allowed: zscore"),
         ({"window": (-100.0, 400.0)}, r"window \(-100.0, 400.0\), allowed: None"),
         ({"classes": ("a",)}, "other with the classes a, allowed: another dataset than own, with .* lesion, cyst, in"),
