@@ -16,24 +16,30 @@ def lesion_counts(predicted_S: Tensor, reference_S: Tensor) -> dict[str, int]:
     """COUNTS of two boolean masks on the CPU: lesions of the reference and of the prediction, and of these, those found
     and those false. One prediction over two lesions finds both.
     """
-    from scipy.ndimage import label
-
     predicted, reference = predicted_S.numpy(), reference_S.numpy()
-    box = _bounding_box(predicted | reference)  # the rest would only cost memory: components are counted in int32
-    neighbors = np.ones((3,) * predicted.ndim)
-    predicted_lesions, predicted_count = label(predicted[box], neighbors)
-    lesions, count = label(reference[box], neighbors)
-    both = (predicted_lesions > 0) & (lesions > 0)
+    box = _bounding_box(predicted | reference)
+    lesions, found = _components(reference[box], predicted[box])
+    predicted_lesions, true = _components(predicted[box], reference[box])
     return {
-        "lesions": count,
-        "predicted_lesions": predicted_count,
-        "found_lesions": len(np.unique(lesions[both])),
-        "false_lesions": predicted_count - len(np.unique(predicted_lesions[both])),
+        "lesions": lesions,
+        "predicted_lesions": predicted_lesions,
+        "found_lesions": found,
+        "false_lesions": predicted_lesions - true,
     }
 
 
+def _components(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """The number of connected components of a mask, and of those that overlap with another mask."""
+    from scipy.ndimage import label
+
+    components, count = label(mask, np.ones((3,) * mask.ndim))
+    return count, len(np.unique(components[mask & other]))
+
+
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask; an empty one of an empty mask."""
+    """The smallest box around a mask, an empty one of an empty mask: components are numbered in int32, which of a whole
+    volume takes four times the memory of its mask.
+    """
     box = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
