@@ -46,6 +46,7 @@ class Sections(Section):
         self._check_local_paths()
         self._check_launcher()
         self._check_study_folds()
+        self._check_class_weights()
         if self.training.augment.quarter_turns and len(set(self.data.size[:2])) > 1:
             raise ValueError(
                 f"training.augment.quarter_turns: found true, allowed: false, as data.size {[*self.data.size]} is not "
@@ -57,6 +58,12 @@ class Sections(Section):
                 f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
             )
         return self
+
+    def _check_class_weights(self) -> None:
+        training = self.training
+        if training.loss == "bce_dice" and (weights := training.class_weights) is not None:
+            found = weights if isinstance(weights, str) else [*weights]
+            raise ValueError(f"training.class_weights: found {found}, allowed with training.loss: bce_dice: null")
 
     def _check_study_folds(self) -> None:
         folds, split = self.study.folds, self.split
