@@ -11,6 +11,7 @@ from tqdm import tqdm
 from llm4seg.config.schema import Evaluation
 from llm4seg.data.prepared import Prepared, distance_unit
 from llm4seg.data.split import Split
+from llm4seg.evaluation.lesion_summary import summarize_lesions
 from llm4seg.evaluation.overlays import draw_overlay
 from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
@@ -56,8 +57,10 @@ def evaluate(
 def _summary(
     rows: list[Row], baseline: list[Row], classes: Sequence[str], intervals: Sequence[Interval], section: Evaluation
 ) -> dict[str, Any]:
-    """`summarize` of the model's rows and, under `baseline`, of the threshold baseline's, with its intervals."""
-    summary = summarize(rows, section)
+    """`summarize` and `summarize_lesions` of the model's rows and, under `baseline`, `summarize` of the threshold
+    baseline's, with its intervals.
+    """
+    summary = {**summarize(rows, section), "lesions": summarize_lesions(rows, section)}
     summary["baseline"] = summarize(baseline, section, THRESHOLD_METRICS)
     for name, interval in zip(classes, intervals, strict=True):
         summary["baseline"]["classes"][name] |= {"from": _finite(interval.low), "to": _finite(interval.high)}

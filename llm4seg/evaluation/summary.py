@@ -34,12 +34,11 @@ def summarize(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] =
     groups (patients) when there are at least five, else cases: `unit` is "group" or "case". None is a number that does
     not exist: a mean without cases, a deviation of one case, an interval of fewer than five units.
     """
-    groups = {row["case"]: row["group"] for row in rows}
-    unit = "group" if len(set(groups.values())) >= ENOUGH_GROUPS else "case"
-    units = groups if unit == "group" else {case: case for case in groups}
+    unit, units = resampled_units(rows)
+    groups = {row["group"] for row in rows}
 
     def estimates(subset: Sequence[Row]) -> dict[str, Any]:
-        return {metric: _estimate(case_means(subset, metric), units, section) for metric in metrics}
+        return {metric: estimate(case_means(subset, metric), units, section) for metric in metrics}
 
     by_class: dict[str, list[Row]] = {}
     for row in rows:
@@ -48,20 +47,28 @@ def summarize(rows: Sequence[Row], section: Evaluation, metrics: Sequence[str] =
     pooled = [facts["pooled_dice"] for facts in classes.values() if facts["pooled_dice"] is not None]
     return {
         **estimates(rows),
-        "pooled_dice": _rounded(sum(pooled) / len(pooled)) if pooled else None,
+        "pooled_dice": rounded(sum(pooled) / len(pooled)) if pooled else None,
         "classes": classes,
         "unit": unit,
-        "cases": len(groups),
-        "groups": len(set(groups.values())),
+        "cases": len(units),
+        "groups": len(groups),
         "confidence": section.confidence,
         "resamples": section.bootstrap,
     }
 
 
+def resampled_units(rows: Sequence[Row]) -> tuple[str, dict[str, str]]:
+    """What the bootstrap resamples, "group" or "case", and each case's group, or itself."""
+    groups = {row["case"]: row["group"] for row in rows}
+    if len(set(groups.values())) >= ENOUGH_GROUPS:
+        return "group", groups
+    return "case", {case: case for case in groups}
+
+
 def _pooled(rows: Sequence[Row]) -> Row:
     """Dice of one class over all pixels of all cases together; None when it occurs in none."""
     dice = overlap(*(sum(row[count] for row in rows) for count in ("tp", "fp", "fn")))["dice"]
-    return {"pooled_dice": None if math.isnan(dice) else _rounded(dice)}
+    return {"pooled_dice": None if math.isnan(dice) else rounded(dice)}
 
 
 def _presence(rows: Sequence[Row]) -> Row:
@@ -71,7 +78,7 @@ def _presence(rows: Sequence[Row]) -> Row:
     return {kind: reference_predicted.count(which) for kind, which in kinds.items()}
 
 
-def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluation) -> Row:
+def estimate(values: dict[str, float], units: dict[str, str], section: Evaluation) -> Row:
     """Mean, sample standard deviation and bootstrap interval over the cases that have a value."""
     known = {case: value for case, value in values.items() if not math.isnan(value)}
     numbers = np.array(list(known.values()))
@@ -79,8 +86,8 @@ def _estimate(values: dict[str, float], units: dict[str, str], section: Evaluati
     members = np.array([names[units[case]] for case in known], dtype=int)
     low, high = bootstrap_interval(numbers, members, section)
     return {
-        "mean": _rounded(numbers.mean()) if known else None,
-        "std": _rounded(numbers.std(ddof=1)) if len(known) > 1 else None,
+        "mean": rounded(numbers.mean()) if known else None,
+        "std": rounded(numbers.std(ddof=1)) if len(known) > 1 else None,
         "low": low,
         "high": high,
         "n": len(known),
@@ -91,12 +98,18 @@ def bootstrap_interval(
     numbers: NDArray[Any], members: NDArray[Any], section: Evaluation
 ) -> tuple[float, float] | tuple[None, None]:
     """Percentile bootstrap of the mean over cases, whole units resampled; None for fewer than five units."""
+    return ratio_interval(np.bincount(members, numbers), np.bincount(members), section)
+
+
+def ratio_interval(
+    sums: NDArray[Any], counts: NDArray[Any], section: Evaluation
+) -> tuple[float, float] | tuple[None, None]:
+    """Percentile bootstrap of sum(sums) / sum(counts), an entry of both a unit, no count 0; None for under five."""
     from scipy.stats import bootstrap
 
     def mean(sums: NDArray[Any], counts: NDArray[Any], axis: int) -> Any:
         return sums.sum(axis) / counts.sum(axis)
 
-    sums, counts = np.bincount(members, numbers), np.bincount(members)
     if len(counts) < ENOUGH_GROUPS:
         return None, None
     result = bootstrap(
@@ -109,7 +122,7 @@ def bootstrap_interval(
         batch=100,  # bounds the memory; the numbers stay the same
         rng=np.random.default_rng(section.seed),
     )
-    return _rounded(result.confidence_interval.low), _rounded(result.confidence_interval.high)
+    return rounded(result.confidence_interval.low), rounded(result.confidence_interval.high)
 
 
 def _widened(section: Evaluation, units: int) -> float:
@@ -122,5 +135,5 @@ def _widened(section: Evaluation, units: int) -> float:
     return min(2 * float(norm.cdf(wide)) - 1, 1 - 1 / section.bootstrap)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return round(float(value), 6)

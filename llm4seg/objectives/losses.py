@@ -9,22 +9,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from llm4seg.config.schema import Training
 from llm4seg.data.label_scheme import IGNORE, LabelScheme
+from llm4seg.objectives.loss_terms import (
+    Dice,
+    PixelTerm,
+    Tversky,
+    binary_cross_entropy,
+    cross_entropy,
+    each_channel,
+    masked,
+    sigmoid_focal,
+    soft_dice,
+    softmax_focal,
+    without_ignored,
+)
 from llm4seg.runtime.collectives import all_reduce_sum
 from llm4seg.utils.errors import InputError
 
-Name = Literal["dice_ce", "bce_dice"]
-SMOOTH = 1e-5
+Name = Literal["dice_ce", "bce_dice", "dice_focal", "tversky_ce"]
 
 
 def out_channels(name: Name, scheme: LabelScheme) -> int:
     """Output channels: background and classes for a softmax, or one for each sigmoid, of BCE or of regions."""
     classes = len(scheme.classes)
-    if name == "dice_ce":
+    if name != "bce_dice":
         return classes if scheme.regions else classes + 1
     if classes != 1:
         raise InputError(
-            f"training.loss: found bce_dice, allowed: dice_ce, since the data has {classes} classes and not one"
+            f"training.loss: found bce_dice, allowed: dice_ce, dice_focal or tversky_ce, since the data has {classes} "
+            "classes and not one"
         )
     return 1
 
@@ -47,77 +61,77 @@ class Loss(Protocol):
         """The loss over the images of all workers, the same on each of them."""
 
 
-def build_loss(name: Name, scheme: LabelScheme | None = None) -> Loss:
-    """The loss that `training.loss` names, for labels of a scheme; None: of classes, with nothing ignored."""
-    ignore = scheme is not None and scheme.ignore
+def build_loss(
+    name: Name, scheme: LabelScheme | None = None, section: Training | None = None, weights: Tensor | None = None
+) -> Loss:
+    """The loss that `training.loss` names, for labels of a scheme; None: of classes, with nothing ignored.
+
+    `section`: where `focal_gamma` and `tversky` are, for the losses that have them. `weights`: of background and
+    classes (K,), for the cross-entropy or focal loss of a softmax.
+    """
+    ignore, regions = scheme is not None and scheme.ignore, scheme is not None and bool(scheme.regions)
     if name == "bce_dice":
         return BCEDice(ignore)
-    return DiceBCE(scheme) if scheme is not None and scheme.regions else DiceCE(ignore)
+    overlap: Dice | Tversky = Dice()
+    pixels = binary_cross_entropy if regions else cross_entropy(weights)
+    if name == "dice_focal":
+        assert section is not None
+        pixels = sigmoid_focal(section.focal_gamma) if regions else softmax_focal(section.focal_gamma, weights)
+    if name == "tversky_ce":
+        assert section is not None
+        overlap = Tversky(section.tversky.alpha, section.tversky.beta)
+    return RegionLoss(pixels, overlap, scheme) if scheme and regions else ClassLoss(pixels, overlap, ignore)
 
 
-class DiceCE:
-    """Cross-entropy plus soft Dice loss, the mean over foreground classes.
+class ClassLoss:
+    """Of classes, by a softmax: a mean over pixels (cross-entropy or focal loss) plus 1 - the mean score (Dice or
+    Tversky) of foreground classes.
 
-    Dice is taken over the whole batch at once, since a class is absent from many slices: the Dice of such a slice
+    The score is taken over the whole batch at once, since a class is absent from many slices: the Dice of such a slice
     would be 0 for any but a perfect prediction, and without information for the network.
     """
 
-    def __init__(self, ignore: bool) -> None:
-        self._ignore = ignore
+    def __init__(self, pixels: PixelTerm, overlap: Dice | Tversky, ignore: bool) -> None:
+        self._pixels, self._overlap, self._ignore = pixels, overlap, ignore
 
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
-        """Cross-entropy and pixels, then for each foreground class the overlap and the total of both masks."""
+        """The sum over pixels and its divisor, then for each foreground class the overlap's sums."""
         logits_NKS = logits_NKS.float()
         kept_NS = labels_NS != IGNORE if self._ignore else None
-        known_NS = labels_NS if kept_NS is None else labels_NS * kept_NS
+        known_NS = without_ignored(labels_NS, kept_NS)
         truth_NKS = torch.zeros_like(logits_NKS).scatter_(1, known_NS.unsqueeze(1), 1.0)
-        entropy = functional.cross_entropy(logits_NKS, labels_NS, ignore_index=IGNORE, reduction="sum")
-        overlap_K, total_K = _dice_sums(logits_NKS.softmax(dim=1), truth_NKS, kept_NS)
-        return torch.cat([entropy[None], _pixels(labels_NS, kept_NS, entropy), overlap_K[1:], total_K[1:]])
+        total, count = self._pixels(logits_NKS, labels_NS, truth_NKS, kept_NS)
+        overlap = self._overlap_sums(logits_NKS.softmax(dim=1), truth_NKS, kept_NS)
+        return torch.cat([total[None], count, *(sums_K[1:] for sums_K in overlap)])
+
+    def _overlap_sums(self, probability_NKS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> list[Tensor]:
+        kept_N1S = each_channel(kept_NS)
+        return self._overlap.sums(masked(probability_NKS, kept_N1S), masked(truth_NKS, kept_N1S))
 
     def value(self, sums: Tensor) -> Tensor:
-        entropy, pixels = sums[:2]
-        return entropy / pixels + 1 - soft_dice(*sums[2:].chunk(2)).mean()
+        total, count = sums[:2]
+        return total / count + 1 - self._overlap.score(sums[2:]).mean()
 
     def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
         return self.value(all_reduce_sum(self.sums(logits_NKS, labels_NS)))
 
 
-class DiceBCE(DiceCE):
-    """Of regions, which may overlap: binary cross-entropy, the mean over pixels and regions, plus soft Dice loss as in
-    DiceCE; nnU-Net's loss for regions.
+class RegionLoss(ClassLoss):
+    """Of regions, which may overlap, by a sigmoid each: a mean over pixels and regions, plus 1 - the mean score of
+    regions, as in ClassLoss; with cross-entropy and Dice nnU-Net's loss for regions.
     """
 
-    def __init__(self, scheme: LabelScheme) -> None:
-        super().__init__(scheme.ignore)
+    def __init__(self, pixels: PixelTerm, overlap: Dice | Tversky, scheme: LabelScheme) -> None:
+        super().__init__(pixels, overlap, scheme.ignore)
         self._scheme = scheme
 
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
-        """Cross-entropy, and pixels times regions, then for each region the overlap and the total of both masks."""
+        """The sum over pixels and regions and its divisor, then for each region the overlap's sums."""
         logits_NKS = logits_NKS.float()
         kept_NS = labels_NS != IGNORE if self._ignore else None
         truth_NKS = torch.stack(self._scheme.masks(labels_NS), dim=1).float()
-        entropy_NKS = functional.binary_cross_entropy_with_logits(logits_NKS, truth_NKS, reduction="none")
-        if kept_NS is not None:
-            entropy_NKS = entropy_NKS * kept_NS.unsqueeze(1)
-        entropy = entropy_NKS.sum()
-        pixels = _pixels(labels_NS, kept_NS, entropy) * logits_NKS.shape[1]
-        return torch.cat([entropy[None], pixels, *_dice_sums(logits_NKS.sigmoid(), truth_NKS, kept_NS)])
-
-
-def _pixels(labels_NS: Tensor, kept_NS: Tensor | None, like: Tensor) -> Tensor:
-    """The number of pixels that count, of the type of `like`, (1,); at least 1."""
-    if kept_NS is None:
-        return like.new_tensor([labels_NS.numel()])
-    return kept_NS.sum().clamp(min=1)[None].to(like.dtype)
-
-
-def _dice_sums(probability_NKS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The overlap of both masks for each channel, and their total, (K,) each."""
-    if kept_NS is not None:
-        probability_NKS, truth_NKS = (masks * kept_NS.unsqueeze(1) for masks in (probability_NKS, truth_NKS))
-    all_but_K = [0, *range(2, truth_NKS.ndim)]
-    return (probability_NKS * truth_NKS).sum(all_but_K), (probability_NKS + truth_NKS).sum(all_but_K)
+        total, count = self._pixels(logits_NKS, labels_NS, truth_NKS, kept_NS)
+        return torch.cat([total[None], count, *self._overlap_sums(logits_NKS.sigmoid(), truth_NKS, kept_NS)])
 
 
 class BCEDice:
@@ -147,11 +161,6 @@ class BCEDice:
 
     def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
         return self.value(all_reduce_sum(self.sums(logits_NKS, labels_NS)))
-
-
-def soft_dice(overlap: Tensor, total: Tensor) -> Tensor:
-    """(2 |P T| + s) / (|P| + |T| + s) of overlaps |P T| and totals |P| + |T|; 1 for an empty truth predicted empty."""
-    return (2 * overlap + SMOOTH) / (total + SMOOTH)
 
 
 def labels_from_logits(logits_NKS: Tensor, scheme: LabelScheme | None = None) -> Tensor:

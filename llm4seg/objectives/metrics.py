@@ -8,13 +8,14 @@ Reference: Maier-Hein, Reinke et al., Metrics reloaded, Nature Methods 2024.
 
 Empty masks follow two rules: 0 / 0 is NaN, and a surface that is missing on one side is as wrong as can be.
 
-| reference | prediction | Dice, IoU | precision | recall | HD95                | NSD |
-|-----------|------------|-----------|-----------|--------|---------------------|-----|
-| empty     | empty      | NaN       | NaN       | NaN    | NaN                 | NaN |
-| present   | empty      | 0         | NaN       | 0      | the image's diagonal | 0   |
-| empty     | present    | 0         | 0         | NaN    | the image's diagonal | 0   |
+| reference | prediction | Dice, IoU | precision | recall | HD95                | NSD | volume error |
+|-----------|------------|-----------|-----------|--------|---------------------|-----|--------------|
+| empty     | empty      | NaN       | NaN       | NaN    | NaN                 | NaN | NaN          |
+| present   | empty      | 0         | NaN       | 0      | the image's diagonal | 0   | -1           |
+| empty     | present    | 0         | 0         | NaN    | the image's diagonal | 0   | NaN          |
 
-NaN is left out of all means. The three kinds of case are counted as `absent`, `missed` and `false`.
+NaN is left out of all means. The three kinds of case are counted as `absent`, `missed` and `false`. The volume error is
+(predicted - reference) / reference, of areas in 2-D. Lesions are counted in `lesions.py`; an empty mask has none.
 """
 
 import math
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from llm4seg.data.label_scheme import LabelScheme
+from llm4seg.objectives.lesions import lesion_counts
 
 Row = dict[str, Any]
 METRICS = ("dice", "iou", "precision", "recall", "hd95", "nsd")
@@ -75,7 +77,8 @@ def overlap(tp: int, fp: int, fn: int) -> Row:
 def case_metrics(
     predicted_S: Tensor, labels_S: Tensor, scheme: LabelScheme, spacing: Sequence[float], nsd_tolerance: float
 ) -> list[Row]:
-    """A row per class: METRICS, the counts, and both masks' sizes, areas (2-D) or volumes (3-D).
+    """A row per class: METRICS, the counts, both masks' sizes, areas (2-D) or volumes (3-D), the error of the predicted
+    size relative to the reference's, and the counts of lesions.
 
     `predicted_S` and `labels_S` hold labels of the scheme. Distances, sizes and `nsd_tolerance` are in the unit of
     `spacing`. Where the reference is ignored, nothing is counted, and both masks are background.
@@ -89,6 +92,7 @@ def case_metrics(
         row = {"class": name, **overlap(tp, fp, fn)}
         row |= _surface(predicted, reference, spacing, nsd_tolerance)
         row |= {"tp": tp, "fp": fp, "fn": fn, "reference_size": (tp + fn) * pixel, "predicted_size": (tp + fp) * pixel}
+        row |= {"volume_error": (fp - fn) / (tp + fn) if tp + fn else math.nan, **lesion_counts(predicted, reference)}
         rows.append(row)
     return rows
 

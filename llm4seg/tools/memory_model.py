@@ -140,7 +140,7 @@ def _saved_activations(model: Hybrid, config: Config, scheme: LabelScheme, chann
         labels_NS = torch.zeros(images, *config.input_size, dtype=torch.int64)
         with saved_bytes(tensors.values()) as saved:
             logits_NKS = functional_call(model, tensors, torch.zeros(images, channels, *config.input_size))
-            build_loss(config.training.loss, scheme)(logits_NKS, labels_NS)
+            build_loss(config.training.loss, scheme, config.training)(logits_NKS, labels_NS)
         return saved()
 
 

@@ -29,6 +29,7 @@ from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress
+from llm4seg.training.class_weights import class_weights
 from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.history import epochs_since_best, is_complete
 from llm4seg.training.inputs import training_inputs
@@ -123,7 +124,7 @@ class Trainer:
         # the case of each sample of an epoch: of volumes, several patches
         per_case = 1 if self.data.spacing is None else section.patch.per_case
         self.samples = [case for case in self.split.train for _ in range(per_case)]
-        self.loss = build_loss(config.training.loss, self.data.scheme)
+        self.loss = build_loss(section.loss, self.data.scheme, section, self.class_weights())
         self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
@@ -194,6 +195,12 @@ class Trainer:
         """A case's labels with the noise of `training.label_noise`."""
         section = self.config.training
         return corrupt_labels(labels_S, case, self.data.scheme, section.label_noise, section.seed)
+
+    def class_weights(self) -> Tensor | None:
+        """The weights of `training.class_weights` by the labels that are trained on."""
+        own = self.split.train[self.run.rank :: self.run.world_size]
+        labels = (self.training_labels(self.data.resampled(case)[1], case) for case in own)
+        return class_weights(self.config.training, self.data.scheme, labels, self.run.device)
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""

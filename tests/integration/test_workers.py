@@ -53,6 +53,24 @@ def test_so_do_they_with_other_optimizers_and_unequal_micro_batches(
     assert_same(fit_on(workers, config, tmp_path / "many"), fit_on(1, config, tmp_path / "one"))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.loss": "dice_focal", "training.class_weights": "auto"},
+        {"training.loss": "tversky_ce", "training.class_weights": [0.2, 1.0, 3.0]},
+    ],
+    ids=lambda changes: changes["training.loss"],
+)
+def test_losses_and_class_weights_are_of_the_global_batch(
+    config: Config, tmp_path: Path, changes: dict[str, Any], by_one: list[Row]
+) -> None:
+    """Three workers count the pixels of unequal shares, and divide by the weights of all of them."""
+    config = config.override(EIGHT | OPTIMIZERS["sgd"] | ENGINES["torch"] | changes)
+    one = fit_on(1, config, tmp_path / "one")
+    assert one[0]["train_loss"] != pytest.approx(by_one[0]["train_loss"], rel=0.01)
+    assert_same(fit_on(3, config, tmp_path / "many"), one)
+
+
 # steps of training and validation after which a run stops: an epoch has two and one; validation begins anew
 STOPS = {"torch": (1, 2, 3), "zero 1": (4,), "zero 3": (5,)}
 

@@ -84,12 +84,34 @@ class Patch(Section):
     share: Probability
 
 
+def _weights(value: Any) -> Any:
+    """Class weights as given; one message for whatever else there is."""
+    listed = isinstance(value, list | tuple) and len(value) > 1
+    if value in (None, "auto") or (listed and all(_is_weight(one) for one in value)):
+        return value
+    raise ValueError("allowed: null, auto, or a list of numbers above 0, the background's first")
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+class TverskyConfig(Section):
+    """The weights of false positive (alpha) and false negative pixels (beta) in the Tversky index."""
+
+    alpha: PositiveFloat
+    beta: PositiveFloat
+
+
 class Training(Section):
     """The training: its length, batch size, loss, seed, augmentation, data and initial weights."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
-    loss: Annotated[Literal["dice_ce", "bce_dice"], read_as("training.loss")]
+    loss: Annotated[Literal["dice_ce", "bce_dice", "dice_focal", "tversky_ce"], read_as("training.loss")]
+    focal_gamma: NonNegativeFloat
+    tversky: TverskyConfig
+    class_weights: Annotated[Literal["auto"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_weights)]
     select: Literal["best", "last"]
     patience: PositiveInt | None
     seed: NonNegativeInt

@@ -55,6 +55,7 @@ class Sections(Section):
         self._check_local_paths()
         self._check_launcher()
         self._check_study_folds()
+        self._check_class_weights()
         if self.training.augment.quarter_turns and len(set(self.input_size[:2])) > 1:
             raise ValueError(
                 f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} "
@@ -75,6 +76,12 @@ class Sections(Section):
             raise ValueError(
                 f"training.label_noise.{found[0]}: found {getattr(noise, found[0])}, allowed with data.grid: spacing: 0"
             )
+
+    def _check_class_weights(self) -> None:
+        training = self.training
+        if training.loss == "bce_dice" and (weights := training.class_weights) is not None:
+            found = weights if isinstance(weights, str) else [*weights]
+            raise ValueError(f"training.class_weights: found {found}, allowed with training.loss: bce_dice: null")
 
     def _check_study_folds(self) -> None:
         folds, split = self.study.folds, self.split

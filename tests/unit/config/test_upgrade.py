@@ -97,6 +97,9 @@ RENAMED = """\
 training:
   patch: {}
   patience:
+  focal_gamma: 2.0
+  tversky: {alpha: 0.3, beta: 0.7}
+  class_weights: null
   loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
 search:

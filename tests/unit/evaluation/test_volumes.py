@@ -261,3 +261,16 @@ def test_metrics_json_is_strict_and_the_same_each_time(config: Config) -> None:
     json.loads(first, parse_constant=lambda name: pytest.fail(f"found {name}"))
     write_evaluation(config, MODEL)
     assert config.paths.metrics.read_bytes() == first
+
+
+def test_lesions_of_slices_are_counted_in_2d_and_of_volumes_in_3d(config: Config) -> None:
+    """One lesion through three slices, predicted in one of them, and a false one through two slices."""
+    reference, predicted = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    reference[2:5, 2:5, 3:6] = predicted[2:4, 2:4, 4] = predicted[10:13, 10:13, 4:6] = 1
+    found = scored(config, sliced(volume("v", predicted, reference)))
+    names = ("lesions", "predicted_lesions", "found_lesions", "false_lesions")
+    of_volume = found.summary["volumes"]["lesions"]["classes"]["a"]
+    assert [of_volume[name] for name in names] == [1, 2, 1, 1]
+    assert of_volume["volume_error"]["mean"] == pytest.approx((4 + 18 - 27) / 27, abs=1e-6)
+    of_slices = found.summary["lesions"]["classes"]["a"]
+    assert [of_slices[name] for name in names] == [3, 3, 1, 2]

@@ -5,11 +5,20 @@ import math
 import pytest
 import torch
 
+from llm4seg.config import Config
 from llm4seg.data.label_scheme import IGNORE, LabelScheme
-from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
+from llm4seg.objectives.losses import Loss, Name, build_loss, labels_from_logits, out_channels
 from llm4seg.utils.errors import InputError
+from tests.tiny import PARAMS
 
 LESION, FOUR = LabelScheme(("lesion",)), LabelScheme(("a", "b", "c", "d"))
+NAMES: list[Name] = ["dice_ce", "bce_dice", "dice_focal", "tversky_ce"]
+TRAINING = Config.load(PARAMS).training
+
+
+def loss_of(name: Name, scheme: LabelScheme | None = None, weights: torch.Tensor | None = None) -> Loss:
+    """The loss with its parameters in params.yaml."""
+    return build_loss(name, scheme, TRAINING, weights)
 
 
 def logits_of(probabilities_NKS: list) -> torch.Tensor:
@@ -46,33 +55,33 @@ def test_bce_dice_by_hand() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(6, 4), (6, 4, 2)])
-def test_perfect_is_zero_and_worst_is_large(name: str, size: tuple[int, ...]) -> None:
+def test_perfect_is_zero_and_worst_is_large(name: Name, size: tuple[int, ...]) -> None:
     channels = out_channels(name, LESION)
     labels = torch.arange(math.prod(size)).reshape(1, *size) % 2
     sign = 2 * labels[:, None].float() - 1
     perfect = 100 * (sign if channels == 1 else torch.cat([-sign, sign], dim=1))
-    assert float(build_loss(name)(perfect, labels)) == pytest.approx(0, abs=1e-6)
-    assert float(build_loss(name)(-perfect, labels)) > 10
+    assert float(loss_of(name)(perfect, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(loss_of(name)(-perfect, labels)) > 10
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
-def test_half_precision_logits_are_summed_in_float32(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_logits_are_summed_in_float32(name: Name) -> None:
     """In bfloat16 a sum of 65 536 probabilities would stop growing at 256."""
     torch.manual_seed(0)
     logits = torch.randn(2, out_channels(name, LESION), 256, 256).bfloat16()
     labels = torch.randint(0, 2, (2, 256, 256))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = build_loss(name)(logits, labels)
+        mixed = loss_of(name)(logits, labels)
     assert mixed.dtype == torch.float32
-    assert float(mixed) == pytest.approx(float(build_loss(name)(logits.float(), labels)), abs=1e-6)
+    assert float(mixed) == pytest.approx(float(loss_of(name)(logits.float(), labels)), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
-def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_extreme_logits_and_empty_masks_stay_finite(name: Name) -> None:
     logits = torch.full((1, out_channels(name, LESION), 4, 4), 1e4, requires_grad=True)
-    loss = build_loss(name)(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
+    loss = loss_of(name)(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
     loss.backward()
     assert loss.isfinite()
     assert logits.grad is not None
@@ -82,9 +91,8 @@ def test_extreme_logits_and_empty_masks_stay_finite(name: str) -> None:
 def test_output_channels() -> None:
     assert out_channels("dice_ce", FOUR) == 5
     assert out_channels("bce_dice", LESION) == 1
-    with pytest.raises(
-        InputError, match=r"training\.loss: found bce_dice, allowed: dice_ce, since the data has 4 classes"
-    ):
+    said = r"training\.loss: found bce_dice, allowed: dice_ce, dice_focal or tversky_ce, since the data has 4 classes"
+    with pytest.raises(InputError, match=said):
         out_channels("bce_dice", FOUR)
 
 
@@ -98,24 +106,24 @@ def test_labels_from_logits() -> None:
 IGNORING = LabelScheme(("lesion",), ignore=True)
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
-def test_ignored_pixels_count_nowhere(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_ignored_pixels_count_nowhere(name: Name) -> None:
     """The loss is that of the other pixels alone, whatever is predicted, and no gradient flows from the ignored."""
     torch.manual_seed(0)
     logits = torch.randn(1, out_channels(name, IGNORING), 12, requires_grad=True)
     labels = torch.tensor([[0, 1, 1, 0, 0, 1, 1, IGNORE, IGNORE, 0, IGNORE, 1]])
     kept = labels[0] != IGNORE
-    loss = build_loss(name, IGNORING)(logits, labels)
-    assert loss.item() == pytest.approx(build_loss(name, LESION)(logits[..., kept], labels[:, kept]).item(), abs=1e-6)
+    loss = loss_of(name, IGNORING)(logits, labels)
+    assert loss.item() == pytest.approx(loss_of(name, LESION)(logits[..., kept], labels[:, kept]).item(), abs=1e-6)
     loss.backward()
     assert not logits.grad[..., ~kept].any()
     assert logits.grad[..., kept].abs().min() > 0
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
-def test_an_image_of_nothing_but_ignored_pixels_is_no_nan(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_of_nothing_but_ignored_pixels_is_no_nan(name: Name) -> None:
     logits = torch.randn(2, out_channels(name, IGNORING), 6, requires_grad=True)
-    loss = build_loss(name, IGNORING)(logits, torch.full((2, 6), IGNORE))
+    loss = loss_of(name, IGNORING)(logits, torch.full((2, 6), IGNORE))
     loss.backward()
     assert math.isfinite(loss.item())
     assert not logits.grad.any()

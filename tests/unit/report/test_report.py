@@ -238,6 +238,27 @@ def test_metrics_of_earlier_versions_are_in_mm(copy: Config) -> None:
     assert table(read_json(copy.paths.metrics)).columns[4].header == "HD95 mm"
 
 
+def test_lesions_are_in_a_table_of_their_own(run: Config) -> None:
+    lesions = read_json(run.paths.metrics)["lesions"]
+    text = words(run.paths.report.read_text(encoding="utf-8"))
+    assert "Lesion by lesion, in cases A lesion is a connected piece of a class" in text
+    for name, row in (*lesions["classes"].items(), ("all", lesions)):
+        share, false = row["sensitivity"]["mean"], row["false_per_case"]["mean"]
+        found = f"{name} {row['lesions']} {row['found_lesions']} {share:.2f} "
+        assert re.search(f"{found}[^a-z]*{row['false_lesions']} {false:.2f} ", text), name
+
+
+def test_metrics_of_earlier_versions_have_no_lesions(copy: Config) -> None:
+    change_json(copy.paths.metrics, lambda metrics: metrics.pop("lesions"))
+    table = pd.read_csv(copy.paths.evaluation / "cases.csv")
+    earlier = table.drop(columns=[name for name in table if "lesions" in name or name == "volume_error"])
+    assert len(earlier.columns) == len(table.columns) - 5
+    earlier.to_csv(copy.paths.evaluation / "cases.csv", index=False)
+    text = words(page(copy))
+    assert "Lesion by lesion" not in text
+    assert "Result for each class" in text
+
+
 def test_text_from_outside_is_escaped(copy: Config) -> None:
     change_json(copy.paths.prepared / "manifest.json", lambda manifest: manifest.update(note="<b>5 < 6</b> & more"))
     assert "&lt;b&gt;5 &lt; 6&lt;/b&gt; &amp; more" in page(copy)
