@@ -114,8 +114,8 @@ class Training(Section):
     class_weights: Annotated[Literal["auto"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_weights)]
     select: Literal["best", "last"]
     patience: PositiveInt | None
-    seed: NonNegativeInt
     patch: Patch
+    seed: NonNegativeInt
     augment: Augment
     fraction: Annotated[float, Field(gt=0, le=1)]
     label_noise: LabelNoise

@@ -1,7 +1,6 @@
 """Patches of volumes: where they lie, what they hold, and that nothing but (seed, epoch, sample) decides it."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from llm4seg.config import Config
 from llm4seg.config.schema import Patch
 from llm4seg.data.intensity import Intensity
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.patches import load_patches, patch_start
 from llm4seg.data.prepared import Prepared
 from llm4seg.datasets.cases import Dataset
@@ -104,8 +104,8 @@ def test_regions_are_classes_of_several_labels(config: Config) -> None:
     labels = np.zeros((40, 20, 12), np.uint8)
     labels[1:3, 1:3, 1:3], labels[34:38, 14:18, 6:10] = 2, 1
     image = np.random.default_rng(0).integers(1, 9, (1, 40, 20, 12)).astype(np.int16)
-    dataset = Dataset("drawn", "none", "none", "", ("whole", "core"), iter([raw_case("two", labels, image)]))
-    dataset = replace(dataset, regions=((1, 2), (2,)), regions_class_order=(1, 2))
+    scheme = LabelScheme(("whole", "core"), ((1, 2), (2,)), (1, 2))
+    dataset = Dataset("drawn", "none", "none", "", scheme, iter([raw_case("two", labels, image)]))
     data = write_prepared(dataset, config.data, config.paths.prepared).for_network(SIZE, UNIT)
     found = starts(data, "two", SECTION.model_copy(update={"foreground": "class"}), 1500)
     share = np.mean([holds(data, "two", start, 2) for start in found])
