@@ -46,8 +46,11 @@ def out_channels(name: Name, scheme: LabelScheme) -> int:
 class Loss(Protocol):
     """A loss over a set of images in two steps: sums over the images, then its value from the sums.
 
-    Sums of batches and workers may be added, so that the value depends neither on batches nor on workers.
+    Sums of batches and workers may be added, so that the value depends neither on batches nor on workers; where it is
+    `additive`, so may those of an image's parts.
     """
+
+    additive: bool
 
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
         """A vector of sums in float32, of logits (N, K, *size) and labels (N, *size) int64; of pixels with IGNORE,
@@ -90,6 +93,8 @@ class ClassLoss:
     The score is taken over the whole batch at once, since a class is absent from many slices: the Dice of such a slice
     would be 0 for any but a perfect prediction, and without information for the network.
     """
+
+    additive = True
 
     def __init__(self, pixels: PixelTerm, overlap: Dice | Tversky, ignore: bool) -> None:
         self._pixels, self._overlap, self._ignore = pixels, overlap, ignore
@@ -136,6 +141,8 @@ class RegionLoss(ClassLoss):
 
 class BCEDice:
     """The paper's loss for one class: 0.5 x binary cross-entropy + (1 - soft Dice), Dice per image."""
+
+    additive = False
 
     def __init__(self, ignore: bool) -> None:
         self._ignore = ignore

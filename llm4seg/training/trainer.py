@@ -34,7 +34,7 @@ from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.history import epochs_since_best, is_complete
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
-from llm4seg.training.volumes import predicted_volumes
+from llm4seg.training.volumes import predicted_volumes, slabs
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
@@ -260,8 +260,10 @@ class Trainer:
         sums: Tensor | float = 0.0
         self.engine.train(False)
         for weight, logits, labels in self.predictions():
-            counts += weight * scheme_counts(labels_from_logits(logits, scheme), labels, scheme).to(device)
-            sums = sums + weight * self.loss.sums(logits, labels).double().to(device)
+            whole = self.data.spacing is None or not self.loss.additive
+            for part, truth in [(logits, labels)] if whole else slabs(logits, labels):
+                counts += weight * scheme_counts(labels_from_logits(part, scheme), truth, scheme).to(device)
+                sums = sums + weight * self.loss.sums(part, truth).double().to(device)
             self.poll_control()  # a checkpoint here is of the epoch's last step: a resumed run validates again
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)

@@ -9,6 +9,15 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.inference.sliding_window import sliding_window_logits, window_count
 from llm4seg.training.run import Run
 
+VALUES = 2**24  # logits of a slab, about
+
+
+def slabs(logits_NKS: Tensor, labels_NS: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels in slabs of some rows: a loss makes several copies of the logits, and a volume's are many."""
+    rows = labels_NS.shape[1]
+    parts = min(rows, -(-logits_NKS.numel() // VALUES))
+    yield from zip(logits_NKS.tensor_split(parts, dim=2), labels_NS.tensor_split(parts, dim=1), strict=True)
+
 
 def predicted_volumes(
     network: Callable[[Tensor], Tensor], data: Prepared, case_ids: Sequence[str], run: Run
