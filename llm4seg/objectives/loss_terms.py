@@ -25,7 +25,7 @@ def cross_entropy(weights_K: Tensor | None) -> PixelTerm:
         if weights is None:
             return entropy, count_pixels(labels_NS, kept_NS, entropy)
         weights_NS = masked(weights[without_ignored(labels_NS, kept_NS)], kept_NS)
-        return entropy, weights_NS.sum().clamp(min=torch.finfo(entropy.dtype).tiny)[None]
+        return entropy, weights_NS.sum()[None]
 
     return sums
 
@@ -113,10 +113,10 @@ def soft_dice(overlap: Tensor, total: Tensor) -> Tensor:
 
 
 def count_pixels(labels_NS: Tensor, kept_NS: Tensor | None, like: Tensor) -> Tensor:
-    """The number of pixels that count, of the type of `like`, (1,); at least 1."""
+    """The number of pixels that count, of the type of `like`, (1,)."""
     if kept_NS is None:
         return like.new_tensor([labels_NS.numel()])
-    return kept_NS.sum().clamp(min=1)[None].to(like.dtype)
+    return kept_NS.sum()[None].to(like.dtype)
 
 
 def without_ignored(labels_NS: Tensor, kept_NS: Tensor | None) -> Tensor:

@@ -74,7 +74,7 @@ def build_loss(
     """
     ignore, regions = scheme is not None and scheme.ignore, scheme is not None and bool(scheme.regions)
     if name == "bce_dice":
-        return BCEDice(ignore)
+        return BCEDice(scheme if regions else None, ignore)
     overlap: Dice | Tversky = Dice()
     pixels = binary_cross_entropy if regions else cross_entropy(weights)
     if name == "dice_focal":
@@ -115,6 +115,8 @@ class ClassLoss:
 
     def value(self, sums: Tensor) -> Tensor:
         total, count = sums[:2]
+        if self._ignore:  # maybe all pixels
+            count = torch.where(count > 0, count, 1.0)
         return total / count + 1 - self._overlap.score(sums[2:]).mean()
 
     def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
@@ -140,16 +142,20 @@ class RegionLoss(ClassLoss):
 
 
 class BCEDice:
-    """The paper's loss for one class: 0.5 x binary cross-entropy + (1 - soft Dice), Dice per image."""
+    """The paper's loss for one class: 0.5 x binary cross-entropy + (1 - soft Dice), Dice per image.
+
+    `regions`: the scheme of a single region, None where the class is label 1.
+    """
 
     additive = False
 
-    def __init__(self, ignore: bool) -> None:
-        self._ignore = ignore
+    def __init__(self, regions: LabelScheme | None, ignore: bool) -> None:
+        self._regions, self._ignore = regions, ignore
 
     def sums(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
-        """The images' losses, and the number of images."""
-        logits_NS, truth_NS = logits_NKS.squeeze(1).float(), labels_NS.float()
+        """The images' losses, and the number of images; those with nothing but ignored pixels are none."""
+        mask_NS = labels_NS if self._regions is None else self._regions.masks(labels_NS)[0]
+        logits_NS, truth_NS = logits_NKS.squeeze(1).float(), mask_NS.float()
         all_but_N = list(range(1, truth_NS.ndim))
         probability_NS = logits_NS.sigmoid()
         if self._ignore:
@@ -157,14 +163,15 @@ class BCEDice:
             truth_NS, probability_NS = truth_NS * kept_NS, probability_NS * kept_NS
         dice_N = soft_dice((probability_NS * truth_NS).sum(all_but_N), (probability_NS + truth_NS).sum(all_but_N))
         entropy_NS = functional.binary_cross_entropy_with_logits(logits_NS, truth_NS, reduction="none")
-        entropy_N = entropy_NS.mean(all_but_N)
         if self._ignore:
-            entropy_N = (entropy_NS * kept_NS).sum(all_but_N) / kept_NS.sum(all_but_N).clamp(min=1)
-        loss_N = 0.5 * entropy_N + (1 - dice_N)
+            kept_N = kept_NS.sum(all_but_N)
+            loss_N = 0.5 * (entropy_NS * kept_NS).sum(all_but_N) / kept_N.clamp(min=1) + (1 - dice_N)
+            return torch.stack([loss_N.sum(), (kept_N > 0).sum().to(loss_N.dtype)])
+        loss_N = 0.5 * entropy_NS.mean(all_but_N) + (1 - dice_N)
         return torch.stack([loss_N.sum(), loss_N.new_tensor(len(loss_N))])
 
     def value(self, sums: Tensor) -> Tensor:
-        return sums[0] / sums[1]
+        return sums[0] / (sums[1].clamp(min=1) if self._ignore else sums[1])
 
     def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
         return self.value(all_reduce_sum(self.sums(logits_NKS, labels_NS)))

@@ -151,3 +151,26 @@ def test_the_channels_of_regions() -> None:
     assert out_channels("dice_ce", REGIONS) == 2
     with pytest.raises(InputError, match="found bce_dice, allowed: dice_ce"):
         out_channels("bce_dice", REGIONS)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "bce_dice"])
+def test_an_image_of_nothing_but_ignored_pixels_changes_no_loss(name: str) -> None:
+    """Neither beside another image nor in a batch, or on a worker, of its own."""
+    torch.manual_seed(2)
+    logits, labels = torch.randn(2, out_channels(name, IGNORING), 6), torch.full((2, 6), IGNORE)
+    labels[0] = torch.tensor([0, 1, 1, 0, IGNORE, 1])
+    loss = build_loss(name, IGNORING)
+    alone = float(loss(logits[:1], labels[:1]))
+    assert float(loss(logits, labels)) == pytest.approx(alone, abs=1e-6)
+    added = loss.sums(logits[:1], labels[:1]) + loss.sums(logits[1:], labels[1:])
+    assert float(loss.value(added)) == pytest.approx(alone, abs=1e-6)
+
+
+def test_bce_dice_of_one_region_of_several_labels() -> None:
+    """The region is a mask of 0 and 1, whatever its labels."""
+    scheme = LabelScheme(("tumor",), ((1, 2, 3),), (3,))
+    logits, labels = torch.randn(2, 1, 5), torch.tensor([[0, 1, 2, 3, 0], [0, 0, 0, 3, 3]])
+    assert float(build_loss("bce_dice", scheme)(logits, labels)) == float(
+        build_loss("bce_dice", LESION)(logits, (labels > 0).long())
+    )
+    assert labels_from_logits(torch.tensor([[[-1.0, 1.0]]]), scheme).tolist() == [[0, 3]]

@@ -27,7 +27,7 @@ def test_sums_of_slabs_are_those_of_the_volume(scheme: LabelScheme, monkeypatch:
     torch.manual_seed(0)
     logits, labels = torch.randn(1, 2 if scheme.regions else 3, 11, 6, 5), torch.randint(0, 3, (1, 11, 6, 5))
     if scheme.ignore:
-        labels[0, 3:5] = 255
+        labels[0, 3:6] = 255  # a whole slab
     loss = build_loss("dice_ce", scheme)
     parts = list(slabs(logits, labels))
     assert len(parts) > 2
