@@ -250,6 +250,28 @@ def test_a_file_that_says_nothing_of_its_orientation_is_as_its_voxels_are(tmp_pa
     assert np.array_equal(case.labels, np.rot90(LESION[::-1, ::-1]))
 
 
+def test_an_nrrd_without_a_space_says_nothing_of_its_orientation(tmp_path: Path) -> None:
+    """ITK takes its axes for left, posterior and superior; a mask in the order of its voxels fits it."""
+    volume = sitk.GetImageFromArray(VALUES.transpose(2, 1, 0))
+    volume.SetSpacing(SPACING)
+    sitk.WriteImage(volume, tmp_path / "written.nrrd")
+    content = (tmp_path / "written.nrrd").read_bytes()
+    assert read_image(tmp_path / "written.nrrd").placed == "file"
+    for line in (b"space: left-posterior-superior\n", b"space origin: (0,0,0)\n"):
+        content = content.replace(line, b"")
+    start = content.index(b"space directions")
+    content = content[:start] + b"spacings: 0.5 0.6 3" + content[content.index(b"\n", start) :]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.nrrd").write_bytes(content)
+    assert read_image(tmp_path / "images/a.nrrd").placed == "unknown"
+    save(tmp_path / "masks/a.nii", LESION, affine_of())
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.image[0], np.rot90(VALUES[::-1, ::-1]))
+    assert np.array_equal(case.labels, np.rot90(LESION[::-1, ::-1]))
+    assert case.spacing == pytest.approx((0.6, 0.5, 3.0))
+    assert "images/a.nrrd does not say how it is oriented" in case.notices[0]
+
+
 @pytest.mark.parametrize(
     ("spacing", "spatial_dims", "axis"),
     [((1, 1, 1), 3, 1), ((4, 1, 1), 3, 1), ((1, 1, 1), 2, 1), ((1, 4, 1), 2, 1), ((4, 1, 1), 2, None)],
