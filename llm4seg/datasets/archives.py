@@ -5,6 +5,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,7 @@ from llm4seg.utils.files import replacing, sha256_file
 # Python's own check of a member, beside `_check`; absent before 3.11.4
 FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+FOREIGN = (".rar", ".7z", ".bz2", ".xz", ".zst")  # of archives that Python cannot unpack, or that are not read here
 # of truncated or damaged files; RuntimeError: a password, NotImplementedError: a compression that Python has not
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
@@ -23,13 +25,32 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(ENDINGS)
 
 
+def root_folder(root: Path, cache: Path) -> Path:
+    """The folder `data.root`; of an archive what it unpacks to, or the folder that is all it holds.
+
+    Raises InputError for any other file.
+    """
+    if not root.is_file():
+        return root
+    folder = unpacked(root, cache)
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX"]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
 def unpacked(archive: Path, cache: Path) -> Path:
     """The folder of an archive's files in the cache, by the archive's sha256 and name: later calls do not unpack it.
 
-    Raises InputError naming the archive where it is truncated, or holds links or paths that leave its folder.
+    Raises InputError naming the archive where it is of another kind or truncated, or holds links or paths that leave
+    its folder.
     """
+    if not is_archive(archive):
+        more = "; unpack it first" if archive.suffix.lower() in FOREIGN else ""
+        raise InputError(
+            f"{archive}: found a file, allowed for data.root: a folder, or an archive ({', '.join(ENDINGS)}){more}"
+        )
     ending = next(end for end in ENDINGS if archive.name.lower().endswith(end))
-    target = cache / "archives" / sha256_file(archive) / archive.name[: -len(ending)]
+    state = archive.stat()
+    target = cache / "archives" / _digest(archive, state.st_size, state.st_mtime_ns) / archive.name[: -len(ending)]
     if target.is_dir():
         return target
     with replacing(target) as folder:
@@ -43,6 +64,12 @@ def unpacked(archive: Path, cache: Path) -> Path:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{archive}: cannot be unpacked: {reason}; download it again") from None
     return target
+
+
+@lru_cache
+def _digest(archive: Path, size: int, changed: int) -> str:
+    """The sha256 of a file in this state, read once a process: archives have many GB."""
+    return sha256_file(archive)
 
 
 def _unzip(archive: Path, folder: Path) -> None:

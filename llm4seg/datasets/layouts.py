@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llm4seg.config.schema import Data
-from llm4seg.datasets.archives import ENDINGS, is_archive, unpacked
+from llm4seg.datasets.archives import ENDINGS, unpacked
 from llm4seg.datasets.image_io import is_image
 from llm4seg.utils.errors import InputError
 
@@ -48,8 +48,6 @@ def find_root(section: Data, cache: Path, source: str) -> Path:
     if not root.exists():
         pull = "; `dvc pull` fetches it" if Path(f"{root}.dvc").exists() else ""
         raise InputError(f"{root}: no such file or folder (data.root){pull}; {name} is at {source}")
-    if root.is_file() and not is_archive(root):
-        raise InputError(f"{root}: found a file, allowed for data.root: a folder, or an archive ({', '.join(ENDINGS)})")
     folder = unpacked(root, cache) if root.is_file() else root
     for places in _levels(folder):
         if found := [place for place in places if name in _layouts_of(place)]:

@@ -64,8 +64,9 @@ def test_a_root_that_is_missing_or_ambiguous(tmp_path: Path) -> None:
     file = tmp_path / "busi.rar"
     file.touch()
     assert refusal(file, "busi", tmp_path) == (
-        "ROOT: found a file, allowed for data.root: a folder, or an archive (.zip, .tar, .tar.gz, .tgz)"
+        "ROOT: found a file, allowed for data.root: a folder, or an archive (.zip, .tar, .tar.gz, .tgz); unpack it first"
     )
+    assert refusal(file, "folder", tmp_path) == refusal(file, "busi", tmp_path)
     for copy in ("a", "b"):
         layouts.write_busi(tmp_path / "two" / copy)
     assert refusal(tmp_path / "two", "busi", tmp_path) == (
