@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.registry import open_dataset
 from llm4seg.utils.errors import InputError
@@ -189,6 +190,7 @@ def test_the_owners_splits(tmp_path: Path) -> None:
     names = [*layouts.write_kvasir(tmp_path / "b")]
     assert opened(tmp_path / "b", "kvasir-seg").official is None
     (tmp_path / "b" / "train.txt").write_text("\n".join(names[2:]))
+    assert opened(tmp_path / "b", "kvasir-seg").official == SplitLists("train.txt", {"train": tuple(names[2:])})
     (tmp_path / "b" / "val.txt").write_text("\n".join(names[:2]) + "\n")
     official = opened(tmp_path / "b", "kvasir-seg").official
     assert official is not None
