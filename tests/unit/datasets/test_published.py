@@ -1,6 +1,7 @@
 """Published data sets in their owners' layouts: every case pixel for pixel, and what a copy of the data can lack."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,25 @@ def test_a_mask_in_which_nothing_is_marked_is_said(tmp_path: Path) -> None:
     layouts.save(tmp_path / "Kvasir-SEG" / "masks" / f"{name}.jpg", np.zeros_like(truth[name]), quality=92)
     case = read(tmp_path, "kvasir-seg")[name]
     assert case.notices == (f"images/{name}.jpg: nothing is marked in its mask",)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (lambda mask: mask.astype(np.uint8), "0 to 1"),
+        (lambda mask: 300 + 65000 * mask.astype(np.uint16), "300 to 65300"),
+        (lambda mask: mask.astype(np.uint8) * np.uint8(100), "0 to 100"),
+    ],
+)
+def test_masks_of_other_values_than_8_bits_have(
+    tmp_path: Path, values: Callable[[np.ndarray], np.ndarray], found: str
+) -> None:
+    """Of 0 and 1 nothing would be white, of 16 bits all."""
+    truth = layouts.write_cvc(tmp_path)
+    path = tmp_path / "CVC-ClinicDB/Ground Truth/25.tif"
+    layouts.save(path, values(truth["25"]))
+    assert refusal(tmp_path, "cvc-clinicdb") == (
+        f"ROOT/CVC-ClinicDB/Ground Truth/25.tif: found {found} in a mask, allowed: 0 to 255, what is marked above 127"
+    )
+    layouts.save(path, truth["25"].astype(np.uint8) * np.uint8(200))
+    assert np.array_equal(read(tmp_path, "cvc-clinicdb")["25"].labels, truth["25"])
