@@ -15,7 +15,7 @@ from llm4seg.config.config import preset_changes
 from llm4seg.config.schema import Model
 from llm4seg.datasets.btcv import ORGANS as BTCV
 from llm4seg.utils.errors import InputError
-from pipelines.preset import differing_defaults, missing_data, options
+from pipelines.preset import differing_defaults, missing_data, options, unfit_loss
 from pipelines.preset import main as print_presets
 from tests.import_graph import ROOT
 
@@ -103,6 +103,15 @@ def dotted(values: dict[str, Any], name: str) -> list[str]:
     for key, value in values.items():
         names += dotted(value, f"{name}.{key}") if isinstance(value, dict) else [f"{name}.{key}"]
     return names
+
+
+def test_volumes_with_a_loss_of_one_class_are_said() -> None:
+    rows = product((*PICTURES, *VOLUMES), RECIPES)
+    assert [(data, recipe) for data, recipe in rows if unfit_loss(PARAMS, ["default", data, recipe])] == [
+        (data, "recipe-2d") for data in VOLUMES
+    ]
+    (line,) = unfit_loss(PARAMS, ["msd", "recipe-2d"])
+    assert line.endswith("for one class: decathlon with several needs recipe-slices")
 
 
 def test_a_value_behind_presets_wins(tmp_path: Path) -> None:
