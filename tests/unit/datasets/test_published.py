@@ -129,8 +129,7 @@ def test_isic_as_the_archives_of_its_parts(tmp_path: Path) -> None:
     truth = parts["train"] | parts["val"]
     check({case.id: case for case in dataset.cases}, truth, tmp_path / "written")
     assert dataset.notices[-1] == (
-        "the test part of ISIC 2018 is left out: "
-        "ISIC2018_Task1-2_Test_Input or ISIC2018_Task1_Test_GroundTruth is missing"
+        "the test part of ISIC 2018 is left out: there is no ISIC2018_Task1_Test_GroundTruth"
     )
     layouts.write_isic(raw, "2017")
     message = "ROOT: found images of ISIC 2017 and 2018, allowed: one year, since they share images"
