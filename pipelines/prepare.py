@@ -6,7 +6,7 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared, SplitLists, duplicates
-from llm4seg.datasets.archives import root_folder
+from llm4seg.datasets.archives import naming_archives, root_folder
 from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.split_file import read_split_file
@@ -21,10 +21,11 @@ def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     if config.data.dataset not in PACKAGED and (hint := versioning_hint(config.data.root)):
         print(f"prepare: {hint}", flush=True)
-    lists = _split_lists(config)
-    dataset = open_dataset(config.data, config.paths.cache)
-    print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
-    prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
+    with naming_archives(config.data.root, config.paths.cache):
+        lists = _split_lists(config)
+        dataset = open_dataset(config.data, config.paths.cache)
+        print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
+        prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):
         print(f"warning: {line}")

@@ -1,10 +1,13 @@
 """Archives as downloaded: unpacked once into the cache, where nothing in them can write beside its folder."""
 
 import lzma
+import re
 import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,9 +51,8 @@ def unpacked(archive: Path, cache: Path) -> Path:
         raise InputError(
             f"{archive}: found a file, allowed for data.root: a folder, or an archive ({', '.join(ENDINGS)}){more}"
         )
-    ending = next(end for end in ENDINGS if archive.name.lower().endswith(end))
     state = archive.stat()
-    target = cache / "archives" / _digest(archive, state.st_size, state.st_mtime_ns) / archive.name[: -len(ending)]
+    target = cache / "archives" / _digest(archive, state.st_size, state.st_mtime_ns) / _stem(archive)
     if target.is_dir():
         return target
     with replacing(target) as folder:
@@ -64,6 +66,24 @@ def unpacked(archive: Path, cache: Path) -> Path:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{archive}: cannot be unpacked: {reason}; download it again") from None
     return target
+
+
+def _stem(archive: Path) -> str:
+    """The name without its ending, of ENDINGS or any other."""
+    known = next((end for end in ENDINGS if archive.name.lower().endswith(end)), archive.suffix)
+    return archive.name[: len(archive.name) - len(known)]
+
+
+@contextmanager
+def naming_archives(root: Path, cache: Path) -> Iterator[None]:
+    """Errors name files of archives by their place in `data.root`, not by that in the cache."""
+    try:
+        yield
+    except InputError as error:
+        place = rf"{re.escape(str(cache / 'archives'))}/[0-9a-f]{{64}}"
+        if root.is_file():
+            place += f"/{re.escape(_stem(root))}"
+        raise InputError(re.sub(place, lambda _: str(root), str(error))) from error
 
 
 @lru_cache

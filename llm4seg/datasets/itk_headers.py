@@ -9,7 +9,13 @@ from typing import Any
 
 LONGEST_LINE, MOST_LINES = 2**16, 1000  # of a header; beyond, it is none
 LENGTHS = {"mm": 1.0, "um": 1e-3, "cm": 10.0, "m": 1000.0}
-NAMES = {"millimeter": "mm", "micrometer": "um", "micron": "um", "centimeter": "cm", "meter": "m"}  # or British, or many
+NAMES = {
+    "millimeter": "mm",
+    "micrometer": "um",
+    "micron": "um",
+    "centimeter": "cm",
+    "meter": "m",
+}  # or British, or many
 MICRO = ("\u00b5", "\u03bc")  # the sign and the Greek letter
 SPATIAL = ("domain", "space")  # kinds of NRRD's axes
 ABOVE_0 = "allowed: a number above 0 for each axis; leave the line out where the sizes are not known"

@@ -40,7 +40,9 @@ def read_dicom_series(folder: Path, mask: bool) -> ImageData:
     series = [reader.GetGDCMSeriesFileNames(str(folder), name) for name in reader.GetGDCMSeriesIDs(str(folder))]
     sizes = sorted(map(len, series), reverse=True)
     if len(sizes) > 1 and sizes[0] == sizes[1]:
-        raise ValueError(f"holds {sizes.count(sizes[0])} DICOM series of {sizes[0]} slices, allowed: one series a folder")
+        raise ValueError(
+            f"holds {sizes.count(sizes[0])} DICOM series of {sizes[0]} slices, allowed: one series a folder"
+        )
     notice = f"holds {len(sizes)} DICOM series, of {', '.join(map(str, sizes))} slices: the largest is read"
     return read_dicom_slices(
         [Path(name) for name in max(series, key=len, default=())], (notice,) if len(sizes) > 1 else ()

@@ -33,7 +33,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "decathlon": (("imagesTr", "labelsTr", "dataset.json"),),
     "nnunet": (("dataset.json",),),  # which may name files that lie elsewhere
     "btcv": (("Training/img", "Training/label"), ("img", "label"), ("imagesTr", "labelsTr")),
-    "acdc": (("training", "testing"),),
+    "acdc": (("training", "testing"), ("training/patient*",)),
     "folder": (("images", "masks"),),
 }
 
@@ -53,7 +53,7 @@ def find_root(section: Data, cache: Path, source: str) -> Path:
         if found := [place for place in places if name in _layouts_of(place)]:
             return _only(found, folder, section)
     like = looks_like(folder)
-    wanted = " or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
+    wanted = ", or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
     found_instead = like or f"holds {shown(folder)}"
     raise InputError(f"{root}: {found_instead}, allowed for {name}: a folder with {wanted}; {name} is at {source}")
 

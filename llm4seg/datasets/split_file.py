@@ -17,7 +17,8 @@ def read_split_file(root: Path, file: str | Mapping[str, str] | None) -> SplitLi
     """The lists of `split.file`, of files in the folder of the data; None where it is null.
 
     A text has an id a line, of the test part; a mapping names a text for each part. JSON has lists of ids by part, or
-    such lists for each fold (nnU-Net's). Raises InputError naming the file that is missing, of another form, or has an id twice.
+    such lists for each fold (nnU-Net's). Raises InputError naming the file that is missing, of another form, or has an
+    id twice.
     """
     if file is None:
         return None

@@ -97,9 +97,7 @@ def test_tables_that_cannot_be(tmp_path: Path, text: str | bytes | None, message
 @pytest.mark.parametrize("ending", ["zip", "gztar"])
 @pytest.mark.parametrize("around", [False, True])
 @pytest.mark.parametrize("patterns", [{}, {"image": "{id}/t1.png", "mask": "{id}/seg.png"}])
-def test_an_archive_is_read_as_its_folder(
-    tmp_path: Path, ending: str, around: bool, patterns: dict[str, str]
-) -> None:
+def test_an_archive_is_read_as_its_folder(tmp_path: Path, ending: str, around: bool, patterns: dict[str, str]) -> None:
     """With a folder around the files or without, and what macOS adds; tables and test images lie in it, too."""
     root = tmp_path / "own"
     write_with_test(root, patterns.get("image", "images/{id}.png"), patterns.get("mask", "masks/{id}.png"))
