@@ -6,7 +6,7 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared, SplitLists, duplicates
-from llm4seg.datasets.archives import naming_archives, root_folder
+from llm4seg.datasets.archives import naming_archives, root_folder, unpacked
 from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.split_file import read_split_file
@@ -21,8 +21,8 @@ def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     if config.data.dataset not in PACKAGED and (hint := versioning_hint(config.data.root)):
         print(f"prepare: {hint}", flush=True)
+    lists = _split_lists(config)
     with naming_archives(config.data.root, config.paths.cache):
-        lists = _split_lists(config)
         dataset = open_dataset(config.data, config.paths.cache)
         print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
         prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
@@ -41,10 +41,14 @@ def _split_lists(config: Config) -> SplitLists | None:
     They may be of data that were here before. `split` refuses the rule `file` then, and a list that is put into
     data.root makes this stage stale.
     """
-    if config.split.file is None:
+    root, cache, file = config.data.root, config.paths.cache, config.split.file
+    if file is None:
         return None
+    names = [file] if isinstance(file, str) else file.values()
     try:
-        return read_split_file(root_folder(config.data.root, config.paths.cache), config.split.file)
+        with naming_archives(root, cache):
+            whole, within = unpacked(root, cache) if root.is_file() else root, root_folder(root, cache)
+            return read_split_file(whole if all((whole / name).is_file() for name in names) else within, file)
     except InputError as error:
         if config.split.rule == "file":
             raise

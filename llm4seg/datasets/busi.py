@@ -37,10 +37,11 @@ def busi(section: Data, cache: Path) -> Dataset:
     files: Files = {}
     notices: list[str] = []
     for kind in labels:
-        images, masks, counts = _read(root, kind)
+        images, masks, counts = _published(root, kind) if (root / "benign").is_dir() else _repacked(root, kind)
         notices += counts
         files |= pairs(images, masks, str(root))
-    unused = {name for kind in IMAGES if kind not in labels for name in _read(root, kind)[0]}
+    # by their names: copies mostly lack the normal images, which lists may name
+    unused = {f"{kind} ({number + 1})" for kind in IMAGES if kind not in labels for number in range(IMAGES[kind])}
     return Dataset(
         name="busi",
         license="not stated by the authors: do not redistribute",
@@ -53,10 +54,6 @@ def busi(section: Data, cache: Path) -> Dataset:
         official=_official(root, unused) or _official(section.root, unused),
         **scheme_fields(classes, order),
     )
-
-
-def _read(root: Path, kind: str) -> tuple[Files, Files, tuple[str, ...]]:
-    return _published(root, kind) if (root / "benign").is_dir() else _repacked(root, kind)
 
 
 def _published(root: Path, kind: str) -> tuple[Files, Files, tuple[str, ...]]:

@@ -64,6 +64,9 @@ def test_a_list_in_an_archive(config: Config, tmp_path: Path, around: bool) -> N
     prepare(config)
     split(config)
     assert read_split(config.paths.split).test == ("c_5",)
+    prepare(config.override({"split.file": "raw/lists/val.txt"} if around else {}))
+    split(config)
+    assert read_split(config.paths.split).test == ("c_5",)
 
 
 def test_a_list_beside_the_data_makes_the_test_part(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
