@@ -126,7 +126,7 @@ def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tu
             codes = ["".join(nibabel.aff2axcodes(one.affine)) for one in (mask, image)]
             raise ValueError(f"oriented {codes[0]}, the image {codes[1]}; turned to it, it {difference}")
         if (share := _off_center(np.array(image.affine), turned.array_affine, image.values.shape[1:])) > MOST_OFF:
-            raise ValueError(f"{difference}, its middle by {share:.0%} of the image's width: is it another case's?")
+            raise ValueError(f"{difference}, its middle by {share:.0%} of the image's width, as another case's would")
         return values, difference and f"{names[0]} {difference}; it is used voxel by voxel"
     if image.placed != mask.placed and (unknown or any(turned.flips)):
         return values, _assumption(image, mask, names)
