@@ -20,10 +20,10 @@ def in_array_order(spacing: Sequence[float]) -> tuple[float, ...]:
 def crop_box(image_CS: np.ndarray) -> Box:
     """The smallest box with every voxel above its channel's minimum; all of a constant image.
 
-    Of an MRI it is what is not zero, of a CT the body with its table, without constant padding. The image alone decides,
-    since a new image comes without labels.
+    Of an MRI it is what is not zero, of a CT the body with its table, without constant padding. The image alone
+    decides, since a new image comes without labels.
     """
-    inside_S = np.zeros(image_CS.shape[1:], dtype=bool)
+    inside_S: np.ndarray = np.zeros(image_CS.shape[1:], dtype=bool)
     for channel_S in image_CS:
         inside_S |= channel_S > channel_S.min()
     axes = range(inside_S.ndim)
