@@ -41,7 +41,7 @@ class VolumeWriter:
     def add(self, case: RawCase, described: Case) -> None:
         if case.unit != "mm":
             raise InputError(f"data.grid: found spacing, allowed: resize, since {case.source} has no spacing in mm")
-        self._seen.append((described, crop_box(case.image, case.labels)))
+        self._seen.append((described, crop_box(case.image)))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         spacing = self._spacing()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from llm4seg.config.config import preset_changes
 from llm4seg.config.schema import Model
 from llm4seg.datasets.btcv import ORGANS as BTCV
 from llm4seg.utils.errors import InputError
-from pipelines.preset import differing_defaults, missing_data, options
+from pipelines.preset import differing_defaults, missing_data, options, unfit_loss
 from pipelines.preset import main as print_presets
 from tests.import_graph import ROOT
 
@@ -84,13 +85,45 @@ def test_recipes_are_the_papers_and_one_for_several_classes(tmp_path: Path) -> N
     assert paper.data.intensity == "released"
 
 
+UNREAD = ("training.patch.", "training.focal_gamma", "training.tversky.")  # with these losses, and data.grid: resize
+
+
 def test_a_data_set_with_its_recipe_is_the_same_after_any_other(config: Config) -> None:
-    """DVC leaves an experiment's values in params.yaml."""
+    """DVC leaves an experiment's values in params.yaml: whatever they were, each of split, optimizer and training."""
     rows = [preset_changes(config.presets, name, recipe) for recipe, names in RECIPES.items() for name in names]
+    values = config.model_dump(mode="json")
+    every = {name for section in ("split", "optimizer", "training") for name in dotted(values[section], section)}
+    every = {name for name in every if not name.startswith(UNREAD)}
+    assert [every - row.keys() for row in rows] == [set()] * len(rows)
     for before, row in permutations(rows, 2):
         plain, after = config.override(row), config.override(before | row)
         unread = {"window": plain.data.window} if plain.data.intensity != "window" else {}
         assert plain == after.model_copy(update={"data": after.data.model_copy(update=unread)})
+
+
+def dotted(values: dict[str, Any], name: str) -> list[str]:
+    """The dotted names of a section's parameters."""
+    names = []
+    for key, value in values.items():
+        names += dotted(value, f"{name}.{key}") if isinstance(value, dict) else [f"{name}.{key}"]
+    return names
+
+
+def test_volumes_with_a_loss_of_one_class_are_said() -> None:
+    rows = product((*PICTURES, *VOLUMES), RECIPES)
+    assert [(data, recipe) for data, recipe in rows if unfit_loss(PARAMS, ["default", data, recipe])] == [
+        (data, "recipe-2d") for data in VOLUMES
+    ]
+    (line,) = unfit_loss(PARAMS, ["msd", "recipe-2d"])
+    assert line.endswith("for one class: decathlon with several needs recipe-slices")
+
+
+def test_a_value_behind_presets_wins(tmp_path: Path) -> None:
+    """As of docs/datasets.md: a training that begins with the model of another, though recipes begin with none."""
+    words = options(PARAMS, ["busi", "recipe-2d"]).split()[1::2]
+    assert with_options(tmp_path, [*words, "training.init_from=models/kvasir-seg"]).training.init_from is not None
+    left = with_options(tmp_path, ["training.init_from=a", "split.rule=file", "split.file=val.txt", *words])
+    assert (left.training.init_from, left.split.file) == (None, None)
 
 
 @pytest.mark.parametrize("data", VOLUMES)
