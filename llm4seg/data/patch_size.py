@@ -26,7 +26,8 @@ def with_patch_size(config: Config, data: Prepared) -> Config:
     shapes = [case.on_grid.shape for case in data.cases.values()]
     llm = config.model.llm  # without a block, too, so that arms with and without one see the same patches
     step = config.model.stride * llm.pool
-    size = patch_size(data.spacing, np.median(shapes, axis=0), step, llm.max_tokens)
+    median = [float(side) for side in np.median(shapes, axis=0)]
+    size = patch_size(data.spacing, median, step, llm.max_tokens)
     return config.override({"training.patch.size": size}, where="training.patch.size: auto for these volumes")
 
 
