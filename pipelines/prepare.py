@@ -12,6 +12,7 @@ from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.split_file import read_split_file
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.text import in_short
+from llm4seg.utils.threads import cores
 from pipelines.own_images import versioning_hint
 from pipelines.stage import near, run_stage
 
@@ -24,7 +25,8 @@ def prepare(config: Config) -> None:
     lists = read_split_file(unpacked(root, cache) if is_archive(root) else root, config.split.file)
     dataset = open_dataset(config.data, cache)
     print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
-    prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
+    workers = config.cluster.cpus_per_worker or cores()
+    prepared = write_prepared(dataset, config.data, config.paths.prepared, lists, workers)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):
         print(f"warning: {line}")
