@@ -13,6 +13,7 @@ from llm4seg.datasets.split_file import read_split_file
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.text import in_short
+from llm4seg.utils.threads import cores
 from pipelines.own_images import versioning_hint
 from pipelines.stage import near, run_stage
 
@@ -22,10 +23,11 @@ def prepare(config: Config) -> None:
     if config.data.dataset not in PACKAGED and (hint := versioning_hint(config.data.root)):
         print(f"prepare: {hint}", flush=True)
     lists = _split_lists(config)
+    workers = config.cluster.cpus_per_worker or cores()
     with naming_archives(config.data.root, config.paths.cache):
         dataset = open_dataset(config.data, config.paths.cache)
         print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
-        prepared = write_prepared(dataset, config.data, config.paths.prepared, lists)
+        prepared = write_prepared(dataset, config.data, config.paths.prepared, lists, workers)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):
         print(f"warning: {line}")

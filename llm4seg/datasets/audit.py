@@ -74,7 +74,7 @@ class Audit:
             sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
             raise InputError(f"{case.source}: {sizes}")
         assert case.labels.ndim == len(case.spacing) == self._dims
-        if bad := int((~np.isfinite(case.image)).sum()):
+        if case.image.dtype.kind == "f" and (bad := int((~np.isfinite(case.image)).sum())):
             raise InputError(f"{case.source}: the image of case {case.id!r} has {bad} NaN or infinite values")
 
     def check_cases(self) -> None:

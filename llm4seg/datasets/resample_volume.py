@@ -26,7 +26,7 @@ def resample_image(image_CS: np.ndarray, size: Sequence[int], across: int | None
     for channel, values in enumerate(image_CS):
         smooth = values.astype(np.float32)
         if sigma.any():
-            smooth = ndimage.gaussian_filter(smooth, sigma, mode="nearest", output=np.float32)
+            ndimage.gaussian_filter(smooth, sigma, mode="nearest", output=smooth)  # in place: line after line
         sampled = _linear(smooth, size, across)
         result[channel] = np.rint(sampled, out=sampled) if storable.kind != "f" else sampled
     return result

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from llm4seg.datasets.resample_volume import resample_image, resample_labels
 from llm4seg.datasets.shards import ShardWriter
 from llm4seg.datasets.spacing import Box, across_slices, crop_box, grid_shape, in_array_order, sides, target_spacing
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.threads import in_order
 
 AT_WORK = 4 * 4  # bytes for each voxel of the grid while a volume is resampled
+Volume = tuple[Case, Box, Path]  # with what is cropped to, and the shard of the original
 
 
 class VolumeWriter:
@@ -34,31 +37,30 @@ class VolumeWriter:
     label, and the intensities of as many labeled voxels.
     """
 
-    def __init__(self, section: Data, folder: Path, audit: Audit) -> None:
-        self._section, self._folder, self._audit = section, folder, audit
+    def __init__(self, section: Data, folder: Path, audit: Audit, workers: int = 1) -> None:
+        self._section, self._folder, self._audit, self._workers = section, folder, audit, workers
         self._seen: list[tuple[Case, Box]] = []
 
-    def add(self, case: RawCase, described: Case) -> None:
+    def made(self, case: RawCase) -> Box:
         if case.unit != "mm":
             raise InputError(f"data.grid: found spacing, allowed: resize, since {case.source} has no spacing in mm")
-        self._seen.append((described, crop_box(case.image)))
+        return crop_box(case.image)
+
+    def add(self, described: Case, made: Box) -> None:
+        self._seen.append((described, made))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         spacing = self._spacing()
         self._audit.grid = " x ".join(f"{step:g}" for step in spacing) + " mm (rows, columns, slices)"
         shards, written = ShardWriter(self._folder, "grid"), []
-        with tqdm(total=len(originals), desc="resample", unit="case", disable=None) as progress:
-            for (described, box), original in zip(self._seen, originals, strict=True):
-                check_memory(described, spacing)
-                image, labels = _original(self._folder / original, described.id, box)
-                arrays, grid = _resampled(image, labels, described, spacing, box)
-                del image, labels
-                pixels = self._audit.resized(described.pixels, arrays["labels"])
-                tiled = {"image": to_tiles(arrays.pop("image")), "labels": to_tiles(arrays.pop("labels")[None])}
-                shard = shards.add(described.id, **tiled, **arrays)
-                shards.flush_large()
-                written.append((replace(described, grid=grid, grid_pixels=pixels), shard))
-                progress.update()
+        volumes = [(*seen, self._folder / original) for seen, original in zip(self._seen, originals, strict=True)]
+        resampled = in_order(partial(_resampled, spacing), volumes, self._workers, partial(_needed, spacing))
+        for described, arrays, labels in tqdm(resampled, "resample", len(volumes), unit="case", disable=None):
+            pixels = self._audit.resized(described.pixels, labels)
+            shard = shards.add(described.id, **arrays)
+            shards.flush_large()
+            written.append((replace(described, grid_pixels=pixels), shard))
+            del arrays, labels  # before the next volume is resampled
         shards.flush()
         return written, {"spacing": list(spacing)}
 
@@ -72,7 +74,7 @@ class VolumeWriter:
 def check_memory(case: Case, spacing: Sequence[float]) -> None:
     """Raise InputError where a volume would be larger at a spacing than what memory is free."""
     shape = grid_shape(case.shape, case.spacing, spacing)
-    needed, free = AT_WORK * math.prod(shape), psutil.virtual_memory().available
+    needed, free = _bytes(case, spacing), psutil.virtual_memory().available
     if needed > free:
         raise InputError(
             f"data.spacing: found {[*spacing]} (rows, columns, slices), at which {case.source} has "
@@ -91,16 +93,32 @@ def _original(shard: Path, case_id: str, box: Box) -> tuple[np.ndarray, np.ndarr
     return image[(slice(None), *inside)], labels[inside]
 
 
-def _resampled(
-    image_CS: np.ndarray, labels_S: np.ndarray, case: Case, spacing: Sequence[float], box: Box
-) -> tuple[dict[str, np.ndarray], VolumeGrid]:
-    """A case's arrays on the grid, and what the manifest says of them."""
+def _bytes(case: Case, spacing: Sequence[float]) -> int:
+    """The bytes that a volume takes on its grid while it is resampled."""
+    return AT_WORK * math.prod(grid_shape(case.shape, case.spacing, spacing))
+
+
+def _needed(spacing: Sequence[float], volume: Volume) -> int:
+    """The bytes that a volume takes while it is resampled, the original's among them."""
+    case, _, _ = volume
+    return _bytes(case, spacing) + AT_WORK * math.prod(case.shape)
+
+
+def _resampled(spacing: Sequence[float], volume: Volume) -> tuple[Case, dict[str, np.ndarray], np.ndarray]:
+    """A case with what the manifest says of its grid, its arrays for the shard, and its labels on the grid."""
+    case, box, shard = volume
+    check_memory(case, spacing)
+    image, labels = _original(shard, case.id, box)
     size = grid_shape(sides(box), case.spacing, spacing)
     across = across_slices(case.spacing, spacing)
-    image, labels = resample_image(image_CS, size, across), resample_labels(labels_S, size, across)
+    labels = resample_labels(labels, size, across)
+    image = resample_image(image, size, across)
     voxels, counts = _voxels(labels, case.id)
-    arrays = {"image": image, "labels": labels, "voxels": voxels, "foreground": _foreground(image, labels, case.id)}
-    return arrays, _described(image, counts, box)
+    grid, values = _described(image, counts, box), _foreground(image, labels, case.id)
+    tiles = to_tiles(image)
+    del image
+    arrays = {"image": tiles, "labels": to_tiles(labels[None]), "voxels": voxels, "foreground": values}
+    return replace(case, grid=grid), arrays, labels
 
 
 def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> VolumeGrid:

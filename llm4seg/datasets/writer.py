@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +20,18 @@ from llm4seg.datasets.shards import ShardWriter
 from llm4seg.datasets.volume_writer import VolumeWriter
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file, write_json
+from llm4seg.utils.threads import in_order
+
+AT_WORK = 4 * 8  # bytes for each value of an image while it is normalized and resized, in double precision
 
 
 class GridWriter(Protocol):
     """The writer of the shards "grid", with what the network reads."""
 
-    def add(self, case: RawCase, described: Case) -> None:
+    def made(self, case: RawCase) -> Any:
+        """What `add` takes of a case, which depends on nothing else: cases are worked on in several threads."""
+
+    def add(self, described: Case, made: Any) -> None:
         """Take in a case, of which the manifest will have the description."""
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
@@ -41,19 +49,27 @@ class ResizedWriter:
         self._section, self._audit, self._shards = section, audit, ShardWriter(folder, "grid")
         self._written: list[tuple[Case, str]] = []
 
-    def add(self, case: RawCase, described: Case) -> None:
-        labels = resize_labels(case.labels, self._section.size)
+    def made(self, case: RawCase) -> tuple[np.ndarray, np.ndarray]:
+        size = self._section.size
+        return resize_image(normalize(case.image, self._section), size), resize_labels(case.labels, size)
+
+    def add(self, described: Case, made: tuple[np.ndarray, np.ndarray]) -> None:
+        image, labels = made
         described = replace(described, grid_pixels=self._audit.resized(described.pixels, labels))
-        image = resize_image(normalize(case.image, self._section), self._section.size)
-        self._written.append((described, self._shards.add(case.id, image, labels)))
+        self._written.append((described, self._shards.add(described.id, image, labels)))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         self._shards.flush()
         return self._written, {"size": list(self._section.size)}
 
 
-def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: SplitLists | None = None) -> Prepared:
+def write_prepared(
+    dataset: Dataset, section: Data, target: Path, split_file: SplitLists | None = None, workers: int = 1
+) -> Prepared:
     """Audit a dataset and write it to the folder `target`, atomically; equal input gives equal bytes.
+
+    `workers`: threads that work on cases while the next is read, as many as memory has room for; never a matter of what
+    is written.
 
     Shards "grid" hold what the network reads, by `data.grid` images that are normalized and resized to `data.size`, or
     volumes at `data.spacing`; shards "native" hold the originals. The manifest holds the official split and the lists
@@ -66,18 +82,21 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
         folder.mkdir()
         audit, original = Audit(dataset.name, dataset.scheme, section), ShardWriter(folder, "native")
         volumes = section.grid == "spacing"
-        grid: GridWriter = (VolumeWriter if volumes else ResizedWriter)(section, folder, audit)
+        grid: GridWriter = (
+            VolumeWriter(section, folder, audit, workers) if volumes else ResizedWriter(section, folder, audit)
+        )
         shards: list[str] = []
         notices, geometries = [*dataset.notices], {}
-        for case in tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None):
+        read = tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None)
+        for case, described, made in in_order(partial(_worked_on, grid), _audited(read, audit), workers, _needed):
             notices += case.notices
             if case.geometry is not None:
                 geometries[case.volume or case.id] = asdict(case.geometry)
-            grid.add(case, _describe(case, audit.case(case)))
+            grid.add(described, made)
             shards.append(original.add(case.id, case.image, case.labels))
             if volumes:
                 original.flush_large()
-            del case  # before the next volume is read
+            del case, made  # before the next volume is read
         audit.check_cases()
         original.flush()
         written, entries = grid.end(shards)
@@ -91,6 +110,22 @@ def write_prepared(dataset: Dataset, section: Data, target: Path, split_file: Sp
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
         write_json(folder / MANIFEST, manifest)
     return Prepared(target)
+
+
+def _audited(cases: Iterable[RawCase], audit: Audit) -> Iterator[tuple[RawCase, dict[str, int]]]:
+    """The cases with their number of pixels of each class."""
+    for case in cases:
+        yield case, audit.case(case)
+        del case
+
+
+def _worked_on(grid: GridWriter, audited: tuple[RawCase, dict[str, int]]) -> tuple[RawCase, Case, Any]:
+    case, pixels = audited
+    return case, _describe(case, pixels), grid.made(case)
+
+
+def _needed(audited: tuple[RawCase, dict[str, int]]) -> int:
+    return AT_WORK * audited[0].image.size
 
 
 def _own_label(dataset: Dataset, name: str) -> int:
