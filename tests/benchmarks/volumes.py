@@ -1,30 +1,29 @@
-"""Volumes at a spacing: memory and seconds of `prepare`, patches a second, and what the grid costs a small lesion.
+"""`prepare` of volumes at a spacing: its memory, and its seconds with one thread and with two.
 
-    python -m tests.benchmarks.volumes [--cases 10]
-
-Made in a temporary folder: abdomens of 512 x 512 x 150 voxels with 13 organs, as BTCV's are. One "volume" of memory is
-such a volume in float32. Patches are read from files that were just written, so from the page cache; they are compared
-with patches out of normalized volumes that are held in memory.
+Abdomens of 512 x 512 x 150 voxels with 13 organs are made while they are read, as BTCV's are unpacked; each number of
+threads has a process of its own. One "volume" of memory is such a volume in float32, and memory is the most that the
+process took above what it had after the imports. Where other programs run beside it, `--rounds` tells how much they
+disturb: the fastest round counts.
 """
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
-import torch
+from rich.console import Console
+from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.config.schema import Data
-from llm4seg.data.patches import load_patches
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.resample import resize_labels
-from llm4seg.datasets.resample_volume import resample_labels
-from llm4seg.datasets.spacing import grid_shape
 from llm4seg.datasets.writer import write_prepared
 from tests.tiny import PARAMS
 
@@ -38,7 +37,13 @@ CHANGES = {
     "data.spacing": [1.5, 1.5, 2.0],
     "data.intensity": "ct",
 }
-CHEST, LESION = ((340.0, 340.0, 300.0), 11.6)  # mm: a field of view, and the radius of a tumor of 6.5 ml
+
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    cpu: float
+    volumes: float  # of memory
 
 
 def volumes(count: int) -> Iterator[RawCase]:
@@ -65,10 +70,6 @@ def volumes(count: int) -> Iterator[RawCase]:
         yield RawCase(name, name, name, image[None], labels, SPACING)
 
 
-def section() -> Data:
-    return config().data
-
-
 def config() -> Config:
     return Config.load(PARAMS).override(CHANGES)
 
@@ -79,79 +80,53 @@ def peak() -> int:
     return 1024 * int(line.split()[1])
 
 
-def prepare(folder: Path, count: int) -> None:
+def prepare(folder: Path, count: int, workers: int, results: "Queue[Measured]") -> None:
     """In a process of its own."""
     import nibabel  # noqa: F401  what readers of files import
     import scipy.ndimage  # noqa: F401
 
-    before, began = peak(), time.perf_counter()
-    dataset = Dataset("made", "none", "none", "", ORGANS, volumes(count))
-    write_prepared(dataset, section(), folder)
-    seconds = (time.perf_counter() - began) / count
-    above = (peak() - before) / VOLUME
-    print(f"prepare: {seconds:.1f} s a volume, {above:.1f} volumes of memory above {before / 1e6:.0f} MB of imports")
+    before, began, worked = peak(), time.perf_counter(), time.process_time()
+    dataset = Dataset("made", "none", "none", "", LabelScheme(ORGANS), volumes(count))
+    write_prepared(dataset, config().data, folder, workers=workers)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - worked
+    results.put(Measured(seconds, cpu, (peak() - before) / VOLUME))
 
 
-def patches(folder: Path, steps: int = 40) -> None:
-    """Patches a second, of batches of four."""
-    data, part = Prepared(folder), config().training.patch
-    data = data.for_network(part.size, data.intensity_of(data.cases))
-    cases = list(data.cases)
-
-    def read(step: int) -> None:
-        own = [cases[(4 * step + k) % len(cases)] for k in range(4)]
-        load_patches(data, own, range(4 * step, 4 * step + 4), part, 0, 0)
-
-    for step in range(steps):  # into the page cache
-        read(step)
-    began = time.perf_counter()
-    for step in range(steps):
-        read(step)
-    tiled = 4 * steps / (time.perf_counter() - began)
-    random, (image, labels) = np.random.default_rng(0), data.resampled(cases[0])
-    began = time.perf_counter()
-    for _ in range(steps):
-        batch = []
-        for _ in range(4):
-            room = [side - length + 1 for side, length in zip(labels.shape, part.size, strict=True)]
-            start = [int(random.integers(most)) for most in room]
-            box = tuple(slice(low, low + length) for low, length in zip(start, part.size, strict=True))
-            batch.append((image[(slice(None), *box)], labels[box]))
-        torch.stack([image_CS for image_CS, _ in batch])
-        torch.stack([labels_S for _, labels_S in batch]).long()
-    held = 4 * steps / (time.perf_counter() - began)
-    print(f"patches: {tiled:.0f} a second out of shards; {held:.0f} out of volumes held in memory, normalized")
-
-
-def ceiling() -> None:
-    """The best Dice that a perfect network could have of a ball in a chest: labels to the grid and back."""
-    shape = tuple(round(side / step) for side, step in zip(CHEST, SPACING, strict=True))
-    place = np.ogrid[tuple(slice(0, side) for side in shape)]
-    middle = [0.43 * side for side in shape]
-    squares = [((axis - at) * step) ** 2 for axis, at, step in zip(place, middle, SPACING, strict=True)]
-    labels = (sum(squares) < LESION**2).astype(np.uint8)
-
-    def dice(back: np.ndarray) -> float:
-        return float(2 * (back & labels).sum() / (back.sum() + labels.sum()))
-
-    on_grid = resample_labels(labels, grid_shape(shape, SPACING, (1.5, 1.5, 2.0)), None)
-    resized = resize_labels(labels, (96, 96, 48))
-    print(f"a tumor of {labels.sum() * np.prod(SPACING) / 1000:.1f} ml in a chest, to the grid and back: Dice ", end="")
-    print(f"{dice(resample_labels(on_grid, shape, None)):.3f} at 1.5 x 1.5 x 2 mm, {on_grid.sum()} voxels; ", end="")
-    print(f"{dice(resample_labels(resized, shape, None)):.3f} at 96 x 96 x 48, {resized.sum()} voxels")
+def measure(folder: Path, count: int, workers: int) -> Measured:
+    context = multiprocessing.get_context("spawn")
+    results: Queue[Measured] = context.Queue()
+    child = context.Process(target=prepare, args=(folder, count, workers, results))
+    child.start()
+    child.join()
+    if child.exitcode:
+        sys.exit(child.exitcode)
+    return results.get()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.volumes", description=__doc__)
     parser.add_argument("--cases", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="threads (default: 1 2)")
+    parser.add_argument("--keep", type=Path, help="a folder for what was prepared, for tests.benchmarks.volume_patches")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "prepared"
-        child = multiprocessing.get_context("spawn").Process(target=prepare, args=(target, arguments.cases))
-        child.start()
-        child.join()
-        patches(target)
-    ceiling()
+    found: dict[int, list[Measured]] = {workers: [] for workers in arguments.workers}
+    digests = set()
+    for _ in range(arguments.rounds):
+        for workers, measured in found.items():
+            with tempfile.TemporaryDirectory() as folder:
+                target = arguments.keep or Path(folder) / "prepared"
+                measured.append(measure(target, arguments.cases, workers))
+                digests.add(Prepared(target).sha256)
+    table = Table("threads", "s a volume", "CPU s a volume", "times", "volumes of memory")
+    first = min(one.seconds for one in found[arguments.workers[0]])
+    for workers, measured in found.items():
+        best = min(measured, key=lambda one: one.seconds)
+        cells = [best.seconds / arguments.cases, best.cpu / arguments.cases, first / best.seconds]
+        memory = max(one.volumes for one in measured)
+        table.add_row(str(workers), *(f"{cell:.2f}" for cell in cells), f"{memory:.1f}")
+    Console().print(table)
+    print("the same bytes" if len(digests) == 1 else f"DIFFERENT BYTES: {digests}")
 
 
 if __name__ == "__main__":
