@@ -105,7 +105,7 @@ def write_prepared(
             for (described, shard), native in zip(written, shards, strict=True)
         ]
         files = {"notices": [*audit.end(), *notices], "geometry": geometries}
-        manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder)
+        manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder, workers)
         lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
         write_json(folder / MANIFEST, manifest)
@@ -162,6 +162,10 @@ def _sha256_array(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _name_and_sha256(path: Path) -> tuple[str, str]:
+    return path.name, sha256_file(path)
+
+
 def _manifest(
     dataset: Dataset,
     section: Data,
@@ -170,6 +174,7 @@ def _manifest(
     grid: dict[str, Any],
     cases: list[dict[str, Any]],
     folder: Path,
+    workers: int,
 ) -> dict[str, Any]:
     content = {
         "spatial_dims": section.spatial_dims,
@@ -179,7 +184,7 @@ def _manifest(
         "intensity": section.intensity,
         "paired": [[_own_label(dataset, name) for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
-        "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
+        "shards": dict(in_order(_name_and_sha256, sorted(folder.glob("*.safetensors")), workers, lambda path: 0)),
         "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }

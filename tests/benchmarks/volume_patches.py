@@ -30,7 +30,7 @@ from llm4seg.data.split import Split, write_split
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import LocalRun, start_group_of_one
 from llm4seg.training.trainer import MicroBatch, Trainer
-from tests.benchmarks.volumes import config, measure
+from tests.benchmarks.volumes import config, measure, write
 
 CHANGES: dict[str, Any] = {
     "model.bottleneck": "identity",
@@ -138,7 +138,8 @@ def made(folder: Path) -> Config:
     paths = {"paths.prepared": str(folder / "prepared"), "paths.split": str(folder / "split.json")}
     changed = config().override(paths | CHANGES)
     if not changed.paths.prepared.exists():
-        measure(changed.paths.prepared, CASES, 1)
+        write(folder / "raw", CASES)
+        measure(folder / "raw", changed.paths.prepared, 1)
     ids = tuple(Prepared(changed.paths.prepared).cases)
     write_split(changed.paths.split, Split("all", 0, ids, ids[:1], ids[:1], (), ()))
     return changed
@@ -151,7 +152,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each way (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where tests.benchmarks.volumes --keep left volumes, as `prepared`")
+    parser.add_argument("--folder", type=Path, help="for the volumes; what is there is used again")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start_group_of_one(torch.device("cpu"))

@@ -1,9 +1,9 @@
 """`prepare` of volumes at a spacing: its memory, and its seconds with one thread and with two.
 
-Abdomens of 512 x 512 x 150 voxels with 13 organs are made while they are read, as BTCV's are unpacked; each number of
-threads has a process of its own. One "volume" of memory is such a volume in float32, and memory is the most that the
-process took above what it had after the imports. Where other programs run beside it, `--rounds` tells how much they
-disturb: the fastest round counts.
+Abdomens of 512 x 512 x 150 voxels with 13 organs, as BTCV's, are written as .nii.gz and prepared out of these files;
+each number of threads has a process of its own. One "volume" of memory is such a volume in float32, and memory is the
+most that the process took above what it had after the imports. Where other programs run beside it, `--rounds` tells how
+much they disturb: the fastest round counts.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -21,17 +22,19 @@ from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
-from llm4seg.datasets.cases import Dataset, RawCase
+from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
+from llm4seg.utils.files import remove
 from tests.tiny import PARAMS
+from tests.volume_layouts import save
 
 SHAPE, SPACING = (512, 512, 150), (0.8, 0.8, 3.0)
 ORGANS = tuple(f"organ {k}" for k in range(1, 14))
 VOLUME = 4 * int(np.prod(SHAPE))  # bytes
 CHANGES = {
-    "data.dataset": "btcv",
+    "data.dataset": "folder",
+    "data.classes": {organ: [number + 1] for number, organ in enumerate(ORGANS)},
     "data.spatial_dims": 3,
     "data.grid": "spacing",
     "data.spacing": [1.5, 1.5, 2.0],
@@ -46,8 +49,14 @@ class Measured:
     volumes: float  # of memory
 
 
-def volumes(count: int) -> Iterator[RawCase]:
-    """Bodies of noise in air, with balls as organs."""
+def write(root: Path, count: int) -> None:
+    """Bodies of noise in air, with balls as organs, as files."""
+    for number, (image, labels) in enumerate(volumes(count)):
+        for folder, values in (("images", image), ("masks", labels)):
+            save(root / folder / f"case-{number:02d}.nii.gz", values, "LPS", np.diag([*SPACING, 1.0]))
+
+
+def volumes(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rows, columns = np.ogrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
     body = (rows / 0.7) ** 2 + (columns / 0.85) ** 2 < 1
     for number in range(count):
@@ -66,8 +75,7 @@ def volumes(count: int) -> Iterator[RawCase]:
             ball = sum(((axis - at) / by) ** 2 for axis, at, by in zip(grid, center, reach, strict=True)) < 1
             labels[around][ball] = organ
             image[around][ball] += np.int16(10 * organ)
-        name = f"case-{number:02d}"
-        yield RawCase(name, name, name, image[None], labels, SPACING)
+        yield image, labels
 
 
 def config() -> Config:
@@ -80,22 +88,22 @@ def peak() -> int:
     return 1024 * int(line.split()[1])
 
 
-def prepare(folder: Path, count: int, workers: int, results: "Queue[Measured]") -> None:
+def prepare(root: Path, folder: Path, workers: int, results: "Queue[Measured]") -> None:
     """In a process of its own."""
     import nibabel  # noqa: F401  what readers of files import
     import scipy.ndimage  # noqa: F401
 
+    section = config().override({"data.root": str(root)}).data
     before, began, worked = peak(), time.perf_counter(), time.process_time()
-    dataset = Dataset("made", "none", "none", "", LabelScheme(ORGANS), volumes(count))
-    write_prepared(dataset, config().data, folder, workers=workers)
+    write_prepared(open_dataset(section, root), section, folder, workers=workers)
     seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     results.put(Measured(seconds, cpu, (peak() - before) / VOLUME))
 
 
-def measure(folder: Path, count: int, workers: int) -> Measured:
+def measure(root: Path, folder: Path, workers: int) -> Measured:
     context = multiprocessing.get_context("spawn")
     results: Queue[Measured] = context.Queue()
-    child = context.Process(target=prepare, args=(folder, count, workers, results))
+    child = context.Process(target=prepare, args=(root, folder, workers, results))
     child.start()
     child.join()
     if child.exitcode:
@@ -108,16 +116,19 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="threads (default: 1 2)")
-    parser.add_argument("--keep", type=Path, help="a folder for what was prepared, for tests.benchmarks.volume_patches")
+    parser.add_argument("--root", type=Path, help="a folder for the files, which are used again if they are there")
     arguments = parser.parse_args()
     found: dict[int, list[Measured]] = {workers: [] for workers in arguments.workers}
     digests = set()
-    for _ in range(arguments.rounds):
-        for workers, measured in found.items():
-            with tempfile.TemporaryDirectory() as folder:
-                target = arguments.keep or Path(folder) / "prepared"
-                measured.append(measure(target, arguments.cases, workers))
-                digests.add(Prepared(target).sha256)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.root or Path(temporary) / "raw"
+        if not root.exists():
+            write(root, arguments.cases)
+        for number, workers in product(range(arguments.rounds), found):
+            target = Path(temporary) / f"{workers}-{number}"
+            found[workers].append(measure(root, target, workers))
+            digests.add(Prepared(target).sha256)
+            remove(target)
     table = Table("threads", "s a volume", "CPU s a volume", "times", "volumes of memory")
     first = min(one.seconds for one in found[arguments.workers[0]])
     for workers, measured in found.items():

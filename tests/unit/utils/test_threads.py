@@ -41,7 +41,7 @@ def test_no_item_is_read_long_before_its_turn() -> None:
             yield item
 
     for result in in_order(lambda item: item, items(), 3, no_memory):
-        assert len(read) <= result + 4
+        assert len(read) <= result + 1 + 3 + 2
 
 
 def test_items_wait_while_memory_is_short() -> None:
