@@ -28,7 +28,7 @@ AT_WORK = 4 * 8  # bytes for each value of an image while it is normalized and r
 class GridWriter(Protocol):
     """The writer of the shards "grid", with what the network reads."""
 
-    def made(self, case: RawCase) -> Any:
+    def made(self, case: RawCase, described: Case) -> Any:
         """What `add` takes of a case, which depends on nothing else: cases are worked on in several threads."""
 
     def add(self, described: Case, made: Any) -> None:
@@ -49,7 +49,7 @@ class ResizedWriter:
         self._section, self._audit, self._shards = section, audit, ShardWriter(folder, "grid")
         self._written: list[tuple[Case, str]] = []
 
-    def made(self, case: RawCase) -> tuple[np.ndarray, np.ndarray]:
+    def made(self, case: RawCase, described: Case) -> tuple[np.ndarray, np.ndarray]:
         size = self._section.size
         return resize_image(normalize(case.image, self._section), size), resize_labels(case.labels, size)
 
@@ -121,7 +121,8 @@ def _audited(cases: Iterable[RawCase], audit: Audit) -> Iterator[tuple[RawCase, 
 
 def _worked_on(grid: GridWriter, audited: tuple[RawCase, dict[str, int]]) -> tuple[RawCase, Case, Any]:
     case, pixels = audited
-    return case, _describe(case, pixels), grid.made(case)
+    described = _describe(case, pixels)
+    return case, described, grid.made(case, described)
 
 
 def _needed(audited: tuple[RawCase, dict[str, int]]) -> int:

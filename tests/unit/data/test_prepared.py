@@ -23,7 +23,7 @@ from tests.tiny import PARAMS
 
 SECTION: Data = Config.load(PARAMS).override({"data.size": [16, 16]}).data
 
-VOLUMES = {"spatial_dims": 3, "grid": "spacing", "spacing": (1.0, 1.0, 2.0)}
+VOLUMES = {"spatial_dims": 3, "grid": "spacing"}
 
 
 def raw(name: str, **changes: object) -> RawCase:
@@ -91,11 +91,12 @@ def test_equal_input_gives_equal_bytes_and_any_change_another_digest(tmp_path: P
     assert len({prepared.sha256 for prepared in (one, again, *changed)}) == 5
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_the_number_of_threads_changes_no_byte(tmp_path: Path, dims: int) -> None:
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 2.0), "auto"])
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path, spacing: tuple[float, ...] | str | None) -> None:
     """Of images that are resized, and of volumes at a spacing."""
     random = np.random.default_rng(0)
-    section = SECTION if dims == 2 else SECTION.model_copy(update=VOLUMES)
+    dims = 2 if spacing is None else 3
+    section = SECTION if dims == 2 else SECTION.model_copy(update={**VOLUMES, "spacing": spacing})
     cases = []
     for number in range(9):
         shape = (20 + number, 24, 10)[:dims]
