@@ -29,7 +29,8 @@ def read_ahead(array: np.ndarray, runs: Iterable[tuple[int, int]]) -> None:
 
 def _advise(first: int, last: int, advice: int) -> None:
     start = int(first) - int(first) % mmap.PAGESIZE  # NumPy's numbers are none to ctypes
-    _madvise()(start, int(last) - start, advice)  # refused where nothing is mapped: then it is memory that needs no advice
+    # refused where no file is mapped: memory needs no advice
+    _madvise()(start, int(last) - start, advice)
 
 
 @cache
