@@ -43,8 +43,8 @@ def resample_labels(labels_S: np.ndarray, size: Sequence[int], across: int | Non
         share = _linear((labels_S == label).astype(np.float32), size, across, box)
         inside = tuple(slice(low, high) for low, high in box)
         more = share > most_S[inside]
-        most_S[inside][more] = share[more]
-        result_S[inside][more] = label
+        np.copyto(most_S[inside], share, where=more)
+        np.copyto(result_S[inside], label, where=more)
     return result_S
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,43 +29,64 @@ AT_WORK = 4 * 4  # bytes for each voxel of the grid while a volume is resampled
 Volume = tuple[Case, Box, Path]  # with what is cropped to, and the shard of the original
 
 
+@dataclass(frozen=True)
+class OnGrid:
+    """A case with what the manifest says of its grid, its arrays for the shard, and its labels on the grid."""
+
+    case: Case
+    arrays: dict[str, np.ndarray]
+    labels: np.ndarray
+
+
 class VolumeWriter:
     """The writer of volumes at `data.spacing`, as they were measured: normalization is up to a training.
 
     Where the spacing is `auto`, it follows from all volumes; so each is read a second time, from the shards of the
-    originals. Beside a volume's tiles (see `data.tiles`), a shard has the places of at most MOST_VOXELS voxels of each
-    label, and the intensities of as many labeled voxels.
+    originals. So it is with one worker, to hold less in memory; several resample volumes while the next one is read.
+    Beside a volume's tiles (see `data.tiles`), a shard has the places of at most MOST_VOXELS voxels of each label, and
+    the intensities of as many labeled voxels.
     """
 
     def __init__(self, section: Data, folder: Path, audit: Audit, workers: int = 1) -> None:
         self._section, self._folder, self._audit, self._workers = section, folder, audit, workers
         self._seen: list[tuple[Case, Box]] = []
+        self._shards, self._written = ShardWriter(folder, "grid"), list[tuple[Case, str]]()
+        self._at_once = section.spacing != "auto" and workers > 1
 
-    def made(self, case: RawCase) -> Box:
+    def made(self, case: RawCase, described: Case) -> OnGrid | Box:
         if case.unit != "mm":
             raise InputError(f"data.grid: found spacing, allowed: resize, since {case.source} has no spacing in mm")
-        return crop_box(case.image)
+        box = crop_box(case.image)
+        if not self._at_once:
+            return box
+        return _resampled(self._spacing(), described, box, *_cropped(case.image, case.labels, box))
 
-    def add(self, described: Case, made: Box) -> None:
-        self._seen.append((described, made))
+    def add(self, described: Case, made: OnGrid | Box) -> None:
+        if isinstance(made, OnGrid):
+            self._write(made)
+        else:
+            self._seen.append((described, made))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         spacing = self._spacing()
         self._audit.grid = " x ".join(f"{step:g}" for step in spacing) + " mm (rows, columns, slices)"
-        shards, written = ShardWriter(self._folder, "grid"), []
-        volumes = [(*seen, self._folder / original) for seen, original in zip(self._seen, originals, strict=True)]
-        resampled = in_order(partial(_resampled, spacing), volumes, self._workers, partial(_needed, spacing))
-        for described, arrays, labels in tqdm(resampled, "resample", len(volumes), unit="case", disable=None):
-            pixels = self._audit.resized(described.pixels, labels)
-            shard = shards.add(described.id, **arrays)
-            shards.flush_large()
-            written.append((replace(described, grid_pixels=pixels), shard))
-            del arrays, labels  # before the next volume is resampled
-        shards.flush()
-        return written, {"spacing": list(spacing)}
+        if not self._at_once:
+            volumes = [(*seen, self._folder / shard) for seen, shard in zip(self._seen, originals, strict=True)]
+            resampled = in_order(partial(_read_again, spacing), volumes, self._workers, partial(_needed, spacing))
+            for one in tqdm(resampled, "resample", len(volumes), unit="case", disable=None):
+                self._write(one)
+                del one  # before the next volume is resampled
+        self._shards.flush()
+        return self._written, {"spacing": list(spacing)}
+
+    def _write(self, made: OnGrid) -> None:
+        pixels = self._audit.resized(made.case.pixels, made.labels)
+        shard = self._shards.add(made.case.id, **made.arrays)
+        self._shards.flush_large()
+        self._written.append((replace(made.case, grid_pixels=pixels), shard))
 
     def _spacing(self) -> tuple[float, ...]:
-        """The grid's spacing along rows, columns and slices."""
+        """The grid's spacing along rows, columns and slices; where it is `auto`, by all volumes."""
         if self._section.spacing == "auto":
             return target_spacing([case.spacing for case, _ in self._seen], [sides(box) for _, box in self._seen])
         return in_array_order(self._section.spacing)
@@ -83,14 +104,24 @@ def check_memory(case: Case, spacing: Sequence[float]) -> None:
         )
 
 
+def _read_again(spacing: Sequence[float], volume: Volume) -> OnGrid:
+    """A volume on its grid, out of the shard of its original."""
+    case, box, shard = volume
+    return _resampled(spacing, case, box, *_original(shard, case.id, box))
+
+
+def _cropped(image_CS: np.ndarray, labels_S: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    inside = tuple(slice(low, high) for low, high in box)
+    return image_CS[(slice(None), *inside)], labels_S[inside]
+
+
 def _original(shard: Path, case_id: str, box: Box) -> tuple[np.ndarray, np.ndarray]:
     """A case's original image and labels, cropped."""
     from safetensors import safe_open
 
     with safe_open(shard, framework="numpy") as file:
         image, labels = file.get_tensor(f"{case_id}/image"), file.get_tensor(f"{case_id}/labels")
-    inside = tuple(slice(low, high) for low, high in box)
-    return image[(slice(None), *inside)], labels[inside]
+    return _cropped(image, labels, box)
 
 
 def _bytes(case: Case, spacing: Sequence[float]) -> int:
@@ -104,11 +135,9 @@ def _needed(spacing: Sequence[float], volume: Volume) -> int:
     return _bytes(case, spacing) + AT_WORK * math.prod(case.shape)
 
 
-def _resampled(spacing: Sequence[float], volume: Volume) -> tuple[Case, dict[str, np.ndarray], np.ndarray]:
-    """A case with what the manifest says of its grid, its arrays for the shard, and its labels on the grid."""
-    case, box, shard = volume
+def _resampled(spacing: Sequence[float], case: Case, box: Box, image: np.ndarray, labels: np.ndarray) -> OnGrid:
+    """A case of which the image and the labels are cropped to a box."""
     check_memory(case, spacing)
-    image, labels = _original(shard, case.id, box)
     size = grid_shape(sides(box), case.spacing, spacing)
     across = across_slices(case.spacing, spacing)
     labels = resample_labels(labels, size, across)
@@ -118,7 +147,7 @@ def _resampled(spacing: Sequence[float], volume: Volume) -> tuple[Case, dict[str
     tiles = to_tiles(image)
     del image
     arrays = {"image": tiles, "labels": to_tiles(labels[None]), "voxels": voxels, "foreground": values}
-    return replace(case, grid=grid), arrays, labels
+    return OnGrid(replace(case, grid=grid), arrays, labels)
 
 
 def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> VolumeGrid:

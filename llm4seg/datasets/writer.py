@@ -28,7 +28,7 @@ AT_WORK = 4 * 8  # bytes for each value of an image while it is normalized and r
 class GridWriter(Protocol):
     """The writer of the shards "grid", with what the network reads."""
 
-    def made(self, case: RawCase) -> Any:
+    def made(self, case: RawCase, described: Case) -> Any:
         """What `add` takes of a case, which depends on nothing else: cases are worked on in several threads."""
 
     def add(self, described: Case, made: Any) -> None:
@@ -49,7 +49,7 @@ class ResizedWriter:
         self._section, self._audit, self._shards = section, audit, ShardWriter(folder, "grid")
         self._written: list[tuple[Case, str]] = []
 
-    def made(self, case: RawCase) -> tuple[np.ndarray, np.ndarray]:
+    def made(self, case: RawCase, described: Case) -> tuple[np.ndarray, np.ndarray]:
         size = self._section.size
         return resize_image(normalize(case.image, self._section), size), resize_labels(case.labels, size)
 
@@ -105,7 +105,7 @@ def write_prepared(
             for (described, shard), native in zip(written, shards, strict=True)
         ]
         files = {"notices": [*audit.end(), *notices], "geometry": geometries}
-        manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder)
+        manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder, workers)
         lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
         write_json(folder / MANIFEST, manifest)
@@ -121,7 +121,8 @@ def _audited(cases: Iterable[RawCase], audit: Audit) -> Iterator[tuple[RawCase, 
 
 def _worked_on(grid: GridWriter, audited: tuple[RawCase, dict[str, int]]) -> tuple[RawCase, Case, Any]:
     case, pixels = audited
-    return case, _describe(case, pixels), grid.made(case)
+    described = _describe(case, pixels)
+    return case, described, grid.made(case, described)
 
 
 def _needed(audited: tuple[RawCase, dict[str, int]]) -> int:
@@ -162,6 +163,10 @@ def _sha256_array(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _name_and_sha256(path: Path) -> tuple[str, str]:
+    return path.name, sha256_file(path)
+
+
 def _manifest(
     dataset: Dataset,
     section: Data,
@@ -170,6 +175,7 @@ def _manifest(
     grid: dict[str, Any],
     cases: list[dict[str, Any]],
     folder: Path,
+    workers: int,
 ) -> dict[str, Any]:
     content = {
         "spatial_dims": section.spatial_dims,
@@ -179,7 +185,7 @@ def _manifest(
         "intensity": section.intensity,
         "paired": [[_own_label(dataset, name) for name in pair] for pair in section.paired],
         **({"window": list(section.window)} if section.intensity == "window" else {}),
-        "shards": {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))},
+        "shards": dict(in_order(_name_and_sha256, sorted(folder.glob("*.safetensors")), workers, lambda path: 0)),
         "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }

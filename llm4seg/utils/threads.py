@@ -26,26 +26,38 @@ def in_order(
 ) -> Iterator[Result]:
     """Results of `work`, which must not depend on what runs beside it, in the order of the items.
 
-    Items are read here, at most `workers` ahead of the result that is asked for. `needed`: the bytes that an item takes
-    while it is worked on; while fewer are free, it waits until the items before it are done.
+    Items are read on a thread of their own, one at a time and at most `workers` + 2 ahead of the result that is asked
+    for. `needed`: the bytes that an item takes while it is worked on; while fewer are free, it waits until the items
+    before it are done.
     """
     if workers == 1:
         yield from map(work, items)
         return
     pending: deque[tuple[Future[Result], int]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as reader:
+        iterator = iter(items)
+        upcoming = reader.submit(_next, iterator)
         try:
-            for item in items:
-                size = needed(item)
-                while pending and (len(pending) >= workers or _free(pending) < size):
+            while read := upcoming.result():
+                upcoming = reader.submit(_next, iterator)
+                size = needed(read[0])
+                while pending and (len(pending) > workers or _free(pending) < size):
                     yield pending.popleft()[0].result()
-                pending.append((pool.submit(work, item), size))
-                del item  # before the next one is read
+                pending.append((pool.submit(work, read[0]), size))
+                del read  # it is not held while others are waited for
             while pending:
                 yield pending.popleft()[0].result()
         finally:
+            upcoming.cancel()
             for future, _ in pending:
                 future.cancel()
+
+
+def _next(iterator: Iterator[Item]) -> tuple[Item] | None:
+    """The next item, in a tuple; None at the end."""
+    for item in iterator:
+        return (item,)
+    return None
 
 
 def _free(pending: Iterable[tuple[Future[Result], int]]) -> int:

@@ -1,48 +1,62 @@
-"""Volumes at a spacing: memory and seconds of `prepare`, patches a second, and what the grid costs a small lesion.
+"""`prepare` of volumes at a spacing: its memory, and its seconds with one thread and with two.
 
-    python -m tests.benchmarks.volumes [--cases 10]
-
-Made in a temporary folder: abdomens of 512 x 512 x 150 voxels with 13 organs, as BTCV's are. One "volume" of memory is
-such a volume in float32. Patches are read from files that were just written, so from the page cache; they are compared
-with patches out of normalized volumes that are held in memory.
+Abdomens of 512 x 512 x 150 voxels with 13 organs, as BTCV's, are written as .nii.gz and prepared out of these files;
+each number of threads has a process of its own. One "volume" of memory is such a volume in float32, and memory is the
+most that the process took above what it had after the imports. Where other programs run beside it, `--rounds` tells how
+much they disturb: the fastest round counts.
 """
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
-import torch
+from rich.console import Console
+from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.config.schema import Data
-from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
-from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.resample import resize_labels
-from llm4seg.datasets.resample_volume import resample_labels
-from llm4seg.datasets.spacing import grid_shape
+from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
+from llm4seg.utils.files import remove
 from tests.tiny import PARAMS
+from tests.volume_layouts import save
 
 SHAPE, SPACING = (512, 512, 150), (0.8, 0.8, 3.0)
 ORGANS = tuple(f"organ {k}" for k in range(1, 14))
 VOLUME = 4 * int(np.prod(SHAPE))  # bytes
 CHANGES = {
-    "data.dataset": "btcv",
+    "data.dataset": "folder",
+    "data.classes": {organ: [number + 1] for number, organ in enumerate(ORGANS)},
     "data.spatial_dims": 3,
     "data.grid": "spacing",
     "data.spacing": [1.5, 1.5, 2.0],
     "data.intensity": "ct",
 }
-CHEST, LESION = ((340.0, 340.0, 300.0), 11.6)  # mm: a field of view, and the radius of a tumor of 6.5 ml
 
 
-def volumes(count: int) -> Iterator[RawCase]:
-    """Bodies of noise in air, with balls as organs."""
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    cpu: float
+    volumes: float  # of memory
+
+
+def write(root: Path, count: int) -> None:
+    """Bodies of noise in air, with balls as organs, as files."""
+    for number, (image, labels) in enumerate(volumes(count)):
+        for folder, values in (("images", image), ("masks", labels)):
+            save(root / folder / f"case-{number:02d}.nii.gz", values, "LPS", np.diag([*SPACING, 1.0]))
+
+
+def volumes(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rows, columns = np.ogrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
     body = (rows / 0.7) ** 2 + (columns / 0.85) ** 2 < 1
     for number in range(count):
@@ -61,12 +75,7 @@ def volumes(count: int) -> Iterator[RawCase]:
             ball = sum(((axis - at) / by) ** 2 for axis, at, by in zip(grid, center, reach, strict=True)) < 1
             labels[around][ball] = organ
             image[around][ball] += np.int16(10 * organ)
-        name = f"case-{number:02d}"
-        yield RawCase(name, name, name, image[None], labels, SPACING)
-
-
-def section() -> Data:
-    return config().data
+        yield image, labels
 
 
 def config() -> Config:
@@ -79,79 +88,56 @@ def peak() -> int:
     return 1024 * int(line.split()[1])
 
 
-def prepare(folder: Path, count: int) -> None:
+def prepare(root: Path, folder: Path, workers: int, results: "Queue[Measured]") -> None:
     """In a process of its own."""
     import nibabel  # noqa: F401  what readers of files import
     import scipy.ndimage  # noqa: F401
 
-    before, began = peak(), time.perf_counter()
-    dataset = Dataset("made", "none", "none", "", ORGANS, volumes(count))
-    write_prepared(dataset, section(), folder)
-    seconds = (time.perf_counter() - began) / count
-    above = (peak() - before) / VOLUME
-    print(f"prepare: {seconds:.1f} s a volume, {above:.1f} volumes of memory above {before / 1e6:.0f} MB of imports")
+    section = config().override({"data.root": str(root)}).data
+    before, began, worked = peak(), time.perf_counter(), time.process_time()
+    write_prepared(open_dataset(section, root), section, folder, workers=workers)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - worked
+    results.put(Measured(seconds, cpu, (peak() - before) / VOLUME))
 
 
-def patches(folder: Path, steps: int = 40) -> None:
-    """Patches a second, of batches of four."""
-    data, part = Prepared(folder), config().training.patch
-    data = data.for_network(part.size, data.intensity_of(data.cases))
-    cases = list(data.cases)
-
-    def read(step: int) -> None:
-        own = [cases[(4 * step + k) % len(cases)] for k in range(4)]
-        load_patches(data, own, range(4 * step, 4 * step + 4), part, 0, 0)
-
-    for step in range(steps):  # into the page cache
-        read(step)
-    began = time.perf_counter()
-    for step in range(steps):
-        read(step)
-    tiled = 4 * steps / (time.perf_counter() - began)
-    random, (image, labels) = np.random.default_rng(0), data.resampled(cases[0])
-    began = time.perf_counter()
-    for _ in range(steps):
-        batch = []
-        for _ in range(4):
-            room = [side - length + 1 for side, length in zip(labels.shape, part.size, strict=True)]
-            start = [int(random.integers(most)) for most in room]
-            box = tuple(slice(low, low + length) for low, length in zip(start, part.size, strict=True))
-            batch.append((image[(slice(None), *box)], labels[box]))
-        torch.stack([image_CS for image_CS, _ in batch])
-        torch.stack([labels_S for _, labels_S in batch]).long()
-    held = 4 * steps / (time.perf_counter() - began)
-    print(f"patches: {tiled:.0f} a second out of shards; {held:.0f} out of volumes held in memory, normalized")
-
-
-def ceiling() -> None:
-    """The best Dice that a perfect network could have of a ball in a chest: labels to the grid and back."""
-    shape = tuple(round(side / step) for side, step in zip(CHEST, SPACING, strict=True))
-    place = np.ogrid[tuple(slice(0, side) for side in shape)]
-    middle = [0.43 * side for side in shape]
-    squares = [((axis - at) * step) ** 2 for axis, at, step in zip(place, middle, SPACING, strict=True)]
-    labels = (sum(squares) < LESION**2).astype(np.uint8)
-
-    def dice(back: np.ndarray) -> float:
-        return float(2 * (back & labels).sum() / (back.sum() + labels.sum()))
-
-    on_grid = resample_labels(labels, grid_shape(shape, SPACING, (1.5, 1.5, 2.0)), None)
-    resized = resize_labels(labels, (96, 96, 48))
-    print(f"a tumor of {labels.sum() * np.prod(SPACING) / 1000:.1f} ml in a chest, to the grid and back: Dice ", end="")
-    print(f"{dice(resample_labels(on_grid, shape, None)):.3f} at 1.5 x 1.5 x 2 mm, {on_grid.sum()} voxels; ", end="")
-    print(f"{dice(resample_labels(resized, shape, None)):.3f} at 96 x 96 x 48, {resized.sum()} voxels")
+def measure(root: Path, folder: Path, workers: int) -> Measured:
+    context = multiprocessing.get_context("spawn")
+    results: Queue[Measured] = context.Queue()
+    child = context.Process(target=prepare, args=(root, folder, workers, results))
+    child.start()
+    child.join()
+    if child.exitcode:
+        sys.exit(child.exitcode)
+    return results.get()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.volumes", description=__doc__)
     parser.add_argument("--cases", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="threads (default: 1 2)")
+    parser.add_argument("--root", type=Path, help="a folder for the files, which are used again if they are there")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "prepared"
-        child = multiprocessing.get_context("spawn").Process(target=prepare, args=(target, arguments.cases))
-        child.start()
-        child.join()
-        patches(target)
-    ceiling()
+    found: dict[int, list[Measured]] = {workers: [] for workers in arguments.workers}
+    digests = set()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.root or Path(temporary) / "raw"
+        if not root.exists():
+            write(root, arguments.cases)
+        for number, workers in product(range(arguments.rounds), found):
+            target = Path(temporary) / f"{workers}-{number}"
+            found[workers].append(measure(root, target, workers))
+            digests.add(Prepared(target).sha256)
+            remove(target)
+    table = Table("threads", "s a volume", "CPU s a volume", "times", "volumes of memory")
+    first = min(one.seconds for one in found[arguments.workers[0]])
+    for workers, measured in found.items():
+        best = min(measured, key=lambda one: one.seconds)
+        cells = [best.seconds / arguments.cases, best.cpu / arguments.cases, first / best.seconds]
+        memory = max(one.volumes for one in measured)
+        table.add_row(str(workers), *(f"{cell:.2f}" for cell in cells), f"{memory:.1f}")
+    Console().print(table)
+    print("the same bytes" if len(digests) == 1 else f"DIFFERENT BYTES: {digests}")
 
 
 if __name__ == "__main__":

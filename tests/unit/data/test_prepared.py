@@ -23,6 +23,8 @@ from tests.tiny import PARAMS
 
 SECTION: Data = Config.load(PARAMS).override({"data.size": [16, 16]}).data
 
+VOLUMES = {"spatial_dims": 3, "grid": "spacing"}
+
 
 def raw(name: str, **changes: object) -> RawCase:
     random = np.random.default_rng([ord(letter) for letter in name])
@@ -87,6 +89,26 @@ def test_equal_input_gives_equal_bytes_and_any_change_another_digest(tmp_path: P
         write("intensity", [raw("a1"), raw("b1")], SECTION.model_copy(update={"intensity": "unit"})),
     ]
     assert len({prepared.sha256 for prepared in (one, again, *changed)}) == 5
+
+
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 2.0), "auto"])
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path, spacing: tuple[float, ...] | str | None) -> None:
+    """Of images that are resized, and of volumes at a spacing."""
+    random = np.random.default_rng(0)
+    dims = 2 if spacing is None else 3
+    section = SECTION if dims == 2 else SECTION.model_copy(update={**VOLUMES, "spacing": spacing})
+    cases = []
+    for number in range(9):
+        shape = (20 + number, 24, 10)[:dims]
+        image = random.integers(0, 255, (1, *shape), dtype=np.uint8)
+        labels = (image[0] // 86).astype(np.uint8)
+        cases.append(raw(f"a{number}", image=image, labels=labels, spacing=(1.0, 0.5 + number, 2.0)[:dims]))
+    one, three = (
+        write_prepared(dataset(cases), section, tmp_path / str(workers), workers=workers) for workers in (1, 3)
+    )
+    assert {file.name for file in one.folder.iterdir()} == {file.name for file in three.folder.iterdir()}
+    for file in one.folder.iterdir():
+        assert file.read_bytes() == (three.folder / file.name).read_bytes()
 
 
 def test_how_intensities_were_normalized_is_written(tmp_path: Path) -> None:

@@ -52,3 +52,19 @@ def test_a_patch_reads_at_most_twice_its_pages() -> None:
         lines.append(len(np.unique(plain[tuple(map(slice, start, stop))] * size // page)) * page / (side**3 * size))
     assert max(tiled) < 2
     assert np.mean(tiled) < np.mean(lines)
+
+
+def test_what_is_asked_of_the_system_are_the_blocks_of_a_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All their bytes and no other's, of each channel."""
+    volume = np.arange(2 * 40 * 33 * 50, dtype=np.int32).reshape(2, 40, 33, 50)
+    tiles = torch.from_numpy(to_tiles(volume))
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("llm4seg.data.tiles.read_ahead", lambda array, runs: asked.extend(runs))
+    start, stop = (5, 20, 16), (22, 21, 41)
+    read_box(tiles, start, stop)
+    edges = tiles.shape[4:]
+    blocks = [slice(low // edge, -(-high // edge)) for low, high, edge in zip(start, stop, edges, strict=True)]
+    places = np.arange(tiles.numel()).reshape(tiles.shape)[(slice(None), *blocks)]
+    first, size = 4 * np.unique(places), 4
+    wanted = np.unique(np.concatenate([first + byte for byte in range(size)]))
+    assert np.array_equal(np.sort(np.concatenate([np.arange(low, high) for low, high in asked])), wanted)
