@@ -5,12 +5,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm4seg.config import Config
-from llm4seg.data.prepared import Prepared, duplicates
-from llm4seg.datasets.archives import is_archive, unpacked
+from llm4seg.data.prepared import Prepared, SplitLists, duplicates
+from llm4seg.datasets.archives import naming_archives, root_folder, unpacked
 from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.split_file import read_split_file
 from llm4seg.datasets.writer import write_prepared
+from llm4seg.utils.errors import InputError
 from llm4seg.utils.text import in_short
 from llm4seg.utils.threads import cores
 from pipelines.own_images import versioning_hint
@@ -21,12 +22,12 @@ def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     if config.data.dataset not in PACKAGED and (hint := versioning_hint(config.data.root)):
         print(f"prepare: {hint}", flush=True)
-    root, cache = config.data.root, config.paths.cache
-    lists = read_split_file(unpacked(root, cache) if is_archive(root) else root, config.split.file)
-    dataset = open_dataset(config.data, cache)
-    print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
+    lists = _split_lists(config)
     workers = config.cluster.cpus_per_worker or cores()
-    prepared = write_prepared(dataset, config.data, config.paths.prepared, lists, workers)
+    with naming_archives(config.data.root, config.paths.cache):
+        dataset = open_dataset(config.data, config.paths.cache)
+        print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
+        prepared = write_prepared(dataset, config.data, config.paths.prepared, lists, workers)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):
         print(f"warning: {line}")
@@ -34,6 +35,27 @@ def prepare(config: Config) -> None:
         print(f"note: {prepared.note}")
     write_contact_sheet(config.paths.contact_sheet, prepared)
     print(f"prepare: a look at the data: {near(config.paths.contact_sheet)}")
+
+
+def _split_lists(config: Config) -> SplitLists | None:
+    """The lists of `split.file`. Where another rule than `file` splits, those that cannot be read are left out.
+
+    They may be of data that were here before. `split` refuses the rule `file` then, and a list that is put into
+    data.root makes this stage stale.
+    """
+    root, cache, file = config.data.root, config.paths.cache, config.split.file
+    if file is None:
+        return None
+    names = [file] if isinstance(file, str) else file.values()
+    try:
+        with naming_archives(root, cache):
+            whole, within = unpacked(root, cache) if root.is_file() else root, root_folder(root, cache)
+            return read_split_file(whole if all((whole / name).is_file() for name in names) else within, file)
+    except InputError as error:
+        if config.split.rule == "file":
+            raise
+        print(f"warning: split.file is left out, as split.rule is {config.split.rule}: {error}", flush=True)
+        return None
 
 
 def _table(prepared: Prepared) -> Table:

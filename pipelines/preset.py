@@ -13,6 +13,7 @@ from llm4seg.config.config import preset_changes, presets_in
 from llm4seg.config.overrides import apply
 from llm4seg.config.params_file import read
 from llm4seg.config.schema import Overrides
+from llm4seg.config.schema.data import PICTURES
 from llm4seg.datasets.archives import ENDINGS
 from llm4seg.utils.errors import InputError, UserError
 
@@ -61,6 +62,15 @@ def missing_data(params: Path, names: Sequence[str]) -> list[str]:
     ]
 
 
+def unfit_loss(params: Path, names: Sequence[str]) -> list[str]:
+    """A line where the presets name volumes, whose classes are mostly several, and a loss of one class."""
+    changes = overrides(params, names)
+    dataset = changes.get("data.dataset")
+    if dataset is None or dataset in PICTURES or changes.get("training.loss") != "bce_dice":
+        return []
+    return [f"training.loss is bce_dice, as of recipe-2d, for one class: {dataset} with several needs recipe-slices"]
+
+
 def differing_defaults(params: Path) -> list[str]:
     """A line for each parameter that the preset `default` sets to another value than the last commit has."""
     committed = committed_values(params)
@@ -90,7 +100,8 @@ def main() -> None:
     try:
         print(options(arguments.params, arguments.names))
         notes = differing_defaults(arguments.params) if DEFAULT in arguments.names else []
-        for line in [*notes, *missing_data(arguments.params, arguments.names)]:
+        notes += unfit_loss(arguments.params, arguments.names) + missing_data(arguments.params, arguments.names)
+        for line in notes:
             print(f"preset: {line}", file=sys.stderr)
     except UserError as error:
         sys.exit(f"preset: {error}")

@@ -1,6 +1,7 @@
 """params.yaml as a file: its values, before they are validated."""
 
 import datetime
+import re
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ class _Loader(LOADER):  # type: ignore[misc, valid-type]
                 raise yaml.MarkedYAMLError(problem=f"found {key.value} twice", problem_mark=key.start_mark)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+# DVC writes 1e-05, a number in YAML 1.2; for PyYAML, which is of 1.1, it is a word
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+e[-+]?\d+$", re.IGNORECASE), [*"-+0123456789"]
+)
 
 
 def read(path: Path) -> dict[str, Any]:

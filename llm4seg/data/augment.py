@@ -17,11 +17,13 @@ from torch.nn import functional
 from llm4seg.config.schema import Augment
 from llm4seg.data.elastic import deform
 from llm4seg.data.intensity_augment import augment_intensities
+from llm4seg.data.label_scheme import IGNORE
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.errors import InputError
 
 OF_A_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 COLORS = 3  # channels of a color image
+ANISOTROPIC = 3
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,17 @@ class Draw:
 
 
 def thin_axis(size: Sequence[int], spacing: Sequence[float] | None) -> int | None:
-    """The axis that volumes with a spacing are not turned out of: with less than a third of another's voxels.
+    """The axis across slices, along which patches of volumes with a spacing are neither turned, zoomed nor deformed.
 
-    nnU-Net's rule for patches, where the slices would leave the patch.
+    Where slices are more than ANISOTROPIC times as far apart as pixels, or so many times fewer than them: by nnU-Net's
+    rule for patches, as voxels would leave the patch.
     """
-    fewest = int(np.argmin(size))
-    return fewest if spacing is not None and max(size) > 3 * size[fewest] else None
+    if spacing is None:
+        return None
+    coarse, fewest = int(np.argmax(spacing)), int(np.argmin(size))
+    if spacing[coarse] > ANISOTROPIC * max(np.delete(spacing, coarse)):
+        return coarse
+    return fewest if max(size) > ANISOTROPIC * size[fewest] else None
 
 
 def _matrix(
@@ -68,7 +75,10 @@ def _matrix(
     axes that it mirrors.
     """
     dims, thin = len(size), thin_axis(size, spacing)
-    linear = np.eye(dims) * (1 + random.uniform(-section.scale, section.scale))
+    zoom = np.full(dims, 1 + random.uniform(-section.scale, section.scale))
+    if thin is not None:
+        zoom[thin] = 1.0
+    linear = np.diag(zoom)
     for first, second in combinations(range(dims), 2):
         angle = np.deg2rad(random.uniform(-section.rotate, section.rotate)) * (thin not in (first, second))
         rotation = np.eye(dims)
@@ -120,9 +130,10 @@ def augment(
     """Flip, rotate, zoom, shift, deform, and change values; linear for images, nearest for labels.
 
     The affine map and the elastic deformation are one resampling. Pixels from outside the image have the value of its
-    border in the image, and background (0) in the labels. Of a sample that is mirrored along its axis of left and
-    right, labels of a pair are swapped (`sides`). Images are rotated in pixels, patches of volumes with a `spacing` in
-    mm, and in the plane of their slices alone where those are few.
+    border in the image, and background (0) in the labels; those from outside a patch of a volume, IGNORE. Of a sample
+    that is mirrored along its axis of left and right, labels of a pair are swapped (`sides`). Images are rotated in
+    pixels, patches of volumes with a `spacing` in mm, and in the plane of their slices alone where those are few or far
+    apart (`thin_axis`).
     """
     size = tuple(labels_NS.shape[1:])
     draws = [_draw(section, size, spacing, seed, epoch, sample) for sample in samples]
@@ -138,14 +149,16 @@ def augment(
     shape = [len(samples), images_NCS.shape[1], *size]
     grid = functional.affine_grid(matrices.to(images_NCS.device), shape, align_corners=False)
     if section.elastic:
-        grid = deform(grid, samples, section.elastic, seed, epoch)
+        grid = deform(grid, samples, section.elastic, seed, epoch, thin_axis(size, spacing))
     images = functional.grid_sample(images_NCS, grid, padding_mode="border", align_corners=False)
     labels = functional.grid_sample(labels_NS[:, None].to(images.dtype), grid, mode="nearest", align_corners=False)
+    if spacing is not None:  # beyond a patch's border the organ may go on
+        labels.masked_fill_((grid.abs() > 1).any(dim=-1)[:, None], IGNORE)
     if section.color and images.shape[1] == COLORS:
         color_NCC = torch.as_tensor(np.stack([draw.color for draw in draws]), dtype=images.dtype).to(images.device)
         images = torch.einsum("nij,nj...->ni...", color_NCC, images)
     gain, offset = (gain_N2[:, k].view(-1, *[1] * (images.ndim - 1)) for k in (0, 1))
-    images = augment_intensities(images * gain + offset, samples, section, seed, epoch)
+    images = augment_intensities(images * gain + offset, samples, section, seed, epoch, thin_axis(size, spacing))
     return images, labels[:, 0].to(labels_NS.dtype)
 
 

@@ -35,11 +35,14 @@ def smooth_field(random: np.random.Generator, size: tuple[int, ...], device: tor
     return field.movedim(0, -1) / field.abs().max()
 
 
-def deform(grid_NSd: Tensor, samples: list[int], largest: float, seed: int, epoch: int) -> Tensor:
+def deform(
+    grid_NSd: Tensor, samples: list[int], largest: float, seed: int, epoch: int, thin: int | None = None
+) -> Tensor:
     """Add a displacement to the sampling grid (`grid_sample`'s, -1 to 1) of a share CHANCE of the samples.
 
     The largest displacement is drawn from 0 to `largest` pixels of the longest axis; along shorter axes it is the same
-    share of the side, so that the few slices of an anisotropic volume are not folded over.
+    share of the side, so that the few slices of an anisotropic volume are not folded over. Along the axis `thin`
+    nothing moves.
     """
     size = tuple(grid_NSd.shape[1:-1])
     deformed = grid_NSd.clone()
@@ -47,5 +50,8 @@ def deform(grid_NSd: Tensor, samples: list[int], largest: float, seed: int, epoc
         random = np.random.default_rng([seed, epoch, sample, STREAM])
         if random.random() < CHANCE:
             amplitude = random.uniform(0, largest) * 2 / max(size)
-            deformed[place] += amplitude * smooth_field(random, size, grid_NSd.device)
+            field = smooth_field(random, size, grid_NSd.device)
+            if thin is not None:
+                field[..., -1 - thin] = 0  # grid_sample counts its axes from the last one
+            deformed[place] += amplitude * field
     return deformed

@@ -5,6 +5,7 @@ batchgeneratorsv2), each drawn for every image, and within it for every channel.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,10 +45,10 @@ def adjust_contrast(image_CS: Tensor, factor_C: Tensor) -> Tensor:
     return ((image_CS - mean) * _like(factor_C, image_CS) + mean).clamp(low, high)
 
 
-def low_resolution(image_CS: Tensor, zoom: float) -> Tensor:
-    """Sample an image down to `zoom` of its size (nearest pixel), and back up (linear)."""
+def low_resolution(image_CS: Tensor, zoom: float, thin: int | None = None) -> Tensor:
+    """Sample an image down to `zoom` of its size (nearest pixel), and back up (linear); not along the axis `thin`."""
     size = tuple(image_CS.shape[1:])
-    smaller = [max(1, round(side * zoom)) for side in size]
+    smaller = [side if axis == thin else max(1, round(side * zoom)) for axis, side in enumerate(size)]
     mode = {2: "bilinear", 3: "trilinear"}[len(size)]
     down = functional.interpolate(image_CS[None], smaller, mode="nearest-exact")
     return functional.interpolate(down, size, mode=mode, align_corners=False)[0]
@@ -95,8 +96,8 @@ def _blur(image_CS: Tensor, most: float, random: np.random.Generator) -> Tensor:
     return _in_some_channels(image_CS, gaussian_blur, most / 2, most, random)
 
 
-def _low_resolution(image_CS: Tensor, least: float, random: np.random.Generator) -> Tensor:
-    return _in_some_channels(image_CS, low_resolution, least, 1, random)
+def _low_resolution(image_CS: Tensor, least: float, random: np.random.Generator, thin: int | None = None) -> Tensor:
+    return _in_some_channels(image_CS, partial(low_resolution, thin=thin), least, 1, random)
 
 
 def _contrast(image_CS: Tensor, most: float, random: np.random.Generator) -> Tensor:
@@ -123,14 +124,19 @@ CHANGES: dict[str, tuple[float, Callable[[Tensor, float, np.random.Generator], T
 FIRST_STREAM = 2  # of random numbers: 1 is the elastic deformation's
 
 
-def augment_intensities(images_NCS: Tensor, samples: list[int], section: Augment, seed: int, epoch: int) -> Tensor:
-    """Change the values of random images of a batch, in place, by what `section` switches on.
+def augment_intensities(
+    images_NCS: Tensor, samples: list[int], section: Augment, seed: int, epoch: int, thin: int | None = None
+) -> Tensor:
+    """Change the values of random images of a batch, in place, by what `section` switches on; `thin`: the axis across
+    slices that keep their resolution.
 
     Each change has random numbers of its own, seeded by (seed, epoch, sample): switching one on alters no other.
     """
     for stream, (name, (chance, change)) in enumerate(CHANGES.items(), start=FIRST_STREAM):
         if not (strength := getattr(section, name)):
             continue
+        if name == "low_resolution":
+            change = partial(_low_resolution, thin=thin)
         for place, sample in enumerate(samples):
             random = np.random.default_rng([seed, epoch, sample, stream])
             if random.random() < chance:

@@ -27,14 +27,18 @@ def split_by_rule(data: Prepared, section: schema.Split) -> Split:
         case "official":
             if data.official is None:
                 raise InputError(
-                    f"split.rule: found official, but {data.name} comes without a published split; allowed: auto, "
-                    "group, block, random, or file with split.file"
+                    f"split.rule: found official, but {data.name} came without a published split (lists that the owner "
+                    "publishes apart belong into the folder data.root: docs/datasets.md); allowed: auto, group, block, "
+                    "random, or file with split.file"
                 )
             name = f"official split ({data.official.source})"
             split = predefined_split(cases, data.classes, data.official, section, name)
         case "file":
             if data.split_file is None:
-                raise InputError(f"{data.folder}: holds no lists of split.file; run `dvc repro prepare`")
+                raise InputError(
+                    f"split.file: found {section.file}, which {data.folder} has no lists of; allowed: a file inside "
+                    "data.root, which `dvc repro prepare` reads"
+                )
             name = f"split.file ({data.split_file.source})"
             split = predefined_split(cases, data.classes, data.split_file, section, name)
         case "random":

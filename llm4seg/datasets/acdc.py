@@ -28,6 +28,9 @@ def acdc(section: Data, cache: Path) -> Dataset:
     official: dict[str, tuple[str, ...]] = {}
     for part, (folder, published) in PARTS.items():
         images, labels = (_frames(root / folder, ending) for ending in ("", "_gt"))
+        if not images and part == "test":
+            notices.append(f"{folder}: there are none, so there is no official split")
+            continue
         if images and not labels:
             notices.append(f"{folder}: {len(images)} images are left out, as they come without labels")
             continue

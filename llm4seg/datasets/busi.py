@@ -1,7 +1,7 @@
 """Dataset `busi`: breast ultrasound images with benign and malignant lesions, or none (Al-Dhabyani et al., 2020)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from llm4seg.config.schema import Data
@@ -40,6 +40,8 @@ def busi(section: Data, cache: Path) -> Dataset:
         images, masks, counts = _published(root, kind) if (root / "benign").is_dir() else _repacked(root, kind)
         notices += counts
         files |= pairs(images, masks, str(root))
+    # by their names: copies mostly lack the normal images, which lists may name
+    unused = {f"{kind} ({number + 1})" for kind in IMAGES if kind not in labels for number in range(IMAGES[kind])}
     return Dataset(
         name="busi",
         license="not stated by the authors: do not redistribute",
@@ -49,7 +51,7 @@ def busi(section: Data, cache: Path) -> Dataset:
         cases=_cases(files, labels),
         total=len(files),
         notices=tuple(notices),
-        official=_official(root) or _official(section.root),
+        official=_official(root, unused) or _official(section.root, unused),
         scheme=scheme_of(classes, order),
     )
 
@@ -71,13 +73,17 @@ def _repacked(root: Path, kind: str) -> tuple[Files, Files, tuple[str, ...]]:
     return images, masks, count_notices({what: len(images)}, {what: IMAGES[kind]})
 
 
-def _official(folder: Path) -> SplitLists | None:
-    """The lists in a folder: train.txt and val.txt, and those of folds, busi_train1.txt, busi_val1.txt, ..."""
+def _official(folder: Path, unused: Container[str]) -> SplitLists | None:
+    """The lists in a folder: train.txt and val.txt, and those of folds, busi_train1.txt, busi_val1.txt, ...
+
+    They follow data.classes: images of `unused` kinds are left out of them.
+    """
     lists: dict[str, dict[str, tuple[str, ...]]] = {}  # by a fold's number, "" of none
     names = []
     for path in visible(folder):
         if match := LIST.fullmatch(path.name):
-            lists.setdefault(match[3] or "", {})[match[1] or match[2]] = read_ids(path)
+            ids = tuple(name for name in read_ids(path) if name not in unused)
+            lists.setdefault(match[3] or "", {})[match[1] or match[2]] = ids
             names.append(path.name)
     if not lists:
         return None

@@ -73,6 +73,9 @@ def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int, reg
         raise InputError(f"{files.images[0]}: found {len(image.values)} channels, allowed: {files.channels} a case")
     if files.spacing is not None:
         image = replace(image, affine=image.affine @ np.diag([*files.spacing, 1.0]), unit="mm")
+    if bad := image.values.size - np.count_nonzero(np.isfinite(image.values)):  # of all slices together
+        source = _within(root, files.images[0])
+        raise InputError(f"{source}: the image of case {files.id!r} has {bad} NaN or infinite values")
     labels, notices = _labels(files, image, root, classes, regions)
     way = geometry(image, slicing_view(image) if spatial_dims == 2 else "axial")
     case = RawCase(

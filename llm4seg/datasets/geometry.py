@@ -18,6 +18,7 @@ VIEWS = {
 }
 TOLERANCE = 1e-2  # of an affine's entries, in voxels
 HALF_VOXEL = 0.5  # how far the corners may be off within that tolerance
+MOST_OFF = 0.25  # how far a mask's middle may be from its image's, of the image's width; beyond, it is another case's
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tu
     """A mask's values in the order of its image's file, and a notice where both do not lie at the same place.
 
     The nearest quarter turns and mirrorings are by the affines; `names` are those of the mask and the image. Raises
-    ValueError where the mask had to be turned, and still lies elsewhere then: one of the affines must be wrong.
+    ValueError where the mask had to be turned, and still lies elsewhere then: one of the affines must be wrong; and
+    where it lies more than MOST_OFF of the image's width off along an axis.
     """
     import nibabel
 
@@ -123,6 +125,8 @@ def in_order_of(image: ImageData, mask: ImageData, names: tuple[str, str]) -> tu
         if difference and turned != geometry(mask, None):
             codes = ["".join(nibabel.aff2axcodes(one.affine)) for one in (mask, image)]
             raise ValueError(f"oriented {codes[0]}, the image {codes[1]}; turned to it, it {difference}")
+        if (share := _off_center(np.array(image.affine), turned.array_affine, image.values.shape[1:])) > MOST_OFF:
+            raise ValueError(f"{difference}, its middle by {share:.0%} of the image's width, as another case's would")
         return values, difference and f"{names[0]} {difference}; it is used voxel by voxel"
     if image.placed != mask.placed and (unknown or any(turned.flips)):
         return values, _assumption(image, mask, names)
@@ -146,6 +150,13 @@ def _difference(image: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], nam
     return (
         f"lies up to {distance:.3g} mm off its image {names[1]} and is turned by {angle:.3g} degrees (voxels: {voxels})"
     )
+
+
+def _off_center(image: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far the middle of a mask is off its image's, along the image's axes of several voxels, of their widths."""
+    middle = np.array([*(np.array(shape) - 1) / 2, 1])
+    off = (np.linalg.inv(image) @ mask @ middle - middle)[:3]
+    return max((abs(float(off[axis])) / shape[axis] for axis in range(3) if shape[axis] > 1), default=0.0)
 
 
 def _assumption(image: ImageData, mask: ImageData, names: tuple[str, str]) -> str:

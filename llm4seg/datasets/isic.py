@@ -68,7 +68,8 @@ def isic(section: Data, cache: Path) -> Dataset:
     for part in YEARS[year]:
         images, masks = _folder(root, part.images, cache), _folder(root, part.masks, cache)
         if images is None or masks is None:
-            notices.append(f"the {part.name} part of ISIC {year} is left out: {part.images} or {part.masks} is missing")
+            missing = [name for name, there in ((part.images, images), (part.masks, masks)) if there is None]
+            notices.append(f"the {part.name} part of ISIC {year} is left out: there is no {' and no '.join(missing)}")
             continue
         found = pairs(
             by_id(images, r"(ISIC_\d{7})\.jpe?g"), by_id(masks, r"(ISIC_\d{7})_segmentation\.png"), str(masks)

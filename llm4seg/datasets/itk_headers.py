@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_LINE, MOST_LINES = 2**16, 1000  # of a header; beyond, it is none
-LENGTHS = {"mm": 1.0, "millimeter": 1.0, "um": 1e-3, "\u00b5m": 1e-3, "micron": 1e-3, "cm": 10.0, "m": 1000.0}
+LENGTHS = {"mm": 1.0, "um": 1e-3, "cm": 10.0, "m": 1000.0}
+NAMES = {
+    "millimeter": "mm",
+    "micrometer": "um",
+    "micron": "um",
+    "centimeter": "cm",
+    "meter": "m",
+}  # or British, or many
+MICRO = ("\u00b5", "\u03bc")  # the sign and the Greek letter
 SPATIAL = ("domain", "space")  # kinds of NRRD's axes
 ABOVE_0 = "allowed: a number above 0 for each axis; leave the line out where the sizes are not known"
 # of DICOM: the spacing of rows and columns, the first pixel's place, the directions of both
@@ -25,6 +33,14 @@ def millimeters(path: Path) -> float | None:
         fields = _fields(path, ":", lambda line: not line)
         return _of_nrrd({name.lower().replace(" ", ""): value for name, value in fields.items()})  # both count as equal
     return _of_metaimage(_fields(path, "=", lambda line: line.startswith("ElementDataFile")))
+
+
+def is_oriented(path: Path) -> bool:
+    """Whether a header says where its axes run: an NRRD of a volume need not."""
+    if path.suffix.lower() not in (".nrrd", ".nhdr"):
+        return True
+    fields = _fields(path, ":", lambda line: not line)
+    return "space" in fields or fields.get("dimension") == "2"  # no space that has a name is flat
 
 
 def _fields(path: Path, sign: str, ends: Callable[[str], bool]) -> dict[str, str]:
@@ -50,7 +66,8 @@ def _of_metaimage(fields: dict[str, str]) -> float | None:
             sizes = _numbers(fields[name])
             if not all(map(_is_size, sizes)) or fields.get("NDims") != str(len(sizes)):
                 raise ValueError(f"found {name} {_shown(sizes)}, {ABOVE_0}")
-            return 1.0
+            unit = fields.get("DistanceUnits", "?")
+            return _unit(set() if unit == "?" else {unit})
     return None
 
 
@@ -75,10 +92,19 @@ def _of_nrrd(fields: dict[str, str]) -> float | None:
 
 
 def _unit(units: set[str]) -> float:
-    """Millimeters in the unit that all of NRRD's spatial axes have; none: mm."""
-    if len(units) > 1 or not units <= set(LENGTHS):
+    """Millimeters in the one unit that all spatial axes have; none: mm."""
+    found = {_short(unit) for unit in units}
+    if len(found) > 1 or not found <= set(LENGTHS):
         raise ValueError(f"found the units {', '.join(sorted(units))}, allowed: one of {', '.join(LENGTHS)}")
-    return LENGTHS[units.pop()] if units else 1.0
+    return LENGTHS[found.pop()] if found else 1.0
+
+
+def _short(unit: str) -> str:
+    """The short form of a unit's name, in whatever case; others as they are."""
+    name = unit.strip().lower().replace("metre", "meter").removesuffix("s")
+    for sign in MICRO:
+        name = name.replace(sign, "u")
+    return NAMES.get(name, name)
 
 
 def _vectors(text: str) -> list[str]:

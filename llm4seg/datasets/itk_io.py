@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from llm4seg.data.prepared import Unit
 from llm4seg.datasets.image_data import ImageData, checked_affine
-from llm4seg.datasets.itk_headers import EVEN, check_dicom, millimeters
+from llm4seg.datasets.itk_headers import EVEN, check_dicom, is_oriented, millimeters
 
 TO_RAS = np.diag([-1.0, -1, 1, 1])  # ITK's coordinates run to the left and the back
 TILT = 0.5  # how far slices may be shifted within their planes, in pixels
+UNEVEN = 0.2  # how far a slice may be from its place among equal distances, in these; headers round. One missing: 0.25
 
 
 def read_itk(path: Path, mask: bool) -> ImageData:
@@ -21,20 +23,26 @@ def read_itk(path: Path, mask: bool) -> ImageData:
     Raises ValueError where its header has sizes of voxels that cannot be.
     """
     if path.suffix.lower() == ".dcm":
-        known: float | None = 1.0 if check_dicom(_information(path), of_series=False) else None
-    else:
-        known = millimeters(path)
-    return _image_data(_pixels(str(path)), known)
+        sized = check_dicom(_information(path), of_series=False)
+        return _image_data(_pixels(str(path)), 1.0 if sized else None)
+    known = millimeters(path)
+    image = _image_data(_pixels(str(path)), known)
+    return image if is_oriented(path) else replace(image, placed="unknown")
 
 
 def read_dicom_series(folder: Path, mask: bool) -> ImageData:
     """A folder with the slices of a DICOM series; of several series that with most slices.
 
-    Raises ValueError where slices are missing, stand twice or are turned against each other.
+    Raises ValueError where no series is the largest, and where slices are missing, stand twice or are turned against
+    each other.
     """
     reader = _sitk().ImageSeriesReader
     series = [reader.GetGDCMSeriesFileNames(str(folder), name) for name in reader.GetGDCMSeriesIDs(str(folder))]
     sizes = sorted(map(len, series), reverse=True)
+    if len(sizes) > 1 and sizes[0] == sizes[1]:
+        raise ValueError(
+            f"holds {sizes.count(sizes[0])} DICOM series of {sizes[0]} slices, allowed: one series a folder"
+        )
     notice = f"holds {len(sizes)} DICOM series, of {', '.join(map(str, sizes))} slices: the largest is read"
     return read_dicom_slices(
         [Path(name) for name in max(series, key=len, default=())], (notice,) if len(sizes) > 1 else ()
@@ -116,12 +124,13 @@ def _in_order(slices: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:
 
 
 def _check_distances(heights: np.ndarray) -> None:
-    """Raise ValueError unless heights in mm, which grow, are at equal distances."""
+    """Raise ValueError unless heights in mm, which grow, are at equal distances, but for the rounding of headers."""
     steps = np.diff(heights)
     usual = float(np.median(steps))
     if steps.min() < EVEN * max(usual, 1e-6):
         raise ValueError(f"two slices lie at {heights[steps.argmin()]:.4g} mm, allowed: one; keep one series a folder")
-    if np.abs(steps - usual).max() > EVEN * usual:
+    even = np.linspace(heights[0], heights[-1], len(heights))
+    if np.abs(heights - even).max() > UNEVEN * (even[1] - even[0]):
         odd = int(np.abs(steps - usual).argmax())
         between = f"between {heights[odd]:.4g} and {heights[odd + 1]:.4g} mm"
         raise ValueError(f"slices are {usual:.4g} mm apart, but {steps[odd]:.4g} mm {between}: is one missing?")

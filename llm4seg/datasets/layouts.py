@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llm4seg.config.schema import Data
-from llm4seg.datasets.archives import ENDINGS, is_archive, unpacked
+from llm4seg.datasets.archives import ENDINGS, unpacked
 from llm4seg.datasets.image_io import is_image
 from llm4seg.utils.errors import InputError
 
@@ -33,7 +33,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "decathlon": (("imagesTr", "labelsTr", "dataset.json"),),
     "nnunet": (("dataset.json",),),  # which may name files that lie elsewhere
     "btcv": (("Training/img", "Training/label"), ("img", "label"), ("imagesTr", "labelsTr")),
-    "acdc": (("training", "testing"),),
+    "acdc": (("training", "testing"), ("training/patient*",)),
     "folder": (("images", "masks"),),
 }
 
@@ -48,14 +48,12 @@ def find_root(section: Data, cache: Path, source: str) -> Path:
     if not root.exists():
         pull = "; `dvc pull` fetches it" if Path(f"{root}.dvc").exists() else ""
         raise InputError(f"{root}: no such file or folder (data.root){pull}; {name} is at {source}")
-    if root.is_file() and not is_archive(root):
-        raise InputError(f"{root}: found a file, allowed for data.root: a folder, or an archive ({', '.join(ENDINGS)})")
     folder = unpacked(root, cache) if root.is_file() else root
     for places in _levels(folder):
         if found := [place for place in places if name in _layouts_of(place)]:
             return _only(found, folder, section)
     like = looks_like(folder)
-    wanted = " or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
+    wanted = ", or ".join(" and ".join(parts) for parts in LAYOUTS[name] if not parts[0].endswith(ENDINGS))
     found_instead = like or f"holds {shown(folder)}"
     raise InputError(f"{root}: {found_instead}, allowed for {name}: a folder with {wanted}; {name} is at {source}")
 

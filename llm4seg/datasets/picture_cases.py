@@ -11,6 +11,7 @@ from llm4seg.datasets.image_data import ImageData
 from llm4seg.datasets.image_io import read_image, read_mask
 from llm4seg.utils.errors import InputError
 
+WHITE = 255
 MIDDLE = 127  # gray values above are white in masks that JPEG has changed
 
 
@@ -19,8 +20,8 @@ def picture_case(
 ) -> RawCase:
     """A picture (its first file) with `label` where any of its masks is white. Without a `group`, it is one of its own.
 
-    `exact`: masks are 0 and 255; else, and in JPEG masks, white is above the middle. Raises InputError naming the file
-    for other values and where the sizes differ.
+    `exact`: masks are 0 and 255; else, and in JPEG masks, white is above the middle of 8 bits. Raises InputError naming
+    the file for other values, where all are gray, and where the sizes differ.
     """
     image, source = read_image(files[0]), f"{files[0].parent.name}/{files[0].name}"
     white = np.zeros(image.shape, dtype=bool)
@@ -51,10 +52,14 @@ def _size(image: ImageData) -> str:
 def _white(mask: ImageData, path: Path, exact: bool) -> np.ndarray:
     """Where a mask is white, boolean (rows, columns, 1)."""
     if mask.lossy or not exact:
-        white: np.ndarray = mask.values.mean(axis=0) > MIDDLE
-        return white
-    other = mask.values[(mask.values != 0) & (mask.values != 255)]
+        gray: np.ndarray = mask.values.mean(axis=0)
+        # of 16 bits, black may be above the middle; of 0 and 1, nothing is
+        if gray.min() < 0 or gray.max() > WHITE or 0 < gray.max() <= MIDDLE:
+            found = f"{gray.min():g} to {gray.max():g}"
+            raise InputError(f"{path}: found {found} in a mask, allowed: 0 to {WHITE}, what is marked above {MIDDLE}")
+        return gray > MIDDLE
+    other = mask.values[(mask.values != 0) & (mask.values != WHITE)]
     if other.size or (mask.values != mask.values[:1]).any():
         found = f"the value {other[0]}" if other.size else "colors"
         raise InputError(f"{path}: found {found} in a mask, allowed: 0 and 255; a resized copy has others")
-    return mask.values[0] == 255
+    return mask.values[0] == WHITE

@@ -25,7 +25,8 @@ def kvasir_seg(section: Data, cache: Path) -> Dataset:
     """Pairs of equal names; masks are JPEG, white above the middle.
 
     Checked: the published number of images, that each has a mask of its size. No patients or videos are named. The
-    owners' split is in train.txt and val.txt, which they publish apart from the images: beside them in `data.root`.
+    owners' split is in train.txt and val.txt, which they publish apart from the images: beside them in `data.root`, a
+    folder then, or one of both.
     """
     root = find_root(section, cache, KVASIR_SOURCE)
     images, masks = (by_id(root / folder, r"(c[a-z0-9]{15,})\.jpe?g") for folder in ("images", "masks"))
@@ -44,9 +45,8 @@ def kvasir_seg(section: Data, cache: Path) -> Dataset:
 
 
 def _official(folder: Path) -> SplitLists | None:
-    lists = {"train": "train.txt", "val": "val.txt"}
-    there = all((folder / name).is_file() for name in lists.values())
-    return read_split_file(folder, lists) if there else None
+    lists = {part: f"{part}.txt" for part in ("train", "val") if (folder / f"{part}.txt").is_file()}
+    return read_split_file(folder, lists) if lists else None
 
 
 def cvc_clinicdb(section: Data, cache: Path) -> Dataset:

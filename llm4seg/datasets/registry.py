@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llm4seg.config.schema import Data
 from llm4seg.datasets.acdc import acdc
+from llm4seg.datasets.archives import root_folder
 from llm4seg.datasets.brain import brain_mri
 from llm4seg.datasets.btcv import btcv
 from llm4seg.datasets.busi import busi
@@ -36,7 +37,7 @@ READERS: dict[str, Reader] = {
     "acdc": acdc,
 }
 READERS_OF_CLASSES: dict[str, Reader] = {
-    "folder": lambda section, cache: folder(section),
+    "folder": lambda section, cache: folder(section.model_copy(update={"root": root_folder(section.root, cache)})),
     "busi": busi,
     "tnscui": tnscui,
     "tn3k": tn3k,

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llm4seg.data.label_scheme import IGNORE
-
 ANISOTROPIC = 3.0  # times the other spacings: where an axis counts as the one across slices
 Box = tuple[tuple[int, int], ...]
 
@@ -19,12 +17,13 @@ def in_array_order(spacing: Sequence[float]) -> tuple[float, ...]:
     return (y, x, z)
 
 
-def crop_box(image_CS: np.ndarray, labels_S: np.ndarray) -> Box:
-    """The smallest box with every voxel above its channel's minimum and every label; all of a constant image.
+def crop_box(image_CS: np.ndarray) -> Box:
+    """The smallest box with every voxel above its channel's minimum; all of a constant image.
 
-    Of an MRI it is what is not zero, of a CT the body with its table, without constant padding.
+    Of an MRI it is what is not zero, of a CT the body with its table, without constant padding. The image alone
+    decides, since a new image comes without labels.
     """
-    inside_S = (labels_S > 0) & (labels_S != IGNORE)
+    inside_S: np.ndarray = np.zeros(image_CS.shape[1:], dtype=bool)
     for channel_S in image_CS:
         inside_S |= channel_S > channel_S.min()
     axes = range(inside_S.ndim)

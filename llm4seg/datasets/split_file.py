@@ -1,6 +1,7 @@
 """`split.file`: lists of ids beside the data, as text or JSON."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,22 @@ def read_split_file(root: Path, file: str | Mapping[str, str] | None) -> SplitLi
     """The lists of `split.file`, of files in the folder of the data; None where it is null.
 
     A text has an id a line, of the test part; a mapping names a text for each part. JSON has lists of ids by part, or
-    such lists for each fold (nnU-Net's). Raises InputError naming the file that is missing or of another form.
+    such lists for each fold (nnU-Net's). Raises InputError naming the file that is missing, of another form, or has an
+    id twice.
     """
     if file is None:
         return None
     if not isinstance(file, str):
-        return SplitLists(", ".join(file.values()), {part: read_ids(root / name) for part, name in file.items()})
-    if not file.lower().endswith(".json"):
-        return SplitLists(file, {"test": read_ids(root / file)})
-    return read_lists(_existing(root / file), file)
+        lists = SplitLists(", ".join(file.values()), {part: read_ids(root / name) for part, name in file.items()})
+    elif file.lower().endswith(".json"):
+        lists = read_lists(_existing(root / file), file)
+    else:
+        lists = SplitLists(file, {"test": read_ids(root / file)})
+    for parts in (lists.parts, *lists.folds):
+        for part, ids in parts.items():
+            if twice := [one for one, count in Counter(ids).items() if count > 1]:
+                raise InputError(f"split.file: found {twice[0]!r} twice in {part} of {lists.source}, allowed: once")
+    return lists
 
 
 def read_lists(path: Path, source: str) -> SplitLists:

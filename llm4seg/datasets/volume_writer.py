@@ -56,7 +56,7 @@ class VolumeWriter:
     def made(self, case: RawCase, described: Case) -> OnGrid | Box:
         if case.unit != "mm":
             raise InputError(f"data.grid: found spacing, allowed: resize, since {case.source} has no spacing in mm")
-        box = crop_box(case.image, case.labels)
+        box = crop_box(case.image)
         if not self._at_once:
             return box
         return _resampled(self._spacing(), described, box, *_cropped(case.image, case.labels, box))

@@ -33,9 +33,13 @@ def resized(config: Config, size: Sequence[int] | None, spatial_dims: int | None
 
 
 def candidates(config: Config, chosen: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """Overrides that choose each backbone, by name: those of `model.backbone`, and presets with a backbone."""
+    """Overrides that choose each backbone, by name: those of `model.backbone`, and presets of a backbone alone."""
     backbones = {name: {"model.backbone": name} for name in Model.sections()}
-    presets = {name: changes for name, changes in config.presets.items() if "model.backbone" in changes}
+    presets = {
+        name: changes
+        for name, changes in config.presets.items()
+        if "model.backbone" in changes and all(dotted.startswith("model.") for dotted in changes)
+    }
     if wrong := set(chosen or ()) - {*backbones, *presets}:
         raise InputError(f"--backbone: found {wrong.pop()}, allowed: {', '.join({**backbones, **presets})}")
     named = backbones | {f"preset {name}": changes for name, changes in presets.items()}

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -124,7 +125,9 @@ class Trainer:
         # the case of each sample of an epoch: of volumes, several patches
         per_case = 1 if self.data.spacing is None else section.patch.per_case
         self.samples = [case for case in self.split.train for _ in range(per_case)]
-        self.loss = build_loss(section.loss, self.data.scheme, section, self.class_weights())
+        # augmented patches ignore what lies beyond their border
+        ignore = self.data.scheme.ignore or self.data.spacing is not None
+        self.loss = build_loss(section.loss, replace(self.data.scheme, ignore=ignore), section, self.class_weights())
         self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)

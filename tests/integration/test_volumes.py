@@ -150,10 +150,15 @@ def test_an_epoch_has_several_patches_of_each_case(config: Config, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("patch", "size"), [([16, 16, 8], [16, 16, 8]), ("auto", [24, 28, 20])])
 def test_a_training_is_evaluated_studied_and_reported(
-    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Config, tmp_path: Path, patch: str | list[int], size: list[int]
 ) -> None:
+    """In patches of a given size; and of that for fields of 22 x 26 x 30 and 22 x 30 x 42 mm, their median rounded up
+    to multiples of 4.
+    """
     here: dict[str, Any] = {
+        "training.patch.size": patch,
         "cluster.launcher": "process",
         "study.repeats": 1,
         "study.arms": {"cnn": {"model.bottleneck": "identity"}, "llm": {}},
@@ -164,7 +169,7 @@ def test_a_training_is_evaluated_studied_and_reported(
     config = config.override(here)
     train(config)
     description = read_json(config.paths.model / "model.json")["data"]
-    assert (description["spacing"], description["size"]) == ([1.0, 1.0, 2.0], [16, 16, 8])
+    assert (description["spacing"], description["size"]) == ([1.0, 1.0, 2.0], size)
     data, split = training_inputs(config)
     assert trained_intensity(config.paths.model) == data.normalization
     evaluate_stage(config)
@@ -177,7 +182,7 @@ def test_a_training_is_evaluated_studied_and_reported(
     report(config)
     page = config.paths.report.read_text()
     assert "1.00 \u00d7 1.00 \u00d7 2.00 mm" in page
-    assert "in patches of 16 \u00d7 16 \u00d7 8" in page
+    assert "in patches of " + " \u00d7 ".join(map(str, size)) in page
     _go_on_from(config, tmp_path)
 
 

@@ -75,10 +75,20 @@ class LabelNoise(Section):
     flip: Probability
 
 
-class Patch(Section):
-    """The patches of volumes that the network sees: their size (rows, columns, slices), and how they are drawn."""
+def _sides(value: Any) -> Any:
+    """Sides of a patch as given; one message for whatever else there is that is no list of three numbers."""
+    if value == "auto" or (isinstance(value, list | tuple) and len(value) == 3):
+        return value
+    raise ValueError("allowed: auto, or three whole numbers greater than 0: rows, columns, slices")
 
-    size: tuple[PositiveInt, PositiveInt, PositiveInt]
+
+class Patch(Section):
+    """The patches of volumes that the network sees: their size (rows, columns, slices), and how they are drawn.
+
+    `auto`: a size for the prepared volumes, see `data.patch_size`.
+    """
+
+    size: Annotated[Literal["auto"] | tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_sides)]
     per_case: PositiveInt
     foreground: Literal["voxel", "class", "none"]
     share: Probability

@@ -13,6 +13,7 @@ from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, Optimiz
 from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.split import LISTED, Split
 from llm4seg.config.schema.study import Study
+from llm4seg.utils.errors import InputError
 
 Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names
 
@@ -37,8 +38,20 @@ class Sections(Section):
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """The size of the network's input: of the images' grid, or of the patches of volumes."""
-        return self.training.patch.size if self.data.grid == "spacing" else self.data.size
+        """The size of the network's input: of the images' grid, or of the patches of volumes.
+
+        Raises InputError for patches that are `auto`: their size is known with the prepared data.
+        """
+        if self.data.grid == "resize":
+            return self.data.size
+        if self.training.patch.size == "auto":
+            raise InputError("training.patch.size: found auto, allowed where no prepared data are read: three numbers")
+        return self.training.patch.size
+
+    @property
+    def known_size(self) -> bool:
+        """Whether the config alone says what the size of the network's input is."""
+        return self.data.grid == "resize" or self.training.patch.size != "auto"
 
     @property
     def _size_name(self) -> str:
@@ -48,19 +61,16 @@ class Sections(Section):
     def _agree(self, info: ValidationInfo) -> Self:
         if info.context == SECTIONS_ALONE:
             return self
-        self._check_backbone()
+        self._check_dims()
         self._check_batch_shares()
+        if self.known_size:
+            self._check_size()
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
         self._check_local_paths()
         self._check_launcher()
         self._check_study_folds()
         self._check_class_weights()
-        if self.training.augment.quarter_turns and len(set(self.input_size[:2])) > 1:
-            raise ValueError(
-                f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} "
-                f"{[*self.input_size]} is not square in rows and columns"
-            )
         self._check_patches()
         wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
         if wrong_axes:
@@ -114,12 +124,16 @@ class Sections(Section):
                 shown = "null" if allowed is None else allowed
                 raise ValueError(f"cluster.{name}: found {value}, allowed with cluster.launcher: process: {shown}")
 
-    def _check_backbone(self) -> None:
-        size, dims, stride = self.input_size, self.data.spatial_dims, self.model.stride
+    def _check_dims(self) -> None:
+        dims = self.data.spatial_dims
         if dims not in self.model.chosen.spatial_dims:
             raise ValueError(
                 f"model.backbone: found {self.model.backbone}, allowed: any other, since data.spatial_dims is {dims}"
             )
+
+    def _check_size(self) -> None:
+        """What the size of the network's input has to fit: the backbone, the block, quarter turns, the batch."""
+        size, stride = self.input_size, self.model.stride
         if uneven := [side for side in size if side % stride]:
             nearest = ""
             if self.data.grid == "spacing":
@@ -134,6 +148,12 @@ class Sections(Section):
             )
         if self.model.bottleneck != "identity":
             self._check_tokens([side // stride for side in size])
+        if self.training.augment.quarter_turns and len(set(size[:2])) > 1:
+            raise ValueError(
+                f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} "
+                f"{[*size]} is not square in rows and columns"
+            )
+        self._check_normed_batch()
 
     def _check_tokens(self, grid: list[int]) -> None:
         """Refuse at load the token grids that the block would refuse at the first batch, after all other work."""
@@ -158,7 +178,9 @@ class Sections(Section):
                 f"training.batch_size: found {batch_size}, allowed: {'at least' if elastic else 'multiples of'} "
                 f"cluster.workers x engine.accumulation = {cluster.most} x {accumulation}"
             )
-        stride = self.model.stride
+
+    def _check_normed_batch(self) -> None:
+        batch_size, accumulation, stride = self.training.batch_size, self.engine.accumulation, self.model.stride
         if self.model.chosen.batch_normed and max(self.input_size) == stride and batch_size < 2 * accumulation:
             # BatchNorm is over all workers and one micro-batch: here one value a channel, of which there is no variance
             raise ValueError(

@@ -221,6 +221,8 @@ BAD_VALUES = [
     ("data.intensity", "ct", "data:", "intensity: found ct, allowed with grid: resize: zscore, window, unit or rel"),
     ("training.patch.share", 1.5, "training.patch.share: found 1.5", "less than or equal to 1"),
     ("training.patch.size", [96, 0, 96], "found 0", "greater than 0"),
+    ("training.patch.size", [96, 96], "found [96, 96]", "allowed: auto, or three whole numbers"),
+    ("training.patch.size", "automatic", "found 'automatic'", "allowed: auto, or three whole numbers"),
     ("training.patch.foreground", "any", "found 'any'", "'voxel', 'class' or 'none'"),
     # what names other parameters
     ("search.space", {"model.llm.layr": [1]}, "model.llm.layr: no such parameter", "did you mean model.llm.layer"),
@@ -291,6 +293,17 @@ def test_volumes_are_seen_in_patches(config: Config, changes: dict[str, Any], me
     assert config.input_size == config.data.size
     with pytest.raises(InputError, match=message):
         volumes.override(changes)
+
+
+def test_an_automatic_patch_is_checked_once_the_volumes_are_known(config: Config) -> None:
+    automatic = config.override(VOLUMES | {"training.patch.size": "auto", "training.augment.quarter_turns": True})
+    assert not automatic.known_size
+    assert config.known_size
+    with pytest.raises(InputError, match=r"training\.patch\.size: found auto, allowed where no prepared data are read"):
+        _ = automatic.input_size
+    resized = config.override({"training.patch.size": "auto"})
+    assert resized.known_size
+    assert resized.input_size == config.data.size
 
 
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:

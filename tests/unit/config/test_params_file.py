@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from llm4seg.config import Config
+from llm4seg.config.params_file import parse
 from llm4seg.utils.errors import InputError
 from tests.params import PARAMS
 
@@ -56,3 +57,10 @@ def test_a_file_of_odd_bytes_or_values_is_one_line(tmp_path: Path, content: byte
     with pytest.raises(InputError, match=message) as raised:
         Config.load(tmp_path / "params.yaml")
     assert str(raised.value).isprintable()
+
+
+def test_numbers_as_dvc_writes_them() -> None:
+    """It follows YAML 1.2. Words with digits and an e remain words."""
+    found = parse(b"a: 1e-05\nb: -3E4\nc: +2e+3\nd: [5e-1]\ne: 1e\nf: b1e5\ng: 1e5f\nh: '1e5'\ni: 0.00001", "here")
+    numbers = {"a": 1e-5, "b": -30000.0, "c": 2000.0, "d": [0.5]}
+    assert found == {**numbers, "e": "1e", "f": "b1e5", "g": "1e5f", "h": "1e5", "i": 1e-5}

@@ -194,10 +194,12 @@ def prepared(root: Path, **more: Any) -> Prepared:
 def test_lists_of_the_manifest(tmp_path: Path) -> None:
     data = prepared(tmp_path)
     with pytest.raises(
-        InputError, match=r"^split\.rule: found official, but drawn comes without a published split; allow"
+        InputError,
+        match=r"^split\.rule: found official, but drawn came without a published split \(lists .* belong into the "
+        r"folder data\.root: docs/datasets\.md\); allowed: auto, ",
     ):
         split_by_rule(data, section())
-    with pytest.raises(InputError, match=r"holds no lists of split\.file; run `dvc repro prepare`$"):
+    with pytest.raises(InputError, match=r"^split\.file: found a\.txt, which .* has no lists of; allowed: a file in"):
         split_by_rule(data, section(rule="file", file="a.txt"))
     manifest = read_json(data.folder / "manifest.json")
     manifest["official"] = {

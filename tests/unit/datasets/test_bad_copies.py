@@ -112,16 +112,21 @@ def test_files_that_are_damaged_or_of_another_case(tmp_path: Path, dataset: str)
 
 
 @pytest.mark.parametrize("dataset", PLACES)
-def test_a_mask_elsewhere_is_noticed(tmp_path: Path, dataset: str) -> None:
+def test_a_mask_elsewhere_is_noticed_and_one_far_off_refused(tmp_path: Path, dataset: str) -> None:
     _, mask = one_volume(tmp_path / "raw", dataset)
     away = AFFINE.copy()
-    away[0, 3] += 20
+    away[0, 3] += 0.4
     save(mask, MASK, away)
     (notice,) = [
         one for one in prepared_of(tmp_path / "raw", dataset, 3, LESION[dataset]).notices if "lies up to" in one
     ]
     assert mask.name in notice
-    assert "20 mm off its image" in notice
+    assert "0.4 mm off its image" in notice
+    away[0, 3] += 20
+    save(mask, MASK, away)
+    assert f"{mask.name}: lies up to 20.4 mm off its image" in message_of(
+        prepared_of, tmp_path / "raw", dataset, 3, LESION[dataset]
+    )
 
 
 @pytest.mark.parametrize("dataset", PLACES)

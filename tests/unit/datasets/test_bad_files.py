@@ -105,12 +105,31 @@ def test_nrrd_places(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert message in refusal(edited(tmp_path / "a.nrrd", old.encode(), new.encode(), nrrd(tmp_path)))
 
 
-def test_units_of_nrrd(tmp_path: Path) -> None:
-    units = b'space units: "um" "um" "um"\nkinds:'
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [
+        *(("um", 1e-3), ("\u00b5m", 1e-3), ("\u03bcm", 1e-3), ("microns", 1e-3), ("Micrometers", 1e-3)),
+        *(("MM", 1), ("millimeters", 1), ("millimetre", 1), ("cm", 10), ("Centimetres", 10), ("meters", 1000)),
+    ],
+)
+def test_units_of_nrrd(tmp_path: Path, unit: str, factor: float) -> None:
+    units = f'space units: "{unit}" "{unit}" "{unit}"\nkinds:'.encode()
     image = read_image(edited(tmp_path / "a.nrrd", b"kinds:", units, nrrd(tmp_path)))
     expected = read_image(tmp_path / "good.nrrd")
-    assert np.allclose(image.affine[:3], expected.affine[:3] / 1000)
+    assert np.allclose(image.affine[:3], expected.affine[:3] * factor)
     assert np.array_equal(image.values, expected.values)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("um", 1e-3), ("mm", 1), ("cm", 10), ("?", 1)])
+def test_units_of_metaimage(tmp_path: Path, unit: str, factor: float) -> None:
+    line = f"DistanceUnits = {unit}\nElementSpacing".encode()
+    image = read_image(edited(tmp_path / "a.mha", b"ElementSpacing", line, metaimage(tmp_path)))
+    expected = read_image(tmp_path / "good.mha")
+    assert np.allclose(image.affine[:3], expected.affine[:3] * factor)
+    assert np.array_equal(image.values, expected.values)
+    line = b"DistanceUnits = ft\nElementSpacing"
+    path = edited(tmp_path / "b.mha", b"ElementSpacing", line, metaimage(tmp_path))
+    assert refusal(path) == "found the units ft, allowed: one of mm, um, cm, m"
 
 
 def test_units_of_nrrds_other_axes(tmp_path: Path) -> None:

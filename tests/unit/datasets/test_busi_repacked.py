@@ -95,6 +95,24 @@ def test_lists_of_train_and_val(tmp_path: Path) -> None:
     assert sorted((*split.train, *split.val)) == names[4:]
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_lists_follow_the_classes(tmp_path: Path, published: bool) -> None:
+    """Other kinds and normal images are left out of them; what is no image at all is not."""
+    root = tmp_path / "raw"
+    names = sorted(layouts.write_busi(root) if published else write_repacked(root))
+    names += ["normal (133)"]  # which copies mostly have not
+    (root / "train.txt").write_text("\n".join(names[2:]))
+    (root / "val.txt").write_text("\n".join(names[:2] + names[-1:] + ["malignant (1)", "benign (438)"]))
+    for classes, kinds in (({"malignant": ["malignant"]}, ("malignant",)), (None, ("benign", "malignant"))):
+        official = opened(root, classes=classes).official
+        assert official is not None
+        in_use = [name for name in names if name.startswith(kinds)]
+        assert official.parts["train"] == tuple(name for name in names[2:] if name in in_use)
+        extra = ["benign (438)"]  # of which there is none, whatever the classes
+        val = [*names[:2], "malignant (1)"] if len(kinds) > 1 else ["malignant (1)"]
+        assert official.parts["val"] == (*val, *extra)
+
+
 def test_numbered_lists_are_folds(tmp_path: Path) -> None:
     """In the order of their numbers, of which 10 comes after 2; also of the published form, and beside its folder."""
     names = sorted(write_repacked(tmp_path))

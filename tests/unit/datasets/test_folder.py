@@ -331,3 +331,14 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "masks/a.png", square(255))
     with pytest.raises(InputError, match=r"images/a\.png: duplicate case id 'a', also .*images/a\.jpg"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_values_that_are_no_numbers_are_counted_over_the_volume(tmp_path: Path, spatial_dims: int) -> None:
+    values = np.random.default_rng(0).normal(size=(5, 6, 4)).astype(np.float32)
+    values[0, 0, 1], values[2, 3, 2] = np.nan, np.inf
+    affine = np.diag([1.0, 1, 3, 1])
+    save(tmp_path / "images/a1.nii", values, affine=affine)
+    save(tmp_path / "masks/a1.nii", (values > 0).astype(np.uint8), affine=affine)
+    with pytest.raises(InputError, match=r"^images/a1\.nii: the image of case 'a1' has 2 NaN or infinite values$"):
+        read(tmp_path, spatial_dims, lesion=(1,))

@@ -1,8 +1,10 @@
 """A user's own folder with more than a pair a case: a file a channel, a table of patients, test images apart."""
 
+import shutil
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llm4seg.config import Config
@@ -10,6 +12,7 @@ from llm4seg.config.schema import SECTIONS_ALONE, FolderData
 from llm4seg.data.prepared import SplitLists
 from llm4seg.data.rules import split_by_rule
 from llm4seg.datasets.folder import folder
+from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
 from tests.folders import check, opened, read, refusal, write
 from tests.import_graph import ROOT
@@ -89,6 +92,30 @@ def test_tables_that_cannot_be(tmp_path: Path, text: str | bytes | None, message
     if text is not None:
         (tmp_path / "p.csv").write_bytes(text.encode() if isinstance(text, str) else text)
     assert refusal(tmp_path, groups="p.csv").startswith(message)
+
+
+@pytest.mark.parametrize("ending", ["zip", "gztar"])
+@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize("patterns", [{}, {"image": "{id}/t1.png", "mask": "{id}/seg.png"}])
+def test_an_archive_is_read_as_its_folder(tmp_path: Path, ending: str, around: bool, patterns: dict[str, str]) -> None:
+    """With a folder around the files or without, and what macOS adds; tables and test images lie in it, too."""
+    root = tmp_path / "own"
+    write_with_test(root, patterns.get("image", "images/{id}.png"), patterns.get("mask", "masks/{id}.png"))
+    (root / "p.csv").write_text("\n".join(["id,group", *(f"c{number},p{number // 2}" for number in range(8))]))
+    options = {f"folder.{name}": value for name, value in {**patterns, "test": "held/out", "groups": "p.csv"}.items()}
+    expected = {case.id: case for case in folder(data_section(root, **options)).cases}
+    if around:
+        write(tmp_path, "__MACOSX/own/._c1.png")
+    where = {"root_dir": str(tmp_path), "base_dir": "."} if around else {"root_dir": str(root)}
+    archive = Path(shutil.make_archive(str(tmp_path.parent / f"{tmp_path.name}-own"), ending, **where))
+    dataset = open_dataset(data_section(archive, **options), tmp_path / "cache")
+    cases = {case.id: case for case in dataset.cases}
+    assert cases.keys() == expected.keys()
+    for name, case in cases.items():
+        assert (case.group, case.source) == (expected[name].group, expected[name].source)
+        assert np.array_equal(case.image, expected[name].image)
+        assert np.array_equal(case.labels, expected[name].labels)
+    assert dataset.official == SplitLists("data.folder.test: held/out", {"test": ("c6", "c7")})
 
 
 def write_with_test(root: Path, image: str, mask: str) -> None:

@@ -170,13 +170,14 @@ def test_a_mask_turned_against_a_picture_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (affine_of(origin=(-7, 11, 53)), "40 mm off"),
-        (affine_of(turn=30), "turned by 30 degrees"),
-        (affine_of((1.0, 1.2, 3.0)), "voxels: 1 x 1.2 x 3 mm and 0.5 x 0.6 x 3 mm"),
+        (affine_of(origin=(-7, 11, 15.9)), "2.9 mm off"),
+        (affine_of(origin=(-6.4, 11.89, 13)), "1.07 mm off"),
+        (affine_of(turn=15), "turned by 15 degrees"),
+        (affine_of((0.7, 0.6, 3.0)), "voxels: 0.7 x 0.6 x 3 mm and 0.5 x 0.6 x 3 mm"),
         (affine_of(turn=2), "turned by 2 degrees"),
     ],
 )
-def test_a_mask_that_lies_elsewhere_is_noticed(tmp_path: Path, other: np.ndarray, words: str) -> None:
+def test_a_mask_that_lies_a_little_elsewhere_is_noticed(tmp_path: Path, other: np.ndarray, words: str) -> None:
     save(tmp_path / "images/a.nii", VALUES, affine_of())
     save(tmp_path / "masks/a.nii", LESION, other)
     (case,) = read(tmp_path)
@@ -185,6 +186,24 @@ def test_a_mask_that_lies_elsewhere_is_noticed(tmp_path: Path, other: np.ndarray
     assert words in notice
     assert "masks/a.nii lies up to" in notice
     assert "off its image images/a.nii " in notice
+
+
+@pytest.mark.parametrize(
+    ("other", "share"),
+    [
+        (affine_of(origin=(-7, 11, 16.1)), 3.1 / 12),
+        (affine_of(origin=(-6.3, 11, 13)), 0.7 / 2.5),
+        (affine_of(origin=(-7, 11, 53)), 40 / 12),
+        (affine_of((1.0, 1.2, 3.0)), 2.5 / 6),
+    ],
+)
+def test_a_mask_that_lies_far_off_is_refused(tmp_path: Path, other: np.ndarray, share: float) -> None:
+    """It is another case's: its middle is more than a quarter of the image's width off."""
+    save(tmp_path / "images/a.nii", VALUES, affine_of())
+    save(tmp_path / "masks/a.nii", LESION, other)
+    words = rf"masks/a\.nii: lies up to .* its middle by {share:.0%} of the image's width, as another case's would; a"
+    with pytest.raises(InputError, match=words):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +267,28 @@ def test_a_file_that_says_nothing_of_its_orientation_is_as_its_voxels_are(tmp_pa
     (case,) = read(tmp_path)
     assert "matched in the order of the other's voxels" in case.notices[0]
     assert np.array_equal(case.labels, np.rot90(LESION[::-1, ::-1]))
+
+
+def test_an_nrrd_without_a_space_says_nothing_of_its_orientation(tmp_path: Path) -> None:
+    """ITK takes its axes for left, posterior and superior; a mask in the order of its voxels fits it."""
+    volume = sitk.GetImageFromArray(VALUES.transpose(2, 1, 0))
+    volume.SetSpacing(SPACING)
+    sitk.WriteImage(volume, tmp_path / "written.nrrd")
+    content = (tmp_path / "written.nrrd").read_bytes()
+    assert read_image(tmp_path / "written.nrrd").placed == "file"
+    for line in (b"space: left-posterior-superior\n", b"space origin: (0,0,0)\n"):
+        content = content.replace(line, b"")
+    start = content.index(b"space directions")
+    content = content[:start] + b"spacings: 0.5 0.6 3" + content[content.index(b"\n", start) :]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.nrrd").write_bytes(content)
+    assert read_image(tmp_path / "images/a.nrrd").placed == "unknown"
+    save(tmp_path / "masks/a.nii", LESION, affine_of())
+    (case,) = read(tmp_path)
+    assert np.array_equal(case.image[0], np.rot90(VALUES[::-1, ::-1]))
+    assert np.array_equal(case.labels, np.rot90(LESION[::-1, ::-1]))
+    assert case.spacing == pytest.approx((0.6, 0.5, 3.0))
+    assert "images/a.nrrd does not say how it is oriented" in case.notices[0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """NRRD, MetaImage and DICOM: oriented as ITK orients them, exact on the way back, refused where slices do not fit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,44 @@ def test_the_largest_of_several_series_is_read(tmp_path: Path) -> None:
     assert case.labels.shape[2] == 4
     assert case.notices == ("images/a holds 2 DICOM series, of 4, 1 slices: the largest is read",)
     assert NAME.encode() not in repr(case).encode()
+
+
+def test_of_series_of_equal_size_none_is_chosen(tmp_path: Path) -> None:
+    image = itk_image(DIRECTIONS["LPS"])
+    for series in ("1", "2"):
+        save_series(tmp_path / "a", image, series)
+    save_series(tmp_path / "a", image[:, :, :1], series="3")
+    with pytest.raises(InputError, match=r"a: .*holds 2 DICOM series of 4 slices, allowed: one series a folder$"):
+        read_image(tmp_path / "a")
+
+
+def at_heights(folder: Path, heights: Sequence[float]) -> Path:
+    """A series with a slice at each height, as its header says it in text."""
+    values = np.random.default_rng(0).integers(0, 9, (len(heights), 6, 5), dtype=np.int16)
+    save_series(folder, itk_image(DIRECTIONS["LPS"], values))
+    for path, height in zip(sorted(folder.iterdir()), heights, strict=True):
+        content = pydicom.dcmread(path)
+        content.ImagePositionPatient = [10, -20, f"{height:g}"]
+        content.save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize(("spacing", "decimals"), [(0.625, 2), (0.625, 1), (1.25, 1), (3.0, 3)])
+def test_places_may_be_rounded_but_none_may_be_missing(tmp_path: Path, spacing: float, decimals: int) -> None:
+    heights = [round(spacing * k, decimals) for k in range(30)]
+    image = read_image(at_heights(tmp_path / "a", heights))
+    assert np.linalg.norm(image.affine[:3, 2]) == pytest.approx(heights[-1] / 29)  # of all of them, not of two
+    for count in (4, 5, 12, 30):
+        for missing in {1, count // 2, count - 2}:
+            folder = at_heights(tmp_path / f"{count}-{missing}", heights[:missing] + heights[missing + 1 : count])
+            with pytest.raises(InputError, match=r"slices are .* mm apart, but .* is one missing\?$"):
+                read_image(folder)
+
+
+def test_distances_that_change_within_a_series_are_refused(tmp_path: Path) -> None:
+    heights = [*range(11), *(10 + 1.15 * k for k in range(1, 10))]
+    with pytest.raises(InputError, match=r"slices are 1 mm apart, but 1\.15 mm between"):
+        read_image(at_heights(tmp_path / "a", heights))
 
 
 def test_slices_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from llm4seg.datasets.registry import open_dataset
 from llm4seg.utils.errors import InputError
+from pipelines.prepare import prepare
 from tests import layouts
+from tests.finished_run import config_at
 from tests.tiny import data_section
 
 
@@ -45,13 +47,13 @@ def test_another_layout_is_named(tmp_path: Path) -> None:
     layouts.write_kvasir(tmp_path / "a")
     layouts.write_tn3k(tmp_path / "b")
     assert refusal(tmp_path / "a", "busi", tmp_path) == (
-        "ROOT: looks like data.dataset: kvasir-seg or folder, allowed for busi: a folder with benign and malignant or "
-        "images/benign (*).png and masks/0 or images/malignant (*).png and masks/0; busi is at https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
+        "ROOT: looks like data.dataset: kvasir-seg or folder, allowed for busi: a folder with benign and malignant, or "
+        "images/benign (*).png and masks/0, or images/malignant (*).png and masks/0; busi is at https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
     )
     assert "ROOT: looks like data.dataset: tn3k, allowed for cvc-" in refusal(tmp_path / "b", "cvc-clinicdb", tmp_path)
     for name in ("e", "f", "g", "h"):
         (tmp_path / "none" / name).mkdir(parents=True)
-    assert "ROOT: holds e, f, g, ..., allowed for isic: a folder with ISBI2016_ISIC_Part1_Training_Data or" in refusal(
+    assert "ROOT: holds e, f, g, ..., allowed for isic: a folder with ISBI2016_ISIC_Part1_Training_Data, or" in refusal(
         tmp_path / "none", "isic", tmp_path
     )
 
@@ -64,13 +66,35 @@ def test_a_root_that_is_missing_or_ambiguous(tmp_path: Path) -> None:
     file = tmp_path / "busi.rar"
     file.touch()
     assert refusal(file, "busi", tmp_path) == (
-        "ROOT: found a file, allowed for data.root: a folder, or an archive (.zip, .tar, .tar.gz, .tgz)"
+        "ROOT: found a file, allowed for data.root: a folder, or an archive (.zip, .tar, .tar.gz, .tgz); unpack it "
+        "first"
     )
+    assert refusal(file, "folder", tmp_path) == refusal(file, "busi", tmp_path)
     for copy in ("a", "b"):
         layouts.write_busi(tmp_path / "two" / copy)
     assert refusal(tmp_path / "two", "busi", tmp_path) == (
         "ROOT: found busi in a/Dataset_BUSI_with_GT and b/Dataset_BUSI_with_GT, allowed: one; name it in data.root"
     )
+
+
+def test_a_file_in_an_archive_is_named_as_one_of_it(tmp_path: Path) -> None:
+    """Not by its place in the cache, which is nobody's business."""
+    layouts.write_busi(tmp_path / "raw")
+    next((tmp_path / "raw").rglob("benign (2)_mask.png")).write_bytes(b"damaged")
+    archive = shutil.make_archive(str(tmp_path / "busi"), "zip", tmp_path / "raw")
+    config = config_at(tmp_path, {"data.dataset": "busi", "data.root": archive, "data.size": [16, 16]})
+    with pytest.raises(InputError) as raised:
+        prepare(config)
+    where = f"{archive}/Dataset_BUSI_with_GT/benign/benign (2)_mask.png: "
+    assert str(raised.value).startswith(f"{where}cannot be read as an image: ")
+    layouts.write_isic(tmp_path / "isic")
+    masks = tmp_path / "isic/ISIC2018_Task1_Training_GroundTruth"
+    (masks / "ISIC_0000002_segmentation.png").unlink()
+    shutil.make_archive(str(masks), "zip", masks)
+    shutil.rmtree(masks)
+    with pytest.raises(InputError) as raised:
+        prepare(config.override({"data.dataset": "isic", "data.root": str(tmp_path / "isic")}))
+    assert str(raised.value).endswith(f"an image without a mask in {masks}")
 
 
 def zipped(path: Path, name: str, mode: int = 0o100644) -> Path:

@@ -1,6 +1,7 @@
 """Published data sets in their owners' layouts: every case pixel for pixel, and what a copy of the data can lack."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llm4seg.data.prepared import SplitLists
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.registry import open_dataset
 from llm4seg.utils.errors import InputError
@@ -127,8 +129,7 @@ def test_isic_as_the_archives_of_its_parts(tmp_path: Path) -> None:
     truth = parts["train"] | parts["val"]
     check({case.id: case for case in dataset.cases}, truth, tmp_path / "written")
     assert dataset.notices[-1] == (
-        "the test part of ISIC 2018 is left out: "
-        "ISIC2018_Task1-2_Test_Input or ISIC2018_Task1_Test_GroundTruth is missing"
+        "the test part of ISIC 2018 is left out: there is no ISIC2018_Task1_Test_GroundTruth"
     )
     layouts.write_isic(raw, "2017")
     message = "ROOT: found images of ISIC 2017 and 2018, allowed: one year, since they share images"
@@ -189,6 +190,7 @@ def test_the_owners_splits(tmp_path: Path) -> None:
     names = [*layouts.write_kvasir(tmp_path / "b")]
     assert opened(tmp_path / "b", "kvasir-seg").official is None
     (tmp_path / "b" / "train.txt").write_text("\n".join(names[2:]))
+    assert opened(tmp_path / "b", "kvasir-seg").official == SplitLists("train.txt", {"train": tuple(names[2:])})
     (tmp_path / "b" / "val.txt").write_text("\n".join(names[:2]) + "\n")
     official = opened(tmp_path / "b", "kvasir-seg").official
     assert official is not None
@@ -238,3 +240,25 @@ def test_a_mask_in_which_nothing_is_marked_is_said(tmp_path: Path) -> None:
     layouts.save(tmp_path / "Kvasir-SEG" / "masks" / f"{name}.jpg", np.zeros_like(truth[name]), quality=92)
     case = read(tmp_path, "kvasir-seg")[name]
     assert case.notices == (f"images/{name}.jpg: nothing is marked in its mask",)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (lambda mask: mask.astype(np.uint8), "0 to 1"),
+        (lambda mask: 300 + 65000 * mask.astype(np.uint16), "300 to 65300"),
+        (lambda mask: mask.astype(np.uint8) * np.uint8(100), "0 to 100"),
+    ],
+)
+def test_masks_of_other_values_than_8_bits_have(
+    tmp_path: Path, values: Callable[[np.ndarray], np.ndarray], found: str
+) -> None:
+    """Of 0 and 1 nothing would be white, of 16 bits all."""
+    truth = layouts.write_cvc(tmp_path)
+    path = tmp_path / "CVC-ClinicDB/Ground Truth/25.tif"
+    layouts.save(path, values(truth["25"]))
+    assert refusal(tmp_path, "cvc-clinicdb") == (
+        f"ROOT/CVC-ClinicDB/Ground Truth/25.tif: found {found} in a mask, allowed: 0 to 255, what is marked above 127"
+    )
+    layouts.save(path, truth["25"].astype(np.uint8) * np.uint8(200))
+    assert np.array_equal(read(tmp_path, "cvc-clinicdb")["25"].labels, truth["25"])

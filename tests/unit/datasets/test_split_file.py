@@ -1,5 +1,6 @@
 """Files of lists: texts, JSON by part, nnU-Net's folds, and what is none of these."""
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -64,3 +65,13 @@ def test_a_missing_file_and_one_that_is_no_text_are_named(tmp_path: Path) -> Non
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe" + "a\n".encode("utf-16-le"))
     with pytest.raises(InputError, match=r"a\.txt: is no text in UTF-8 .* allowed: an id a line, or a \.json file$"):
         read_split_file(tmp_path, {"train": "a.txt"})
+
+
+def test_an_id_that_is_twice_in_a_list_is_named(tmp_path: Path) -> None:
+    """Once as macOS writes it: one of both is meant to be another's."""
+    twice = ["a", unicodedata.normalize("NFD", "é"), "b", "é"]
+    (tmp_path / "a.txt").write_text("\n".join(twice), encoding="utf-8")
+    (tmp_path / "a.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": twice}]))
+    for file, part in (("a.txt", "test"), ({"train": "a.txt"}, "train"), ("a.json", "val")):
+        with pytest.raises(InputError, match=rf"^split\.file: found 'é' twice in {part} of a\..*, allowed: once$"):
+            read_split_file(tmp_path, file)

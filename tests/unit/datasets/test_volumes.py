@@ -321,6 +321,10 @@ def test_acdc(tmp_path: Path) -> None:
     dataset = opened(tmp_path, "acdc")
     assert dataset.notices[1] == "testing: 2 images are left out, as they come without labels"
     assert (dataset.official, dataset.total) == (None, 4)
+    shutil.rmtree(next(tmp_path.rglob("testing")))
+    dataset = opened(tmp_path, "acdc")
+    assert dataset.notices[1] == "testing: there are none, so there is no official split"
+    assert (dataset.official, dataset.total) == (None, 4)
 
 
 @pytest.mark.parametrize("dataset", ["acdc", "btcv", "nnunet"])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from llm4seg.config.config import preset_changes
 from llm4seg.config.schema import Model
 from llm4seg.datasets.btcv import ORGANS as BTCV
 from llm4seg.utils.errors import InputError
-from pipelines.preset import differing_defaults, missing_data, options
+from pipelines.preset import differing_defaults, missing_data, options, unfit_loss
 from pipelines.preset import main as print_presets
 from tests.import_graph import ROOT
 
@@ -60,6 +61,8 @@ def test_default_is_what_this_file_has_for_all_that_presets_change(config: Confi
 PICTURES = ("busi", "tnscui", "tn3k", "isic2018", "kvasir-seg", "cvc-clinicdb")
 VOLUMES = ("btcv", "acdc", "msd")
 RECIPES = {"recipe-2d": PICTURES, "recipe-slices": VOLUMES}
+RECIPES_3D = ("recipe-btcv", "nnunet-like")
+NETWORKS_3D = ("cmunext", "dynunet", "unetr", "swin-unetr")
 LLMS = ("llama-3.2-1b", "deepseek-r1-qwen-1.5b", "smollm2-135m", "qwen2.5-0.5b")
 
 
@@ -77,6 +80,38 @@ def test_a_row_of_the_papers_table_is_one_command(tmp_path: Path, data: str) -> 
         assert config.model.bottleneck == "llm"
 
 
+@pytest.mark.parametrize("data", VOLUMES)
+def test_volumes_are_trained_on_in_3d_by_the_same_data_preset(config: Config, data: str) -> None:
+    """With each network, recipe, LLM and arm: what their patches are is checked when the config is made."""
+    arms = ("none", "frozen", "trained", "random", "released", "lora")
+    for network, recipe, llm, arm in product(NETWORKS_3D, RECIPES_3D, LLMS, arms):
+        row = config.override(preset_changes(config.presets, "default", network, data, recipe, llm, arm))
+        assert (row.data.spatial_dims, row.data.grid, row.model.backbone) == (3, "spacing", network)
+        assert row.data.root.parts[-3:] == ("data", "raw", data)
+        assert row.known_size == (recipe == "recipe-btcv")
+
+
+@pytest.mark.parametrize("names", [["btcv", "recipe-btcv"], ["msd", "nnunet-like"], ["demo-3d"]])
+def test_a_row_of_volumes_is_one_command(tmp_path: Path, names: list[str]) -> None:
+    """DVC reads back what the presets say, `auto` in the place of a list and small numbers, too."""
+    shipped = Config.parse(VALUES)
+    meant = shipped.override(preset_changes(shipped.presets, "default", *names)).resolved(tmp_path)
+    read = with_options(tmp_path, options(Path(shutil.copy(PARAMS, tmp_path)), ["default", *names]).split()[1::2])
+    assert [name for name in READ_BACK if getattr(read, name) != getattr(meant, name)] == []
+
+
+def test_recipe_btcv_is_unetrs(config: Config) -> None:
+    """As many steps: 5000 epochs of 24 cases with 4 patches each in batches of 4; of ours, validation's are less."""
+    row = config.override(preset_changes(config.presets, "default", "unetr", "btcv", "recipe-btcv"))
+    assert (row.data.spacing, row.input_size) == ((1.5, 1.5, 2.0), (96, 96, 96))
+    assert (row.data.intensity, row.data.window) == ("window", (-175, 250))
+    assert (row.optimizer.name, row.optimizer.lr, row.optimizer.weight_decay) == ("adamw", 1e-4, 1e-5)
+    training = row.training
+    assert training.epochs * training.patch.per_case == 5000 * 4
+    assert (training.batch_size, training.patch.share, training.patch.foreground) == (4, 0.5, "voxel")
+    assert (training.augment.flip, len(row.data.paired)) == ((0, 1, 2), 2)
+
+
 def test_recipes_are_the_papers_and_one_for_several_classes(tmp_path: Path) -> None:
     paper, slices = (with_options(tmp_path, options(PARAMS, [name]).split()[1::2]) for name in RECIPES)
     assert (paper.training.loss, paper.training.epochs, paper.split.rule) == ("bce_dice", 300, "random")
@@ -84,13 +119,57 @@ def test_recipes_are_the_papers_and_one_for_several_classes(tmp_path: Path) -> N
     assert paper.data.intensity == "released"
 
 
+UNREAD = ("training.patch.", "training.focal_gamma", "training.tversky.")  # with these losses, and data.grid: resize
+
+
 def test_a_data_set_with_its_recipe_is_the_same_after_any_other(config: Config) -> None:
-    """DVC leaves an experiment's values in params.yaml."""
-    rows = [preset_changes(config.presets, name, recipe) for recipe, names in RECIPES.items() for name in names]
-    for before, row in permutations(rows, 2):
-        plain, after = config.override(row), config.override(before | row)
-        unread = {"window": plain.data.window} if plain.data.intensity != "window" else {}
-        assert plain == after.model_copy(update={"data": after.data.model_copy(update=unread)})
+    """DVC leaves an experiment's values in params.yaml: whatever they were, each of split, optimizer and training."""
+    names = [(one, recipe) for recipe, data in RECIPES.items() for one in data]
+    names += [*product(VOLUMES, RECIPES_3D), ("demo-3d",)]
+    rows = [preset_changes(config.presets, "default", *one) for one in names]
+    values = config.model_dump(mode="json")
+    every = {name for section in ("split", "optimizer", "training") for name in dotted(values[section], section)}
+    every = {name for name in every if not name.startswith(UNREAD)}
+    assert [sorted(every - row.keys()) for row in rows] == [[]] * len(rows)
+    plain = [config.override(row) for row in rows]
+    for before, after in permutations(range(len(rows)), 2):
+        assert as_read(config.override(rows[before] | rows[after])) == as_read(plain[after])
+
+
+def as_read(config: Config) -> dict[str, Any]:
+    """A config's values without those of `data` and `training` that it does not read."""
+    values = config.plain()
+    unread = {"window"} if config.data.intensity != "window" else set()
+    unread |= {"size"} if config.data.grid == "spacing" else {"spacing"}
+    values["data"] = {name: value for name, value in values["data"].items() if name not in unread}
+    if config.data.grid == "resize":
+        del values["training"]["patch"]
+    return values
+
+
+def dotted(values: dict[str, Any], name: str) -> list[str]:
+    """The dotted names of a section's parameters."""
+    names = []
+    for key, value in values.items():
+        names += dotted(value, f"{name}.{key}") if isinstance(value, dict) else [f"{name}.{key}"]
+    return names
+
+
+def test_volumes_with_a_loss_of_one_class_are_said() -> None:
+    rows = product((*PICTURES, *VOLUMES), RECIPES)
+    assert [(data, recipe) for data, recipe in rows if unfit_loss(PARAMS, ["default", data, recipe])] == [
+        (data, "recipe-2d") for data in VOLUMES
+    ]
+    (line,) = unfit_loss(PARAMS, ["msd", "recipe-2d"])
+    assert line.endswith("for one class: decathlon with several needs recipe-slices")
+
+
+def test_a_value_behind_presets_wins(tmp_path: Path) -> None:
+    """As of docs/datasets.md: a training that begins with the model of another, though recipes begin with none."""
+    words = options(PARAMS, ["busi", "recipe-2d"]).split()[1::2]
+    assert with_options(tmp_path, [*words, "training.init_from=models/kvasir-seg"]).training.init_from is not None
+    left = with_options(tmp_path, ["training.init_from=a", "split.rule=file", "split.file=val.txt", *words])
+    assert (left.training.init_from, left.split.file) == (None, None)
 
 
 @pytest.mark.parametrize("data", VOLUMES)

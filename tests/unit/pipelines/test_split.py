@@ -1,5 +1,6 @@
 """The stage `split` after `prepare`, by lists beside the data and as the released code, up to the report."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,35 @@ def write_list(config: Config, *ids: str) -> None:
     path = config.data.root / "lists" / "val.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(ids))
+
+
+def test_a_list_of_other_data_is_left_out_unless_it_is_to_split(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC leaves split.file in params.yaml; the rule can be changed without preparing again."""
+    prepare(config.override({"split.rule": "random"}))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "split.file" in line)
+    assert line.startswith("warning: split.file is left out, as split.rule is random: split.file: found ")
+    split(config.override({"split.rule": "random"}))
+    with pytest.raises(InputError, match=r"^split\.file: found lists/val\.txt, which .* has no lists of; allowed: a f"):
+        split(config)
+    write_list(config, "c_5")
+    prepare(config.override({"split.rule": "random"}))
+    split(config)
+    assert read_split(config.paths.split).test == ("c_5",)
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_a_list_in_an_archive(config: Config, tmp_path: Path, around: bool) -> None:
+    write_list(config, "c_5")
+    where = {"root_dir": str(tmp_path), "base_dir": "raw"} if around else {"root_dir": str(config.data.root)}
+    config = config.override({"data.root": shutil.make_archive(str(tmp_path / "own"), "zip", **where)})
+    prepare(config)
+    split(config)
+    assert read_split(config.paths.split).test == ("c_5",)
+    prepare(config.override({"split.file": "raw/lists/val.txt"} if around else {}))
+    split(config)
+    assert read_split(config.paths.split).test == ("c_5",)
 
 
 def test_a_list_beside_the_data_makes_the_test_part(config: Config, capsys: pytest.CaptureFixture[str]) -> None:

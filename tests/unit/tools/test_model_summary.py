@@ -130,3 +130,18 @@ def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     with pytest.raises(SystemExit, match="0"):
         main()
     assert "example: python -m llm4seg.tools.model_summary" in capsys.readouterr().out
+
+
+def test_an_automatic_patch_has_no_size_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tool reads no volumes; a size on the command line goes before."""
+    path = params(tmp_path)
+    values = yaml.safe_load(path.read_text())
+    values["data"] |= {"spatial_dims": 3, "grid": "spacing"}
+    values["training"]["patch"]["size"] = "auto"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(SystemExit, match=r"^models: training\.patch\.size: found auto, allowed .*: three numbers$"):
+        printed(monkeypatch, capsys, path, "--backbone", "cmunext-s")
+    rows, _ = printed(monkeypatch, capsys, path, "--backbone", "cmunext-s", "--size", "32")
+    assert "preset cmunext-s" in rows
