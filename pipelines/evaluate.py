@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def evaluate(config: Config) -> None:
     """Evaluate the trained model; write cases.csv, volumes.csv, overlays and metrics."""
     from llm4seg.data.prepared import Prepared
-    from llm4seg.models.saved import check_data, load_trained
+    from llm4seg.models.check_data import check_data
+    from llm4seg.models.saved import load_trained
     from llm4seg.runtime.device import default_device, device_that_fits
     from llm4seg.runtime.seeding import set_deterministic
 

@@ -21,9 +21,10 @@ from llm4seg.cluster.storage import RunFolder, Uploads, new_checkpoint_name, ret
 from llm4seg.config import Config
 from llm4seg.config.schema import Cluster
 from llm4seg.runtime.device import default_device
+from llm4seg.training.costs import profile_model
 from llm4seg.training.engines.deepspeed_internals import restore_linear
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Row, start_group_of_one
-from llm4seg.training.trainer import fit, profile_model
+from llm4seg.training.trainer import fit
 from llm4seg.utils.errors import InputError, StopRequested
 
 Event = Row | str  # the row of an epoch that has ended, or a log line

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.config.config import INIT
 from llm4seg.config.earlier import current_sections
 from llm4seg.config.schema import Model
 from llm4seg.data.intensity import Intensity
@@ -19,10 +18,9 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.bottleneck import LLMLayers
-from llm4seg.models.hybrid import BOTTLENECK
 from llm4seg.objectives.losses import out_channels
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, replacing, sha256_file, write_json
+from llm4seg.utils.files import read_json, replacing, write_json
 from llm4seg.utils.provenance import git_commit, versions
 
 WEIGHTS = "weights.safetensors"
@@ -40,7 +38,7 @@ def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[s
         "config": {name: plain[name] for name in SECTIONS},
         "engine": engine,
         "llm": describe_llm(config),
-        "drawn_sha256": _describe_drawn(config),
+        "drawn_sha256": describe_drawn(config),
         "data": data,
         "versions": versions(),
         "git_commit": git_commit(Path(__file__).parent),
@@ -84,7 +82,7 @@ def describe_llm(config: Config) -> dict[str, Any] | None:
     }
 
 
-def _describe_drawn(config: Config) -> dict[str, str]:
+def describe_drawn(config: Config) -> dict[str, str]:
     """The sha256 of random LLM layers that come from `training.seed` and are in no weights file."""
     block = config.model.llm
     if config.model.bottleneck != "llm" or block.weights == "pretrained" or block.training == "full":
@@ -154,140 +152,9 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
     return model.eval()
 
 
-def init_from(model: Hybrid, config: Config, scheme: LabelScheme) -> str:
-    """Initialize a model from the trained model in `training.init_from`: the encoder, tensors of the decoder with equal
-    names and shapes, and the bottleneck where it is the same around the same LLM layers.
-
-    `scheme`: that of the data. Returns a line for the log. Raises InputError when the encoder differs, or a class is
-    another logit there.
-    """
-    folder, expected = config.training.init_from, config.training.init_sha256
-    assert folder is not None
-    if expected not in (None, sha256 := sha256_file(folder / WEIGHTS)):
-        raise InputError(f"training.init_sha256: found {expected}, but that of {folder / WEIGHTS} is {sha256}")
-    before = _classes_before(folder, scheme)
-    trained, initial = read_weights(folder), model.trainable_state_dict()
-    reason = _other_bottleneck(config, folder)
-    if reason:
-        trained = {name: tensor for name, tensor in trained.items() if not name.startswith(BOTTLENECK)}
-    taken = {}
-    for name, tensor in initial.items():
-        if name in trained and trained[name].shape == tensor.shape:
-            taken[name] = trained[name]
-    new = sorted(name for name in initial.keys() - taken.keys() if not (reason and name.startswith(BOTTLENECK)))
-    if missing := [name for name in new if name.startswith("encoder.")]:
-        raise InputError(f"{INIT}: found {folder}, whose model has no {missing[0]} like this one's")
-    model.load_weights({**initial, **taken})
-    not_taken = [f"the bottleneck, since {reason}"] * bool(reason) + new
-    return f"{INIT}: took {len(taken)} tensors of {folder}{before}; new ones: {', '.join(not_taken) or 'none'}"
-
-
-def _classes_before(folder: Path, scheme: LabelScheme) -> str:
-    """The classes of a trained model in words, where its head becomes that of others; else empty.
-
-    Raises InputError when both have a class of one name at different places, or only one has regions: the head would
-    begin as that of other things.
-    """
-    before = LabelScheme.parse(read_metadata(folder)[0]["data"])
-    if bool(before.regions) != bool(scheme.regions):
-        found, here = (
-            f"{'regions' if one.regions else 'classes'} {', '.join(map(str, one.classes))}" for one in (before, scheme)
-        )
-        raise InputError(f"{INIT}: found {folder}, trained with the {found}, but these data have the {here}")
-    trained, classes = before.classes, scheme.classes
-    if len(trained) != len(classes) or trained == classes or None in trained:
-        return ""
-    names = ", ".join(trained)
-    if any(one in classes and one != other for one, other in zip(trained, classes, strict=True)):
-        raise InputError(
-            f"{INIT}: found {folder}, trained with the classes {names}, but these data have {', '.join(classes)}; "
-            "allowed: a class of both at the same place, as data.classes orders them"
-        )
-    return f" (of the classes {names})"
-
-
-def _other_bottleneck(config: Config, folder: Path) -> str | None:
-    """Why a trained model's bottleneck does not fit this one's; None: it fits.
-
-    Names of tensors do not decide: they count LLM layers from the first in the block, so another layer's would match,
-    and adapters fit only the layers that they were trained with.
-    """
-    description, trained = read_metadata(folder)
-    if trained.bottleneck != config.model.bottleneck:
-        return f"model.bottleneck was {trained.bottleneck}"
-    if trained.bottleneck == "identity":
-        return None
-    for name, value in config.model.llm:
-        if (was := getattr(trained.llm, name)) != value:
-            return f"model.llm.{name} was {_short(was)}"
-    old, new = description["llm"] or {}, describe_llm(config) or {}
-    same = all(old.get(name) == new.get(name) for name in ("layers", "norm_sha256"))
-    same = same and description.get("drawn_sha256", {}) == _describe_drawn(config)
-    return None if same else "its LLM layers were others"
-
-
-def _short(value: Any) -> str:
-    return str([*value] if isinstance(value, tuple) else value)
-
-
 def _without_pretrained(section: Model) -> Model:
     """The section without pre-trained weights of the encoder, which would only be downloaded to be replaced."""
     return section.model_copy(update={"smp": section.smp.model_copy(update={"weights": None})})
-
-
-def check_data(folder: Path, data: Prepared) -> None:
-    """Raise InputError unless dimensions, channels, spacing, classes and normalization fit a trained model."""
-    trained = read_metadata(folder)[0]["data"]
-    for what, found, allowed in (
-        ("spatial dimensions", data.spatial_dims, trained["spatial_dims"]),
-        ("channels", data.channels, trained["channels"]),
-    ):
-        if found != allowed:
-            raise InputError(f"{data.folder}: found {found} {what}, allowed: {allowed}, those of the model in {folder}")
-    spacing = None if data.spacing is None else list(data.spacing)
-    if spacing != trained.get("spacing"):
-        raise InputError(
-            f"{data.folder}: found the spacing {spacing} (rows, columns, slices), allowed: {trained.get('spacing')}, "
-            f"that of the model in {folder}; set data.grid and data.spacing and run `dvc repro prepare`"
-        )
-    _check_classes(folder, LabelScheme.parse(trained), data)
-    _check_intensities(folder, trained, data)
-
-
-def _check_classes(folder: Path, trained: LabelScheme, data: Prepared) -> None:
-    """Raise InputError unless the data have the model's classes in its order; of unnamed ones, only as many.
-
-    Those of a checkpoint of the released code have no names.
-    """
-    names, unnamed = trained.classes, None in trained.classes
-    same = len(names) == len(data.classes) if unnamed else names == data.classes
-    regions, order = data.scheme.regions, data.scheme.regions_class_order
-    if same and (regions, order) == (trained.regions, trained.regions_class_order):
-        return
-    if same:
-        raise InputError(
-            f"{data.folder}: found classes that cover the labels {[*regions] or 'one each'}, allowed: "
-            f"{[*trained.regions] or 'one each'}, as the model in {folder} was trained"
-        )
-    allowed = str(len(names)) if unnamed else f"{', '.join(map(str, names))}, in this order"
-    raise InputError(
-        f"{data.folder}: found the classes {', '.join(data.classes)}, allowed: {allowed}, as the model in {folder} was "
-        "trained; name and order data.classes so and run `dvc repro prepare`"
-    )
-
-
-def _check_intensities(folder: Path, trained: dict[str, Any], data: Prepared) -> None:
-    """Raise InputError unless images are normalized as in the model's training, as far as both record it."""
-    window = None if data.window is None else list(data.window)
-    for what, found, allowed in (
-        ("data.intensity", data.intensity, trained.get("intensity")),
-        ("data.window", window, trained.get("window")),
-    ):
-        if None not in (found, allowed) and found != allowed:
-            raise InputError(
-                f"{data.folder}: {what}: found {found}, allowed: {allowed}, as the model in {folder} was trained; "
-                "set it and run `dvc repro prepare`"
-            )
 
 
 def _check_drawn(model: Hybrid, description: dict[str, Any], folder: Path) -> None:

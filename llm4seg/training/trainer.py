@@ -1,7 +1,6 @@
 """`fit`: the whole training of one model, the same on one worker or many, in this process or on a cluster."""
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -23,24 +22,22 @@ from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
-from llm4seg.models.saved import init_from
+from llm4seg.models.init_from import init_from
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.objectives.metrics import dice_from_counts, scheme_counts
 from llm4seg.runtime.collectives import all_reduce_max
-from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import seed_step
-from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint, Progress
+from llm4seg.training.checkpoint import Checkpoint, Progress
 from llm4seg.training.class_weights import class_weights
 from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.history import epochs_since_best, is_complete
 from llm4seg.training.inputs import training_inputs
+from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.training.volumes import predicted_volumes, slabs
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 
 MicroBatch = tuple[list[int], Tensor, Tensor]  # sample indices, images, labels
-
-WARM, PASSES = 3, 9  # forward passes to warm up, and to measure
 
 
 class Diverged(UserError):
@@ -81,38 +78,6 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
-
-
-def profile_model(config: Config, device: torch.device) -> Row:
-    """The costs of a model: its trained parameters, and its latency, the median forward pass of one image, in ms."""
-    data, _ = training_inputs(config)
-    model = assemble(config, data).eval()
-    device = device_that_fits(model, device)
-    model.to(device)
-    images = torch.zeros(1, data.channels, *data.size, device=device)
-    seconds = []
-    for _ in range(WARM + PASSES):
-        began = time.perf_counter()
-        with torch.inference_mode():
-            model(images).sum().item()  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    trained = model.parameter_counts()["trained"]
-    return {"parameters": trained, "latency": round(1000 * float(np.median(seconds[WARM:])), 3)}
-
-
-def newest(run: Run) -> Checkpoint | None:
-    """The newest checkpoint that every worker can read; logs the damaged ones."""
-    for opened in run.checkpoints():
-        damage, checkpoint = "", None
-        with opened as folder:
-            try:
-                checkpoint = Checkpoint.read(folder)
-            except DamagedCheckpoint as error:
-                damage = str(error)
-        if not all_reduce_max(bool(damage), run.device):
-            return checkpoint
-        run.log(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
-    return None
 
 
 class Trainer:

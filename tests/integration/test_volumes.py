@@ -14,7 +14,8 @@ from llm4seg.data.intensity import Intensity
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.evaluation.evaluate import evaluate
-from llm4seg.models.saved import WEIGHTS, as_trained, check_data, trained_intensity
+from llm4seg.models.check_data import check_data
+from llm4seg.models.saved import WEIGHTS, as_trained, trained_intensity
 from llm4seg.training.checkpoint import Checkpoint
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import LocalRun, Row

@@ -16,7 +16,8 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.evaluation.results import read_cases
 from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.models.saved import check_data, load_trained, read_metadata
+from llm4seg.models.check_data import check_data
+from llm4seg.models.saved import load_trained, read_metadata
 from llm4seg.report.page import architecture
 from llm4seg.search import results as search_results
 from llm4seg.study import results as study_results

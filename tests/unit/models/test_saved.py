@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore, tensors_sha256
-from llm4seg.models.saved import check_data, load_trained, save_trained
+from llm4seg.models.check_data import check_data
+from llm4seg.models.saved import load_trained, save_trained
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, sha256_file, write_json

@@ -12,8 +12,8 @@ import torch
 
 from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.checkpoint import DESCRIPTION, STATE, Checkpoint, DamagedCheckpoint, Progress
+from llm4seg.training.resume import newest
 from llm4seg.training.run import LocalRun
-from llm4seg.training.trainer import newest
 from tests.import_graph import module_files
 
 FILES = (DESCRIPTION, STATE, WEIGHTS)
