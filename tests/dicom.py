@@ -1,5 +1,6 @@
 """DICOM series in any orientation, as a scanner writes them, and an RTSTRUCT beside one, as `lung-ct` has it."""
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def itk_image(direction: np.ndarray, values: np.ndarray = VALUES) -> sitk.Image:
 def save_series(where: Path, image: sitk.Image, series: str = "1") -> None:
     """Slices as a scanner writes them: a file each, with a patient's name."""
     where.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     direction = image.GetDirection()
@@ -52,6 +54,7 @@ def save_series(where: Path, image: sitk.Image, series: str = "1") -> None:
             one.SetMetaData(name, value)
         writer.SetFileName(str(where / f"{series}-{k:02d}.dcm"))
         writer.Execute(one)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM leaves "C", by which Python would read texts as ASCII from then on
 
 
 def ct_patient(folder: Path, direction: np.ndarray) -> tuple[list[Path], np.ndarray]:

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(
 INSPECT = """
 <script>
 addEventListener("load", () => {
+  document.querySelectorAll("details").forEach((one) => { one.open = true; });
   const all = (what) => [...document.querySelectorAll(what)];
   const box = (element) => { const { width, height } = element.getBoundingClientRect(); return [width, height]; };
   const found = {

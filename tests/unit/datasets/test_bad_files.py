@@ -1,5 +1,6 @@
 """Sizes, places and directions of voxels that cannot be: one line that names the file and says what is allowed."""
 
+import locale
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +240,12 @@ PIXELS = "allowed: two numbers above 0, of rows and of columns"
     ],
 )
 def test_dicom_sizes(tmp_path: Path, tags: dict[str, Any], message: str) -> None:
-    """Of a series, and of a single file."""
+    """Of a series, and of a single file; the process's locale stays as it was."""
+    before = locale.setlocale(locale.LC_ALL)
     folder = series(tmp_path / "a", **tags)
     assert message in refusal(folder)
     assert message in refusal(min(folder.iterdir()))
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_dicom_sizes_that_are_no_numbers(tmp_path: Path) -> None:
