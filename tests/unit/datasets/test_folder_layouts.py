@@ -61,7 +61,7 @@ def test_patients_of_a_table(tmp_path: Path) -> None:
     table.parent.mkdir()
     expected = {"a": "p 1", "b": "p2", "é": "p 1"}
     for separator, mark in ((",", "utf-8-sig"), (";", "utf-8")):
-        rows = ["age, Group ,ID ", '7, "p 1",a', "8, p2 , b", "", ",,", f"9,p 1,{accent}", ""]
+        rows = ["ID , Group ,age", 'a, "p 1",7', " b, p2 ,8", "", ",,", f"{accent},p 1,9", ""]  # ID behind the mark
         table.write_text("\r\n".join(rows).replace(",", separator), encoding=mark)
         assert {name: case.group for name, case in read(tmp_path, groups="tables/patients.csv").items()} == expected
     assert opened(tmp_path, groups="tables/patients.csv").notices == ()

@@ -64,6 +64,16 @@ def test_a_class_of_the_data_set_can_be_ignored(tmp_path: Path) -> None:
         assert np.array_equal(data.original(case.id)[1].numpy(), np.array([0, IGNORE, 1])[labels])
 
 
+def test_what_a_data_set_ignores_stays_so_among_chosen_classes(tmp_path: Path) -> None:
+    labels = {"background": 0, "wall": 1, "cavity": 2, "ignore": 3}
+    truth = layouts.write_nnunet(tmp_path / "raw", largest=3, labels=labels)
+    data = prepared(tmp_path, dataset="nnunet", classes={"lumen": ["cavity"]})
+    assert data.scheme == LabelScheme(("lumen",), ignore=True)
+    for case in data.cases.values():
+        values = layouts.as_seen(truth[str(case.volume)][1])[..., case.position]
+        assert np.array_equal(data.original(case.id)[1].numpy(), np.array([0, 0, 1, IGNORE])[values])
+
+
 def test_regions_of_a_folders_mask_values(tmp_path: Path) -> None:
     """Values of any kind become labels from 1 on, in their order; 9 is ignored."""
     values = np.random.default_rng(0).choice([0, 4, 7, 9], (12, 12, 3)).astype(np.uint8)
