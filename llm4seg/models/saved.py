@@ -46,25 +46,10 @@ def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[s
 
 
 def describe_data(data: Prepared) -> dict[str, Any]:
-    """The entry of model.json on the training data, as the network read them: `size` is that of its input.
-
-    Of volumes at a spacing also that, and how they were normalized, with the statistics of the training part.
+    """The entry of model.json on the training data: all that it takes to make a network's input of an image file, and
+    a mask of its output.
     """
-    volumes: dict[str, Any] = {}
-    if data.spacing is not None:
-        assert data.normalization is not None
-        volumes = {"spacing": list(data.spacing), "normalization": data.normalization.plain()}
-    return {
-        "name": data.name,
-        "sha256": data.sha256,
-        "spatial_dims": data.spatial_dims,
-        "channels": data.channels,
-        **data.scheme.plain(),
-        "size": list(data.size),
-        "intensity": data.intensity,
-        "window": None if data.window is None else list(data.window),
-        **volumes,
-    }
+    return {"name": data.name, "sha256": data.sha256, **data.scheme.plain(), **data.preprocessing.plain()}
 
 
 def describe_llm(config: Config) -> dict[str, Any] | None:
