@@ -11,6 +11,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import MANIFEST, Prepared
 from llm4seg.datasets.spacing import in_array_order
 from llm4seg.datasets.volume_writer import check_memory
+from llm4seg.project.code_file import is_project, write_code_file
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.extras import install, installed, require
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
@@ -103,7 +104,9 @@ def _cuda() -> Iterator[str]:
 
 
 def check(config: Config) -> None:
-    """Raise InputError with a line for each problem."""
+    """Raise InputError with a line for each problem. In a project of `llm4seg init`, bring its code.json up to date."""
+    if is_project(Path.cwd()):
+        write_code_file(Path.cwd())
     if found := list(problems(config)):
         raise InputError("\ndoctor: ".join(found))
 

@@ -56,4 +56,4 @@ def test_an_error_names_the_extra_that_has_the_package() -> None:
     of_extras = {canonicalize_name(one.name) for name in EXTRAS if name not in ("all", "test") for one in EXTRAS[name]}
     named = {canonicalize_name(PACKAGE_OF.get(module, module)) for module in EXTRA_OF}
     assert of_extras - named == {"dvc-s3"}  # which DVC imports, not this project
-    assert IN_LOCK == set(EXTRAS) - {"all", "smp", "test"}
+    assert set(EXTRAS) - {"all", "smp", "test"} == IN_LOCK

@@ -103,7 +103,7 @@ def test_a_read_only_home_is_no_place_to_compile_in(config: Config, monkeypatch:
             "data.dataset: lung-ct needs pydicom, which is not installed: pip install 'llm4seg[dicom]'",
         ),
         (
-            {"cluster.data": "pull", "cluster.address": "ray://10.0.0.1:10001", "cluster.storage": "s3://bucket"},
+            {"cluster.launcher": "ray", "cluster.data": "pull", "cluster.storage": "s3://bucket"},
             "dvc",
             "cluster.data: pull needs dvc, which is not installed: pip install 'llm4seg[dvc]'",
         ),
