@@ -7,7 +7,7 @@ from llm4seg.inference.grid_logits import NetworkInput
 from llm4seg.inference.predictor import Predictor
 
 
-def predict_prepared(model: nn.Module, data: Prepared, case_id: str, overlap: float = 0.5) -> Tensor:
+def predict_prepared(model: nn.Module, data: Prepared, case_id: str, overlap: float) -> Tensor:
     """Labels uint8 (*shape) of a case at its original shape, on the CPU, by one network.
 
     Of data with a spacing, logits are computed by sliding windows on the volume's grid, which overlap by a share of the

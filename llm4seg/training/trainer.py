@@ -32,7 +32,7 @@ from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, Progress
 from llm4seg.training.class_weights import class_weights
 from llm4seg.training.engines import Engine, build_engine
-from llm4seg.training.history import epochs_since_best, is_complete
+from llm4seg.training.history import epochs_since_best, is_complete, is_validated
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
@@ -77,8 +77,9 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     `initial`: weights of a trained CNN to start from, instead of random ones.
 
     Returns a row per epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr, and with
-    `training.patience`, which may end it early, epochs_since_best. The last checkpoint of `run` has the selected
-    weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
+    `training.patience`, which may end it early, epochs_since_best; without a validation (`training.validate_every`)
+    epoch, train_loss and lr. The last checkpoint of `run` has the selected weights in `weights.safetensors`.
+    Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
 
@@ -117,17 +118,13 @@ class Trainer:
             self.save(None)  # its launcher did not get the last report
         while not is_complete(history, self.config.training):
             epoch = len(history)
-            train_loss = self.train_epoch(epoch)
-            val_loss, val_dice = self.validate()
-            self.check_finite(val_loss, "validation loss", f"after epoch {epoch + 1}")
-            row = {
-                "epoch": epoch + 1,
-                "train_loss": train_loss,
-                "val_loss": val_loss,
-                "val_dice": val_dice,
-                "lr": self.engine.lr,
-            }
-            if self.config.training.patience is not None:
+            row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch)}
+            validated = is_validated(epoch + 1, self.config.training)
+            if validated:
+                row["val_loss"], row["val_dice"] = self.validate()
+                self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
+            row["lr"] = self.engine.lr
+            if validated and self.config.training.patience is not None:
                 row["epochs_since_best"] = epochs_since_best([*history, row])
             self.record(row)
             self.save(row)
@@ -264,11 +261,15 @@ class Trainer:
         return (cases[start : start + size] for start in range(0, most, size))
 
     def record(self, row: Row) -> None:
-        """Record an epoch that is over, and keep its weights if `training.select` selects them."""
+        """Record an epoch that is over, and keep its weights if `training.select` selects them.
+
+        Those of an epoch without a validation are kept until there is one, as there must be some.
+        """
         self.progress.history.append(row)
         self.progress.step, self.progress.loss = 0, 0.0
-        if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
-            self.progress.best, self.weights = row["val_dice"], self.engine.trainable_state_dict()
+        dice, best = row.get("val_dice", -1.0), self.progress.best
+        if self.config.training.select == "last" or dice > best or not self.weights:
+            self.progress.best, self.weights = dice, self.engine.trainable_state_dict()
 
     def save(self, row: Row | None) -> None:
         """Report a checkpoint of the present state to the run."""

@@ -132,6 +132,7 @@ class Training(Section):
     deep_supervision: bool
     select: Literal["best", "last"]
     patience: PositiveInt | None
+    validate_every: PositiveInt
     patch: Patch
     seed: NonNegativeInt
     augment: Augment
@@ -235,8 +236,9 @@ class Cluster(Section):
 
 
 class Evaluation(Section):
-    """The evaluation: tolerance of NSD, and bootstrap intervals."""
+    """The evaluation: overlap of sliding windows, tolerance of NSD, and bootstrap intervals."""
 
+    overlap: Fraction
     nsd_tolerance: PositiveFloat
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
