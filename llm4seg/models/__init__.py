@@ -20,15 +20,16 @@ def build_model(
     out_channels: int,
     seed: int,
     size: Sequence[int] | None = None,
+    mlp_width: int | None = None,
 ) -> Hybrid:
     """The untrained model of the `model` section; `store` is needed unless the bottleneck is `identity`.
 
-    `size` is that of the images; backbones of a fixed size need it.
+    `size` is that of the images; backbones of a fixed size need it. `mlp_width`: of an MLP that needs no store.
 
     New weights come from torch's generator: first the CNN's, so that they are the same with any bottleneck, then the
     adapters'. Random and shuffled LLM layers come from `seed` alone, so that frozen ones can be made again. Raises
     InputError when the store lacks a layer.
     """
     backbone = build_backbone(section.chosen, IOShape(spatial_dims, in_channels, out_channels, size))
-    bottleneck = build_bottleneck(section, store, backbone.channels, seed)
+    bottleneck = build_bottleneck(section, store, backbone.channels, seed, mlp_width)
     return Hybrid(backbone.encoder, bottleneck, backbone.decoder, section.stride)
