@@ -17,7 +17,8 @@ from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
 from llm4seg.evaluation.volumes import add_slices, are_slices, by_volume, not_whole, volume_metrics
-from llm4seg.inference.prepared import in_place, predict_prepared
+from llm4seg.inference.grid_logits import in_place
+from llm4seg.inference.prepared import predict_prepared
 from llm4seg.inference.resample import resample
 from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError

@@ -18,11 +18,13 @@ from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worke
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
 from llm4seg.data.loader import prefetch, read_on_demand
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.init_from import init_from
+from llm4seg.objectives.deep_supervision import supervised_loss
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.objectives.metrics import dice_from_counts, scheme_counts
 from llm4seg.runtime.collectives import all_reduce_max
@@ -53,13 +55,14 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
     model = build_model(
-        config.model,
+        resolve_auto(config, data).model,
         store,
         spatial_dims=data.spatial_dims,
         in_channels=data.channels,
         out_channels=out_channels(config.training.loss, data.scheme),
         seed=config.training.seed,
         size=data.size,
+        deep_supervision=config.training.deep_supervision,
     )
     if config.training.init_from is not None:
         taken = init_from(model, config, data.scheme)
@@ -176,7 +179,7 @@ class Trainer:
             images, labels = augment(
                 images, labels, samples, section.augment, section.seed, epoch, self.sides, self.data.spacing
             )
-            loss = self.loss(self.engine(images), labels)
+            loss = supervised_loss(self.loss, self.engine(images), labels)
             self.engine.backward(loss)
             self.engine.step()
             losses += loss.detach()
@@ -238,12 +241,18 @@ class Trainer:
     def predictions(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Logits and labels of this worker's share of the validation part, with their weight; 0: they do not count."""
         if self.data.spacing is not None:
-            yield from predicted_volumes(self.engine, self.data, self.split.val, self.run)
+            yield from predicted_volumes(self.logits, self.data, self.split.val, self.run)
             return
         for cases in self.chunks(list(self.split.val[self.run.rank :: self.run.world_size])):
             # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
             images, labels = self.load(cases or self.split.val[:1])
-            yield 1 if cases else 0, self.engine(images), labels
+            yield 1 if cases else 0, self.logits(images), labels
+
+    def logits(self, images_NCS: Tensor) -> Tensor:
+        """The logits of the network in evaluation mode, at full resolution alone."""
+        logits = self.engine(images_NCS)
+        assert isinstance(logits, Tensor)
+        return logits
 
     def chunks(self, cases: list[str]) -> Iterator[list[str]]:
         """This worker's cases in batches: as many batches on every worker, the last ones empty if need be."""

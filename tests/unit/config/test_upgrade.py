@@ -101,6 +101,7 @@ training:
   focal_gamma: 2.0
   tversky: {alpha: 0.3, beta: 0.7}
   class_weights: null
+  deep_supervision: false
   loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
 search:
