@@ -3,6 +3,7 @@
 No package is downloaded: the environment links to those of this Python, found by following the wheel's requirements.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -51,8 +52,13 @@ def install(wheel: Path, folder: Path, *extras: str) -> Path:
                 (folder / "bin" / script).write_text(f'#!/bin/sh\nexec "{python}" -m dvc "$@"\n')
                 (folder / "bin" / script).chmod(0o755)
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(wheel)], check=True)
+    subprocess.run([*pip, "--ignore-installed", str(wheel)], cwd=folder, env=clean_environment(), check=True)
     return folder / "bin"
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without the repository on Python's path."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def required(wheel: Path, extras: Iterable[str]) -> list[Distribution]:
