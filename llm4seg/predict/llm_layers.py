@@ -83,8 +83,8 @@ def _address(wanted: dict[str, Any], folder: Path) -> str:
     address = wanted.get("address") or source_address(source, revision, "")  # none: a model of an earlier version
     if address is None or ("://" not in address and not Path(address).exists()):
         raise InputError(
-            f"{folder / DESCRIPTION}: trained with layers of {source}, read from {address or 'a path'}, which is not on "
-            f"this machine; {_give(folder)}"
+            f"{folder / DESCRIPTION}: trained with layers of {source}, read from {address or 'a path'}, which is not "
+            f"on this machine; {_give(folder)}"
         )
     return str(address)
 

@@ -118,10 +118,11 @@ class SegmentationModel:
         model = self.preprocessing[0]
         if isinstance(image, np.ndarray | Tensor):
             return from_array(image, model, spacing, self._trained)
-        paths = [image] if isinstance(image, str | Path) else [*image]
-        if not paths or not all(isinstance(path, str | Path) for path in paths):
+        listed = image if isinstance(image, list | tuple) else [image]
+        paths = [Path(path) for path in listed if isinstance(path, str | Path)]
+        if not paths or len(paths) < len(listed):
             raise InputError(f"image: found {type(image).__name__}, allowed: paths of files, an array or a tensor")
-        return from_files([Path(path) for path in paths], model, spacing, self._trained)
+        return from_files(paths, model, spacing, self._trained)
 
     def _in_slices(self, one: InputImage) -> bool:
         return len(one.shape) > self.preprocessing[0].spatial_dims
