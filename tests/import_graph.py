@@ -26,7 +26,9 @@ FLOORS = {
     "study": 7,
     "report": 8,
     "tools": 8,
+    "project": 8,
     "pipelines": 9,
+    "cli": 9,
     "infra": 9,
 }
 

@@ -97,4 +97,5 @@ def _unread(config: Config) -> Iterator[tuple[str, str]]:
     for name in of_another_grid:
         yield name, f"data.grid is {config.data.grid}"
     if config.optimizer.name != "sgd":
-        yield "optimizer.momentum", f"optimizer.name is {config.optimizer.name}"
+        for name in ("optimizer.momentum", "optimizer.nesterov"):
+            yield name, f"optimizer.name is {config.optimizer.name}"

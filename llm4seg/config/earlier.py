@@ -36,6 +36,8 @@ ADDED: dict[str, tuple[Any, str]] = {
     "training.focal_gamma": (2.0, "of dice_focal: how little pixels count that are nearly right; 0: all alike"),
     "training.tversky": ({"alpha": 0.3, "beta": 0.7}, "of tversky_ce: weights of false and of missed pixels"),
     "training.class_weights": (None, "of the cross-entropy or focal loss, background first: null | auto | [0.2, 1.0]"),
+    "model.dynunet.strides": (None, "null: 2 | auto (by spacing and shapes of volumes) | a list: docs/model.md"),
+    "training.deep_supervision": (False, "the loss at several resolutions of the decoder (docs/model.md)"),
     "training.augment.quarter_turns": (False, "true: by 0, 90, 180 or 270 degrees, of square images"),
     "training.augment.color": (0.0, "of images with 3 channels: gain of each, and of its distance to gray"),
     "training.augment.elastic": (0.0, "a smooth displacement, in pixels along the longest axis, at most"),
@@ -45,7 +47,10 @@ ADDED: dict[str, tuple[Any, str]] = {
     "training.augment.low_resolution": (0.0, "smallest zoom, down and up again; 1 would change nothing"),
     "training.augment.gamma": (0.0, "exponent from 1 / (1 + this) to 1 + this"),
     "training.augment.gamma_inverted": (0.0, "the same of the negative"),
+    "optimizer.nesterov": (False, "for sgd: Nesterov's momentum"),
     "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
+    "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
+    "evaluation.overlap": (0.5, "of the windows of volumes in patches, as a share of the patch"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llm4seg.data.intensity import Intensity, VolumeGrid, foreground_statistics
 from llm4seg.data.label_scheme import LabelScheme
+from llm4seg.data.preprocessing import UNKNOWN, Preprocessing
 from llm4seg.data.tiles import block_type, read_box
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
@@ -123,6 +124,8 @@ class Prepared:
             (left, right) for left, right in manifest.get("paired", ())
         )
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
+        self.view: str | None = manifest.get("view", UNKNOWN)  # how most arrays lie in their files
+        self.cropped: bool = manifest.get("cropped", False)  # whether the dataset's volumes come without their margins
         self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
         self.official: SplitLists | None = _lists(manifest, "official")  # as the data's owner publishes it
         self.split_file: SplitLists | None = _lists(manifest, "split_file")  # as `split.file` has it
@@ -138,6 +141,23 @@ class Prepared:
     def classes(self) -> tuple[str, ...]:
         """The names of classes, or regions."""
         return self.scheme.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a raw image becomes what a network reads of these data; with a spacing, after `for_network`."""
+        return Preprocessing(
+            spatial_dims=self.spatial_dims,
+            channels=self.channels,
+            size=self.size,
+            spacing=self.spacing,
+            intensity=self.intensity,
+            window=None if self.window is None else (self.window[0], self.window[1]),
+            normalization=self.normalization,
+            view=self.view,
+            unit=distance_unit(self.cases.values()),
+            paired=self.paired,
+            cropped=self.cropped,
+        )
 
     def left_right_axis(self, case_id: str) -> int | None:
         """The axis of a case's array along which left and right lie: by its file's affine, else the columns.

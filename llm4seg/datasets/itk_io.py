@@ -11,6 +11,7 @@ import numpy as np
 from llm4seg.data.prepared import Unit
 from llm4seg.datasets.image_data import ImageData, checked_affine
 from llm4seg.datasets.itk_headers import EVEN, check_dicom, is_oriented, millimeters
+from llm4seg.utils.extras import require
 
 TO_RAS = np.diag([-1.0, -1, 1, 1])  # ITK's coordinates run to the left and the back
 TILT = 0.5  # how far slices may be shifted within their planes, in pixels
@@ -63,6 +64,7 @@ def read_dicom_slices(files: Sequence[Path], notices: tuple[str, ...] = ()) -> I
 
 
 def _sitk() -> Any:
+    require("SimpleITK", "NRRD, MetaImage or DICOM")
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what it warns of ends in an error, or does not matter

@@ -14,6 +14,7 @@ from llm4seg.config.earlier import current_sections
 from llm4seg.config.schema import Model
 from llm4seg.data.intensity import Intensity
 from llm4seg.data.label_scheme import LabelScheme
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
@@ -46,25 +47,10 @@ def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[s
 
 
 def describe_data(data: Prepared) -> dict[str, Any]:
-    """The entry of model.json on the training data, as the network read them: `size` is that of its input.
-
-    Of volumes at a spacing also that, and how they were normalized, with the statistics of the training part.
+    """The entry of model.json on the training data: all that it takes to make a network's input of an image file, and
+    a mask of its output.
     """
-    volumes: dict[str, Any] = {}
-    if data.spacing is not None:
-        assert data.normalization is not None
-        volumes = {"spacing": list(data.spacing), "normalization": data.normalization.plain()}
-    return {
-        "name": data.name,
-        "sha256": data.sha256,
-        "spatial_dims": data.spatial_dims,
-        "channels": data.channels,
-        **data.scheme.plain(),
-        "size": list(data.size),
-        "intensity": data.intensity,
-        "window": None if data.window is None else list(data.window),
-        **volumes,
-    }
+    return {"name": data.name, "sha256": data.sha256, **data.scheme.plain(), **data.preprocessing.plain()}
 
 
 def describe_llm(config: Config) -> dict[str, Any] | None:
@@ -95,7 +81,7 @@ def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, en
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
-        write_json(partial / DESCRIPTION, describe(config, describe_data(data), engine))
+        write_json(partial / DESCRIPTION, describe(resolve_auto(config, data), describe_data(data), engine))
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
@@ -146,6 +132,7 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
         out_channels=out_channels(training["loss"], LabelScheme.parse(data)),
         seed=training["seed"] or 0,  # null: unknown, and no weight of a converted model is random
         size=data["size"],
+        deep_supervision=bool(training["deep_supervision"]),  # null: of a converted model, which has none
     )
     _check_drawn(model, description, folder)
     model.load_weights(read_weights(folder))

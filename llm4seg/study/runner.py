@@ -56,7 +56,8 @@ def named_runs(config: Config) -> list[NamedRun]:
 def _named(planned: PlannedRun, config: Config) -> NamedRun:
     """The run with its name, a digest of the computation and its evaluation: equal names, equal results."""
     other = config.study.other_data and Prepared(config.study.other_data).sha256
-    sources = [run_name(config), code_digest(*MEASURING), config.evaluation.nsd_tolerance, other]
+    section = config.evaluation
+    sources = [run_name(config), code_digest(*MEASURING), section.nsd_tolerance, section.overlap, other]
     return NamedRun(planned, config, "run-" + config.digest(extra=str(sources)))
 
 
@@ -171,7 +172,7 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
         parts.append((other, tuple(other.cases)))
     measured: Measured = {"rows": [], "volumes": []}
     for data, case_ids in parts:
-        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation.nsd_tolerance)
+        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation)
         measured["rows"] += [{"data": data.name, **_position(data.cases[row["case"]]), **row} for row in rows]
         measured["volumes"] += [{"data": data.name, **row} for row in volumes]
     return measured

@@ -4,11 +4,14 @@ A backbone is added here (its class, and a field in `Backbones`), as a builder i
 params.yaml.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterable
+from math import inf, prod
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llm4seg.config.schema.base import AtLeastTwo, Section
+from llm4seg.utils.errors import InputError
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Four = Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)]
@@ -19,9 +22,43 @@ def halvings(levels: int) -> int:
     return int(2 ** (levels - 1))
 
 
-def check_odd(kernels: tuple[int, ...]) -> None:
-    if any(kernel % 2 == 0 for kernel in kernels):
-        raise ValueError(f"kernels must be odd, found {list(kernels)}")
+def check_odd(kernels: Iterable[int]) -> None:
+    found = [*kernels]
+    if any(kernel % 2 == 0 for kernel in found):
+        raise ValueError(f"kernels must be odd, found {found}")
+
+
+PerAxis = PositiveInt | tuple[PositiveInt, ...]  # one number, or one for each axis
+
+
+def each_axis(value: PerAxis, dims: int) -> tuple[int, ...]:
+    """A number for each of `dims` axes."""
+    return value if isinstance(value, tuple) else (value,) * dims
+
+
+def _lists(value: Any, largest: float) -> bool:
+    """Whether a value is a list of whole numbers from 1 to `largest`, or of lists with one for each of 2 or 3 axes."""
+
+    def fits(one: Any) -> bool:
+        return type(one) is int and 1 <= one <= largest
+
+    return isinstance(value, list | tuple) and all(
+        fits(one) or (isinstance(one, list | tuple) and len(one) in (2, 3) and all(map(fits, one))) for one in value
+    )
+
+
+def _kernels(value: Any) -> Any:
+    if not _lists(value, inf):
+        raise ValueError("allowed: for each level an odd number, or a list with one for each axis")
+    return value
+
+
+def _strides(value: Any) -> Any:
+    if value not in (None, "auto") and not _lists(value, 2):
+        raise ValueError(
+            "allowed: null, auto, or for each step between levels 1 or 2, or a list with one for each axis"
+        )
+    return value
 
 
 class BackboneSection(Section):
@@ -36,8 +73,27 @@ class BackboneSection(Section):
 
     @property
     def stride(self) -> int:
-        """Input pixels per position of the coarsest feature map, along each axis."""
+        """Input pixels per position of the coarsest feature map, where that is the same along each axis."""
         raise NotImplementedError
+
+    def axis_strides(self, dims: int) -> tuple[int, ...]:
+        """Input pixels per position of the coarsest feature map, along each of `dims` axes."""
+        return (self.stride,) * dims
+
+    @property
+    def auto_strides(self) -> bool:
+        """Whether strides are found with the prepared data (see `data.pooling`)."""
+        return False
+
+    @property
+    def by_axis(self) -> dict[str, tuple[PerAxis, ...]]:
+        """Parameters that are lists of one number, or of one for each axis."""
+        return {}
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder's map at each of its resolutions, the coarsest first; empty: it is not made so."""
+        return ()
 
 
 class CMUNeXt(BackboneSection):
@@ -54,6 +110,10 @@ class CMUNeXt(BackboneSection):
     @property
     def stride(self) -> int:
         return halvings(len(self.dims))
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return self.dims[-2::-1]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,6 +137,10 @@ class UNet(BackboneSection):
     def stride(self) -> int:
         return halvings(len(self.channels))
 
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return (*self.channels[-3::-1], 0)  # the last step's are the classes
+
 
 class AttentionUNet(BackboneSection):
     """MONAI's AttentionUnet: channels of each level."""
@@ -90,6 +154,10 @@ class AttentionUNet(BackboneSection):
     @property
     def stride(self) -> int:
         return halvings(len(self.channels))
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return self.channels[-2::-1]
 
 
 class UNetPlusPlus(BackboneSection):
@@ -120,6 +188,10 @@ class SegResNet(BackboneSection):
     def stride(self) -> int:
         return halvings(len(self.blocks_down))
 
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return tuple(self.filters * halvings(level) for level in range(len(self.blocks_up), 0, -1))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.filters % 8:  # the groups of its norm
@@ -130,25 +202,51 @@ class SegResNet(BackboneSection):
 
 
 class DynUNet(BackboneSection):
-    """MONAI's DynUNet, nnU-Net's network: channels and kernel size of each level, and whether blocks are residual."""
+    """MONAI's DynUNet, nnU-Net's network: channels and kernel size of each level, and whether blocks are residual.
+
+    `strides`: of each step from a level to the next; null: 2; `auto`: by the prepared volumes, which may leave coarse
+    levels out and make kernels 1 along an axis.
+    """
 
     name = "dynunet"
     title = "DynUNet"
     instance_normed = True
 
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=3)]
-    kernels: tuple[PositiveInt, ...]
+    kernels: Annotated[tuple[PerAxis, ...], BeforeValidator(_kernels)]
+    strides: Annotated[Literal["auto"] | tuple[PerAxis, ...] | None, BeforeValidator(_strides)]
     residual: bool
 
+    def axis_strides(self, dims: int) -> tuple[int, ...]:
+        """Raises InputError for strides that are `auto`: they are known with the prepared data."""
+        if self.strides == "auto":
+            raise InputError(
+                "model.dynunet.strides: found auto, allowed where no prepared data are read: null or a list"
+            )
+        if self.strides is None:
+            return (halvings(len(self.filters)),) * dims
+        steps = [each_axis(step, dims) for step in self.strides]
+        return tuple(prod(axis) for axis in zip(*steps, strict=True))
+
     @property
-    def stride(self) -> int:
-        return halvings(len(self.filters))
+    def auto_strides(self) -> bool:
+        return self.strides == "auto"
+
+    @property
+    def by_axis(self) -> dict[str, tuple[PerAxis, ...]]:
+        return {"kernels": self.kernels, "strides": self.strides if isinstance(self.strides, tuple) else ()}
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return self.filters[-2::-1]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.filters) != len(self.kernels):
             raise ValueError("filters and kernels must be equally long")
-        check_odd(self.kernels)
+        if isinstance(self.strides, tuple) and len(self.strides) != len(self.filters) - 1:
+            raise ValueError("strides must be one shorter than filters")
+        check_odd(size for kernel in self.kernels for size in (kernel if isinstance(kernel, tuple) else (kernel,)))
         return self
 
 
@@ -170,6 +268,10 @@ class UNETR(BackboneSection):
     @property
     def stride(self) -> int:
         return 16
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return tuple(self.feature_size * halvings(level) for level in (4, 3, 2, 1))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -193,6 +295,10 @@ class SwinUNETR(BackboneSection):
     @property
     def stride(self) -> int:
         return 32
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return tuple(self.feature_size * halvings(level) for level in (4, 3, 2, 1, 1))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -257,12 +363,16 @@ class Backbones(Section):
         return name
 
     @property
-    def chosen(self) -> BackboneSection:
-        """The section of the chosen backbone."""
-        section: BackboneSection = getattr(self, self.sections()[self.backbone])
-        return section
+    def chosen_name(self) -> str:
+        """The name of the chosen backbone's section."""
+        return self.sections()[self.backbone]
 
     @property
-    def stride(self) -> int:
-        """Input pixels per position of the coarsest feature map, along each axis."""
-        return self.chosen.stride
+    def chosen(self) -> BackboneSection:
+        """The section of the chosen backbone."""
+        section: BackboneSection = getattr(self, self.chosen_name)
+        return section
+
+    def axis_strides(self, dims: int) -> tuple[int, ...]:
+        """Input pixels per position of the coarsest feature map, along each of `dims` axes."""
+        return self.chosen.axis_strides(dims)

@@ -44,8 +44,15 @@ class OptimizerConfig(Section):
     lr: PositiveFloat
     weight_decay: NonNegativeFloat
     momentum: Fraction
+    nesterov: bool
     schedule: Literal["onecycle", "poly", "constant"]
     clip_norm: PositiveFloat | None
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov: found true, allowed with momentum: 0: false")
+        return self
 
 
 class Augment(Section):
@@ -122,8 +129,10 @@ class Training(Section):
     focal_gamma: NonNegativeFloat
     tversky: TverskyConfig
     class_weights: Annotated[Literal["auto"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_weights)]
+    deep_supervision: bool
     select: Literal["best", "last"]
     patience: PositiveInt | None
+    validate_every: PositiveInt
     patch: Patch
     seed: NonNegativeInt
     augment: Augment
@@ -227,8 +236,9 @@ class Cluster(Section):
 
 
 class Evaluation(Section):
-    """The evaluation: tolerance of NSD, and bootstrap intervals."""
+    """The evaluation: overlap of sliding windows, tolerance of NSD, and bootstrap intervals."""
 
+    overlap: Fraction
     nsd_tolerance: PositiveFloat
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

@@ -51,7 +51,7 @@ STRIDES = {
 @pytest.mark.parametrize("backbone", Model.sections())
 def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
     chosen, stride = config.override({"model.backbone": backbone}), STRIDES[backbone]
-    assert chosen.model.stride == stride
+    assert chosen.model.axis_strides(2) == (stride, stride)
     with pytest.raises(InputError, match=rf"data\.size: found {7 * stride // 2}, allowed: multiples of {stride}"):
         chosen.override({"data.size": [4 * stride, 7 * stride // 2]})
 
@@ -66,7 +66,7 @@ def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
     ],
 )
 def test_stride_follows_the_number_of_levels(config: Config, changes: dict[str, Any]) -> None:
-    assert config.override(changes).model.stride == 2
+    assert config.override(changes).model.axis_strides(2) == (2, 2)
 
 
 @pytest.mark.parametrize(("backbone", "stride"), [("unet", 16), ("unet++", 16), ("dynunet", 16), ("swin-unetr", 32)])

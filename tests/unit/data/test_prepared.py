@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert image.numpy().dtype == case.image.dtype
         assert np.array_equal(labels.numpy(), case.labels)
         image, labels = prepared.resampled(case.id)
-        assert np.array_equal(image.numpy(), resize_image(normalize(case.image, SECTION), (16, 16)))
+        assert np.array_equal(image.numpy(), resize_image(normalize(case.image, SECTION.intensity), (16, 16)))
         assert np.array_equal(labels.numpy(), resize_labels(case.labels, (16, 16)))
         assert (image.dtype, labels.dtype) == (torch.float32, torch.uint8)
     described = prepared.cases["a2"]

@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention-unet": {"channels": [4, 6, 8]},
     "unet++": {"features": [4, 6, 8, 10, 12, 5]},
     "segresnet": {"filters": 8, "blocks_down": [1, 2, 1], "blocks_up": [1, 2]},
-    "dynunet": {"filters": [4, 6, 8], "kernels": [3, 5, 3], "residual": True},
+    "dynunet": {"filters": [4, 6, 8], "kernels": [3, 5, 3], "strides": None, "residual": True},
     "unetr": {"feature_size": 2, "hidden_size": 12, "mlp_size": 16, "heads": 3},
     "swin-unetr": {"feature_size": 12, "depths": [1, 2, 1, 1], "heads": [3, 6, 12, 24], "window": 4},
 }
@@ -105,7 +105,7 @@ def test_the_bottleneck_replaces_the_coarsest_map(name: str, dims: int, store: L
     model.bottleneck.register_forward_hook(lambda module, inputs, out: seen.extend([inputs[0], out]))
     logits = model(x)
     channels, stride = COARSEST[name]
-    assert model.stride == stride
+    assert model.strides == (stride,) * dims
     assert seen[0].shape == seen[1].shape == (2, channels, *[1] * (dims - 1), 2)
     *skips, coarsest = model.encoder(x)
     assert torch.equal(seen[0], coarsest)

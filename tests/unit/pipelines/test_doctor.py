@@ -78,10 +78,43 @@ def test_a_read_only_home_is_no_place_to_compile_in(config: Config, monkeypatch:
     assert found.endswith("cannot be written, where DeepSpeed compiles its operators: set TORCH_EXTENSIONS_DIR")
 
 
-def test_an_optional_backbone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.doctor.find_spec", lambda name: None)
-    (found,) = problems(config.override({"model.backbone": "smp"}))
-    assert found.startswith("model.backbone: smp needs more packages: pip install -e '.[smp]'")
+@pytest.mark.parametrize(
+    ("changes", "module", "line"),
+    [
+        (
+            {"model.backbone": "smp"},
+            "segmentation_models_pytorch",
+            "model.backbone: smp: pip install 'llm4seg[smp]' beside the CUDA build of torch",
+        ),
+        (
+            {"cluster.launcher": "ray"},
+            "ray",
+            "cluster.launcher: ray (process needs none) needs ray, which is not installed: "
+            "pip install 'llm4seg[cluster]'",
+        ),
+        (
+            {"engine.name": "deepspeed"},
+            "deepspeed",
+            "engine.name: deepspeed needs deepspeed, which is not installed: pip install 'llm4seg[cluster]'",
+        ),
+        (
+            {"data.dataset": "lung-ct"},
+            "pydicom",
+            "data.dataset: lung-ct needs pydicom, which is not installed: pip install 'llm4seg[dicom]'",
+        ),
+        (
+            {"cluster.launcher": "ray", "cluster.data": "pull", "cluster.storage": "s3://bucket"},
+            "dvc",
+            "cluster.data: pull needs dvc, which is not installed: pip install 'llm4seg[dvc]'",
+        ),
+    ],
+)
+def test_a_package_of_an_extra(
+    changes: dict[str, str], module: str, line: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm4seg.utils.extras.find_spec", lambda name: None if name == module else object())
+    config = config.override({"cluster.launcher": "process"})
+    assert list(problems(config.override(changes))) == [line]
     assert not list(problems(config))
 
 

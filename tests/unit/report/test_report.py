@@ -1,6 +1,7 @@
 """The report's page, made from the outputs of a finished run."""
 
 import base64
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Model
 from llm4seg.data.split import Split, read_split, write_split
 from llm4seg.datasets.cases import slices
-from llm4seg.report.charts import PARTS, split_strips
+from llm4seg.report.charts import PARTS, VALIDATION, split_strips, training_curves
 from llm4seg.report.inputs import read_inputs
 from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
 from llm4seg.utils.errors import InputError
@@ -281,6 +282,15 @@ def test_the_kept_epoch_follows_the_rule(copy: Config) -> None:
     history.assign(val_dice=float("nan")).to_csv(copy.paths.history, index=False)
     assert kept_epoch(read_inputs(copy)) is None
     assert "The weights kept" not in words(page(copy))
+
+
+def test_epochs_without_a_validation_do_not_break_its_lines() -> None:
+    dice, loss = [math.nan, 0.2, math.nan, 0.6, 0.4], [math.nan, 0.9, math.nan, 0.5, 0.6]
+    history = pd.DataFrame({"epoch": range(1, 6), "train_loss": 1.0, "val_loss": loss, "val_dice": dice, "lr": 1.0})
+    svg = training_curves(history, 4)
+    paths = re.findall(rf'<path d="([^"]*)"[^>]*stroke: {VALIDATION}', svg, flags=re.IGNORECASE)
+    lines = [path.split() for path in paths if path.count("L") > 1]
+    assert [(line.count("M"), line.count("L")) for line in lines] == [(1, 2)] * 3  # of three points, one the legend's
 
 
 @pytest.mark.parametrize(

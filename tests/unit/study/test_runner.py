@@ -70,6 +70,13 @@ def test_a_dataset_from_before_its_intensities_were_written_down_is_taken(
     check(config, OTHER, monkeypatch)
 
 
+def test_a_run_is_another_one_where_it_is_measured_otherwise(config: Config) -> None:
+    measured = [{}, {"evaluation.overlap": 0.25}, {"evaluation.nsd_tolerance": 1.0}, {"evaluation.bootstrap": 300}]
+    names = [study._named(PlannedRun("cnn", 0, None), config.override(changes)).name for changes in measured]
+    assert len(set(names)) == 3
+    assert names[0] == names[3]  # intervals are drawn from the same scores
+
+
 def volumes_of(config: Config, shape: tuple[int, ...], names: str) -> None:
     """Prepare volumes, each of its own patient, cut into slices."""
     random = np.random.default_rng(0)

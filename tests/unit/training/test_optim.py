@@ -7,7 +7,9 @@ from torch import nn
 from llm4seg.config.schema import OptimizerConfig
 from llm4seg.training.optim import build_optimizer, build_schedule
 
-SECTION = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, schedule="constant", clip_norm=None)
+SECTION = OptimizerConfig(
+    name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=False, schedule="constant", clip_norm=None
+)
 
 
 def rates(schedule: str, steps: int = 10) -> list[float]:
