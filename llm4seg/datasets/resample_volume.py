@@ -159,8 +159,8 @@ def _along(length: int, size: int, nearest: bool) -> Places:
     """For each of `size` places along an axis of `length` voxels: the voxels on both sides, and the upper's weight.
 
     `nearest`: of two equally near the upper one, as in SimpleITK, SciPy and torch, for images and labels alike. Where
-    slices become coarser by 2 or 4 times, predictions so end half a slice of the original too low; neither the mean of
-    both slices nor a way back that knows which was taken leads to a higher Dice after the grid and back.
+    slices become coarser by 2 or 4 times, predictions lie half a slice of the original too low; neither the mean of
+    both slices nor a way back that knows which was taken gives balls a higher Dice after the grid and back.
     """
     place = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
     if nearest:
