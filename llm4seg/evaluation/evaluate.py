@@ -135,9 +135,11 @@ def examples(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
 def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], section: Evaluation, folder: Path) -> None:
     """Write best.png, median.png and worst.png to a new folder."""
     folder.mkdir(parents=True)
-    for role, (case_id, dice) in examples(rows).items():
+    chosen = examples(rows)
+    for role, (case_id, dice) in chosen.items():
         case = data.cases[case_id]
         predicted_S = predict_prepared(model, data, case_id, section.overlap)
         image_CS, labels_S = data.original(case_id)
-        title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
+        rank = f"{role.capitalize()}: " if len(chosen) > 1 else ""
+        title = f"{rank}{case_id}, mean Dice {dice:.2f}"
         draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.scheme, case.spacing, title)

@@ -38,7 +38,9 @@ def render(inputs: Inputs) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(number=number, estimate=estimate, interval=interval, spelled=spelled, in_short=in_short)
+    environment.filters.update(
+        number=number, estimate=estimate, interval=interval, spelled=spelled, in_short=in_short, flat=flat
+    )
     return environment.get_template("page.html.j2").render(
         inputs=inputs,
         columns=COLUMNS,
@@ -77,6 +79,17 @@ def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
 def interval(values: Mapping[str, Any], digits: int = 2) -> str:
     """The ends of an interval in words; empty where there is none."""
     return "" if values["low"] is None else f"{number(values['low'], digits)} to {number(values['high'], digits)}"
+
+
+def flat(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's parameters by their dotted names within it."""
+    found: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping) and value:
+            found |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def spelled(value: Any) -> str:
@@ -290,8 +303,6 @@ def spacing(cases: Sequence[Case]) -> str:
 
 
 def span(several: list[tuple[float, ...]], digits: int) -> str:
-    """Smallest to largest along each axis."""
-    ends = [(min(axis), max(axis)) for axis in zip(*several, strict=True)]
-    return TIMES.join(
-        number(low, digits) if low == high else number(low, digits) + DASH + number(high, digits) for low, high in ends
-    )
+    """Smallest to largest along each axis; one number where both round to it."""
+    ends = [(number(min(axis), digits), number(max(axis), digits)) for axis in zip(*several, strict=True)]
+    return TIMES.join(low if low == high else low + DASH + high for low, high in ends)
