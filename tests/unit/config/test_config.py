@@ -279,6 +279,10 @@ VOLUMES = {"data.grid": "spacing", "data.spatial_dims": 3, "data.dataset": "lung
             r"patch\.size \[96, 48",
         ),
         (
+            {"data.spacing": [1.5, 1.0, 2], "training.augment.quarter_turns": True},
+            r"quarter_turns: found true, allowed: false, as data\.spacing is 1\.5 x 1 mm to the right",
+        ),
+        (
             {"training.label_noise.drop": 0.5},
             r"label_noise\.drop: found 0\.5, allowed with data\.grid",
         ),

@@ -88,5 +88,5 @@ def test_images_of_one_size_take_what_their_size_takes(config: Config, monkeypat
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     resized = config.override({"data.grid": "resize", "data.size": [16, 16, 16], "data.intensity": "unit"}).data
     check_volumes(open_dataset(resized, config.paths.cache), resized)
-    with pytest.raises(InputError, match="case-0.nii"):
+    with pytest.raises(InputError, match=r"case-0\.nii"):
         check_volumes(open_dataset(config.data, config.paths.cache), config.data)
