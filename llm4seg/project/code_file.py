@@ -1,7 +1,7 @@
 """code.json of a project: digests of the installed package's code, which the project's stages list as parameters.
 
-`python -m llm4seg.project.code_file` writes it: the first stage of a project's dvc.yaml, which DVC always runs. So after
-an upgrade of the package the stages run again whose rooms have changed, and no others.
+`python -m llm4seg.project.code_file` writes it: a project's first stage, which DVC always runs. So after an upgrade of
+the package those stages run again whose rooms have changed, and no others.
 """
 
 import hashlib

@@ -30,8 +30,8 @@ into `data/raw` (its README.md says how). `pip install 'llm4seg[all]=={version}'
 Commit params.yaml, dvc.yaml, dvc.lock, code.json (digests of the package's code, by which DVC knows what an upgrade
 changed) and what DVC lists. `dvc exp run -S NAME=VALUE` tries other values.
 """
-HEADER = f"""# The pipeline of llm4seg, as the installed package has it. What a stage runs of the package's code it lists
-# by its digest in code.json, which the stage `code` brings up to date each time.
+HEADER = f"""# The pipeline of llm4seg, as the installed package has it. Of that package's code, stages list digests in
+# code.json, which the stage `code` brings up to date each time.
 
 stages:
   code:
