@@ -80,8 +80,8 @@ class Augment(Section):
         """Raise ValueError for quarter turns where rows are not as far apart as columns (in mm): they would stretch."""
         if self.quarter_turns and not isclose(rows, columns, rel_tol=SQUARE):
             raise ValueError(
-                f"training.augment.quarter_turns: found true, allowed: false, as data.spacing is {columns:g} x {rows:g} mm "
-                "to the right and to the back"
+                "training.augment.quarter_turns: found true, allowed: false, as data.spacing is "
+                f"{columns:g} x {rows:g} mm to the right and to the back"
             )
 
 

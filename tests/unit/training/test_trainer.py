@@ -1,9 +1,11 @@
 """What `fit` refuses before it trains."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -11,8 +13,9 @@ from llm4seg.config import Config
 from llm4seg.data.augment import check_flips, check_turns
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split, write_split
+from llm4seg.evaluation.evaluate import evaluate
 from llm4seg.training.run import LocalRun
-from llm4seg.training.trainer import Trainer
+from llm4seg.training.trainer import Trainer, assemble
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
 from tests.finished_run import write_cases
@@ -57,6 +60,25 @@ def test_volumes_known_to_be_turned_only_by_their_own_spacing(tmp_path: Path) ->
     assert data.spacing == (2.0, 1.0, 2.0)
     with pytest.raises(InputError, match=r"^training\.augment\.quarter_turns: found true"):
         Trainer(config, LocalRun(tmp_path))
+
+
+@pytest.mark.usefixtures("group")
+def test_a_slice_an_empty_and_a_small_volume_are_trained_on_and_measured(tmp_path: Path) -> None:
+    """All are padded to the patch; where nothing is labeled, patches lie anywhere."""
+    here = {"data.spacing": [1, 1, 1], "model.bottleneck": "identity", "data.intensity": "zscore", "training.epochs": 1}
+    config = tiny_config(tmp_path).override(VOLUMES | here)
+    shapes = {"slice": (20, 24, 1), "empty": (20, 24, 10), "small": (5, 6, 3), "val": (20, 24, 9), "test": (9, 40, 1)}
+    cases = [replace(drawn(shape, 1 + len(name) % 2), id=name, group=name) for name, shape in shapes.items()]
+    cases[1] = replace(cases[1], labels=np.zeros(shapes["empty"], np.uint8))
+    write_cases(config, cases, VOLUME_CLASSES)
+    write_split(config.paths.split, Split("by hand", 0, ("slice", "empty", "small"), ("val",), ("test",), (), ()))
+    trainer = Trainer(config, LocalRun(tmp_path / "run"))
+    (row,) = trainer.train()
+    assert all(math.isfinite(value) for value in row.values())
+    model = assemble(config, trainer.data)
+    model.load_weights(trainer.weights)
+    measured = evaluate(model, trainer.data, trainer.split, config.evaluation)
+    assert [row["reference_size"] for row in measured.rows] == [(cases[4].labels == label).sum() for label in (1, 2)]
 
 
 def test_flips_of_left_and_right_need_pairs_of_classes(config: Config, tmp_path: Path) -> None:
