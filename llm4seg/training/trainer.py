@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import Sides, augment, check_flips
+from llm4seg.data.augment import Sides, augment, check_flips, check_turns
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
@@ -50,7 +50,7 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
     `data` are as `training_inputs` gives them. With `training.init_from`, a trained model's weights replace them where
-    they fit; `log` gets a line on which.
+    they fit; `log` gets lines on which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
@@ -65,9 +65,9 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
         deep_supervision=config.training.deep_supervision,
     )
     if config.training.init_from is not None:
-        taken = init_from(model, config, data.scheme)
-        if log is not None:
-            log(taken)
+        for line in init_from(model, config, data):
+            if log is not None:
+                log(line)
     return model
 
 
@@ -100,6 +100,7 @@ class Trainer:
         self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
+        check_turns(self.data, config.training.augment)
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)
         if saved:
