@@ -9,7 +9,10 @@ from pathlib import Path
 from llm4seg.cluster.local_ray import LAUNCHER, short_folders
 from llm4seg.config import Config
 from llm4seg.data.prepared import MANIFEST, Prepared
+from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.spacing import in_array_order
+from llm4seg.datasets.volume_headers import check_volumes
 from llm4seg.datasets.volume_writer import check_memory
 from llm4seg.project.code_file import is_project, write_code_file
 from llm4seg.utils.errors import InputError
@@ -51,15 +54,31 @@ def problems(config: Config) -> Iterator[str]:
 
 
 def _volumes(config: Config) -> Iterator[str]:
-    """Of data that were prepared before, the first volume that is larger at data.spacing than memory."""
+    """The first volume that is larger at data.spacing than memory: by files' headers, and of data prepared before."""
     prepared, spacing = config.paths.prepared, config.data.spacing
-    if config.data.grid != "spacing" or isinstance(spacing, str) or not (prepared / MANIFEST).is_file():
+    if config.data.grid != "spacing":
+        return
+    dataset = _dataset_in_files(config)
+    if dataset and (too_large := list(_refused(partial(check_volumes, dataset, config.data)))):
+        yield from too_large
+        return
+    if isinstance(spacing, str) or not (prepared / MANIFEST).is_file():
         return
     for case in Prepared(prepared).cases.values():
         too_large = list(_refused(partial(check_memory, case, in_array_order(spacing))))
         if too_large and case.unit == "mm":
             yield too_large[0]
             return
+
+
+def _dataset_in_files(config: Config) -> Dataset | None:
+    """The dataset, where it lies in a folder; what is wrong with it is up to `prepare`. Archives are not unpacked."""
+    if config.data.dataset in PACKAGED or not config.data.root.is_dir():
+        return None
+    try:
+        return open_dataset(config.data, config.paths.cache)
+    except InputError:
+        return None
 
 
 def _disk(path: Path) -> Iterator[str]:

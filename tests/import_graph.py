@@ -21,6 +21,7 @@ FLOORS = {
     "training": 4,
     "evaluation": 5,
     "released": 5,
+    "predict": 6,
     "cluster": 6,
     "search": 7,
     "study": 7,

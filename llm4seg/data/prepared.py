@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from llm4seg.data.intensity import Intensity, VolumeGrid, foreground_statistics
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.preprocessing import UNKNOWN, Preprocessing
-from llm4seg.data.tiles import read_box
+from llm4seg.data.tiles import block_type, read_box
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
@@ -100,7 +100,10 @@ class Prepared:
         try:
             self._describe(manifest)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / MANIFEST}: not a manifest that `prepare` wrote ({error!r})") from None
+            raise InputError(
+                f"{folder / MANIFEST}: not a manifest that `prepare` wrote, or an earlier version's ({error!r}); "
+                "run `dvc repro prepare`"
+            ) from None
         self._shards: dict[str, Any] = {}
         self.normalization: Intensity | None = None  # see `for_network`
 
@@ -230,9 +233,10 @@ class Prepared:
     def _box(self, case_id: str, start: Sequence[int], stop: Sequence[int]) -> "tuple[Tensor, Tensor]":
         """The part of a volume on its grid from `start` to `stop`, normalized, and its labels."""
         assert self.normalization is not None, "for_network says how"
-        image, labels = self._read("grid", case_id)
-        image_CS = self.normalization(read_box(image, start, stop), self.cases[case_id].on_grid)
-        return image_CS, read_box(labels, start, stop)[0]
+        grid = self._case(case_id).on_grid
+        block = block_type(self.channels, grid.dtype, grid.block)
+        image_CS, labels_S = read_box(self._tensor(case_id, "tiles"), block, start, stop)
+        return self.normalization(image_CS, grid), labels_S
 
     def labeled_voxels(self, case_id: str) -> "dict[int, Tensor]":
         """Where some voxels of each label lie on the volume's grid, (V, dims); not of background and ignored ones."""

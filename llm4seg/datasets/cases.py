@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
     users should know of its files, a line each. `official`: the split that its owner publishes. `view`: how the arrays
     lie in files of the same kind, where no case has a `geometry`; `cropped`: whether volumes are files' `crop_box`.
+    `files`: an image file of each case, where a reader can name them before it reads any.
 
     Downloading and reading begin with the first case.
     """
@@ -58,6 +60,7 @@ class Dataset:
     official: SplitLists | None = None
     view: View | None = None
     cropped: bool = False
+    files: tuple[Path, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from llm4seg.config.schema import Data
 from llm4seg.data.intensity import BYTE, VolumeGrid
 from llm4seg.data.label_scheme import foreground
 from llm4seg.data.prepared import MOST_VOXELS, Case
-from llm4seg.data.tiles import to_tiles
+from llm4seg.data.tiles import block_edges, block_type, to_tiles
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.resample_volume import resample_image, resample_labels
@@ -50,7 +50,7 @@ class VolumeWriter:
     def __init__(self, section: Data, folder: Path, audit: Audit, workers: int = 1) -> None:
         self._section, self._folder, self._audit, self._workers = section, folder, audit, workers
         self._seen: list[tuple[Case, Box]] = []
-        self._shards, self._written = ShardWriter(folder, "grid"), list[tuple[Case, str]]()
+        self._shards, self._written = ShardWriter(folder, "grid", pages=True), list[tuple[Case, str]]()
         self._at_once = section.spacing != "auto" and workers > 1
 
     def made(self, case: RawCase, described: Case) -> OnGrid | Box:
@@ -156,9 +156,9 @@ def _resampled(spacing: Sequence[float], case: Case, box: Box, image: np.ndarray
     image = to_spacing(image, case.spacing, spacing)
     voxels, counts = _voxels(labels, case.id)
     grid, values = volume_grid(image, box, counts), _foreground(image, labels, case.id)
-    tiles = to_tiles(image)
+    tiles = to_tiles(image, labels, block_type(len(image), grid.dtype, grid.block))
     del image
-    arrays = {"image": tiles, "labels": to_tiles(labels[None]), "voxels": voxels, "foreground": values}
+    arrays = {"tiles": tiles, "voxels": voxels, "foreground": values}
     return OnGrid(replace(case, grid=grid), arrays, labels)
 
 
@@ -182,6 +182,8 @@ def volume_grid(image_CS: np.ndarray, box: Box, counts: dict[int, int]) -> Volum
         std=tuple(std for _, std in moments),
         range=BYTE if image_CS.dtype == np.uint8 else extremes,
         voxels=counts,
+        dtype=image_CS.dtype.name,
+        block=block_edges(image_CS.shape[1:], len(image_CS) * image_CS.itemsize + 1),
     )
 
 

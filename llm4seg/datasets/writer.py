@@ -57,7 +57,7 @@ class ResizedWriter:
     def add(self, described: Case, made: tuple[np.ndarray, np.ndarray]) -> None:
         image, labels = made
         described = replace(described, grid_pixels=self._audit.resized(described.pixels, labels))
-        self._written.append((described, self._shards.add(described.id, image, labels)))
+        self._written.append((described, self._shards.add(described.id, image=image, labels=labels)))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         self._shards.flush()
@@ -94,7 +94,7 @@ def write_prepared(
             if case.geometry is not None:
                 geometries[case.volume or case.id] = case.geometry
             grid.add(described, made)
-            shards.append(original.add(case.id, case.image, case.labels))
+            shards.append(original.add(case.id, image=case.image, labels=case.labels))
             if volumes:
                 original.flush_large()
             del case, made  # before the next volume is read

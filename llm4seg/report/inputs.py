@@ -71,10 +71,13 @@ def read_contact_sheet(path: Path) -> bytes:
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """`data`, `split`, `evaluation` from params, the other sections from the trained model.
 
-    Without `data.root`, which differs between machines, and what is of another grid than `data.grid`.
+    Without `data.root`, which differs between machines, and what is of another grid than `data.grid` or of another
+    intensity than `data.intensity`.
     """
     plain, resized = config.plain(), config.data.grid == "resize"
-    hidden = ("root", "folder", "phantom", "spacing" if resized else "size")
+    hidden = ["root", "folder", "phantom", "spacing" if resized else "size"]
+    if config.data.intensity != "window":
+        hidden.append("window")
     data = {name: value for name, value in plain["data"].items() if name not in hidden}
     if resized:
         trained = trained | {"training": {name: one for name, one in trained["training"].items() if name != "patch"}}

@@ -209,12 +209,22 @@ def _check_other_data(config: Config) -> None:
         # older datasets do not record their intensity
         known = None not in (expected, found) or name in ("window", "spacing")
         if expected != found and known:
-            raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
+            raise InputError(
+                f"study.other_data: found {name} {found}, allowed: {expected}{_how_to_set(name, expected)}"
+            )
     if own.scheme != other.scheme or own.name == other.name:
         raise InputError(
             f"study.other_data: found {other.name} with the classes {', '.join(other.classes)}, allowed: another "
             f"dataset than {own.name}, with the classes {', '.join(own.classes)}, in this order"
         )
+
+
+def _how_to_set(name: str, expected: Any) -> str:
+    """What a manifest has along rows, columns and slices, params.yaml has along x, y and z."""
+    if name != "spacing" or expected is None:
+        return ""
+    rows, columns, slices = expected
+    return f"; prepare it again with -S 'data.spacing=[{columns:g}, {rows:g}, {slices:g}]'"
 
 
 def _check_volumes(config: Config, splits: Iterable[Path]) -> None:

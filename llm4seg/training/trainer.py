@@ -30,7 +30,7 @@ from llm4seg.objectives.metrics import dice_from_counts, scheme_counts
 from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, Progress
-from llm4seg.training.class_weights import class_weights
+from llm4seg.training.class_weights import class_weights, count_labels, counted_labels
 from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.history import epochs_since_best, is_complete, is_validated
 from llm4seg.training.inputs import training_inputs
@@ -167,8 +167,13 @@ class Trainer:
     def class_weights(self) -> Tensor | None:
         """The weights of `training.class_weights` by the labels that are trained on."""
         own = self.split.train[self.run.rank :: self.run.world_size]
-        labels = (self.training_labels(self.data.resampled(case)[1], case) for case in own)
-        return class_weights(self.config.training, self.data.scheme, labels, self.run.device)
+        pixels = (self.label_counts(case) for case in own)
+        return class_weights(self.config.training, self.data.scheme, pixels, self.run.device)
+
+    def label_counts(self, case: str) -> Tensor:
+        if self.data.spacing is not None and not self.data.scheme.ignore:  # without label noise: the config sees to it
+            return counted_labels(self.data.cases[case].on_grid)
+        return count_labels(self.training_labels(self.data.resampled(case)[1], case))
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""

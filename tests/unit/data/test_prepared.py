@@ -129,7 +129,7 @@ def test_equal_images_have_equal_hashes(tmp_path: Path) -> None:
 
 def test_shards_are_limited(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "native", limit=1000)
-    names = [writer.add(str(n), np.full((1, size), n, np.uint8), np.zeros(10, np.uint8)) for n, size in sizes()]
+    names = [writer.add(str(n), image=np.full((1, size), n, np.uint8)) for n, size in sizes()]
     writer.flush()
     assert names == [f"native-{number:03d}.safetensors" for number in (0, 0, 1, 2, 3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(names)) == writer.names

@@ -205,6 +205,32 @@ def test_settings_are_those_of_the_trained_model(copy: Config) -> None:
     assert "phantom.size [96, 96]" in text
 
 
+def test_a_window_of_intensities_is_shown_where_it_is_used(copy: Config) -> None:
+    assert "window [-1000, 400]" not in words(page(copy))
+    assert "window [-1000, 400]" in words(page(copy.override({"data.intensity": "window"})))
+
+
+def test_says_by_which_statistics_intensities_were_normalized(copy: Config) -> None:
+    def with_ct(model: Any) -> None:
+        one = {"low": -834.0, "high": 151.4, "mean": -52.6, "std": 227.9}
+        model["data"]["normalization"] = {"kind": "ct", "window": None, "foreground": [one]}
+
+    assert "Intensities" not in words(page(copy))
+    change_json(copy.paths.model / "model.json", with_ct)
+    text = words(page(copy))
+    assert "Intensities percentiles 0.5 and 99.5, to which they are clipped: -834 and 151; mean -53 and" in text
+    assert "standard deviation 228, which become 0 and 1" in text
+
+
+def test_one_test_case_is_no_mean_over_cases(copy: Config) -> None:
+    change_json(copy.paths.metrics, lambda metrics: metrics.update(cases=1))
+    for role in ("median", "worst"):
+        (copy.paths.evaluation / "overlays" / f"{role}.png").unlink()
+    text = words(page(copy))
+    assert "on one test case. The best intensity threshold reaches" in text
+    assert "A case Filled: labels" in text
+
+
 def test_shows_the_contact_sheet_and_what_was_noticed_of_the_data(copy: Config) -> None:
     png = base64.b64encode(copy.paths.contact_sheet.read_bytes()).decode()
     assert f'<img src="data:image/png;base64,{png}" alt="Cases spread over the dataset' in page(copy)
@@ -351,8 +377,8 @@ def test_scores_per_volume_are_the_headline_where_there_are_any(
     metrics, text = read_json(config.paths.metrics), words(config.paths.report.read_text(encoding="utf-8"))
     dice, by_slice = metrics["volumes"]["dice"]["mean"], metrics["dice"]["mean"]
     count = metrics["volumes"]["cases"]
-    assert metrics["cases"] == 5 * count
-    assert f"reaches a mean Dice of {dice:.2f} on {count} test volumes, and" in text
+    assert (metrics["cases"], count) == (5, 1)
+    assert f"reaches a mean Dice of {dice:.2f} on one test volume. The best" in text
     assert f"{metrics['volumes']['hd95']['mean']:.1f} mm mean HD95" in text
     assert text.index("Means over the volumes in which") < text.index("Means over the slices in which")
     assert f"mean {5 * count} {DASH} {DASH} {by_slice:.2f}" in text

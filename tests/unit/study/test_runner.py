@@ -63,6 +63,13 @@ def test_another_dataset_that_the_models_cannot_take_is_refused(
         check(config, OTHER | change, monkeypatch)
 
 
+def test_another_spacing_is_refused_with_what_to_set(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OWN, "spacing", (1.5, 1.25, 2.0))
+    message = r"found spacing \(1.0, 1.0, 2.0\), allowed: \(1.5, 1.25, 2.0\); .* -S 'data.spacing=\[1.25, 1.5, 2\]'"
+    with pytest.raises(InputError, match=message):
+        check(config, OTHER | {"spacing": (1.0, 1.0, 2.0)}, monkeypatch)
+
+
 def test_a_dataset_from_before_its_intensities_were_written_down_is_taken(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
