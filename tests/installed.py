@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 from tests.import_graph import ROOT
 
-SOURCES = ("llm4seg", "pipelines", "pyproject.toml", "README.md", "LICENSE", "params.yaml", "dvc.yaml")
-SOURCES += ("data/raw/README.md",)
+SOURCES = ["llm4seg", "pipelines", "pyproject.toml", "README.md", "LICENSE", "params.yaml", "dvc.yaml"]
+SOURCES += ["data/raw/README.md"]
 IGNORED = shutil.ignore_patterns("__pycache__")
 
 
@@ -46,7 +46,7 @@ def install(wheel: Path, folder: Path, *extras: str) -> Path:
     for one in required(wheel, extras):
         for entry in {file.parts[0] for file in one.files or () if file.parts[0] not in ("..", "__pycache__")}:
             if not (site / entry).exists():
-                (site / entry).symlink_to(one.locate_file(entry))
+                (site / entry).symlink_to(str(one.locate_file(entry)))
         for script in {file.name for file in one.files or () if file.parts[-2:-1] == ("bin",)}:
             if script == "dvc":
                 (folder / "bin" / script).write_text(f'#!/bin/sh\nexec "{python}" -m dvc "$@"\n')
