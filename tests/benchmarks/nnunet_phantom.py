@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -76,11 +77,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def build_trainer(folder: Path, plan: str, trainer: str) -> Any:
+    """A trainer of nnU-Net's, or of several joined by +, each of which changes something else."""
     preprocessed = folder / "preprocessed" / NAME
     plans = json.loads((preprocessed / f"{PLANS[plan]}.json").read_text(encoding="utf-8"))
     description = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
-    kind = recursive_find_trainer_class_by_name(trainer)
-    return kind({**plans, "continue_training": False}, "3d_fullres", 0, description, CPU)
+    kinds = [recursive_find_trainer_class_by_name(name) for name in trainer.split("+")]
+    return type(trainer, tuple(kinds), {})({**plans, "continue_training": False}, "3d_fullres", 0, description, CPU)
 
 
 def train(trainer: Any, seconds: float, began: float) -> int:
@@ -142,7 +144,7 @@ def score(predicted: Path, reference: Path) -> dict[str, float]:
     }
 
 
-def measure(folder: Path, arguments: argparse.Namespace, test: list[str]) -> list[dict[str, Any]]:
+def measure(folder: Path, arguments: argparse.Namespace, test: list[str]) -> Iterator[dict[str, Any]]:
     """One training and the scores of its test patients: a row without test-time mirroring, and one with."""
     for module in (random, np.random):
         module.seed(arguments.seed)
@@ -151,7 +153,7 @@ def measure(folder: Path, arguments: argparse.Namespace, test: list[str]) -> lis
     trainer = build_trainer(folder, arguments.plan, arguments.trainer)
     steps = train(trainer, arguments.seconds, began)
     spent = time.process_time() - began
-    section, rows = trainer.configuration_manager, []
+    section = trainer.configuration_manager
     images = [folder.parent / "phantom" / "images" / f"{case}.nii.gz" for case in test]
     for mirrored in (False, True)[: 1 if arguments.no_mirrored else 2]:
         name = f"{arguments.plan}-{arguments.trainer}-{arguments.seed}-{arguments.seconds:g}-{mirrored:d}"
@@ -161,7 +163,7 @@ def measure(folder: Path, arguments: argparse.Namespace, test: list[str]) -> lis
             score(folder / "predicted" / name / image.name, folder.parent / "phantom" / "masks" / image.name)
             for image in images
         ]
-        row = {
+        yield {
             **{key: getattr(arguments, key) for key in ("plan", "trainer", "seed")},
             "patch": list(section.patch_size),
             "batch": section.batch_size,
@@ -174,9 +176,6 @@ def measure(folder: Path, arguments: argparse.Namespace, test: list[str]) -> lis
             "false": round(mean(one["false"] for one in scores), 2),
             "prediction_seconds": round(time.process_time() - began),
         }
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    return rows
 
 
 def main() -> None:
@@ -188,7 +187,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="of tests.benchmarks.lesion_training")
     parser.add_argument("--plan", choices=PLANS, default="ours", help="default: %(default)s")
-    parser.add_argument("--trainer", default="nnUNetTrainer", help="one of nnU-Net's (default: %(default)s)")
+    parser.add_argument("--trainer", default="nnUNetTrainer", help="or A+B (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=300, help="of CPU, a training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-mirrored", action="store_true", help="no second prediction, with test-time mirroring")
@@ -201,8 +200,8 @@ def main() -> None:
     if not (folder / "preprocessed" / NAME / f"{PLANS['ours']}.json").exists():
         write_raw(folder, split)
     os.environ.update(nnUNet_n_proc_DA="0")  # augmentation in this process, whose CPU seconds count
-    with (folder / "rows.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in measure(folder, arguments, split["test"]))
+    for row in measure(folder, arguments, split["test"]):
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
