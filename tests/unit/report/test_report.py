@@ -20,7 +20,7 @@ from llm4seg.data.split import Split, read_split, write_split
 from llm4seg.datasets.cases import slices
 from llm4seg.report.charts import PARTS, VALIDATION, split_strips, training_curves
 from llm4seg.report.inputs import read_inputs
-from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
+from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, span, spelled
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, remove, write_json, write_text
 from pipelines.evaluate import write_evaluation
@@ -197,12 +197,22 @@ def test_slices_are_shown_where_they_lie_in_their_volume(run: Config, tmp_path: 
     assert [strips.count(hue.lower()) for hue in PARTS.values()] == [6, 2, 3, 1]
 
 
+@pytest.mark.parametrize(
+    ("steps", "text"), [([0.97699, 0.97656], "0.98"), ([0.5, 0.75], f"0.50{DASH}0.75"), ([3.0, 2.9999], "3.00")]
+)
+def test_a_span_of_numbers_that_round_to_one_is_that_one(steps: list[float], text: str) -> None:
+    assert span([(step,) for step in steps], 2) == text
+
+
 def test_settings_are_those_of_the_trained_model(copy: Config) -> None:
     change_json(copy.paths.model / "model.json", lambda model: model["config"]["optimizer"].update(lr=0.00042))
     text = words(page(copy))
     assert "lr 0.00042" in text
     assert "size [128, 128]" in text  # of the grid, beside the phantom's own
     assert "phantom.size [96, 96]" in text
+    assert "llm.lora.rank 8" in text
+    assert "cmunext.dims [8, 16, 32, 64, 128]" in text
+    assert "unet.channels" not in text  # another network's
 
 
 def test_a_window_of_intensities_is_shown_where_it_is_used(copy: Config) -> None:
@@ -226,7 +236,12 @@ def test_one_test_case_is_no_mean_over_cases(copy: Config) -> None:
     change_json(copy.paths.metrics, lambda metrics: metrics.update(cases=1))
     for role in ("median", "worst"):
         (copy.paths.evaluation / "overlays" / f"{role}.png").unlink()
+    table = copy.paths.evaluation / "cases.csv"
+    cases = pd.read_csv(table)
+    cases[cases["case"] == cases["case"][0]].to_csv(table, index=False)
     text = words(page(copy))
+    assert "From case to case" not in text
+    assert 'href="#cases"' not in page(copy)
     assert "on one test case. The best intensity threshold reaches" in text
     assert "A case Filled: labels" in text
 
