@@ -61,7 +61,7 @@ def dice(predicted: np.ndarray, reference: np.ndarray) -> float:
 def test_scores_of_predicted_files_are_evaluates(config: Config) -> None:
     data = as_trained(config.paths.model, Prepared(config.paths.prepared))
     network = load_trained(config.paths.model, config.paths.llm_used)
-    rows, volumes = evaluate_cases(network, data, [*data.cases], 1.0)
+    rows, volumes = evaluate_cases(network, data, [*data.cases], config.evaluation)
     expected = {(row["case"], row["class"]): row["dice"] for row in volumes or rows}
     model = llm4seg.load(config.paths.model)
     assert len(expected) == 8
@@ -174,7 +174,7 @@ def test_pictures(tmp_path: Path) -> None:
         stage(config)
     model, data = llm4seg.load(save_random_model(config)), Prepared(config.paths.prepared)
     assert model.preprocessing[0].view is None
-    rows, _ = evaluate_cases(model.module, data, [*data.cases], 1.0)
+    rows, _ = evaluate_cases(model.module, data, [*data.cases], config.evaluation)
     for row in rows:
         path = tmp_path / "raw" / "images" / f"{row['case']}.png"
         predicted = model.predict(str(path))
