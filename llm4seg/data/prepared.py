@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llm4seg.data.intensity import Intensity, VolumeGrid, foreground_statistics
 from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.data.preprocessing import UNKNOWN, Preprocessing
+from llm4seg.data.preprocessing import UNKNOWN, Preprocessing, View
 from llm4seg.data.tiles import block_type, read_box
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
@@ -124,8 +124,9 @@ class Prepared:
             (left, right) for left, right in manifest.get("paired", ())
         )
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
-        self.view: str | None = manifest.get("view", UNKNOWN)  # how most arrays lie in their files
-        self.cropped: bool = manifest.get("cropped", False)  # whether the dataset's volumes come without their margins
+        # how most arrays lie in their files, and whether the dataset's volumes come without their margins
+        self.view: View | Literal["unknown"] | None = manifest.get("view", UNKNOWN)
+        self.cropped: bool = manifest.get("cropped", False)
         self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
         self.official: SplitLists | None = _lists(manifest, "official")  # as the data's owner publishes it
         self.split_file: SplitLists | None = _lists(manifest, "split_file")  # as `split.file` has it

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from llm4seg.data.intensity import Intensity
 
 View = Literal["axial", "coronal", "sagittal"]
-UNKNOWN = "unknown"  # the view of prepared data, or a model, of an earlier version, which did not record it
+UNKNOWN: Literal["unknown"] = "unknown"  # the view of data and models of earlier versions, which did not record it
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Preprocessing:
     intensity: str | None
     window: tuple[float, float] | None
     normalization: Intensity | None
-    view: str | None
+    view: View | Literal["unknown"] | None
     unit: str | None
     paired: tuple[tuple[int, int], ...] = ()
     cropped: bool = False

@@ -103,15 +103,20 @@ def slicing_view(image: ImageData) -> View:
 
     Where several axes have the largest spacing, slices are axial.
     """
+    return own_view(image) or "axial"
+
+
+def own_view(image: ImageData) -> View | None:
+    """As `slicing_view`; None where several axes have the largest spacing, so that an image has slices in any view."""
     import nibabel
 
-    ras_axis = nibabel.orientations.io_orientation(image.affine)[:, 0].astype(int)
     single = [axis for axis in range(3) if image.values.shape[1 + axis] == 1]
     sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
     largest = [axis for axis in range(3) if sizes[axis] > (1 - 1e-3) * sizes.max()]
-    (across,) = single if len(single) == 1 else largest if len(largest) == 1 else np.flatnonzero(ras_axis == 2)
+    across = single if len(single) == 1 else largest
+    ras_axis = nibabel.orientations.io_orientation(image.affine)[:, 0].astype(int)
     views: tuple[View, ...] = ("sagittal", "coronal", "axial")
-    return views[ras_axis[across]]
+    return views[ras_axis[across[0]]] if len(across) == 1 else None
 
 
 def _nearest_axes(affine: np.ndarray, wanted: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[bool, ...]]:

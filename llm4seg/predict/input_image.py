@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm4seg.data.preprocessing import UNKNOWN, Preprocessing
+from llm4seg.data.preprocessing import UNKNOWN, Preprocessing, View
 from llm4seg.datasets.case_files import read_channels
-from llm4seg.datasets.geometry import Geometry, geometry, slicing_view
+from llm4seg.datasets.geometry import Geometry, geometry, own_view, slicing_view
 from llm4seg.datasets.image_data import ImageData, storable
 from llm4seg.utils.errors import InputError
 
@@ -81,21 +81,24 @@ def _way(image: ImageData, model: Preprocessing, source: str, trained: str) -> t
     """How the array lies in the image's file, and a notice where a model reads its slices along another axis."""
     if image.placed == "picture":
         return geometry(image, None), ()
-    own = slicing_view(image)
+    own = own_view(image)
     if image.flat or (model.spatial_dims == 2 and 1 in image.shape):  # it is one slice, whatever the model reads
-        view: Any = own
-    elif model.view == UNKNOWN:
+        return geometry(image, slicing_view(image)), _otherwise(own, model)
+    if model.view == UNKNOWN:
         raise InputError(
             f"{trained}: does not say how volumes lie (`view` in model.json), an earlier version wrote it, so that "
             f"{source} cannot be predicted; train it again, or give the volume's array"
         )
-    else:
-        view = model.view
-    if view is None:
+    if model.view is None:
         return geometry(image, None), ("is read in the file's order, as the model was trained on pictures",)
-    if model.spatial_dims == 2 and own != model.view and model.view not in (None, UNKNOWN):
-        return geometry(image, view), (f"has {own} slices, but the model was trained on {model.view} ones",)
-    return geometry(image, view), ()
+    return geometry(image, model.view), _otherwise(own, model) if model.spatial_dims == 2 else ()
+
+
+def _otherwise(own: View | None, model: Preprocessing) -> tuple[str, ...]:
+    """A notice where an image has slices in another view than the model was trained on."""
+    if own is None or model.view in (None, UNKNOWN, own):
+        return ()
+    return (f"has {own} slices, but the model was trained on {model.view} ones",)
 
 
 def from_array(
