@@ -14,7 +14,8 @@ from tests.project import Project, shrink
 
 EXTRAS_ONLY = ("ray", "deepspeed", "dvc", "optuna", "boto3", "botocore", "s3fs", "SimpleITK", "pydicom", "skimage")
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
-# Every stage in one process, as a process each would import torch eight times; then what it must have done without.
+# Every stage in one process, since one each would import torch eight times; then the model that they trained in use.
+# None of the extras' packages can be imported there.
 ALL_STAGES = f"""
 import runpy, sys
 from importlib.util import find_spec
@@ -23,6 +24,10 @@ assert not [name for name in {EXTRAS_ONLY} if find_spec(name)]
 for stage in {STAGES}:
     sys.argv = [stage]
     runpy.run_module(f"pipelines.{{stage}}", run_name="__main__")
+
+import numpy, llm4seg
+mask = llm4seg.load("outputs/model").predict(numpy.random.default_rng(0).random((40, 36), dtype="float32"))
+assert mask.shape == (40, 36)
 """
 
 
@@ -37,9 +42,10 @@ def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(wheel, tmp_path_factory.mktemp("core") / "venv")
 
 
-def run(folder: Path, *command: str | Path) -> str:
+def run(folder: Path, *command: str | Path, **environment: str) -> str:
     """What a command prints, which must succeed."""
-    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
+    environment = clean_environment() | environment
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -66,12 +72,12 @@ def test_the_command_works_from_the_wheel(core: Path, tmp_path: Path) -> None:
     assert Path(where).is_relative_to(core.parent)
 
 
-def test_the_core_trains_in_one_process_and_evaluates(core: Path, tmp_path: Path) -> None:
-    """Every stage, without Ray, DeepSpeed, DVC and all other packages of extras."""
+def test_the_core_trains_in_one_process_and_predicts(core: Path, tmp_path: Path) -> None:
+    """Every stage and a prediction, without Ray, DeepSpeed, DVC and all other packages of extras."""
     run(tmp_path, core / "llm4seg", "init", "project")
     project = Project(tmp_path / "project")
     shrink(project, tmp_path)
-    run(project.folder, core / "python", "-c", ALL_STAGES)
+    run(project.folder, core / "python", "-c", ALL_STAGES, LLM4SEG_HOME=str(tmp_path))
     assert json.loads((project.folder / "outputs/metrics.json").read_text())["dice"]["mean"] >= 0
     versions = json.loads((project.folder / "outputs/model/model.json").read_text())["versions"]
     assert (versions["ray"], versions["deepspeed"]) == ("none", "none")
