@@ -38,7 +38,7 @@ def write_evaluation(config: Config, model: "nn.Module") -> None:
     split = read_split(config.paths.split)
     result = evaluate.evaluate(model, data, split, config.evaluation)
     with replacing(config.paths.evaluation) as folder:
-        evaluate.draw_examples(model, data, result.rows, folder / OVERLAYS)
+        evaluate.draw_examples(model, data, result.rows, config.evaluation, folder / OVERLAYS)
         write_cases(folder, result)
     write_json(config.paths.metrics, result.summary)
     if reason := not_whole(data, split.test):

@@ -19,8 +19,9 @@ INIT = "training.init_from"
 LASTING = ("cache", "runs", "study_runs")  # paths of no stage's outputs: what a later run goes on with
 HOME = "LLM4SEG_HOME"  # environment variable: the folder that these three are relative to
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
-# what a trial cannot vary: it lasts search.epochs, its score is the best epoch's, best.json holds no paths
-UNSEARCHED = ("training.epochs", "training.select", "training.patience", INIT)
+# what a trial cannot vary: it lasts search.epochs and validates each, its score is the best epoch's, best.json holds no
+# paths
+UNSEARCHED = ("training.epochs", "training.select", "training.patience", "training.validate_every", INIT)
 # environment variable: a job's overrides of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
 # `dvc exp run` would count them as part of the experiment
 JOB_SETTINGS = "LLM4SEG_CLUSTER"

@@ -49,6 +49,8 @@ ADDED: dict[str, tuple[Any, str]] = {
     "training.augment.gamma_inverted": (0.0, "the same of the negative"),
     "optimizer.nesterov": (False, "for sgd: Nesterov's momentum"),
     "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
+    "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
+    "evaluation.overlap": (0.5, "of the windows of volumes in patches, as a share of the patch"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

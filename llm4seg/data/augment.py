@@ -162,6 +162,17 @@ def augment(
     return images, labels[:, 0].to(labels_NS.dtype)
 
 
+def check_turns(data: Prepared, section: Augment) -> None:
+    """Refuse quarter turns of pixels that are not square: what is turned would be stretched."""
+    if data.spacing is None:
+        return
+    rows, columns, _ = data.spacing
+    try:
+        section.check_pixels(rows, columns)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
 def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> None:
     """Refuse flips of left and right with classes that are called so and have no counterpart."""
     paired = {data.classes[label - 1] for pair in data.paired for label in pair}

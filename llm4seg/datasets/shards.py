@@ -1,8 +1,11 @@
 """Shards: safetensors files with the arrays of several cases."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+
+from llm4seg.data.tiles import PAGE
 
 SHARD_BYTES = 256 * 2**20
 VOLUME_BYTES = 32 * 2**20  # of volumes of their own shapes: beyond, a shard is written at once
@@ -11,18 +14,18 @@ VOLUME_BYTES = 32 * 2**20  # of volumes of their own shapes: beyond, a shard is 
 class ShardWriter:
     """Collects the arrays of one kind ("grid", "native") and writes them in shards of at most `limit` bytes.
 
-    No more than one shard is in memory. A case larger than the limit gets a shard of its own.
+    No more than one shard is in memory. A case larger than the limit gets a shard of its own. With `pages`, arrays that
+    are whole pages of the disk begin at one, see `save_pages`.
     """
 
-    def __init__(self, folder: Path, kind: str, limit: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path, kind: str, limit: int = SHARD_BYTES, pages: bool = False) -> None:
         self.names: list[str] = []
-        self._folder, self._kind, self._limit = folder, kind, limit
+        self._folder, self._kind, self._limit, self._pages = folder, kind, limit, pages
         self._arrays: dict[str, np.ndarray] = {}
         self._bytes = 0
 
-    def add(self, case_id: str, image: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> str:
+    def add(self, case_id: str, **arrays: np.ndarray) -> str:
         """Add a case's arrays; returns the name of the shard that will hold them."""
-        arrays = {"image": image, "labels": labels, **more}
         size = sum(array.nbytes for array in arrays.values())
         if self._arrays and self._bytes + size > self._limit:
             self.flush()
@@ -43,12 +46,32 @@ class ShardWriter:
 
         if not self._arrays:
             return
+        save = save_pages if self._pages else save_file
         try:
-            save_file(self._arrays, self._folder / self._name())
-        except SafetensorError as error:  # it wraps the operating system's
+            save(self._arrays, self._folder / self._name())
+        except (SafetensorError, OSError) as error:  # safetensors' wraps the operating system's
             raise OSError(f"{self._name()}: {error}") from None
         self.names.append(self._name())
         self._arrays, self._bytes = {}, 0
 
     def _name(self) -> str:
         return f"{self._kind}-{len(self.names):03d}.safetensors"
+
+
+def save_pages(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file in which each array of whole pages begins at a page: they come first, and the header is
+    filled up with spaces. https://huggingface.co/docs/safetensors has the format.
+    """
+    ordered = sorted(arrays, key=lambda name: arrays[name].nbytes % PAGE > 0)
+    header, end = {}, 0
+    for name in ordered:
+        array = arrays[name]
+        begin, end = end, end + array.nbytes
+        kind = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % PAGE)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in ordered:
+            file.write(arrays[name].data)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -16,7 +16,7 @@ from llm4seg.config.schema import Data
 from llm4seg.data.intensity import BYTE, VolumeGrid
 from llm4seg.data.label_scheme import foreground
 from llm4seg.data.prepared import MOST_VOXELS, Case
-from llm4seg.data.tiles import to_tiles
+from llm4seg.data.tiles import block_edges, block_type, to_tiles
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.resample_volume import resample_image, resample_labels
@@ -50,7 +50,7 @@ class VolumeWriter:
     def __init__(self, section: Data, folder: Path, audit: Audit, workers: int = 1) -> None:
         self._section, self._folder, self._audit, self._workers = section, folder, audit, workers
         self._seen: list[tuple[Case, Box]] = []
-        self._shards, self._written = ShardWriter(folder, "grid"), list[tuple[Case, str]]()
+        self._shards, self._written = ShardWriter(folder, "grid", pages=True), list[tuple[Case, str]]()
         self._at_once = section.spacing != "auto" and workers > 1
 
     def made(self, case: RawCase, described: Case) -> OnGrid | Box:
@@ -92,7 +92,20 @@ class VolumeWriter:
         return in_array_order(self._section.spacing)
 
 
-def check_memory(case: Case, spacing: Sequence[float]) -> None:
+class Measured(Protocol):
+    """An original volume: its shape, its spacing in mm along rows, columns and slices, and where it is from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def spacing(self) -> tuple[float, ...]: ...
+
+    @property
+    def source(self) -> str: ...
+
+
+def check_memory(case: Measured, spacing: Sequence[float]) -> None:
     """Raise InputError where a volume would be larger at a spacing than what memory is free."""
     shape = grid_shape(case.shape, case.spacing, spacing)
     needed, free = _bytes(case, spacing), psutil.virtual_memory().available
@@ -124,7 +137,7 @@ def _original(shard: Path, case_id: str, box: Box) -> tuple[np.ndarray, np.ndarr
     return _cropped(image, labels, box)
 
 
-def _bytes(case: Case, spacing: Sequence[float]) -> int:
+def _bytes(case: Measured, spacing: Sequence[float]) -> int:
     """The bytes that a volume takes on its grid while it is resampled."""
     return AT_WORK * math.prod(grid_shape(case.shape, case.spacing, spacing))
 
@@ -138,19 +151,28 @@ def _needed(spacing: Sequence[float], volume: Volume) -> int:
 def _resampled(spacing: Sequence[float], case: Case, box: Box, image: np.ndarray, labels: np.ndarray) -> OnGrid:
     """A case of which the image and the labels are cropped to a box."""
     check_memory(case, spacing)
-    size = grid_shape(sides(box), case.spacing, spacing)
-    across = across_slices(case.spacing, spacing)
+    size, across = grid_shape(sides(box), case.spacing, spacing), across_slices(case.spacing, spacing)
     labels = resample_labels(labels, size, across)
-    image = resample_image(image, size, across)
+    image = to_spacing(image, case.spacing, spacing)
     voxels, counts = _voxels(labels, case.id)
-    grid, values = _described(image, counts, box), _foreground(image, labels, case.id)
-    tiles = to_tiles(image)
+    grid, values = volume_grid(image, box, counts), _foreground(image, labels, case.id)
+    tiles = to_tiles(image, labels, block_type(len(image), grid.dtype, grid.block))
     del image
-    arrays = {"image": tiles, "labels": to_tiles(labels[None]), "voxels": voxels, "foreground": values}
+    arrays = {"tiles": tiles, "voxels": voxels, "foreground": values}
     return OnGrid(replace(case, grid=grid), arrays, labels)
 
 
-def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> VolumeGrid:
+def to_spacing(image_CS: np.ndarray, spacing: Sequence[float], target: Sequence[float]) -> np.ndarray:
+    """A volume (C, *shape), cropped already, at another spacing; intensities as they are."""
+    size = grid_shape(image_CS.shape[1:], spacing, target)
+    return resample_image(image_CS, size, across_slices(spacing, target))
+
+
+def volume_grid(image_CS: np.ndarray, box: Box, counts: dict[int, int]) -> VolumeGrid:
+    """What normalization takes of a volume on the network's grid, to which a box of the original was resampled.
+
+    `counts`: the voxels of each label.
+    """
     moments = [_moments(channel) for channel in image_CS]
     extremes = (float(image_CS.min()), float(image_CS.max()))
     return VolumeGrid(
@@ -160,6 +182,8 @@ def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> Volume
         std=tuple(std for _, std in moments),
         range=BYTE if image_CS.dtype == np.uint8 else extremes,
         voxels=counts,
+        dtype=image_CS.dtype.name,
+        block=block_edges(image_CS.shape[1:], len(image_CS) * image_CS.itemsize + 1),
     )
 
 

@@ -15,7 +15,8 @@ from llm4seg.config.schema import Data
 from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
-from llm4seg.datasets.resample import normalize, resize_image, resize_labels
+from llm4seg.datasets.geometry import Geometry, common_view
+from llm4seg.datasets.resample import resize_labels, to_size
 from llm4seg.datasets.shards import ShardWriter
 from llm4seg.datasets.volume_writer import VolumeWriter
 from llm4seg.utils.errors import InputError
@@ -50,13 +51,13 @@ class ResizedWriter:
         self._written: list[tuple[Case, str]] = []
 
     def made(self, case: RawCase, described: Case) -> tuple[np.ndarray, np.ndarray]:
-        size = self._section.size
-        return resize_image(normalize(case.image, self._section), size), resize_labels(case.labels, size)
+        size, intensity, window = self._section.size, self._section.intensity, self._section.window
+        return to_size(case.image, size, intensity, window), resize_labels(case.labels, size)
 
     def add(self, described: Case, made: tuple[np.ndarray, np.ndarray]) -> None:
         image, labels = made
         described = replace(described, grid_pixels=self._audit.resized(described.pixels, labels))
-        self._written.append((described, self._shards.add(described.id, image, labels)))
+        self._written.append((described, self._shards.add(described.id, image=image, labels=labels)))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         self._shards.flush()
@@ -86,14 +87,14 @@ def write_prepared(
             VolumeWriter(section, folder, audit, workers) if volumes else ResizedWriter(section, folder, audit)
         )
         shards: list[str] = []
-        notices, geometries = [*dataset.notices], {}
+        notices, geometries = [*dataset.notices], dict[str, Geometry]()
         read = tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None)
         for case, described, made in in_order(partial(_worked_on, grid), _audited(read, audit), workers, _needed):
             notices += case.notices
             if case.geometry is not None:
-                geometries[case.volume or case.id] = asdict(case.geometry)
+                geometries[case.volume or case.id] = case.geometry
             grid.add(described, made)
-            shards.append(original.add(case.id, case.image, case.labels))
+            shards.append(original.add(case.id, image=case.image, labels=case.labels))
             if volumes:
                 original.flush_large()
             del case, made  # before the next volume is read
@@ -104,7 +105,9 @@ def write_prepared(
             {**described.plain(), "shards": {"grid": shard, "native": native}}
             for (described, shard), native in zip(written, shards, strict=True)
         ]
-        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
+        files: dict[str, Any] = {"notices": [*audit.end(), *notices]}
+        files["geometry"] = {name: asdict(one) for name, one in geometries.items()}
+        files["view"] = dataset.view or common_view(geometries.values())
         manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder, workers)
         lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
@@ -189,7 +192,12 @@ def _manifest(
         "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }
-    about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
-    about["notices"] = files["notices"]  # their wording renames no run
+    about: dict[str, Any] = {
+        "name": dataset.name,
+        "licence": dataset.license,
+        "citation": dataset.citation,
+        "note": dataset.note,
+    }
+    about |= {"notices": files["notices"], "view": files["view"], "cropped": dataset.cropped}  # these rename no run
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**about, "sha256": digest, **content}

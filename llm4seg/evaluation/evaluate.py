@@ -17,7 +17,8 @@ from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
 from llm4seg.evaluation.volumes import add_slices, are_slices, by_volume, not_whole, volume_metrics
-from llm4seg.inference.prepared import in_place, predict_prepared
+from llm4seg.inference.grid_logits import in_place
+from llm4seg.inference.prepared import predict_prepared
 from llm4seg.inference.resample import resample
 from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError
@@ -39,7 +40,7 @@ def evaluate(
             raise InputError(f"split.{needed}: found no case in the {needed} part; evaluation needs one or more")
     case_ids: tuple[str, ...] = getattr(split, part)
     intervals = fit_intervals(data, split.train)
-    rows, volumes = evaluate_cases(model, data, case_ids, section.nsd_tolerance, f"evaluate {part}")
+    rows, volumes = evaluate_cases(model, data, case_ids, section, f"evaluate {part}")
     baseline = [row for case_id in case_ids for row in evaluate_threshold_baseline(intervals, data, case_id)]
     volume_baseline = add_slices(data, baseline) if volumes else []
     unit = distance_unit(data.cases[case_id] for case_id in case_ids)
@@ -68,7 +69,7 @@ def _summary(
 
 
 def evaluate_cases(
-    model: nn.Module, data: Prepared, case_ids: Sequence[str], nsd_tolerance: float, title: str | None = None
+    model: nn.Module, data: Prepared, case_ids: Sequence[str], section: Evaluation, title: str | None = None
 ) -> tuple[list[Row], list[Row]]:
     """`case_metrics` with case, group and unit in each row: of cases in their order, and of their volumes, where they
     are slices of whole ones. One volume is in memory at a time. `title`: of a progress bar.
@@ -80,11 +81,11 @@ def evaluate_cases(
         for members in by_volume(data, case_ids).values():
             predicted = {}
             for case_id in members:
-                predicted[case_id] = predict_prepared(model, data, case_id)
-                rows[case_id] = _case_rows(data, case_id, predicted[case_id], nsd_tolerance)
+                predicted[case_id] = predict_prepared(model, data, case_id, section.overlap)
+                rows[case_id] = _case_rows(data, case_id, predicted[case_id], section.nsd_tolerance)
                 progress.update()
             if with_volumes:
-                volumes += volume_metrics(data, predicted, nsd_tolerance)
+                volumes += volume_metrics(data, predicted, section.nsd_tolerance)
     return [row for case_id in case_ids for row in rows[case_id]], volumes
 
 
@@ -131,12 +132,14 @@ def examples(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
     return {role: ranked[place] for role, place in places.items()}
 
 
-def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder: Path) -> None:
+def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], section: Evaluation, folder: Path) -> None:
     """Write best.png, median.png and worst.png to a new folder."""
     folder.mkdir(parents=True)
-    for role, (case_id, dice) in examples(rows).items():
+    chosen = examples(rows)
+    for role, (case_id, dice) in chosen.items():
         case = data.cases[case_id]
-        predicted_S = predict_prepared(model, data, case_id)
+        predicted_S = predict_prepared(model, data, case_id, section.overlap)
         image_CS, labels_S = data.original(case_id)
-        title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
+        rank = f"{role.capitalize()}: " if len(chosen) > 1 else ""
+        title = f"{rank}{case_id}, mean Dice {dice:.2f}"
         draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.scheme, case.spacing, title)

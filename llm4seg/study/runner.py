@@ -56,7 +56,8 @@ def named_runs(config: Config) -> list[NamedRun]:
 def _named(planned: PlannedRun, config: Config) -> NamedRun:
     """The run with its name, a digest of the computation and its evaluation: equal names, equal results."""
     other = config.study.other_data and Prepared(config.study.other_data).sha256
-    sources = [run_name(config), code_digest(*MEASURING), config.evaluation.nsd_tolerance, other]
+    section = config.evaluation
+    sources = [run_name(config), code_digest(*MEASURING), section.nsd_tolerance, section.overlap, other]
     return NamedRun(planned, config, "run-" + config.digest(extra=str(sources)))
 
 
@@ -171,7 +172,7 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
         parts.append((other, tuple(other.cases)))
     measured: Measured = {"rows": [], "volumes": []}
     for data, case_ids in parts:
-        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation.nsd_tolerance)
+        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation)
         measured["rows"] += [{"data": data.name, **_position(data.cases[row["case"]]), **row} for row in rows]
         measured["volumes"] += [{"data": data.name, **row} for row in volumes]
     return measured
@@ -208,12 +209,22 @@ def _check_other_data(config: Config) -> None:
         # older datasets do not record their intensity
         known = None not in (expected, found) or name in ("window", "spacing")
         if expected != found and known:
-            raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
+            raise InputError(
+                f"study.other_data: found {name} {found}, allowed: {expected}{_how_to_set(name, expected)}"
+            )
     if own.scheme != other.scheme or own.name == other.name:
         raise InputError(
             f"study.other_data: found {other.name} with the classes {', '.join(other.classes)}, allowed: another "
             f"dataset than {own.name}, with the classes {', '.join(own.classes)}, in this order"
         )
+
+
+def _how_to_set(name: str, expected: Any) -> str:
+    """What a manifest has along rows, columns and slices, params.yaml has along x, y and z."""
+    if name != "spacing" or expected is None:
+        return ""
+    rows, columns, slices = expected
+    return f"; prepare it again with -S 'data.spacing=[{columns:g}, {rows:g}, {slices:g}]'"
 
 
 def _check_volumes(config: Config, splits: Iterable[Path]) -> None:

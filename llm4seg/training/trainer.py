@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import Sides, augment, check_flips
+from llm4seg.data.augment import Sides, augment, check_flips, check_turns
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
@@ -30,9 +30,9 @@ from llm4seg.objectives.metrics import dice_from_counts, scheme_counts
 from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, Progress
-from llm4seg.training.class_weights import class_weights
+from llm4seg.training.class_weights import class_weights, count_labels, counted_labels
 from llm4seg.training.engines import Engine, build_engine
-from llm4seg.training.history import epochs_since_best, is_complete
+from llm4seg.training.history import epochs_since_best, is_complete, is_validated
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
@@ -50,7 +50,7 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
     `data` are as `training_inputs` gives them. With `training.init_from`, a trained model's weights replace them where
-    they fit; `log` gets a line on which.
+    they fit; `log` gets lines on which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
@@ -65,9 +65,9 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
         deep_supervision=config.training.deep_supervision,
     )
     if config.training.init_from is not None:
-        taken = init_from(model, config, data.scheme)
-        if log is not None:
-            log(taken)
+        for line in init_from(model, config, data):
+            if log is not None:
+                log(line)
     return model
 
 
@@ -77,8 +77,9 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     `initial`: weights of a trained CNN to start from, instead of random ones.
 
     Returns a row per epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr, and with
-    `training.patience`, which may end it early, epochs_since_best. The last checkpoint of `run` has the selected
-    weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
+    `training.patience`, which may end it early, epochs_since_best; without a validation (`training.validate_every`)
+    epoch, train_loss and lr. The last checkpoint of `run` has the selected weights in `weights.safetensors`.
+    Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
 
@@ -99,6 +100,7 @@ class Trainer:
         self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
+        check_turns(self.data, config.training.augment)
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)
         if saved:
@@ -117,17 +119,13 @@ class Trainer:
             self.save(None)  # its launcher did not get the last report
         while not is_complete(history, self.config.training):
             epoch = len(history)
-            train_loss = self.train_epoch(epoch)
-            val_loss, val_dice = self.validate()
-            self.check_finite(val_loss, "validation loss", f"after epoch {epoch + 1}")
-            row = {
-                "epoch": epoch + 1,
-                "train_loss": train_loss,
-                "val_loss": val_loss,
-                "val_dice": val_dice,
-                "lr": self.engine.lr,
-            }
-            if self.config.training.patience is not None:
+            row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch)}
+            validated = is_validated(epoch + 1, self.config.training)
+            if validated:
+                row["val_loss"], row["val_dice"] = self.validate()
+                self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
+            row["lr"] = self.engine.lr
+            if validated and self.config.training.patience is not None:
                 row["epochs_since_best"] = epochs_since_best([*history, row])
             self.record(row)
             self.save(row)
@@ -170,8 +168,13 @@ class Trainer:
     def class_weights(self) -> Tensor | None:
         """The weights of `training.class_weights` by the labels that are trained on."""
         own = self.split.train[self.run.rank :: self.run.world_size]
-        labels = (self.training_labels(self.data.resampled(case)[1], case) for case in own)
-        return class_weights(self.config.training, self.data.scheme, labels, self.run.device)
+        pixels = (self.label_counts(case) for case in own)
+        return class_weights(self.config.training, self.data.scheme, pixels, self.run.device)
+
+    def label_counts(self, case: str) -> Tensor:
+        if self.data.spacing is not None and not self.data.scheme.ignore:  # without label noise: the config sees to it
+            return counted_labels(self.data.cases[case].on_grid)
+        return count_labels(self.training_labels(self.data.resampled(case)[1], case))
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""
@@ -264,11 +267,15 @@ class Trainer:
         return (cases[start : start + size] for start in range(0, most, size))
 
     def record(self, row: Row) -> None:
-        """Record an epoch that is over, and keep its weights if `training.select` selects them."""
+        """Record an epoch that is over, and keep its weights if `training.select` selects them.
+
+        Those of an epoch without a validation are kept until there is one, as there must be some.
+        """
         self.progress.history.append(row)
         self.progress.step, self.progress.loss = 0, 0.0
-        if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
-            self.progress.best, self.weights = row["val_dice"], self.engine.trainable_state_dict()
+        dice, best = row.get("val_dice", -1.0), self.progress.best
+        if self.config.training.select == "last" or dice > best or not self.weights:
+            self.progress.best, self.weights = dice, self.engine.trainable_state_dict()
 
     def save(self, row: Row | None) -> None:
         """Report a checkpoint of the present state to the run."""

@@ -1,5 +1,6 @@
 """Sections on training and evaluation, and `cluster`: where a run happens."""
 
+from math import isclose
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,8 @@ from pydantic import (
 )
 
 from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section, read_as
+
+SQUARE = 0.01  # how far the sides of a square pixel may differ, relative to them
 
 
 class Paths(Section):
@@ -72,6 +75,14 @@ class Augment(Section):
     low_resolution: Fraction
     gamma: NonNegativeFloat
     gamma_inverted: NonNegativeFloat
+
+    def check_pixels(self, rows: float, columns: float) -> None:
+        """Raise ValueError for quarter turns where rows are not as far apart as columns (in mm): they would stretch."""
+        if self.quarter_turns and not isclose(rows, columns, rel_tol=SQUARE):
+            raise ValueError(
+                "training.augment.quarter_turns: found true, allowed: false, as data.spacing is "
+                f"{columns:g} x {rows:g} mm to the right and to the back"
+            )
 
 
 class LabelNoise(Section):
@@ -132,6 +143,7 @@ class Training(Section):
     deep_supervision: bool
     select: Literal["best", "last"]
     patience: PositiveInt | None
+    validate_every: PositiveInt
     patch: Patch
     seed: NonNegativeInt
     augment: Augment
@@ -235,8 +247,9 @@ class Cluster(Section):
 
 
 class Evaluation(Section):
-    """The evaluation: tolerance of NSD, and bootstrap intervals."""
+    """The evaluation: overlap of sliding windows, tolerance of NSD, and bootstrap intervals."""
 
+    overlap: Fraction
     nsd_tolerance: PositiveFloat
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

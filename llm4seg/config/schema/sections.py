@@ -91,8 +91,13 @@ class Sections(Section):
 
     def _check_patches(self) -> None:
         """Label noise is of whole cases: drawn for a patch, it would be another in each epoch."""
+        if self.data.grid != "spacing":
+            return
+        if not isinstance(self.data.spacing, str):
+            x, y, _ = self.data.spacing
+            self.training.augment.check_pixels(y, x)
         noise = self.training.label_noise
-        if self.data.grid == "spacing" and (found := [name for name, value in noise if value]):
+        if found := [name for name, value in noise if value]:
             raise ValueError(
                 f"training.label_noise.{found[0]}: found {getattr(noise, found[0])}, allowed with data.grid: spacing: 0"
             )

@@ -97,6 +97,7 @@ RENAMED = """\
 training:
   patch: {}
   patience:
+  validate_every: 1
   focal_gamma: 2.0
   tversky: {alpha: 0.3, beta: 0.7}
   class_weights: null
