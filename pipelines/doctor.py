@@ -11,7 +11,7 @@ from llm4seg.cluster.local_ray import short_folders
 from llm4seg.config import Config
 from llm4seg.data.prepared import MANIFEST, Prepared
 from llm4seg.datasets.spacing import in_array_order
-from llm4seg.datasets.volume_writer import check_memory
+from llm4seg.datasets.volume_grid import check_memory
 from llm4seg.utils.errors import InputError
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 

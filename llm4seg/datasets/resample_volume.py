@@ -65,7 +65,7 @@ def resample_image(image_CS: np.ndarray, size: Sequence[int], across: int | None
                 # in place: line after line
                 ndimage.gaussian_filter(smooth, sigma, mode="nearest", output=smooth, truncate=RADIUS)
             sampled = _linear(smooth, slab.places, _order(shape, size))
-            result[(channel, *slab.on_grid)] = np.rint(sampled, out=sampled) if storable.kind != "f" else sampled
+            result[channel][slab.on_grid] = np.rint(sampled, out=sampled) if storable.kind != "f" else sampled
     return result
 
 

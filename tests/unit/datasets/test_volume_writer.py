@@ -16,7 +16,7 @@ from llm4seg.data.intensity import Intensity
 from llm4seg.data.prepared import MOST_VOXELS, Prepared
 from llm4seg.datasets.resample_volume import resample_labels
 from llm4seg.datasets.spacing import target_spacing
-from llm4seg.datasets.volume_writer import check_memory
+from llm4seg.datasets.volume_grid import check_memory
 from llm4seg.utils.errors import InputError
 from pipelines.prepare import prepare
 from tests.finished_run import raw_case, write_cases
