@@ -31,7 +31,7 @@ def labels_of(mask: ImageData, classes: Classes, path: Path, regions: bool = Fal
     codes, table = _codes(mask, path), _table(classes, regions)
     known = np.array(sorted(code for code in table if (code >= COLOR) == (len(mask.values) == 3)))
     labels = np.array([table[int(code)] for code in known], dtype=np.uint8)
-    found = np.unique(codes).astype(np.int64)
+    found = np.unique(codes.ravel(order="K")).astype(np.int64)  # as they lie in memory, which is quicker
     exact = np.isin(found, known)
     if not exact.all() and not mask.lossy:
         hint = "; it has a palette, whose colors count, not its indices" if mask.palette else ""

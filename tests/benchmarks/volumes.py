@@ -1,10 +1,10 @@
 """`prepare` of volumes at a spacing: its memory, and its seconds in one process and with two.
 
 Abdomens of 512 x 512 x 150 voxels with 13 organs, as BTCV's, are written as .nii.gz and prepared out of these files.
-One "volume" of memory is such a volume in float32. Memory is that of all processes together, the caller's, too, above what
-each has after the imports: the most at one time, by the PSS every INTERVAL seconds; and the sum of the most of each
-(its peak resident memory, whenever it was), which is never less. Where other programs run beside it, `--rounds` tells
-how much they disturb: the fastest round counts.
+One "volume" of memory is such a volume in float32. Memory is that of all processes together, the caller's, too, above
+what each has after the imports: the most at one time, by the PSS every INTERVAL seconds; and the sum of the most of
+each (its peak resident memory, whenever it was), which is never less. Where other programs run beside it, `--rounds`
+tells how much they disturb: the fastest round counts. A round more is for the memory, as looking takes time.
 """
 
 import argparse
@@ -109,14 +109,14 @@ def prepare(root: Path, folder: Path, workers: int, imported: "Queue[float]", re
     results.put(times.user + times.system + times.children_user + times.children_system)
 
 
-def measure(root: Path, folder: Path, workers: int) -> Measured:
+def measure(root: Path, folder: Path, workers: int, memory: bool) -> Measured:
     context = multiprocessing.get_context("spawn")
     imported, results = context.Queue(), context.Queue()
     child = context.Process(target=prepare, args=(root, folder, workers, imported, results))
     child.start()
     pss, resident = imported.get(), imported.get()
     together, most = 0.0, dict[int, float]()
-    while child.is_alive() and results.empty():
+    while memory and child.is_alive() and results.empty():
         processes = [psutil.Process(child.pid), *psutil.Process(child.pid).children()]
         with suppress(psutil.NoSuchProcess, FileNotFoundError):  # it has just ended
             used = {one.pid: one.memory_full_info().pss - pss for one in processes}
@@ -143,17 +143,17 @@ def main() -> None:
         root = arguments.root or Path(temporary) / "raw"
         if not root.exists():
             write(root, arguments.cases)
-        for number, workers in product(range(arguments.rounds), found):
+        for number, workers in product(range(arguments.rounds + 1), found):
             target = Path(temporary) / f"{workers}-{number}"
-            found[workers].append(measure(root, target, workers))
+            found[workers].append(measure(root, target, workers, memory=number == 0))
             digests.add(Prepared(target).sha256)
             remove(target)
     table = Table("processes", "s a volume", "CPU s a volume", "times", "volumes of memory", "each at its most")
-    first = min(one.seconds for one in found[arguments.workers[0]])
+    first = min(one.seconds for one in found[arguments.workers[0]][1:])
     for workers, measured in found.items():
-        best = min(measured, key=lambda one: one.seconds)
+        best = min(measured[1:], key=lambda one: one.seconds)
         cells = [best.seconds / arguments.cases, best.cpu / arguments.cases, first / best.seconds]
-        memory = max(one.together for one in measured), max(one.each for one in measured)
+        memory = measured[0].together, measured[0].each
         table.add_row(str(workers), *(f"{cell:.2f}" for cell in cells), *(f"{volumes:.1f}" for volumes in memory))
     Console().print(table)
     print("the same bytes" if len(digests) == 1 else f"DIFFERENT BYTES: {digests}")
