@@ -15,10 +15,11 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Data
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared, SplitLists, Unit, duplicates
-from llm4seg.datasets.cases import Dataset, RawCase, SeparateCases
+from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.datasets.writer import ShardWriter, write_prepared
 from llm4seg.utils.errors import InputError
+from tests.separate_volumes import DAMAGED, separate_volumes
 from tests.tiny import PARAMS
 
 SECTION: Data = Config.load(PARAMS).override({"data.size": [16, 16]}).data
@@ -111,36 +112,27 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path, spacing: tuple[fl
         assert file.read_bytes() == (three.folder / file.name).read_bytes()
 
 
-def read_volume(number: int) -> list[RawCase]:
-    """Volumes of about 0.1 MB, so that several share a shard."""
-    image = np.random.default_rng(number).integers(0, 255, (1, 60 + number, 60, 30), dtype=np.uint8)
-    if number == 7:
-        raise InputError("a7.png: cannot be read as an image: damaged")
-    return [raw(f"a{number}", image=image, labels=image[0] // 86, spacing=(1.0, 0.5 + number, 2.0))]
-
-
-@pytest.mark.parametrize("spacing", [(1.0, 1.5, 2.0), "auto"])
+@pytest.mark.parametrize(("spacing", "workers"), [((1.0, 1.5, 2.0), 2), ((1.0, 1.5, 2.0), 4), ("auto", 2)])
 def test_processes_change_no_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...] | str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...] | str, workers: int
 ) -> None:
     """Nor does the order in which they are ready, and whether a volume is a shard of its own."""
     monkeypatch.setattr("llm4seg.datasets.shards.VOLUME_BYTES", 300_000)
     section = SECTION.model_copy(update={**VOLUMES, "spacing": spacing})
-    volumes = replace(dataset([]), cases=SeparateCases(read_volume, range(5), str, lambda number: 2**28))
+    volumes = replace(dataset([]), cases=separate_volumes(range(5), 2**28))
     one = write_prepared(volumes, section, tmp_path / "one")
     assert len({*one.folder.glob("native-*")}) > 2
-    for workers in (2, 4):
-        several = write_prepared(volumes, section, tmp_path / f"{workers}", workers=workers)
-        assert {file.name for file in one.folder.iterdir()} == {file.name for file in several.folder.iterdir()}
-        for file in one.folder.iterdir():
-            assert file.read_bytes() == (several.folder / file.name).read_bytes()
+    several = write_prepared(volumes, section, tmp_path / "several", workers=workers)
+    assert {file.name for file in one.folder.iterdir()} == {file.name for file in several.folder.iterdir()}
+    for file in one.folder.iterdir():
+        assert file.read_bytes() == (several.folder / file.name).read_bytes()
 
 
 @pytest.mark.parametrize("size", [0, 2**28])
 def test_an_error_in_a_thread_or_process_is_the_readers_and_leaves_nothing(tmp_path: Path, size: int) -> None:
     section = SECTION.model_copy(update={**VOLUMES, "spacing": (1.0, 1.0, 2.0)})
-    volumes = replace(dataset([]), cases=SeparateCases(read_volume, range(5, 9), str, lambda number: size))
-    with pytest.raises(InputError, match=r"^a7\.png: cannot be read as an image: damaged$"):
+    volumes = replace(dataset([]), cases=separate_volumes(range(DAMAGED - 2, DAMAGED + 2), size))
+    with pytest.raises(InputError, match=r"^a7\.nii: cannot be read as an image: damaged$"):
         write_prepared(volumes, section, tmp_path / "out", workers=2)
     assert not [*tmp_path.iterdir()]
 
