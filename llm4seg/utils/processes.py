@@ -3,12 +3,14 @@
 Processes gain where threads wait for the interpreter's lock; what they return is pickled, so it should be small.
 """
 
+import os
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from multiprocessing import connection, get_context, resource_tracker
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -105,7 +107,8 @@ def _results(
 
 
 def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
-    """The loop of a process; it ends when the other side is gone."""
+    """The loop of a process; it ends when the other side is gone, at once where that was killed."""
+    threading.Thread(target=_end_with_caller, daemon=True).start()
     try:
         while True:
             item = pipe.recv()
@@ -117,6 +120,13 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
             del item, answer
     except (EOFError, OSError):
         pass
+
+
+def _end_with_caller() -> None:
+    caller = parent_process()
+    assert caller is not None
+    caller.join()
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
