@@ -19,8 +19,8 @@ from pipelines.study import study
 FOLDS = {
     "study.repeats": 1,
     "study.folds": [0, 1],
-    "study.arms": {"model": {"preset": "none"}},
     "study.only": ["model"],
+    "model.bottleneck": "identity",
     "study.references": ["model"],
     "training.epochs": 1,
     "cluster.launcher": "process",
