@@ -12,6 +12,9 @@ FOLDER = re.compile(r"[\w+=-][\w .+=-]*")  # a name that is one on any system
 PRESET = "preset"  # in an arm, beside dotted parameters: the name of a preset, whose overrides come first
 
 
+MODEL = "model"  # of `only`: the model as it is, an arm without overrides
+
+
 class Spread(Section):
     """Standard deviations of paired differences: between folds, runs, cases (or patients), and residual (`rest`)."""
 
@@ -47,12 +50,17 @@ class Study(Section):
     @property
     def chosen(self) -> dict[str, Overrides]:
         """The arms that take part, in their order."""
-        return {name: self.arms[name] for name in (self.arms if self.only is None else self.only)}
+        return {name: self.known[name] for name in (self.arms if self.only is None else self.only)}
+
+    @property
+    def known(self) -> dict[str, Overrides]:
+        """The arms by name, and MODEL, if no arm is called so."""
+        return {MODEL: {}} | self.arms
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for parameter, names, allowed in (
-            ("only", self.only or (), self.arms),
+            ("only", self.only or (), self.known),
             ("references", self.references, self.chosen),
         ):
             if unknown := [name for name in names if name not in allowed]:
