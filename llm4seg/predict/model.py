@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Unit
 from llm4seg.data.preprocessing import Preprocessing
+from llm4seg.datasets.image_data import ImageData
 from llm4seg.inference.grid_logits import has_softmax
 from llm4seg.inference.predictor import Predictor
 from llm4seg.models.hybrid import Hybrid
 from llm4seg.models.saved import DESCRIPTION, load_trained, read_data, read_metadata
 from llm4seg.objectives.losses import out_channels
-from llm4seg.predict.input_image import InputImage, from_array, from_files
+from llm4seg.predict.input_image import InputImage, from_array, from_files, from_image_data
 from llm4seg.predict.llm_layers import layer_store
 from llm4seg.predict.network_input import read_image, read_slices
 from llm4seg.runtime.device import device_that_fits
@@ -88,11 +89,13 @@ class SegmentationModel:
     def segment(self, image: Image, spacing: Sequence[float] | None = None) -> Segmentation:
         """As `predict`, with the geometry of the image's file, and notices."""
         one = self.read(image, spacing)
+        return segmentation(one, self.predict_labels(one))
+
+    def predict_labels(self, one: InputImage) -> np.ndarray:
+        """Of an image that `read` gave, the labels uint8 in the order of its array."""
         if self._in_slices(one):
-            labels_S = self.predictor.slice_labels(read_slices(one, self.preprocessing), one.shape)
-        else:
-            labels_S = self.predictor.labels(read_image(one, self.preprocessing, self._trained))
-        return segmentation(one, labels_S.numpy())
+            return self.predictor.slice_labels(read_slices(one, self.preprocessing), one.shape).numpy()
+        return self.predictor.labels(read_image(one, self.preprocessing, self._trained)).numpy()
 
     def predict_probabilities(self, image: Image, spacing: Sequence[float] | None = None) -> np.ndarray:
         """Each class's probability, float32 (len(classes), *shape), 0 to 1, with axes as in `predict`.
@@ -123,6 +126,10 @@ class SegmentationModel:
         if not paths or len(paths) < len(listed):
             raise InputError(f"image: found {type(image).__name__}, allowed: paths of files, an array or a tensor")
         return from_files(paths, model, spacing, self._trained)
+
+    def read_image_data(self, image: ImageData, source: str, spacing: Sequence[float] | None = None) -> InputImage:
+        """As `read`, of what a reader of files gave; `source`: its name in messages."""
+        return from_image_data(image, source, self.preprocessing[0], spacing, self._trained)
 
     def _in_slices(self, one: InputImage) -> bool:
         return len(one.shape) > self.preprocessing[0].spatial_dims
