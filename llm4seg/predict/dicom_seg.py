@@ -32,44 +32,55 @@ def write_dicom_seg(
 
     `files`: the series, whose patient and study it names and whose slices it refers to; `affine`: of the labels, from
     indices to right, anterior, superior in mm; `classes`: the labels of each; `model`: an identifier of the model.
-    Raises InputError for files of several frames.
+    Raises InputError for files of several frames, and for those that lack what the standard wants.
     """
     require("highdicom", "a mask as DICOM-SEG")
     import highdicom
     from pydicom.sr.codedict import codes
 
-    slices = [_header(path) for path in files]
+    slices = [_header(path, float(np.linalg.norm(affine[:3, 2]))) for path in files]
     segments = [_segment(highdicom, codes, place, name) for place, name in enumerate(classes, start=1)]
     frames_NHW = np.stack([_frame(labels, np.linalg.inv(affine), one) for one in slices])
     pixels = frames_NHW
     if [*classes.values()] != [(place,) for place in range(1, len(classes) + 1)]:  # regions, which may overlap
         pixels = np.stack([np.isin(frames_NHW, [*values]) for values in classes.values()], axis=-1).astype(np.uint8)
-    seg = highdicom.seg.Segmentation(
-        source_images=slices,
-        pixel_array=pixels,
-        segmentation_type="BINARY",
-        segment_descriptions=segments,
-        series_instance_uid=highdicom.UID(),
-        series_number=int(slices[0].get("SeriesNumber") or 0) % 1_000_000 + 9000,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer=NAME,
-        manufacturer_model_name=NAME,
-        software_versions=version(NAME),
-        device_serial_number=model,
-        series_description=f"segmentation by {NAME}",
-        omit_empty_frames=bool(pixels.any()),
-    )
+    try:
+        seg = highdicom.seg.Segmentation(
+            source_images=slices,
+            pixel_array=pixels,
+            segmentation_type="BINARY",
+            segment_descriptions=segments,
+            series_instance_uid=highdicom.UID(),
+            series_number=int(slices[0].get("SeriesNumber") or 0) % 1_000_000 + 9000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer=NAME,
+            manufacturer_model_name=NAME,
+            software_versions=version(NAME),
+            device_serial_number=model,
+            series_description=f"segmentation by {NAME}",
+            omit_empty_frames=bool(pixels.any()),
+        )
+    except (AttributeError, TypeError, ValueError) as error:  # of series that lack what the standard wants of them
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{files[0].parent}: cannot be written as DICOM-SEG: {reason}; choose another --format"
+        ) from None
     with replacing(target) as partial:
         seg.save_as(partial, enforce_file_format=True)
 
 
-def _header(path: Path) -> Any:
+def _header(path: Path, thickness: float) -> Any:
+    """A file without its pixels, with what highdicom needs; `thickness` of slices in mm, where it does not say."""
     import pydicom
 
     content = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     if int(content.get("NumberOfFrames") or 1) > 1:
         raise InputError(f"{path}: has several frames, allowed for DICOM-SEG: a file a slice; choose another --format")
+    if "ImagePositionPatient" in content and "FrameOfReferenceUID" not in content:  # which some programs leave out
+        content.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[str(content.get("SeriesInstanceUID"))])
+    if not content.get("SliceThickness"):
+        content.SliceThickness = thickness
     for keyword in MAY_BE_EMPTY:
         if keyword not in content:
             setattr(content, keyword, "")
