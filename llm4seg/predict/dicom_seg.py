@@ -38,7 +38,7 @@ def write_dicom_seg(
     import highdicom
     from pydicom.sr.codedict import codes
 
-    slices = [_header(path, float(np.linalg.norm(affine[:3, 2]))) for path in files]
+    slices = [_header(path, distance=float(np.linalg.norm(affine[:3, 2]))) for path in files]
     segments = [_segment(highdicom, codes, place, name) for place, name in enumerate(classes, start=1)]
     frames_NHW = np.stack([_frame(labels, np.linalg.inv(affine), one) for one in slices])
     pixels = frames_NHW
@@ -70,8 +70,8 @@ def write_dicom_seg(
         seg.save_as(partial, enforce_file_format=True)
 
 
-def _header(path: Path, thickness: float) -> Any:
-    """A file without its pixels, with what highdicom needs; `thickness` of slices in mm, where it does not say."""
+def _header(path: Path, distance: float) -> Any:
+    """A file without its pixels, with what highdicom needs; `distance` of slices in mm, which files may have wrong."""
     import pydicom
 
     content = pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -80,7 +80,8 @@ def _header(path: Path, thickness: float) -> Any:
     if "ImagePositionPatient" in content and "FrameOfReferenceUID" not in content:  # which some programs leave out
         content.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[str(content.get("SeriesInstanceUID"))])
     if not content.get("SliceThickness"):
-        content.SliceThickness = thickness
+        content.SliceThickness = distance
+    content.SpacingBetweenSlices = distance
     for keyword in MAY_BE_EMPTY:
         if keyword not in content:
             setattr(content, keyword, "")

@@ -45,7 +45,7 @@ def test_it_refers_to_the_slices_and_names_the_patient(tmp_path: Path) -> None:
     save_series(tmp_path / "series", itk_image(np.eye(3)))
     for path in (tmp_path / "series").iterdir():
         content = pydicom.dcmread(path)
-        content.FrameOfReferenceUID = "1.2.3.4"
+        content.FrameOfReferenceUID, content.SpacingBetweenSlices = "1.2.3.4", 1  # of 3 mm
         content.save_as(path)
     labels = np.zeros((4, 6, 5), np.uint8)
     labels[1, 2, 3] = labels[3, 4, 0] = 1
@@ -59,6 +59,7 @@ def test_it_refers_to_the_slices_and_names_the_patient(tmp_path: Path) -> None:
     assert written.ReferencedSeriesSequence[0].SeriesInstanceUID == first.SeriesInstanceUID
     assert len(written.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 4
     seg = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert seg.get_volume(combine_segments=True).spacing == (3.0, 0.75, 0.5)
     for content in slices.values():
         height = round((float(content.ImagePositionPatient[2]) - 30) / 3)
         frame = seg.get_pixels_by_source_instance([content.SOPInstanceUID], combine_segments=True)[0]
