@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from llm4seg.config import Config
-from llm4seg.config.schema.backbones import DynUNet, each_axis
+from llm4seg.config.schema.backbone import each_axis
+from llm4seg.config.schema.backbones import DynUNet
 from llm4seg.data.pooling import Strides, kernel_axes, pooling_strides, token_sides
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.errors import InputError
@@ -20,6 +21,7 @@ from llm4seg.utils.errors import InputError
 LARGEST = 256**3  # voxels that the rule begins with
 MOST = 128**3  # voxels: nnU-Net's reference of 8 GB of GPU memory ends near that
 FEWEST = 3  # levels of MONAI's DynUNet
+StepsFor = Callable[[Sequence[float]], Strides]  # the network's strides for patches of a size
 
 
 def resolve_auto(config: Config, data: Prepared) -> Config:
@@ -53,7 +55,7 @@ def resolve_auto(config: Config, data: Prepared) -> Config:
 def patch_size(
     spacing: Sequence[float],
     median: Sequence[float],
-    steps_for: Callable[[Sequence[float]], Strides],
+    steps_for: StepsFor,
     pool: int,
     max_tokens: int,
 ) -> tuple[list[int], Strides]:
@@ -61,33 +63,37 @@ def patch_size(
 
     As many mm along each axis and LARGEST voxels, cut to the volumes' median shape, rounded up. While there are more
     voxels than MOST, or more tokens than allowed, the axis that is longest beside the median gets its next shorter
-    length. `steps_for`: the network's strides for a size; `pool`: of its coarsest positions in a token.
+    length. `pool`: the network's coarsest positions in a token, along each axis.
     """
     unit = (LARGEST * prod(spacing)) ** (1 / 3)  # mm
     wanted = [min(unit / length, side) for length, side in zip(spacing, median, strict=True)]
-    sides, steps = _padded(wanted, steps_for, pool)
-    token = token_sides(steps, pool, len(sides))
-    while prod(sides) > MOST or prod(map(floordiv, sides, token)) > max_tokens:
+    while True:
+        steps = steps_for(wanted)
+        token, sides = _padded(wanted, steps, pool)
+        if prod(sides) <= MOST and prod(map(floordiv, sides, token)) <= max_tokens:
+            return sides, steps
         shares = [
             side / whole if side > least else 0.0 for side, least, whole in zip(sides, token, median, strict=True)
         ]
-        if not any(shares):
-            break  # a token alone
+        if not any(shares):  # a token alone
+            return sides, steps
         axis = int(np.argmax(shares))
-        shorter = ([*sides[:axis], side, *sides[axis + 1 :]] for side in range(sides[axis] - 1, 0, -1))
-        tried = (_padded(one, steps_for, pool) for one in shorter)
-        sides, steps = next(one for one in tried if one[0][axis] < sides[axis])
-        token = token_sides(steps, pool, len(sides))
-    return sides, steps
+        wanted[axis] = _shorter(wanted, axis, sides[axis], steps_for, pool)
 
 
-def _padded(
-    size: Sequence[float], steps_for: Callable[[Sequence[float]], Strides], pool: int
-) -> tuple[list[int], Strides]:
-    """A size rounded up to whole tokens along each axis, and the network's steps for it."""
-    steps = steps_for(size)
-    tokens = token_sides(steps, pool, len(size))
-    return [token * max(1, ceil(round(side / token, 6))) for side, token in zip(size, tokens, strict=True)], steps
+def _shorter(wanted: list[float], axis: int, side: int, steps_for: StepsFor, pool: int) -> int:
+    """The longest length along an axis of which patches are shorter than `side` there."""
+    for length in range(ceil(wanted[axis]) - 1, 0, -1):
+        size = [*wanted[:axis], length, *wanted[axis + 1 :]]
+        if _padded(size, steps_for(size), pool)[1][axis] < side:
+            return length
+    raise AssertionError("a length of 1 is a token's, which is shorter")
+
+
+def _padded(size: Sequence[float], steps: Strides, pool: int) -> tuple[list[int], list[int]]:
+    """The sides of a token, and a size rounded up to whole tokens, along each axis."""
+    token = token_sides(steps, pool, len(size))
+    return token, [least * max(1, ceil(round(side / least, 6))) for side, least in zip(size, token, strict=True)]
 
 
 def _levels(section: DynUNet, spacing: Sequence[float], steps: Strides) -> dict[str, Any]:

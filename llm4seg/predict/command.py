@@ -13,8 +13,8 @@ from llm4seg.utils.text import in_short, printable
 
 EXAMPLE = "predict outputs/model -i scans/ -o masks/ --overlay"
 INTERRUPTED = 130  # the exit code of what Ctrl-C ended
-LOADING = ("llm", "device", "dtype", "overlap", "batch")  # options of `load`
-DECISIVE = ("dtype", "overlap")  # those that decide a mask
+LOADING = ("llm", "device", "dtype", "overlap", "batch")  # options that `load` takes as they are
+DECISIVE = ("dtype", "overlap", "tta", "postprocess")  # those that decide a mask
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -35,6 +35,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one with room)")
     add("--dtype", default="float32", help="float32 or bfloat16 (default: %(default)s)")
     add("--overlap", type=float, default=0.5, help="of windows over a volume, a share (default: %(default)s)")
+    add("--tta", metavar="trained|AXES", help="mirror images: along the axes of the training, or as in 0,1")
+    add("--postprocess", metavar="STEPS", help="of masks, as in largest:liver,min:10 (pixels)")
     add("--batch", type=int, help="slices of a volume that pass the network at a time (default: by the device)")
     return parser
 
@@ -60,9 +62,11 @@ def _predict(given: dict[str, Any]) -> bool:
     if not given["input"].exists():
         raise InputError(f"{given['input']}: no such file or folder")  # before anything is loaded
     from llm4seg.predict.model import load  # here: the import takes seconds
+    from llm4seg.predict.options import postprocess_steps, tta_axes
     from llm4seg.predict.run import Options, predict_cases
 
-    model = load(given["model"], **{name: given[name] for name in LOADING})
+    given |= {"tta": tta_axes(given["tta"], given["model"]), "postprocess": postprocess_steps(given["postprocess"])}
+    model = load(given["model"], **{name: given[name] for name in (*LOADING, "tta", "postprocess")})
     out: Path = given["output"]
     cases, notices = find_cases(given["input"], model.preprocessing[0].channels, out)
     decisive = tuple((name, str(given[name])) for name in DECISIVE)

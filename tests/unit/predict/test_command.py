@@ -136,6 +136,17 @@ def test_a_file_in_other_formats(pictures_model: Path, tmp_path: Path) -> None:
     assert row["size"] == pytest.approx(row["count"] * 0.125)
 
 
+def test_options_are_those_of_load(slices_model: Path, scans: Path, tmp_path: Path) -> None:
+    source = scans / "case-0.nii.gz"
+    options = {"overlap": 0.25, "tta": (0,), "postprocess": ("largest:bright", "min:4"), "dtype": "bfloat16"}
+    expected = llm4seg.load(slices_model, **options).predict(source)
+    words = ["--overlap", "0.25", "--tta", "0", "--postprocess", "largest:bright,min:4", "--dtype", "bfloat16"]
+    assert predict(slices_model, "-i", source, "-o", tmp_path / "out", *words) == 0
+    found = np.asarray(nibabel.load(tmp_path / "out" / "case-0.nii.gz").dataobj)
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found, llm4seg.load(slices_model).predict(source))
+
+
 def test_what_is_refused_before_anything_is_written(pictures_model: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(pictures_model.parents[1] / "raw" / "images", images)
