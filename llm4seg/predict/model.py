@@ -182,7 +182,7 @@ def load(
     The LLM's layers that model.json names are fetched from their source and kept in LLM4SEG_HOME or ~/.cache/llm4seg;
     `llm` names another place: a layer store, a file or folder, or an address as in `llm.source`. `device`: None: a GPU
     where there is one with room; `dtype`: float32, or bfloat16 for less memory and other rounding. `overlap`: of the
-    windows over a volume, as a share of them; `batch`: slices of a volume at a time (None: by the device). `tta`: axes of
+    windows over a volume, as a share; `batch`: slices of a volume at a time (None: by the device). `tta`: axes of
     the network's images (0 rows, 1 columns, 2 slices) to mirror along; `postprocess`: steps as in
     `evaluation.postprocess`: "largest:CLASS", "min:PIXELS", "min:PIXELS:CLASS".
 

@@ -155,7 +155,7 @@ def test_what_is_refused_before_anything_is_written(pictures_model: Path, tmp_pa
         (("-i", images, "-o", images / "0.png"), "0.png: is a file, allowed: a folder for the masks"),
         (("-i", tmp_path / "none", "-o", tmp_path / "out"), "none: no such file or folder"),
         (("-i", images, "-o", tmp_path / "out", "--format", "dicom-seg"), "is no DICOM, whose series"),
-        (("-i", images, "-o", tmp_path / "out", "--device", "abacus"), "device: found 'abacus', allowed: cpu"),
+        (("-i", images, "-o", tmp_path / "out", "--device", "abacus"), "device: found .abacus., allowed: cpu"),
     ):
         with pytest.raises(SystemExit, match=reason):
             cli.main(["predict", str(pictures_model), *map(str, words)])
