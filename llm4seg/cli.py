@@ -9,6 +9,7 @@ from importlib import import_module
 # does in one line
 COMMANDS = {
     "doctor": ("pipelines.doctor", "check that this machine has what params.yaml needs"),
+    "export": ("llm4seg.export.command", "write a trained model as ONNX or torch.export"),
     "init": ("llm4seg.project.create", "write a project that runs the installed package's stages"),
     "preset": ("pipelines.preset", "print presets of params.yaml as options for `dvc exp run`"),
     "upgrade": ("pipelines.upgrade", "bring a params.yaml of an earlier version up to this one"),

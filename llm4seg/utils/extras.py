@@ -19,6 +19,11 @@ EXTRA_OF = {
     "SimpleITK": "dicom",
     "pydicom": "dicom",
     "skimage": "dicom",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "fire": "export",
+    "ignite": "export",
     "segmentation_models_pytorch": "smp",
 }
 
