@@ -42,7 +42,7 @@ def read_pt2(file: Path) -> Exported:
     """The network of a .pt2 file."""
     with _explained("pt2"):
         module = torch.export.load(str(file)).module()
-    return Exported(module)
+    return Exported(module.forward)  # not the module, whose eval() raises
 
 
 def write_onnx(network: nn.Module, shape: Sequence[int], about: dict[str, Any], file: Path) -> None:
