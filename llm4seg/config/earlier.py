@@ -50,6 +50,11 @@ ADDED: dict[str, tuple[Any, str]] = {
     "optimizer.nesterov": (False, "for sgd: Nesterov's momentum"),
     "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
     "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
+    "study.keep": ("none", "none | weights: each run's model, in outputs/study/models (docs/study.md)"),
+    "study.only": (None, "null: all arms; else a list of the arms that take part"),
+    "evaluation.models": (None, "null: paths.model; else folders of models, whose probabilities are averaged"),
+    "evaluation.tta": ([], "test-time augmentation: image axes to mirror along (docs/ensembles.md)"),
+    "evaluation.postprocess": ([], "largest:CLASS, min:PIXELS or min:PIXELS:CLASS (docs/ensembles.md)"),
     "evaluation.overlap": (0.5, "of the windows of volumes in patches, as a share of the patch"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }

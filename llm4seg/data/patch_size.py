@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from llm4seg.config import Config
-from llm4seg.config.schema.backbones import DynUNet, each_axis
+from llm4seg.config.schema.backbone import each_axis
+from llm4seg.config.schema.backbones import DynUNet
 from llm4seg.data.pooling import Strides, kernel_axes, pooling_strides, token_sides
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.errors import InputError

@@ -21,12 +21,14 @@ class NetworkInput:
 
     `shape`: the original's; `box`: the part of it that was resampled (None: all of it), around which there is
     background; `patch`: the size of windows in which the network reads the image (None: it reads all at once).
+    `left_right`: the axis along which left and right lie (None: across the image).
     """
 
     image: Tensor
     shape: tuple[int, ...]
     box: Box | None = None
     patch: tuple[int, ...] | None = None
+    left_right: int | None = 1
 
 
 class Logits(Protocol):

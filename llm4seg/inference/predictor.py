@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.inference.grid_logits import GridLogits, NetworkInput, SliceLogits
+from llm4seg.inference.mirroring import Mirroring
 from llm4seg.inference.probabilities import labels_of, mean_probabilities
 from llm4seg.inference.sliding_window import sliding_window_logits
 
@@ -35,13 +36,18 @@ class Predictor:
     """One network, or an ensemble of networks with equal channels of logits, which `scheme` explains.
 
     Images are given as each network reads them, in the order of the networks. `overlap`: of windows; `batch`: slices of
-    a volume that pass a network together.
+    a volume that pass a network together, which lie alike; `tta`: see `Mirrored`.
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], scheme: LabelScheme | None = None, overlap: float = 0.5, batch: int = 1
+        self,
+        networks: Sequence[nn.Module],
+        scheme: LabelScheme | None = None,
+        overlap: float = 0.5,
+        batch: int = 1,
+        tta: Mirroring | None = None,
     ) -> None:
-        self.networks, self.scheme, self.overlap, self.batch = tuple(networks), scheme, overlap, batch
+        self.networks, self.scheme, self.overlap, self.batch, self.tta = tuple(networks), scheme, overlap, batch, tta
 
     def labels(self, read: Sequence[NetworkInput]) -> Tensor:
         """Labels uint8 (*shape) of an image, on the CPU."""
@@ -92,7 +98,8 @@ class Predictor:
         by_network = []
         for place, network in enumerate(self.networks if images else ()):
             read = [image[place] for image in images]
-            logits = network_logits(network, read, self.overlap)
+            run = network if self.tta is None else self.tta.of(network, read[0].left_right)
+            logits = network_logits(run, read, self.overlap)
             by_network.append([GridLogits(one, its, self.scheme) for one, its in zip(logits, read, strict=True)])
         return [list(of_image) for of_image in zip(*by_network, strict=True)]
 

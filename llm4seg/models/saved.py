@@ -1,6 +1,7 @@
 """A trained model on disk: weights.safetensors without the frozen LLM, and model.json that describes it."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from llm4seg.utils.provenance import git_commit, versions
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
+DIGITS = 12  # of the sha256 of each image that a model of a study has seen
 SECTIONS = ("model", "optimizer", "training", "engine")  # what decides the weights, beside data and LLM layer
 
 
@@ -93,12 +95,25 @@ def describe_drawn(config: Config) -> dict[str, str]:
     return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).random_sha256
 
 
-def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, engine: str) -> None:
-    """Write a trained model's folder, atomically; `data` are as `training_inputs` gave them."""
+def save_trained(
+    folder: Path, weights: Path, config: Config, data: Prepared, engine: str, seen: Sequence[str] = ()
+) -> None:
+    """Write a trained model's folder, atomically; `data` are as `training_inputs` gave them. `seen`: cases of training
+    and validation, to be recorded by their images' sha256.
+    """
+    description = describe(resolve_auto(config, data), describe_data(data), engine)
+    if seen:
+        description["seen"] = sorted({data.cases[case_id].sha256[:DIGITS] for case_id in seen})
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
-        write_json(partial / DESCRIPTION, describe(resolve_auto(config, data), describe_data(data), engine))
+        write_json(partial / DESCRIPTION, description)
+
+
+def seen_cases(folder: Path, data: Prepared, case_ids: Sequence[str]) -> list[str]:
+    """The cases that a trained model saw in training or validation, of a model that recorded them; else none."""
+    seen = set(read_metadata(folder)[0].get("seen", ()))
+    return [case_id for case_id in case_ids if data.cases[case_id].sha256[:DIGITS] in seen]
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:

@@ -39,6 +39,16 @@ class InputImage:
         """The spatial shape, in the array's order."""
         return self.image.shape[1:]
 
+    def left_right_axis(self, model: Preprocessing) -> int | None:
+        """The axis of the array along which left and right lie, by its file where that says; None: across the slices
+        of a 2-D model.
+        """
+        if self.geometry is None or model.view is None:
+            return model.left_right_axis
+        columns = self.geometry.array_affine[:3, :3]
+        axis = int(np.argmax(np.abs(columns[0]) / np.linalg.norm(columns, axis=0)))
+        return axis if axis < model.spatial_dims else None
+
     def to_file(self, values_S: np.ndarray) -> np.ndarray:
         """Values in the array's order, in the file's own; those of an array as they are."""
         if self.geometry is None:

@@ -13,6 +13,9 @@ from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Unit
 from llm4seg.data.preprocessing import Preprocessing
 from llm4seg.inference.grid_logits import has_softmax
+from llm4seg.inference.mirroring import Mirroring
+from llm4seg.inference.postprocess import Step, parse_steps
+from llm4seg.inference.postprocess import postprocess as apply_steps
 from llm4seg.inference.predictor import Predictor
 from llm4seg.models.hybrid import Hybrid
 from llm4seg.models.saved import DESCRIPTION, load_trained, read_data, read_metadata
@@ -20,6 +23,7 @@ from llm4seg.objectives.losses import out_channels
 from llm4seg.predict.input_image import InputImage, from_array, from_files
 from llm4seg.predict.llm_layers import layer_store
 from llm4seg.predict.network_input import read_image, read_slices
+from llm4seg.predict.options import checked_mirroring
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import set_deterministic
 from llm4seg.utils.errors import InputError
@@ -53,7 +57,15 @@ class SegmentationModel:
     cover. `modules`: the networks, in evaluation mode. `preprocessing`: how each reads an image.
     """
 
-    def __init__(self, folders: Sequence[Path], networks: Sequence[Hybrid], overlap: float, batch: int | None) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        networks: Sequence[Hybrid],
+        overlap: float,
+        batch: int | None,
+        tta: Mirroring | None = None,
+        steps: Sequence[Step] = (),
+    ) -> None:
         self.folders, self.modules = tuple(folders), tuple(networks)
         self.preprocessing, scheme = _described(self.folders)
         self.classes = tuple(name or f"class {place}" for place, name in enumerate(scheme.classes, start=1))
@@ -61,7 +73,8 @@ class SegmentationModel:
         self._trained = f"the model in {folders[0]}"
         self._channels = out_channels(read_metadata(folders[0])[0]["config"]["training"]["loss"], scheme)
         batch = batch or BATCH.get(next(networks[0].parameters()).device.type, 1)
-        self.predictor = Predictor(self.modules, scheme, overlap, batch)
+        self.steps = tuple(steps)
+        self.predictor = Predictor(self.modules, scheme, overlap, batch, tta)
 
     @property
     def module(self) -> nn.Module:
@@ -92,7 +105,12 @@ class SegmentationModel:
             labels_S = self.predictor.slice_labels(read_slices(one, self.preprocessing), one.shape)
         else:
             labels_S = self.predictor.labels(read_image(one, self.preprocessing, self._trained))
-        return segmentation(one, labels_S.numpy())
+        return segmentation(one, self.cleaned(labels_S).numpy())
+
+    def cleaned(self, labels_S: Tensor) -> Tensor:
+        """Labels in the order of the image's array after `postprocess`: of volumes in 3-D, also by a 2-D model."""
+        assert self.predictor.scheme is not None
+        return apply_steps(labels_S, self.steps, self.predictor.scheme)
 
     def predict_probabilities(self, image: Image, spacing: Sequence[float] | None = None) -> np.ndarray:
         """Each class's probability, float32 (len(classes), *shape), 0 to 1, with axes as in `predict`.
@@ -147,13 +165,17 @@ def load(
     dtype: str | torch.dtype | None = None,
     overlap: float = 0.5,
     batch: int | None = None,
+    tta: Sequence[int] = (),
+    postprocess: Sequence[str] = (),
 ) -> SegmentationModel:
     """Load a trained model: the folder that `train` writes, with model.json and weights; or several, as an ensemble.
 
     The LLM's layers that model.json names are fetched from their source and kept in LLM4SEG_HOME or ~/.cache/llm4seg;
     `llm` names another place: a layer store, a file or folder, or an address as in `llm.source`. `device`: None: a GPU
     where there is one with room; `dtype`: float32, or bfloat16 for less memory and other rounding. `overlap`: of the
-    windows over a volume, as a share of them; `batch`: slices of a volume at a time (None: by the device).
+    windows over a volume, as a share of them; `batch`: slices of a volume at a time (None: by the device). `tta`: axes of
+    the network's images (0 rows, 1 columns, 2 slices) to mirror along; `postprocess`: steps as in
+    `evaluation.postprocess`: "largest:CLASS", "min:PIXELS", "min:PIXELS:CLASS".
 
     Raises InputError, with one line, for a folder that is no model, and for models that do not go together.
     """
@@ -165,7 +187,9 @@ def load(
         raise InputError(f"dtype: found {wanted}, allowed: {' or '.join(DTYPES)}")
     if not 0 <= overlap < 1:
         raise InputError(f"overlap: found {overlap}, allowed: 0 to below 1")
-    _described(folders)  # before anything is fetched
+    models, scheme = _described(folders)  # before anything is fetched
+    steps = parse_steps(postprocess, scheme, "postprocess")
+    mirrored = checked_mirroring(tta, models[0], scheme)
     place = _device(device)
     set_deterministic(place)
     networks = []
@@ -173,7 +197,7 @@ def load(
         network = load_trained(folder, layer_store(folder, None if llm is None else str(llm)))
         network.mixed_precision = wanted == "bfloat16"
         networks.append(network.to(device_that_fits(network, place) if device is None else place))
-    return SegmentationModel(folders, networks, overlap, batch)
+    return SegmentationModel(folders, networks, overlap, batch, mirrored, steps)
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:

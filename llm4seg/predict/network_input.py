@@ -1,7 +1,7 @@
 """From a raw image to what networks read, by the functions that `prepare` writes it with."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def read_image(one: InputImage, models: Sequence[Preprocessing], trained: str) -
     """An image or volume as each model reads it at once. Raises InputError where it needs a spacing, or memory."""
     box = crop_box(one.image) if _is_cropped(one, models) else _whole(one.shape)
     read = {model: _read(one, box, model, trained) for model in dict.fromkeys(models)}  # folds may read alike
-    return [read[model] for model in models]
+    return [_with_sides(read[model], one, model) for model in models]
 
 
 def read_slices(one: InputImage, models: Sequence[Preprocessing]) -> Iterator[Slice]:
@@ -43,7 +43,11 @@ def read_slices(one: InputImage, models: Sequence[Preprocessing]) -> Iterator[Sl
             yield None
             continue
         read = {model: _resized(image, one.shape[:-1], plane, model) for model in dict.fromkeys(models)}
-        yield [read[model] for model in models]
+        yield [_with_sides(read[model], one, model) for model in models]
+
+
+def _with_sides(read: NetworkInput, one: InputImage, model: Preprocessing) -> NetworkInput:
+    return replace(read, left_right=one.left_right_axis(model))
 
 
 def _is_cropped(one: InputImage, models: Sequence[Preprocessing]) -> bool:

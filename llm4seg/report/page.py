@@ -13,6 +13,7 @@ from llm4seg.config.schema import Model
 from llm4seg.data.intensity import PERCENTILES
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Case, Prepared
+from llm4seg.evaluation.gains import OPTIONS
 from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
@@ -39,7 +40,13 @@ def render(inputs: Inputs) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters.update(
-        number=number, estimate=estimate, interval=interval, spelled=spelled, in_short=in_short, flat=flat
+        number=number,
+        estimate=estimate,
+        points=points,
+        interval=interval,
+        spelled=spelled,
+        in_short=in_short,
+        flat=flat,
     )
     return environment.get_template("page.html.j2").render(
         inputs=inputs,
@@ -61,6 +68,9 @@ def render(inputs: Inputs) -> str:
         search_charts=draw_search(inputs.search) if inputs.search else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
         study=inputs.study and study(inputs.study),
+        gains=inputs.metrics.get("gains", {}),
+        gain_names=OPTIONS,
+        seen=inputs.metrics.get("models", {}).get("seen"),
     )
 
 
@@ -74,6 +84,11 @@ def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
     if values["low"] is None:
         return number(values["mean"], digits)
     return f"{number(values['mean'], digits)} [{number(values['low'], digits)}, {number(values['high'], digits)}]"
+
+
+def points(values: Mapping[str, Any]) -> str:
+    """As `estimate`, of a difference between shares, in points."""
+    return estimate({name: 100 * value if value is not None else None for name, value in values.items()}, 2)
 
 
 def interval(values: Mapping[str, Any], digits: int = 2) -> str:
@@ -146,6 +161,9 @@ def verdict(inputs: Inputs) -> str:
     of, metrics = next(iter(score_tables(inputs.metrics).items()))
     dice, threshold_baseline = metrics["dice"], metrics["baseline"]
     model = f"{architecture(inputs.model)}, trained on {len(inputs.split.train)} cases of {inputs.data.name},"
+    if ensemble := inputs.metrics.get("models"):
+        count = ensemble["count"]
+        model = f"The mean of {count} models" if count > 1 else "The model of evaluation.models"
     part, by_threshold = PART_NAMES[metrics["part"]], number(threshold_baseline["dice"]["mean"])
     if metrics["cases"] == 1:
         return (
@@ -176,8 +194,11 @@ def study(study: StudyResult) -> dict[str, Any]:
     """The section on the study: its rows, and its charts."""
     finished = study.runs[study.runs["state"] == "finished"]
     means = finished.groupby("arm", sort=False)[study.summary["metric"]].agg(["mean", "std", "count"])
+    over_folds = study.summary.get("cross_validation")
     return {
         "metric": study_charts.METRICS[study.summary["metric"]],
+        "over_folds": over_folds,
+        "caution_over_folds": over_folds and caution(over_folds, f"{study.summary.get('per', 'case')}s"),
         "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],
         "rows": study.comparisons.to_dict("records"),
         **study_charts.draw_study(study),

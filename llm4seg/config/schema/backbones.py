@@ -4,96 +4,25 @@ A backbone is added here (its class, and a field in `Backbones`), as a builder i
 params.yaml.
 """
 
-from collections.abc import Iterable
-from math import inf, prod
-from typing import Annotated, Any, ClassVar, Literal, Self
+from math import prod
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from llm4seg.config.schema.backbone import (
+    BackboneSection,
+    PerAxis,
+    as_kernels,
+    as_strides,
+    check_odd,
+    each_axis,
+    halvings,
+)
 from llm4seg.config.schema.base import AtLeastTwo, Section
 from llm4seg.utils.errors import InputError
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Four = Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)]
-
-
-def halvings(levels: int) -> int:
-    """The stride of the last of `levels` resolutions, each half of the one before."""
-    return int(2 ** (levels - 1))
-
-
-def check_odd(kernels: Iterable[int]) -> None:
-    found = [*kernels]
-    if any(kernel % 2 == 0 for kernel in found):
-        raise ValueError(f"kernels must be odd, found {found}")
-
-
-PerAxis = PositiveInt | tuple[PositiveInt, ...]  # one number, or one for each axis
-
-
-def each_axis(value: PerAxis, dims: int) -> tuple[int, ...]:
-    """A number for each of `dims` axes."""
-    return value if isinstance(value, tuple) else (value,) * dims
-
-
-def _lists(value: Any, largest: float) -> bool:
-    """Whether a value is a list of whole numbers from 1 to `largest`, or of lists with one for each of 2 or 3 axes."""
-
-    def fits(one: Any) -> bool:
-        return type(one) is int and 1 <= one <= largest
-
-    return isinstance(value, list | tuple) and all(
-        fits(one) or (isinstance(one, list | tuple) and len(one) in (2, 3) and all(map(fits, one))) for one in value
-    )
-
-
-def _kernels(value: Any) -> Any:
-    if not _lists(value, inf):
-        raise ValueError("allowed: for each level an odd number, or a list with one for each axis")
-    return value
-
-
-def _strides(value: Any) -> Any:
-    if value not in (None, "auto") and not _lists(value, 2):
-        raise ValueError(
-            "allowed: null, auto, or for each step between levels 1 or 2, or a list with one for each axis"
-        )
-    return value
-
-
-class BackboneSection(Section):
-    """Base of the backbones' sections: properties of the network beside its parameters."""
-
-    name: ClassVar[str]  # in model.backbone
-    title: ClassVar[str]  # as its authors write it; may hold parameters: {encoder}
-    spatial_dims: ClassVar[tuple[int, ...]] = (2, 3)
-    instance_normed: ClassVar[bool] = False  # at the coarsest level, where it then needs more than one position
-    batch_normed: ClassVar[bool] = False  # there, too: more than one position or image
-    fixed_size: ClassVar[bool] = False  # built for images of one size
-
-    @property
-    def stride(self) -> int:
-        """Input pixels per position of the coarsest feature map, where that is the same along each axis."""
-        raise NotImplementedError
-
-    def axis_strides(self, dims: int) -> tuple[int, ...]:
-        """Input pixels per position of the coarsest feature map, along each of `dims` axes."""
-        return (self.stride,) * dims
-
-    @property
-    def auto_strides(self) -> bool:
-        """Whether strides are found with the prepared data (see `data.pooling`)."""
-        return False
-
-    @property
-    def by_axis(self) -> dict[str, tuple[PerAxis, ...]]:
-        """Parameters that are lists of one number, or of one for each axis."""
-        return {}
-
-    @property
-    def decoder_channels(self) -> tuple[int, ...]:
-        """Channels of the decoder's map at each of its resolutions, the coarsest first; empty: it is not made so."""
-        return ()
 
 
 class CMUNeXt(BackboneSection):
@@ -213,8 +142,8 @@ class DynUNet(BackboneSection):
     instance_normed = True
 
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=3)]
-    kernels: Annotated[tuple[PerAxis, ...], BeforeValidator(_kernels)]
-    strides: Annotated[Literal["auto"] | tuple[PerAxis, ...] | None, BeforeValidator(_strides)]
+    kernels: Annotated[tuple[PerAxis, ...], BeforeValidator(as_kernels)]
+    strides: Annotated[Literal["auto"] | tuple[PerAxis, ...] | None, BeforeValidator(as_strides)]
     residual: bool
 
     def axis_strides(self, dims: int) -> tuple[int, ...]:

@@ -1,10 +1,12 @@
 """Sections on training and evaluation, and `cluster`: where a run happens."""
 
+import re
 from math import isclose
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -16,6 +18,8 @@ from pydantic import (
 
 from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section, read_as
 
+# a step of evaluation.postprocess: largest:CLASS, min:PIXELS, or min:PIXELS:CLASS
+POSTPROCESS = re.compile(r"largest:(?P<one>.+)|min:(?P<size>[1-9][0-9]{0,11})(?::(?P<of>.+))?")
 SQUARE = 0.01  # how far the sides of a square pixel may differ, relative to them
 
 
@@ -246,14 +250,31 @@ class Cluster(Section):
         return self.workers[1]
 
 
-class Evaluation(Section):
-    """The evaluation: overlap of sliding windows, tolerance of NSD, and bootstrap intervals."""
+def _step(value: str) -> str:
+    if POSTPROCESS.fullmatch(value) is None:
+        raise ValueError("allowed: largest:CLASS, min:PIXELS and min:PIXELS:CLASS")
+    return value
 
+
+class Evaluation(Section):
+    """The evaluation: the models, how they predict, tolerance of NSD, and bootstrap intervals."""
+
+    models: Annotated[tuple[Path, ...], Field(min_length=1)] | None
     overlap: Fraction
+    tta: tuple[NonNegativeInt, ...]
+    postprocess: tuple[Annotated[str, AfterValidator(_step)], ...]
     nsd_tolerance: PositiveFloat
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("models", "tta"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: found {[*map(str, values)]}, allowed: each once")
+        return self
 
 
 class Report(Section):

@@ -82,11 +82,12 @@ class Sections(Section):
         self._check_class_weights()
         self._check_deep_supervision()
         self._check_patches()
-        wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
-        if wrong_axes:
-            raise ValueError(
-                f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
-            )
+        for name, axes in {
+            "training.augment.flip": self.training.augment.flip,
+            "evaluation.tta": self.evaluation.tta,
+        }.items():
+            if wrong := [axis for axis in axes if axis >= self.data.spatial_dims]:
+                raise ValueError(f"{name}: found {wrong[0]}, allowed: 0 to {self.data.spatial_dims - 1}")
         return self
 
     def _check_patches(self) -> None:

@@ -148,7 +148,7 @@ BAD_VALUES = [
     ("training.fraction", 0, "found 0", "greater than 0"),
     ("training.label_noise.drop", 1.5, "found 1.5", "less than or equal to 1"),
     ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou' or 'nsd'"),
-    ("study.arms", {"cnn": {}}, "found {'cnn': {}}", "at least 2"),
+    ("study.arms", {}, "found {}", "at least 1"),
     ("study.arms", {"cnn": {}, "random": {"data.size": [8, 8]}}, "study.arms.random: found data.size", "optimizer"),
     ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
     ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
