@@ -12,6 +12,7 @@ COMMANDS = {
     "export": ("llm4seg.export.command", "write a trained model as ONNX or torch.export"),
     "init": ("llm4seg.project.create", "write a project that runs the installed package's stages"),
     "preset": ("pipelines.preset", "print presets of params.yaml as options for `dvc exp run`"),
+    "push": ("llm4seg.export.push_command", "upload a trained model to the hub or a bucket, with a model card"),
     "upgrade": ("pipelines.upgrade", "bring a params.yaml of an earlier version up to this one"),
 }
 

@@ -1,6 +1,7 @@
 """`export_network`: a trained model's network as a file of another format, checked before it is there."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from torch.nn import functional
 
 from llm4seg.export.description import describe_export
 from llm4seg.export.formats import FORMATS
-from llm4seg.inference.predictor import Predictor
 from llm4seg.inference.resample import LINEAR
 from llm4seg.objectives.losses import labels_from_logits
 from llm4seg.predict.model import Image, SegmentationModel
@@ -82,7 +82,8 @@ def _check_logits(network: nn.Module, exported: nn.Module, shape: Sequence[int],
 def _check_mask(model: SegmentationModel, exported: nn.Module, image: Image) -> None:
     """Compare the whole way from an image to its mask."""
     wanted, own = model.predict(image), model.predictor
-    model.predictor = Predictor([exported], own.scheme, own.overlap, own.batch)
+    model.predictor = copy(own)
+    model.predictor.networks = (exported,)
     try:
         found = model.predict(image)
     finally:
