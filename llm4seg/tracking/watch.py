@@ -1,5 +1,6 @@
 """`watched`: tells the live history and the tracker of a training's events."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -111,12 +112,9 @@ class Watch:
         kept = self._config.paths.tracking / "finished" / self.folder.name
         remove(kept)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        import shutil
-
         shutil.move(self.folder, kept)
-        for folder in (self.folder.parent, self._config.paths.runs):
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
 
     def _guarded(self, what: str, work: Callable[..., None], *arguments: Any) -> bool:
         """Work that must not end a training; returns whether it was done."""
