@@ -14,9 +14,10 @@ from llm4seg.utils.extras import require
 
 
 def train(config: Config, name: str) -> Outcome:
-    """Train the run of this name, printing each epoch, and telling those of `tracking`; goes on from its last checkpoint when it was interrupted.
+    """Train the run of this name, printing each epoch; goes on from its last checkpoint when it was interrupted.
 
     On SIGTERM, the workers save a checkpoint and stop; raises StopRequested.
+    A live history and the tracker of `tracking.to` are told of each epoch.
     """
     check_installed(config)
     if config.cluster.launcher == "ray":

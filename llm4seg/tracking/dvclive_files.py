@@ -1,4 +1,4 @@
-"""Tracker `dvclive`: files as DVCLive writes them, for `dvc plots show` and DVC's VS Code extension, without DVCLive."""
+"""Tracker `dvclive`: files as DVCLive writes them, for `dvc plots show` and DVC's extension of VS Code."""
 
 import math
 import shutil
@@ -47,7 +47,7 @@ class DVCLiveFiles:
 
 
 def dvclive_files(config: Config, name: str, resume: str | None) -> tuple[DVCLiveFiles, str]:
-    """The files of a training in the folder `live` beside `paths.history`; a new one deletes those of the one before."""
+    """The files of a training in the folder `live` beside `paths.history`; a new one deletes earlier ones."""
     folder = config.paths.history.parent / "live"
     if resume is None:
         remove(folder)

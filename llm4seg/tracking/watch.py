@@ -96,9 +96,7 @@ class Watch:
     def _draw(self, path: Path, arrays: dict[str, Any], title: str) -> None:
         """On the network's grid: of data with a spacing the pixels have that, of others they count as square."""
         spacing = (1.0, 1.0) if self._data.spacing is None else self._data.spacing[:2]
-        image, reference, predicted = (
-            torch.from_numpy(arrays[name]) for name in ("image", "reference", "predicted")
-        )
+        image, reference, predicted = (torch.from_numpy(arrays[name]) for name in ("image", "reference", "predicted"))
         draw_overlay(path, image, reference, predicted, self._data.scheme, spacing, title)
 
     def close(self, finished: bool) -> None:
