@@ -33,13 +33,12 @@ class WandbRun:
             config=parameters(config),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
-        self._run.define_metric("*", step_metric="epoch")
 
     def row(self, row: Row) -> None:
-        self._run.log({"epoch": int(row["epoch"]), **metrics(row)})
+        self._run.log(metrics(row), step=int(row["epoch"]))
 
     def picture(self, epoch: int, place: int, path: Path) -> None:
-        self._run.log({"epoch": epoch, f"validation case {place + 1}": self._image(str(path))})
+        self._run.log({f"validation case {place + 1}": self._image(str(path))}, step=epoch)
 
     def close(self, finished: bool) -> None:
         self._run.finish()
