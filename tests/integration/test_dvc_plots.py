@@ -16,6 +16,8 @@ from PIL import Image
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.evaluation.confusion import Confusion
 from llm4seg.tracking.dvclive_files import DVCLiveFiles
+from llm4seg.study.results import StudyResult
+from llm4seg.study.results import write as write_study
 from llm4seg.training.history import write_history
 from tests.import_graph import ROOT
 
@@ -43,7 +45,6 @@ def repository(tmp_path: Path) -> Path:
         subprocess.run(command, cwd=tmp_path, check=True)
     outputs = tmp_path / "outputs"
     (outputs / "evaluation" / "overlays").mkdir(parents=True)
-    (outputs / "study").mkdir()
     write_history(
         outputs / "history.csv", [{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "val_dice": 0.5, "lr": 0.1}]
     )
@@ -53,17 +54,19 @@ def repository(tmp_path: Path) -> Path:
     confusion.add(torch.tensor([[0, 1, 1]], dtype=torch.uint8), torch.tensor([[0, 0, 1]], dtype=torch.uint8))
     confusion.write(outputs / "evaluation")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(outputs / "evaluation" / "overlays" / "best.png")
-    (outputs / "study" / "study.json").write_text("{}")
+    off = StudyResult({}, *[pd.DataFrame()] * 4)
+    write_study(outputs / "study", off)
+    (outputs / "metrics.json").write_text("{}")
     return tmp_path
 
 
 def test_all_that_dvc_yaml_declares(repository: Path) -> None:
-    """Without a study first: its tables are not there then."""
-    assert {"loss", "dice", "test cases", "confusion"} <= {name.split("::")[-1] for name in plots(repository)}
+    """Without a study first."""
+    assert {"loss", "dice", "test cases", "confusion"} <= {*plots(repository)}
     pd.DataFrame({"arm": ["llm"], "reference": ["cnn"], "difference": [0.1]}).to_csv(
         repository / "outputs" / "study" / "comparisons.csv", index=False
     )
-    shown = {name.split("::")[-1]: content for name, content in plots(repository).items()}
+    shown = plots(repository)
     assert {"loss", "dice", "test cases", "confusion", "study"} <= set(shown)
     assert any(name.endswith("best.png") for name in shown)
     shares = [
