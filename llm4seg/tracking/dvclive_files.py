@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from llm4seg.config import Config
-from llm4seg.tracking.tracker import metrics
+from llm4seg.tracking.values import metrics
 from llm4seg.training.run import Row
 from llm4seg.utils.files import remove, write_json, write_text
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from llm4seg.config import Config
-from llm4seg.tracking.tracker import metrics, parameters
+from llm4seg.tracking.values import metrics, parameters
 from llm4seg.training.run import Row
 
 EXPERIMENT = "llm4seg"

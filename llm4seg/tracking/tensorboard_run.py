@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from llm4seg.config import Config
-from llm4seg.tracking.tracker import metrics
+from llm4seg.tracking.values import metrics
 from llm4seg.training.run import Row
 
 

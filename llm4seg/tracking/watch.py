@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.evaluation.overlays import draw_overlay
 from llm4seg.tracking.live_history import LiveHistory
+from llm4seg.tracking.picture import draw_snapshot
 from llm4seg.tracking.tracker import Tracker, build_tracker
 from llm4seg.training.history import COLUMNS
 from llm4seg.training.live import Live
@@ -89,15 +87,11 @@ class Watch:
         for place, snapshot in enumerate(live.snapshots):
             path = self.folder / f"epoch-{live.epoch:04d}-case-{place + 1}.png"
             title = f"{snapshot.case}, epoch {live.epoch}"
-            if self._guarded("a picture", self._draw, path, snapshot.unpack(), title):
+            # of data with a spacing the pixels have that, of others they count as square
+            spacing = (1.0, 1.0) if self._data.spacing is None else self._data.spacing[:2]
+            if self._guarded("a picture", draw_snapshot, path, snapshot, self._data.scheme, spacing, title):
                 paths.append(path)
         return paths
-
-    def _draw(self, path: Path, arrays: dict[str, Any], title: str) -> None:
-        """On the network's grid: of data with a spacing the pixels have that, of others they count as square."""
-        spacing = (1.0, 1.0) if self._data.spacing is None else self._data.spacing[:2]
-        image, reference, predicted = (torch.from_numpy(arrays[name]) for name in ("image", "reference", "predicted"))
-        draw_overlay(path, image, reference, predicted, self._data.scheme, spacing, title)
 
     def close(self, finished: bool) -> None:
         """End the tracker; of a finished training, move the live history to `paths.tracking`."""

@@ -104,6 +104,7 @@ training:
   deep_supervision: false
   loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
+tracking: {to: none}
 search:
   space:
     # which one

@@ -172,7 +172,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_rest_goes_on(
 def test_pictures_that_fail_and_a_history_that_fails_end_nothing(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watch_module, "draw_overlay", fail)
+    monkeypatch.setattr(watch_module, "draw_snapshot", fail)
     config.paths.runs.parent.mkdir(exist_ok=True)
     config.paths.runs.write_text("a file where a folder should be")
     with watched(config, "train-a", []) as watch:
