@@ -1,4 +1,4 @@
-"""The picture of a validation case: the image, its reference and the prediction side by side, as the network sees it."""
+"""The picture of a validation case: image, reference and prediction side by side, as the network sees them."""
 
 from collections.abc import Sequence
 from pathlib import Path
