@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "doctor": ("pipelines.doctor", "check that this machine has what params.yaml needs"),
     "init": ("llm4seg.project.create", "write a project that runs the installed package's stages"),
+    "predict": ("llm4seg.predict.command", "segment image files by a trained model"),
     "preset": ("pipelines.preset", "print presets of params.yaml as options for `dvc exp run`"),
     "upgrade": ("pipelines.upgrade", "bring a params.yaml of an earlier version up to this one"),
 }
