@@ -2,8 +2,8 @@
 
 The slices are written as NIfTI files, once a file each and once as one volume. The bare network gets the same images,
 resized and normalized before, as many at a time: one of files, `--batch` of a volume. Both take turns in one process;
-the fastest round of each counts: by the clock, and by the processor's time of the thread that the network runs in, which
-others on the machine change less. Weights are random, which changes no time; the LLM's layer is in a store.
+the fastest round of each counts: by the clock, and by the processor's time of the network's thread, which others on the
+machine change less. Weights are random, which changes no time; the LLM's layer is in a store.
 """
 
 import os
