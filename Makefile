@@ -14,7 +14,7 @@ SHARED_OUT := -m "not slow" -n $(PROCESSES)
 STARTED := $(shell date +%s)
 
 ifeq ($(origin PYTHON),undefined)
-PYTHON := $(shell for name in python3.11 python3.12 python3; do command -v $$name && break; done)
+PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
 endif
 ifeq ($(TORCH),auto)
 override TORCH := $(if $(shell command -v nvidia-smi),cuda,cpu)
@@ -82,8 +82,8 @@ format: $(INSTALLED)  ## let ruff put the code in order
 $(INSTALLED): requirements.lock
 	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
 	@test -n "$(PYTHON)" || { echo "Python is missing: apt-get install python3.11 python3.11-venv"; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { \
-	  echo "$(PYTHON) is not Python 3.11 or 3.12: apt-get install python3.11 python3.11-venv, or make PYTHON=..."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	  echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: apt-get install python3.11 python3.11-venv, or make PYTHON=..."; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "Python's venv module is missing: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing requirements.lock into $(VENV): some minutes, once"
@@ -106,8 +106,8 @@ endef
 
 lock:  ## pin the newest versions that pyproject.toml allows into requirements.lock
 	"$(PYTHON)" -m venv --clear .cache/lock
-	.cache/lock/bin/python -m pip install --quiet --no-deps "$$(sed -nE 's/^ *"(torch==[0-9.]+)".*/\1/p' pyproject.toml)" --index-url $(TORCH_CPU_INDEX)
-	.cache/lock/bin/python -m pip install --quiet -e '.[test]'
+	.cache/lock/bin/python -m pip install --quiet --no-deps "$$(sed -nE 's/^ *"(torch>=[^"]+)".*/\1/p' pyproject.toml)" --index-url $(TORCH_CPU_INDEX)
+	.cache/lock/bin/python -m pip install --quiet -e '.[all,test]'
 	.cache/lock/bin/python -m pip freeze --all --exclude pip --exclude wheel --exclude llm4seg > .cache/frozen
 	{ echo "# Made by \`make lock\` from pyproject.toml. The CUDA libraries are pinned by torch itself."; \
 	  sed -E 's/\+cpu$$//; /^(nvidia|cuda|triton)/d' .cache/frozen; } > requirements.lock

@@ -2,17 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from llm4seg.cluster.local_ray import short_folders
+from llm4seg.cluster.local_ray import LAUNCHER, short_folders
 from llm4seg.config import Config
 from llm4seg.data.prepared import MANIFEST, Prepared
+from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.spacing import in_array_order
 from llm4seg.datasets.volume_grid import check_memory
+from llm4seg.datasets.volume_headers import check_volumes
+from llm4seg.project.code_file import is_project, write_code_file
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.extras import install, installed, require
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 
 FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache
@@ -24,14 +28,21 @@ def problems(config: Config) -> Iterator[str]:
         yield "git is missing: apt-get install git"
     yield from _refused(lambda: check_outputs(config))
     yield from _disk(config.paths.model)
-    if config.model.backbone == "smp" and find_spec("segmentation_models_pytorch") is None:
-        yield "model.backbone: smp needs more packages: pip install -e '.[smp]' beside the CUDA build of torch"
+    if config.model.backbone == "smp" and not installed("segmentation_models_pytorch"):
+        yield f"model.backbone: smp: {install('segmentation_models_pytorch')} beside the CUDA build of torch"
+    if config.data.dataset == "lung-ct":
+        yield from _refused(lambda: require("pydicom", "data.dataset: lung-ct"))
+    if config.cluster.launcher == "ray":
+        yield from _refused(lambda: require("ray", LAUNCHER))
+    if config.cluster.data == "pull":
+        yield from _refused(lambda: require("dvc", "cluster.data: pull"))
     yield from _volumes(config)
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
     if config.cluster.launcher == "ray":
         yield from _refused(short_folders)
     if config.engine.resolve(config.cluster.most).name == "deepspeed":
+        yield from _refused(lambda: require("deepspeed", "engine.name: deepspeed"))
         yield from _home()
     if config.engine.compile:
         yield from _compiler("engine.compile: true", "engine.compile: false")
@@ -43,15 +54,31 @@ def problems(config: Config) -> Iterator[str]:
 
 
 def _volumes(config: Config) -> Iterator[str]:
-    """Of data that were prepared before, the first volume that is larger at data.spacing than memory."""
+    """The first volume that is larger at data.spacing than memory: by files' headers, and of data prepared before."""
     prepared, spacing = config.paths.prepared, config.data.spacing
-    if config.data.grid != "spacing" or isinstance(spacing, str) or not (prepared / MANIFEST).is_file():
+    if config.data.grid != "spacing":
+        return
+    dataset = _dataset_in_files(config)
+    if dataset and (too_large := list(_refused(partial(check_volumes, dataset, config.data)))):
+        yield from too_large
+        return
+    if isinstance(spacing, str) or not (prepared / MANIFEST).is_file():
         return
     for case in Prepared(prepared).cases.values():
         too_large = list(_refused(partial(check_memory, case, in_array_order(spacing))))
         if too_large and case.unit == "mm":
             yield too_large[0]
             return
+
+
+def _dataset_in_files(config: Config) -> Dataset | None:
+    """The dataset, where it lies in a folder; what is wrong with it is up to `prepare`. Archives are not unpacked."""
+    if config.data.dataset in PACKAGED or not config.data.root.is_dir():
+        return None
+    try:
+        return open_dataset(config.data, config.paths.cache)
+    except InputError:
+        return None
 
 
 def _disk(path: Path) -> Iterator[str]:
@@ -96,10 +123,17 @@ def _cuda() -> Iterator[str]:
 
 
 def check(config: Config) -> None:
-    """Raise InputError with a line for each problem."""
+    """Raise InputError with a line for each problem. In a project of `llm4seg init`, bring its code.json up to date."""
+    if is_project(Path.cwd()):
+        write_code_file(Path.cwd())
     if found := list(problems(config)):
         raise InputError("\ndoctor: ".join(found))
 
 
+def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.doctor") -> None:
+    """Exit 1 with a line for each problem."""
+    run_stage("doctor", __doc__ or "", check, in_dvc=False, words=words, prog=prog)
+
+
 if __name__ == "__main__":
-    run_stage("doctor", __doc__ or "", check, in_dvc=False)
+    main()

@@ -10,7 +10,8 @@ from typing import Any
 from llm4seg.config import Config
 from llm4seg.config.params_file import parse
 from llm4seg.config.schema import Overrides
-from llm4seg.data.prepared import MANIFEST
+from llm4seg.data.prepared import MANIFEST, Prepared
+from llm4seg.datasets.spacing import in_config_order
 from llm4seg.utils.errors import InputError, UserError
 from pipelines.prepare import prepare
 from pipelines.preset import overrides
@@ -22,7 +23,8 @@ NO_LIST: Overrides = {"split.rule": "auto", "split.file": None}  # which are the
 def other_data(params: Path, folder: Path, presets: Sequence[str], values: Overrides) -> None:
     """Prepare in `folder`, as `prepare` would, the data set that params.yaml names with these presets and values.
 
-    Its contact sheet lies beside it. Raises InputError for a folder that holds anything but prepared data.
+    Its contact sheet lies beside it. Where `data.spacing` is auto, it is that of the prepared own data. Raises
+    InputError for a folder that holds anything but prepared data.
     """
     config = (
         Config.load(params).override(NO_LIST | overrides(params, presets) | values).resolved(params.absolute().parent)
@@ -32,9 +34,35 @@ def other_data(params: Path, folder: Path, presets: Sequence[str], values: Overr
         raise InputError(f"{near(folder)}: is paths.prepared, allowed: another folder, beside the pipeline's own data")
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise InputError(f"{near(folder)}: holds no prepared data, allowed: a new folder, or what this command left")
+    config = _at_own_spacing(config)
     sheet = folder.with_name(f"{folder.name}.png")
     prepare(config.override({"paths.prepared": str(folder), "paths.contact_sheet": str(sheet)}))
     print(f"other_data: for `dvc exp run`: -S study.other_data={near(folder)}; to version it: dvc add {near(folder)}")
+
+
+def _at_own_spacing(config: Config) -> Config:
+    """The config with the spacing of `paths.prepared` where `data.spacing` is auto: a study has one for all its data.
+
+    Raises InputError where no data are prepared there, or none at a spacing.
+    """
+    if config.data.grid != "spacing":
+        return config
+    folder, found = config.paths.prepared, config.data.spacing
+    own = Prepared(folder) if (folder / MANIFEST).is_file() else None
+    if own is None or own.spacing is None:
+        if found != "auto":
+            return config
+        what = "is not there yet" if own is None else f"holds {own.name} without a spacing"
+        raise InputError(
+            f"data.spacing: found auto, allowed: that of the study's own data, but {near(folder)} {what}: run "
+            "`dvc repro prepare` for them first, or say -S 'data.spacing=[X, Y, Z]'"
+        )
+    spacing = in_config_order(own.spacing)
+    if found == "auto":
+        print(f"other_data: data.spacing: auto is {spacing} mm, as of {own.name} in {near(folder)}", flush=True)
+    elif list(found) != spacing:
+        print(f"warning: data.spacing is {[*found]}, of {own.name} in {near(folder)} {spacing}: a study needs one")
+    return config.override({"data.spacing": spacing if found == "auto" else found})
 
 
 def value_of(word: str) -> tuple[str, Any]:

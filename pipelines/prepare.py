@@ -10,6 +10,7 @@ from llm4seg.datasets.archives import naming_archives, root_folder, unpacked
 from llm4seg.datasets.overlays import write_contact_sheet
 from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.split_file import read_split_file
+from llm4seg.datasets.volume_headers import check_volumes
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.text import in_short
@@ -27,6 +28,7 @@ def prepare(config: Config) -> None:
     with naming_archives(config.data.root, config.paths.cache):
         dataset = open_dataset(config.data, config.paths.cache)
         print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
+        check_volumes(dataset, config.data)
         prepared = write_prepared(dataset, config.data, config.paths.prepared, lists, workers)
     Console().print(_table(prepared))
     for line in in_short(prepared.notices):

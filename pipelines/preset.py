@@ -87,16 +87,16 @@ def _for_shell(value: Any) -> str:
     return value.replace("=", "\\=") if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.preset") -> None:
     """Print one line for all presets; for an unknown preset, exit 1 with one line on stderr and none on stdout."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.preset",
+        prog=prog,
         description="Print presets of params.yaml as options for `dvc exp run`: several together, the later ones win.",
-        epilog="example: dvc exp run $(python -m pipelines.preset default released)",
+        epilog=f"example: dvc exp run $({prog} default released)",
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("names", nargs="+", metavar="NAME", help="under `presets` of params.yaml")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         print(options(arguments.params, arguments.names))
         notes = differing_defaults(arguments.params) if DEFAULT in arguments.names else []

@@ -4,13 +4,14 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 from llm4seg.config import Config
 from llm4seg.config.changes import notes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
+from llm4seg.utils.extras import naming_extras
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -49,26 +50,30 @@ def run_stage(
     in_dvc: bool = True,
     instead: Mapping[str, Work] = NOTHING,
     trainings: Trainings | None = None,
+    words: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> None:
-    """Run a stage as `python -m pipelines.<name>`.
+    """Run a stage as `python -m pipelines.<name>`, or as the command `prog`.
 
     Exit 1 for a bad input or a full disk, 130 when interrupted, 143 when stopped by SIGTERM with all work saved.
 
     `in_dvc`: whether dvc.yaml has a stage of that name. `instead`: other work, by the name of its option. `trainings`:
     the configs that the stage trains with; unless there are none, it first prints what differs from the last commit.
+    `words`: the command line's, by default those of this process.
     """
+    prog = prog or f"python -m pipelines.{name}"
     with_dvc = f"\nwith all that it needs: dvc repro {name}" if in_dvc else ""
     parser = argparse.ArgumentParser(
-        prog=f"python -m pipelines.{name}",
+        prog=prog,
         description=description,
-        epilog=f"example: python -m pipelines.{name}{with_dvc}",
+        epilog=f"example: {prog}{with_dvc}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.set_defaults(work=work)
     for option, other in instead.items():
         parser.add_argument(f"--{option}", dest="work", action="store_const", const=other, help=other.__doc__)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _stop)
     try:
         config = Config.load(arguments.params)
@@ -77,7 +82,8 @@ def run_stage(
         if configs := trainings(config) if trainings else []:
             for line in notes(arguments.params, configs):
                 print(f"{name}: {line}", flush=True)
-        arguments.work(config)
+        with naming_extras():
+            arguments.work(config)
     except (UserError, OSError) as error:
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise

@@ -1,5 +1,6 @@
 """Stage `study`: train and test arms under several seeds, and compare them; none with `study.repeats: 0`."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llm4seg.config import Config
@@ -8,14 +9,13 @@ from llm4seg.utils.errors import InputError
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
-    from llm4seg.study.results import Runs
     from llm4seg.study.runner import NamedRun
 
 
 def trainings(config: Config) -> list[Config]:
     """The config of each arm, with the search's overrides applied; none with study.repeats: 0."""
     config = config.override(read_best(config.paths.search))
-    return [config.arm(name) for name in config.study.arms] if config.study.repeats else []
+    return [config.arm(name) for name in config.study.chosen] if config.study.repeats else []
 
 
 def study(config: Config) -> None:
@@ -25,13 +25,14 @@ def study(config: Config) -> None:
         print("study: off (study.repeats is 0)")
         write_results(config, [])
         return
-    from llm4seg.study.results import finished
-    from llm4seg.study.runner import named_runs, records
+    from llm4seg.study.runner import jobs, named_runs, without_models
 
     runs = named_runs(config)
-    if not all(finished(record) for _, record in records(config, runs)):
+    if line := without_models(config, runs):
+        print(f"study: {line}", flush=True)
+    if jobs(config, runs):
         run_missing(config, runs)
-    write_results(config, records(config, runs))
+    write_results(config, runs)
 
 
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
@@ -59,10 +60,10 @@ def _run(config: Config, runs: "list[NamedRun]") -> None:
 
 def so_far(config: Config) -> None:
     """write what the finished runs say, and run nothing"""
-    from llm4seg.study.runner import named_runs, records
+    from llm4seg.study.runner import named_runs
 
     config = config.override(read_best(config.paths.search))
-    write_results(config, records(config, named_runs(config)))
+    write_results(config, named_runs(config))
 
 
 def plan(config: Config) -> None:
@@ -74,16 +75,25 @@ def plan(config: Config) -> None:
 
     config = config.override(read_best(config.paths.search))
     runs = records(config, named_runs(config))
-    for line in [*cost_estimate(config, runs), *power_analysis(config, runs)]:
+    power = power_analysis(config, runs) if len(config.study.chosen) > 1 else ()
+    for line in [*cost_estimate(config, runs), *power]:
         print(line, flush=True)
 
 
-def write_results(config: Config, runs: "Runs") -> None:
+def write_results(config: Config, runs: "list[NamedRun]") -> None:
     """Write the study's folder and print its verdicts."""
     from llm4seg.study.results import results, write
 
-    result = results(config, runs)
-    write(config.paths.study, result)
+    if runs:  # else torch is not needed
+        from llm4seg.study.models import write_models
+        from llm4seg.study.runner import records
+
+        result = results(config, records(config, runs))
+        kept = [(run.planned, run.config.training.seed, run.name) for run in runs]
+        write(config.paths.study, result, partial(write_models, config, kept))
+    else:
+        result = results(config, [])
+        write(config.paths.study, result)
     for line in [*result.summary["verdicts"], *result.summary["cautions"], *result.summary["failures"]]:
         print(f"study: {line}")
     if result.summary["failed"]:

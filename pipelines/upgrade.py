@@ -13,22 +13,23 @@ and where one is null: ERROR: unexpected error. For a missing one the remedy is 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from llm4seg.config.upgrade import upgrade
 from llm4seg.utils.errors import UserError
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.upgrade") -> None:
     """Print a line per change. Exits with 1 and one line for a bad file."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.upgrade",
+        prog=prog,
         description=(__doc__ or "").removeprefix("Not a stage: "),
-        epilog="example: python -m pipelines.upgrade --params params.yaml",
+        epilog=f"example: {prog} --params params.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         changes = upgrade(arguments.params)
     except (UserError, OSError) as error:

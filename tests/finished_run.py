@@ -65,9 +65,10 @@ def raw_case(name: str, labels: np.ndarray, image: np.ndarray | None = None, **m
     return RawCase(id=name, image=image, labels=labels.astype(np.uint8), **about)
 
 
-def write_cases(config: Config, cases: Iterable[RawCase], classes: Sequence[str]) -> Prepared:
+def write_cases(config: Config, cases: Iterable[RawCase], classes: Sequence[str], ignore: bool = False) -> Prepared:
     """Write cases as `prepare` does."""
-    dataset = Dataset("drawn", "none", "none", "drawn by hand", LabelScheme(tuple(classes)), iter(cases))
+    scheme = LabelScheme(tuple(classes), ignore=ignore)
+    dataset = Dataset("drawn", "none", "none", "drawn by hand", scheme, iter(cases))
     return write_prepared(dataset, config.data, config.paths.prepared)
 
 

@@ -21,12 +21,15 @@ FLOORS = {
     "training": 4,
     "evaluation": 5,
     "released": 5,
+    "predict": 6,
     "cluster": 6,
     "search": 7,
     "study": 7,
     "report": 8,
     "tools": 8,
+    "project": 8,
     "pipelines": 9,
+    "cli": 9,
     "infra": 9,
 }
 

@@ -115,6 +115,14 @@ def make_project(root: Path) -> Project:
             shutil.copytree(source, target, ignore=IGNORED)
         else:
             shutil.copy2(source, target)
+    shrink(project, root)
+    project.git("init", "--quiet", "--initial-branch=main")
+    project.commit("tiny parameters")
+    return project
+
+
+def shrink(project: Project, root: Path) -> None:
+    """Give a project tiny parameters, and a tiny LLM in `root`."""
     for dotted, value in CHANGES.items():
         project.change(dotted, value)
     project.change("presets.default", Config.load(ROOT / "params.yaml").presets["default"] | MODEL)
@@ -123,6 +131,3 @@ def make_project(root: Path) -> Project:
     project.change("llm.layers", [])
     project.change("training.epochs", 2)
     project.change("cluster.launcher", "process")  # Ray takes longer to start than this to train
-    project.git("init", "--quiet", "--initial-branch=main")
-    project.commit("tiny parameters")
-    return project

@@ -28,11 +28,11 @@ class Fit:
 
 def sizes_of(config: Config) -> Sizes:
     """The model's. Raises InputError as long as the data or the LLM's config are not there."""
-    from llm4seg.data.patch_size import with_patch_size
+    from llm4seg.data.patch_size import resolve_auto
     from llm4seg.data.prepared import Prepared
 
     data = Prepared(config.paths.prepared)
-    config = with_patch_size(config, data)
+    config = resolve_auto(config, data)
     return model_sizes(config, llm_config(config), data.channels, data.scheme)
 
 

@@ -61,8 +61,8 @@ def _study(config: Config, gpus: int, each: int) -> Workload:
     """All of it: runs of an earlier study that are finished are not known here."""
     section = config.study
     of_an_arm = section.repeats * max(1, len(section.folds))
-    runs = of_an_arm * len(section.arms)
-    epochs = of_an_arm * sum(config.arm(name).training.epochs for name in section.arms)
+    runs = of_an_arm * len(section.chosen)
+    epochs = of_an_arm * sum(config.arm(name).training.epochs for name in section.chosen)
     at_once = min(runs, gpus // each)
     return Workload("study", runs, epochs, at_once, at_once * each)
 

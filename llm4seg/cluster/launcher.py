@@ -1,9 +1,11 @@
 """Launcher of a training, chosen by `cluster.launcher`: this process, or Ray."""
 
+from llm4seg.cluster.local_ray import LAUNCHER
 from llm4seg.cluster.progress import EpochPrinter
 from llm4seg.cluster.runs import Outcome
 from llm4seg.cluster.stop_signal import LocalStopSignal, stop_on_sigterm
 from llm4seg.config import Config
+from llm4seg.utils.extras import require
 
 
 def train(config: Config, name: str) -> Outcome:
@@ -19,6 +21,7 @@ def train(config: Config, name: str) -> Outcome:
         with stop_on_sigterm(local):
             return train_in_process(config, name, printer, local)
 
+    require("ray", LAUNCHER)
     from llm4seg.cluster.launch import train_on_ray
     from llm4seg.cluster.ray_events import ray_events
     from llm4seg.cluster.ray_stop_signal import RayStopSignal

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llm4seg.utils.errors import InputError
 
+LAUNCHER = "cluster.launcher: ray (process needs none)"  # where Ray is not installed
 SOCKET = 107  # bytes of a socket's path, at most
 # bytes of a folder's path, at most: the longest names of sockets in it are Ray's dashboard's and multiprocessing's
 LONGEST = {

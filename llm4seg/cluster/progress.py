@@ -23,8 +23,10 @@ class EpochPrinter:
         now, epochs, epoch = time.monotonic(), self._epochs, int(row["epoch"])
         left = f"{(epochs - epoch) * (now - self._before):5.0f} s left" if self._before else ""
         self._before = now
+        validated = ""
+        if "val_dice" in row:  # see `training.validate_every`
+            validated = f"val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}  "
         print(
-            f"epoch {epoch:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  "
-            f"val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}  {left}",
+            f"epoch {epoch:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  {validated}{left}",
             flush=True,
         )

@@ -93,8 +93,11 @@ def _unread(config: Config) -> Iterator[tuple[str, str]]:
     if llm.adapter.kind == "linear":
         for parameter in ("width", "norm", *(["activation"] if model.bottleneck == "llm" else [])):
             yield f"model.llm.adapter.{parameter}", "model.llm.adapter.kind is linear"
-    of_another_grid = ("data.spacing", "training.patch") if config.data.grid == "resize" else ("data.size",)
+    of_another_grid = (
+        ("data.spacing", "training.patch", "evaluation.overlap") if config.data.grid == "resize" else ("data.size",)
+    )
     for name in of_another_grid:
         yield name, f"data.grid is {config.data.grid}"
     if config.optimizer.name != "sgd":
-        yield "optimizer.momentum", f"optimizer.name is {config.optimizer.name}"
+        for name in ("optimizer.momentum", "optimizer.nesterov"):
+            yield name, f"optimizer.name is {config.optimizer.name}"

@@ -19,8 +19,9 @@ INIT = "training.init_from"
 LASTING = ("cache", "runs", "study_runs")  # paths of no stage's outputs: what a later run goes on with
 HOME = "LLM4SEG_HOME"  # environment variable: the folder that these three are relative to
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
-# what a trial cannot vary: it lasts search.epochs, its score is the best epoch's, best.json holds no paths
-UNSEARCHED = ("training.epochs", "training.select", "training.patience", INIT)
+# what a trial cannot vary: it lasts search.epochs and validates each, its score is the best epoch's, best.json holds no
+# paths
+UNSEARCHED = ("training.epochs", "training.select", "training.patience", "training.validate_every", INIT)
 # environment variable: a job's overrides of the `cluster` section, dotted, as JSON. Not in its params.yaml, where
 # `dvc exp run` would count them as part of the experiment
 JOB_SETTINGS = "LLM4SEG_CLUSTER"
@@ -85,6 +86,8 @@ class Config(Sections):
         changes: Overrides = {f"paths.{name}": os.path.normpath(roots[name] / path) for name, path in self.paths}
         changes["data.root"] = os.path.normpath(root / self.data.root)
         changes[INIT] = _absolute(root, self.training.init_from)
+        if self.evaluation.models is not None:
+            changes["evaluation.models"] = [os.path.normpath(root / folder) for folder in self.evaluation.models]
         changes["study.other_data"] = _absolute(root, self.study.other_data)
         changes["study.arms"] = {
             name: arm | {INIT: _absolute(root, arm[INIT])} if isinstance(arm.get(INIT), str) else arm
@@ -108,7 +111,7 @@ class Config(Sections):
         """The LLM layers of the model, of the search space and of the study's arms, ascending."""
         searched = self.search.space.get("model.llm.layer") if self.search.trials else None
         values = (searched.values or ()) if searched else ()
-        arms = [self._arm_changes(name) for name in self.study.arms] if self.study.repeats else []
+        arms = [self._arm_changes(name) for name in self.study.chosen] if self.study.repeats else []
         studied = [changes["model.llm.layer"] for changes in arms if "model.llm.layer" in changes]
         others = (layer for value in [*values, *studied] for layer in parse_layers(value))
         return sorted({*self.model.llm.layer, *others})

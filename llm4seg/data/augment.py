@@ -162,12 +162,25 @@ def augment(
     return images, labels[:, 0].to(labels_NS.dtype)
 
 
-def check_flips(data: Prepared, cases: Sequence[str], flip: Sequence[int]) -> None:
+def check_turns(data: Prepared, section: Augment) -> None:
+    """Refuse quarter turns of pixels that are not square: what is turned would be stretched."""
+    if data.spacing is None:
+        return
+    rows, columns, _ = data.spacing
+    try:
+        section.check_pixels(rows, columns)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def check_flips(
+    data: Prepared, cases: Sequence[str], flip: Sequence[int], parameter: str = "training.augment.flip"
+) -> None:
     """Refuse flips of left and right with classes that are called so and have no counterpart."""
     paired = {data.classes[label - 1] for pair in data.paired for label in pair}
     astray = [name for name in data.classes if OF_A_SIDE.search(name) and name not in paired]
     if astray and {data.left_right_axis(case) for case in cases} & set(flip):
         raise InputError(
-            f"training.augment.flip: found {[*flip]}, which exchanges left and right, but not the label {astray[0]}; "
+            f"{parameter}: found {[*flip]}, which exchanges left and right, but not the label {astray[0]}; "
             "allowed: data.paired with it and its counterpart, or other axes"
         )

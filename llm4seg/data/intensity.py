@@ -24,7 +24,8 @@ class VolumeGrid:
 
     `crop`: first and last index (not included) along each axis of the original array; `shape`: voxels on the grid;
     `mean` and `std` of each channel; `range`: the smallest and the largest value, of 8-bit images 0 and 255;
-    `voxels`: the number of voxels of each label but background and ignored ones.
+    `voxels`: the number of voxels of each label but background and ignored ones; `dtype` of the image's values, and
+    voxels of a `block` along each axis, see `data.tiles`.
     """
 
     crop: tuple[tuple[int, int], ...]
@@ -33,6 +34,8 @@ class VolumeGrid:
     std: tuple[float, ...]
     range: tuple[float, float]
     voxels: dict[int, int]
+    dtype: str
+    block: tuple[int, ...]
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -43,6 +46,8 @@ class VolumeGrid:
             std=tuple(values["std"]),
             range=(values["range"][0], values["range"][1]),
             voxels={int(label): count for label, count in values["voxels"].items()},  # JSON's keys are text
+            dtype=values["dtype"],
+            block=tuple(values["block"]),
         )
 
 

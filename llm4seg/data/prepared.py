@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llm4seg.data.intensity import Intensity, VolumeGrid, foreground_statistics
 from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.data.tiles import read_box
+from llm4seg.data.preprocessing import UNKNOWN, Preprocessing, View
+from llm4seg.data.tiles import block_type, read_box
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
 
@@ -99,7 +100,10 @@ class Prepared:
         try:
             self._describe(manifest)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / MANIFEST}: not a manifest that `prepare` wrote ({error!r})") from None
+            raise InputError(
+                f"{folder / MANIFEST}: not a manifest that `prepare` wrote, or an earlier version's ({error!r}); "
+                "run `dvc repro prepare`"
+            ) from None
         self._shards: dict[str, Any] = {}
         self.normalization: Intensity | None = None  # see `for_network`
 
@@ -120,6 +124,9 @@ class Prepared:
             (left, right) for left, right in manifest.get("paired", ())
         )
         self.notices: tuple[str, ...] = tuple(manifest.get("notices", ()))  # of the files, a line each
+        # how most arrays lie in their files, and whether the dataset's volumes come without their margins
+        self.view: View | Literal["unknown"] | None = manifest.get("view", UNKNOWN)
+        self.cropped: bool = manifest.get("cropped", False)
         self.geometry: dict[str, dict[str, Any]] = manifest.get("geometry", {})  # by case or volume
         self.official: SplitLists | None = _lists(manifest, "official")  # as the data's owner publishes it
         self.split_file: SplitLists | None = _lists(manifest, "split_file")  # as `split.file` has it
@@ -135,6 +142,23 @@ class Prepared:
     def classes(self) -> tuple[str, ...]:
         """The names of classes, or regions."""
         return self.scheme.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a raw image becomes what a network reads of these data; with a spacing, after `for_network`."""
+        return Preprocessing(
+            spatial_dims=self.spatial_dims,
+            channels=self.channels,
+            size=self.size,
+            spacing=self.spacing,
+            intensity=self.intensity,
+            window=None if self.window is None else (self.window[0], self.window[1]),
+            normalization=self.normalization,
+            view=self.view,
+            unit=distance_unit(self.cases.values()),
+            paired=self.paired,
+            cropped=self.cropped,
+        )
 
     def left_right_axis(self, case_id: str) -> int | None:
         """The axis of a case's array along which left and right lie: by its file's affine, else the columns.
@@ -210,9 +234,10 @@ class Prepared:
     def _box(self, case_id: str, start: Sequence[int], stop: Sequence[int]) -> "tuple[Tensor, Tensor]":
         """The part of a volume on its grid from `start` to `stop`, normalized, and its labels."""
         assert self.normalization is not None, "for_network says how"
-        image, labels = self._read("grid", case_id)
-        image_CS = self.normalization(read_box(image, start, stop), self.cases[case_id].on_grid)
-        return image_CS, read_box(labels, start, stop)[0]
+        grid = self._case(case_id).on_grid
+        block = block_type(self.channels, grid.dtype, grid.block)
+        image_CS, labels_S = read_box(self._tensor(case_id, "tiles"), block, start, stop)
+        return self.normalization(image_CS, grid), labels_S
 
     def labeled_voxels(self, case_id: str) -> "dict[int, Tensor]":
         """Where some voxels of each label lie on the volume's grid, (V, dims); not of background and ignored ones."""

@@ -47,6 +47,7 @@ def acdc(section: Data, cache: Path) -> Dataset:
         scheme=LabelScheme(tuple(CLASSES)),
         cases=read_cases(files, root, CLASSES, section.spatial_dims),
         total=len(files) if section.spatial_dims == 3 else None,
+        files=tuple(one.images[0] for one in files),
         notices=tuple(notices),
         official=SplitLists("its folders", official) if len(official) == len(PARTS) else None,
     )

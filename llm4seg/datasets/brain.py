@@ -35,6 +35,8 @@ def brain_mri(spatial_dims: int, cache: Path) -> Dataset:
         note="one average brain: a demonstration, not evidence",
         scheme=LabelScheme(CLASSES),
         cases=_cases(spatial_dims, cache),
+        view="coronal",
+        cropped=True,
     )
 
 

@@ -55,6 +55,7 @@ def btcv(section: Data, cache: Path) -> Dataset:
             section.spatial_dims,
         ),
         total=len(found) if section.spatial_dims == 3 else None,
+        files=tuple(image for image, _ in found.values()),
         notices=(
             *count_notices({"volumes": len(found)}, {"volumes": PUBLISHED}),
             *unlabeled_notices(root, "Testing/img"),

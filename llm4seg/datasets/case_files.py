@@ -74,7 +74,7 @@ def read_cases(
 
 
 def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int, regions: bool) -> Iterator[RawCase]:
-    image = _channels(files.images)
+    image = read_channels(files.images)
     if image.flat and spatial_dims == 3:
         raise InputError(f"{files.images[0]}: is 2-D, but data.spatial_dims is 3")
     if files.channels not in (None, len(image.values)):
@@ -110,7 +110,7 @@ def _within(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 
-def _channels(paths: tuple[Path, ...]) -> ImageData:
+def read_channels(paths: tuple[Path, ...]) -> ImageData:
     """The channels of all image files, which must have one shape and lie at one place."""
     first, *others = [read_image(path) for path in paths]
     for path, other in zip(paths[1:], others, strict=True):

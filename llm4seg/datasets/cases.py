@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import SplitLists, Unit
+from llm4seg.data.preprocessing import View
 from llm4seg.datasets.geometry import Geometry
 
 
@@ -58,7 +60,9 @@ class SeparateCases:
 @dataclass(frozen=True)
 class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
-    users should know of its files, a line each. `official`: the split that its owner publishes.
+    users should know of its files, a line each. `official`: the split that its owner publishes. `view`: how the arrays
+    lie in files of the same kind, where no case has a `geometry`; `cropped`: whether volumes are files' `crop_box`.
+    `files`: an image file of each case, where a reader can name them before it reads any.
 
     Downloading and reading begin with the first case.
     """
@@ -72,6 +76,9 @@ class Dataset:
     total: int | None = None
     notices: tuple[str, ...] = ()
     official: SplitLists | None = None
+    view: View | None = None
+    cropped: bool = False
+    files: tuple[Path, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -112,4 +119,9 @@ def has_labels(case: RawCase) -> bool:
 
 def is_blank(case: RawCase) -> bool:
     """Whether the image is constant and nothing is labeled: padding around a scan, equal in every patient."""
-    return bool((case.image == case.image.flat[0]).all()) and not has_labels(case)
+    return is_constant(case.image) and not has_labels(case)
+
+
+def is_constant(image: np.ndarray) -> bool:
+    """Whether all values of an image are one."""
+    return bool((image == image.flat[0]).all())

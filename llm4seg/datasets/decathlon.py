@@ -52,6 +52,7 @@ def decathlon(section: Data, cache: Path) -> Dataset:
             regions=order is not None,
         ),
         total=len(files) if section.spatial_dims == 3 else None,
+        files=tuple(image for image, _ in files),
         notices=(*_notices(root, files, about.get("numTraining")), *unlabeled_notices(root, "imagesTs")),
         official=SplitLists(NAME, official) if official["val"] else None,
         scheme=scheme_of(classes, order),

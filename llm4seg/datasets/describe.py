@@ -1,14 +1,14 @@
 """What the manifest and the audit need to know of a case's arrays, which need not be in memory any longer then."""
 
 import hashlib
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Case
 from llm4seg.datasets.cases import RawCase
+from llm4seg.datasets.geometry import Geometry
 from llm4seg.utils.errors import InputError
 
 
@@ -16,13 +16,13 @@ from llm4seg.utils.errors import InputError
 class Described:
     """A case of the manifest with its `channels`, the axis of RAS `across` its slices, and its file's notices.
 
-    `geometry`: the manifest's entry on how it, or its volume, lies in its file.
+    `geometry`: how it, or its volume, lies in its file.
     """
 
     case: Case
     channels: int
     across: int | None
-    geometry: dict[str, Any] | None
+    geometry: Geometry | None
     notices: tuple[str, ...]
 
 
@@ -45,7 +45,7 @@ def describe(raw: RawCase, scheme: LabelScheme, spatial_dims: int) -> Described:
     )
     way = raw.geometry
     across = way.across if way is not None and raw.volume is not None else None
-    return Described(case, len(raw.image), across, None if way is None else asdict(way), raw.notices)
+    return Described(case, len(raw.image), across, way, raw.notices)
 
 
 def _check_arrays(raw: RawCase, spatial_dims: int) -> None:

@@ -42,6 +42,7 @@ def folder(section: Data) -> Dataset:
         note="",
         cases=read_cases(files, section.root, classes, section.spatial_dims, regions=order is not None),
         total=len(files) if section.spatial_dims == 3 else None,
+        files=tuple(one.images[0] for one in files),
         notices=_patients([*groups]) if options.group is None and options.groups is None else (),
         official=official if test else None,
         scheme=scheme_of(classes, order),

@@ -4,14 +4,17 @@ Arrays are (rows, columns, slices) as a person sees them: of an axial view rows 
 and slices to the head (right, anterior, superior: RAS). What lies where is decided by affines, as in NIfTI.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llm4seg.data.preprocessing import View
 from llm4seg.datasets.image_data import ImageData
 
 # (axis of RAS, direction) of rows, columns and slices
-VIEWS = {
+VIEWS: dict[View, tuple[tuple[int, int], ...]] = {
     "axial": ((1, -1), (0, 1), (2, 1)),
     "coronal": ((2, -1), (0, 1), (1, 1)),
     "sagittal": ((2, -1), (1, -1), (0, 1)),
@@ -66,8 +69,26 @@ class Geometry:
         """The distance of neighbors along each of the array's axes."""
         return tuple(float(size) for size in np.linalg.norm(self.array_affine[:3, :3], axis=0))
 
+    @property
+    def view(self) -> View | None:
+        """The view that the array is of; None: none of them, as of pictures."""
+        import nibabel
 
-def geometry(image: ImageData, view: str | None) -> Geometry:
+        found = nibabel.orientations.io_orientation(np.array(self.affine))
+        ways = tuple(
+            (int(found[axis, 0]), int(-found[axis, 1] if flip else found[axis, 1]))
+            for axis, flip in zip(self.axes, self.flips, strict=True)
+        )
+        return next((view for view, wanted in VIEWS.items() if wanted == ways), None)
+
+
+def common_view(geometries: Iterable[Geometry]) -> View | None:
+    """The view of most of these arrays, of equally many the first; None where most are pictures, or there are none."""
+    counts = Counter(one.view for one in geometries)
+    return max(counts, key=lambda view: counts[view]) if counts else None
+
+
+def geometry(image: ImageData, view: View | None) -> Geometry:
     """How a view's array lies in the image's file; None: the file's own order, as pictures have it."""
     rows = tuple(tuple(float(value) for value in row) for row in image.affine)
     as_filed = Geometry(image.values.shape[1:], rows, (0, 1, 2), (False, False, False))
@@ -77,19 +98,25 @@ def geometry(image: ImageData, view: str | None) -> Geometry:
     return replace(as_filed, axes=axes, flips=flips)
 
 
-def slicing_view(image: ImageData) -> str:
+def slicing_view(image: ImageData) -> View:
     """The view of an image's slices: across the axis that has one voxel alone, else that of the largest spacing.
 
     Where several axes have the largest spacing, slices are axial.
     """
+    return own_view(image) or "axial"
+
+
+def own_view(image: ImageData) -> View | None:
+    """As `slicing_view`; None where several axes have the largest spacing, so that an image has slices in any view."""
     import nibabel
 
-    ras_axis = nibabel.orientations.io_orientation(image.affine)[:, 0].astype(int)
     single = [axis for axis in range(3) if image.values.shape[1 + axis] == 1]
     sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
     largest = [axis for axis in range(3) if sizes[axis] > (1 - 1e-3) * sizes.max()]
-    (across,) = single if len(single) == 1 else largest if len(largest) == 1 else np.flatnonzero(ras_axis == 2)
-    return ("sagittal", "coronal", "axial")[ras_axis[across]]
+    across = single if len(single) == 1 else largest
+    ras_axis = nibabel.orientations.io_orientation(image.affine)[:, 0].astype(int)
+    views: tuple[View, ...] = ("sagittal", "coronal", "axial")
+    return views[ras_axis[across[0]]] if len(across) == 1 else None
 
 
 def _nearest_axes(affine: np.ndarray, wanted: tuple[tuple[int, int], ...]) -> tuple[tuple[int, ...], tuple[bool, ...]]:

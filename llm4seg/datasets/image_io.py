@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm4seg.datasets.image_data import ImageData, storable
-from llm4seg.datasets.itk_io import read_dicom_series, read_itk
-from llm4seg.datasets.nifti_io import read_nifti
+from llm4seg.datasets.itk_io import itk_header, read_dicom_series, read_itk
+from llm4seg.datasets.nifti_io import nifti_header, read_nifti
 from llm4seg.datasets.picture_io import read_picture, read_tiff
 from llm4seg.utils.errors import InputError
 
@@ -25,6 +25,14 @@ _READERS: dict[str, Callable[[Path, bool], ImageData]] = {
     ".mhd": read_itk,
     ".dcm": read_itk,
 }
+_HEADERS: dict[str, Callable[[Path], ImageData]] = {
+    ".nii": nifti_header,
+    ".nii.gz": nifti_header,
+    ".nrrd": itk_header,
+    ".nhdr": itk_header,
+    ".mha": itk_header,
+    ".mhd": itk_header,
+}
 
 
 def read_image(path: Path) -> ImageData:
@@ -38,6 +46,21 @@ def read_mask(path: Path) -> ImageData:
     if (image.values == image.values[:1]).all():
         return replace(image, values=image.values[:1])
     return image
+
+
+def read_header(path: Path) -> ImageData | None:
+    """The size and place of an image without its values, in the place of which there is a channel of zeros.
+
+    None where the header alone does not say: of pictures and DICOM, and of a file that cannot be read, which
+    `read_image` refuses by name.
+    """
+    reader = next((_HEADERS[ending] for ending in _HEADERS if path.name.lower().endswith(ending)), None)
+    if reader is None or not path.is_file():
+        return None
+    try:
+        return reader(path)
+    except Exception:  # as in `_read`
+        return None
 
 
 def is_image(path: Path) -> bool:

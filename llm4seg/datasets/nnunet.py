@@ -45,6 +45,7 @@ def nnunet(section: Data, cache: Path) -> Dataset:
         note="a case counts as a patient, as in nnU-Net's own split",
         cases=read_cases(files, root, classes, section.spatial_dims, regions=order is not None),
         total=len(files) if section.spatial_dims == 3 else None,
+        files=tuple(one.images[0] for one in files),
         notices=(
             *(count_notices({"cases": len(files)}, {"cases": published}) if isinstance(published, int) else ()),
             *_elsewhere(root, files),

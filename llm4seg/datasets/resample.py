@@ -3,17 +3,25 @@
 Each axis is resized by its own factor, as in the paper, so the aspect ratio is not kept.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from llm4seg.config.schema import Data
 from llm4seg.utils.errors import InputError
 
 # ImageNet's mean and standard deviation of red, green and blue
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalize(image_CS: np.ndarray, section: Data) -> np.ndarray:
-    """Intensities as float32.
+def to_size(
+    image_CS: np.ndarray, size: Sequence[int], intensity: str, window: tuple[float, float] | None
+) -> np.ndarray:
+    """What a network reads of a raw image (C, *shape): normalized, then resized, float32 (C, *size)."""
+    return resize_image(normalize(image_CS, intensity, window), size)
+
+
+def normalize(image_CS: np.ndarray, intensity: str, window: tuple[float, float] | None = None) -> np.ndarray:
+    """Intensities as float32, by `data.intensity` and, where that is `window`, `data.window`.
 
     zscore: mean 0 and standard deviation 1 of each channel of the case (a constant channel becomes 0).
     window: data.window becomes 0 to 1, what is outside is clipped.
@@ -22,14 +30,15 @@ def normalize(image_CS: np.ndarray, section: Data) -> np.ndarray:
     order BGR, normalized by ImageNet's statistics in the order RGB, then divided by 255 once more.
     """
     image = image_CS.astype(np.float64)
-    match section.intensity:
+    match intensity:
         case "zscore":
             axes = tuple(range(1, image.ndim))
             image = image - image.mean(axes, keepdims=True)
             std = image.std(axes, keepdims=True)
             image = image / np.where(std > 0, std, 1)
         case "window":
-            low, high = section.window
+            assert window is not None
+            low, high = window
             image = np.clip((image - low) / (high - low), 0, 1)
         case "unit":
             low, high = (0.0, 255.0) if image_CS.dtype == np.uint8 else (image.min(), image.max())
@@ -47,7 +56,7 @@ def _as_released(image_CS: np.ndarray) -> np.ndarray:
     return (image_CS[::-1] / 255 - mean) / std / 255
 
 
-def resize_image(image_CS: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def resize_image(image_CS: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """(C, *shape) to (C, *size), linear; smoothed first along axes that shrink, so that nothing aliases."""
     from scipy import ndimage
 

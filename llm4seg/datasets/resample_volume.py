@@ -156,6 +156,12 @@ def _places(shape: Sequence[int], size: Sequence[int], across: int | None) -> li
 
 
 def _along(length: int, size: int, nearest: bool) -> Places:
+    """For each of `size` places along an axis of `length` voxels: the voxels on both sides, and the upper's weight.
+
+    `nearest`: of two equally near the upper one, as in SimpleITK, SciPy and torch, for images and labels alike. Where
+    slices become coarser by 2 or 4 times, predictions lie half a slice of the original too low; neither the mean of
+    both slices nor a way back that knows which was taken gives balls a higher Dice after the grid and back.
+    """
     place = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
     if nearest:
         closest = np.minimum(np.floor(place + 0.5).astype(np.int64), length - 1)

@@ -17,6 +17,12 @@ def in_array_order(spacing: Sequence[float]) -> tuple[float, ...]:
     return (y, x, z)
 
 
+def in_config_order(spacing: Sequence[float]) -> list[float]:
+    """The inverse of `in_array_order`."""
+    rows, columns, slices = spacing
+    return [columns, rows, slices]
+
+
 def crop_box(image_CS: np.ndarray) -> Box:
     """The smallest box with every voxel above its channel's minimum; all of a constant image.
 

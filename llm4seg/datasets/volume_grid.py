@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import psutil
@@ -15,7 +16,7 @@ import psutil
 from llm4seg.data.intensity import BYTE, VolumeGrid
 from llm4seg.data.label_scheme import foreground
 from llm4seg.data.prepared import MOST_VOXELS, Case
-from llm4seg.data.tiles import to_tiles
+from llm4seg.data.tiles import block_edges, block_type, to_tiles
 from llm4seg.datasets.resample_volume import resample_image, resample_labels
 from llm4seg.datasets.spacing import Box, across_slices, grid_shape, sides
 from llm4seg.utils.errors import InputError
@@ -32,7 +33,20 @@ class OnGrid:
     labels: np.ndarray
 
 
-def check_memory(case: Case, spacing: Sequence[float]) -> None:
+class Measured(Protocol):
+    """An original volume: its shape, its spacing in mm along rows, columns and slices, and where it is from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def spacing(self) -> tuple[float, ...]: ...
+
+    @property
+    def source(self) -> str: ...
+
+
+def check_memory(case: Measured, spacing: Sequence[float]) -> None:
     """Raise InputError where a volume would be larger at a spacing than what memory is free."""
     shape = grid_shape(case.shape, case.spacing, spacing)
     needed, free = bytes_at_work(case, spacing), psutil.virtual_memory().available
@@ -44,7 +58,7 @@ def check_memory(case: Case, spacing: Sequence[float]) -> None:
         )
 
 
-def bytes_at_work(case: Case, spacing: Sequence[float]) -> int:
+def bytes_at_work(case: Measured, spacing: Sequence[float]) -> int:
     """The bytes that a volume takes on its grid while it is resampled."""
     return AT_WORK * math.prod(grid_shape(case.shape, case.spacing, spacing))
 
@@ -52,20 +66,29 @@ def bytes_at_work(case: Case, spacing: Sequence[float]) -> int:
 def on_grid(spacing: Sequence[float], case: Case, box: Box, image_CS: np.ndarray, labels_S: np.ndarray) -> OnGrid:
     """A case's original image and labels, cropped to a box and resampled."""
     check_memory(case, spacing)
-    size = grid_shape(sides(box), case.spacing, spacing)
-    across = across_slices(case.spacing, spacing)
+    size, across = grid_shape(sides(box), case.spacing, spacing), across_slices(case.spacing, spacing)
     inside = tuple(slice(low, high) for low, high in box)
     labels = resample_labels(labels_S[inside], size, across)
-    image = resample_image(image_CS[(slice(None), *inside)], size, across)
+    image = to_spacing(image_CS[(slice(None), *inside)], case.spacing, spacing)
     voxels, counts = _voxels(labels, case.id)
-    grid, values = _described(image, counts, box), _foreground(image, labels, case.id)
-    tiles = to_tiles(image)
+    grid, values = volume_grid(image, box, counts), _foreground(image, labels, case.id)
+    tiles = to_tiles(image, labels, block_type(len(image), grid.dtype, grid.block))
     del image
-    arrays = {"image": tiles, "labels": to_tiles(labels[None]), "voxels": voxels, "foreground": values}
+    arrays = {"tiles": tiles, "voxels": voxels, "foreground": values}
     return OnGrid(replace(case, grid=grid), arrays, labels)
 
 
-def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> VolumeGrid:
+def to_spacing(image_CS: np.ndarray, spacing: Sequence[float], target: Sequence[float]) -> np.ndarray:
+    """A volume (C, *shape), cropped already, at another spacing; intensities as they are."""
+    size = grid_shape(image_CS.shape[1:], spacing, target)
+    return resample_image(image_CS, size, across_slices(spacing, target))
+
+
+def volume_grid(image_CS: np.ndarray, box: Box, counts: dict[int, int]) -> VolumeGrid:
+    """What normalization takes of a volume on the network's grid, to which a box of the original was resampled.
+
+    `counts`: the voxels of each label.
+    """
     moments = [_moments(channel) for channel in image_CS]
     extremes = (float(image_CS.min()), float(image_CS.max()))
     return VolumeGrid(
@@ -75,6 +98,8 @@ def _described(image_CS: np.ndarray, counts: dict[int, int], box: Box) -> Volume
         std=tuple(std for _, std in moments),
         range=BYTE if image_CS.dtype == np.uint8 else extremes,
         voxels=counts,
+        dtype=image_CS.dtype.name,
+        block=block_edges(image_CS.shape[1:], len(image_CS) * image_CS.itemsize + 1),
     )
 
 

@@ -90,7 +90,7 @@ class VolumeWork:
     def _on_grid(self, number: int, case: Case, box: Box, image_CS: np.ndarray, labels_S: np.ndarray) -> GridPart:
         assert self.spacing is not None
         made = on_grid(self.spacing, case, box, image_CS, labels_S)
-        part = write_part(self.folder / f"grid-{number}.part", case.id, **made.arrays)
+        part = write_part(self.folder / f"grid-{number}.part", case.id, True, **made.arrays)
         return GridPart(made.case, self.scheme.counts(made.labels), part)
 
 
@@ -107,7 +107,7 @@ class VolumeWriter:
         fixed = None if section.spacing == "auto" else in_array_order(section.spacing)
         self._work = VolumeWork(folder, scheme, fixed)
         self._seen: list[tuple[Case, Box]] = []
-        self._original, self._grid = ShardWriter(folder, "native"), ShardWriter(folder, "grid")
+        self._original, self._grid = ShardWriter(folder, "native"), ShardWriter(folder, "grid", pages=True)
         self._written: list[tuple[Case, str]] = []
         self._processes = False
 

@@ -17,7 +17,8 @@ from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.describe import Described, describe
-from llm4seg.datasets.resample import normalize, resize_image, resize_labels
+from llm4seg.datasets.geometry import Geometry, common_view
+from llm4seg.datasets.resample import resize_labels, to_size
 from llm4seg.datasets.shards import ShardWriter
 from llm4seg.datasets.volume_writer import VolumeWriter
 from llm4seg.utils.errors import InputError
@@ -55,15 +56,15 @@ class ResizedWriter:
             self._audit.case(described)
             on_grid = self._scheme.counts(labels)
             self._audit.resized(described.case.pixels, on_grid)
-            shard = self._grid.add(raw.id, image, labels)
+            shard = self._grid.add(raw.id, image=image, labels=labels)
             self._written.append((replace(described.case, grid_pixels=on_grid), shard))
-            yield described, self._original.add(raw.id, raw.image, raw.labels)
+            yield described, self._original.add(raw.id, image=raw.image, labels=raw.labels)
             del raw, image, labels  # before the next case is read
 
     def _resized(self, raw: RawCase) -> tuple[RawCase, Described, tuple[np.ndarray, np.ndarray]]:
-        described, size = describe(raw, self._scheme, self._section.spatial_dims), self._section.size
-        image = resize_image(normalize(raw.image, self._section), size)
-        return raw, described, (image, resize_labels(raw.labels, size))
+        described = describe(raw, self._scheme, self._section.spatial_dims)
+        size, intensity, window = self._section.size, self._section.intensity, self._section.window
+        return raw, described, (to_size(raw.image, size, intensity, window), resize_labels(raw.labels, size))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         self._original.flush()
@@ -92,7 +93,7 @@ def write_prepared(
         kind = VolumeWriter if section.grid == "spacing" else ResizedWriter
         writer: GridWriter = kind(section, dataset.scheme, folder, audit, workers)
         shards: list[str] = []
-        notices, geometries = [*dataset.notices], {}
+        notices, geometries = [*dataset.notices], dict[str, Geometry]()
         with closing(writer.write(dataset)) as written:
             for one, shard in written:
                 notices += one.notices
@@ -105,7 +106,9 @@ def write_prepared(
             {**described.plain(), "shards": {"grid": shard, "native": native}}
             for (described, shard), native in zip(on_grid, shards, strict=True)
         ]
-        files = {"notices": [*audit.end(), *notices], "geometry": geometries}
+        files: dict[str, Any] = {"notices": [*audit.end(), *notices]}
+        files["geometry"] = {name: asdict(one) for name, one in geometries.items()}
+        files["view"] = dataset.view or common_view(geometries.values())
         manifest = _manifest(dataset, section, audit.channels, files, entries, cases, folder, workers)
         lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
@@ -153,7 +156,12 @@ def _manifest(
         "geometry": files["geometry"],  # of cases, or of the volumes of slices
         "cases": cases,
     }
-    about = {"name": dataset.name, "licence": dataset.license, "citation": dataset.citation, "note": dataset.note}
-    about["notices"] = files["notices"]  # their wording renames no run
+    about: dict[str, Any] = {
+        "name": dataset.name,
+        "licence": dataset.license,
+        "citation": dataset.citation,
+        "note": dataset.note,
+    }
+    about |= {"notices": files["notices"], "view": files["view"], "cropped": dataset.cropped}  # these rename no run
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**about, "sha256": digest, **content}

@@ -11,13 +11,16 @@ from tqdm import tqdm
 from llm4seg.config.schema import Evaluation
 from llm4seg.data.prepared import Prepared, distance_unit
 from llm4seg.data.split import Split
+from llm4seg.evaluation.gains import gains
 from llm4seg.evaluation.lesion_summary import summarize_lesions
+from llm4seg.evaluation.masks import CaseMasks
 from llm4seg.evaluation.overlays import draw_overlay
 from llm4seg.evaluation.results import THRESHOLD_METRICS, EvaluationResult
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.evaluation.threshold_baseline import Interval, fit_intervals
-from llm4seg.evaluation.volumes import add_slices, are_slices, by_volume, not_whole, volume_metrics
-from llm4seg.inference.prepared import in_place, predict_prepared
+from llm4seg.evaluation.volumes import add_slices, are_slices, by_volume, volume_metrics
+from llm4seg.inference.grid_logits import in_place
+from llm4seg.inference.prepared import Member
 from llm4seg.inference.resample import resample
 from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError
@@ -26,11 +29,17 @@ Part = Literal["train", "val", "test"]
 
 
 def evaluate(
-    model: nn.Module, data: Prepared, split: Split, section: Evaluation, part: Part = "test"
+    model: nn.Module,
+    data: Prepared,
+    split: Split,
+    section: Evaluation,
+    part: Part = "test",
+    others: Sequence[Member] = (),
 ) -> EvaluationResult:
     """Metrics of a model on a part of the split, at the images' original resolution, beside the threshold baseline's.
 
-    Slices of volumes are also scored per volume where all slices of each are in this part: `volumes` of the summary is
+    With `others`, the model is one of an ensemble. `gains` of the summary, where the section has options that can be
+    left out, or there is an ensemble: see there. Slices of volumes are also scored per volume where all slices of each are in this part: `volumes` of the summary is
     like the summary, else None. `headline` is the table to look at first: that of volumes,
     if there is one. The baseline is fitted on the training part. Raises InputError when one of both parts is empty.
     """
@@ -39,7 +48,7 @@ def evaluate(
             raise InputError(f"split.{needed}: found no case in the {needed} part; evaluation needs one or more")
     case_ids: tuple[str, ...] = getattr(split, part)
     intervals = fit_intervals(data, split.train)
-    rows, volumes = evaluate_cases(model, data, case_ids, section.nsd_tolerance, f"evaluate {part}")
+    rows, volumes = evaluate_cases(model, data, case_ids, section, f"evaluate {part}", others)
     baseline = [row for case_id in case_ids for row in evaluate_threshold_baseline(intervals, data, case_id)]
     volume_baseline = add_slices(data, baseline) if volumes else []
     unit = distance_unit(data.cases[case_id] for case_id in case_ids)
@@ -51,7 +60,31 @@ def evaluate(
     else:
         summary["headline"] = "slices" if are_slices(data, case_ids) else "cases"
         summary["volumes"] = None
+    if found := _gains([Member(model, data), *others], case_ids, section, volumes or rows):
+        summary["gains"] = found
     return EvaluationResult(rows, baseline, volumes, volume_baseline, summary)
+
+
+def _gains(members: Sequence[Member], case_ids: Sequence[str], section: Evaluation, rows: list[Row]) -> dict[str, Any]:
+    """For each option that is on, the gain of `rows` over what the evaluation without it gives; of an ensemble, over
+    the mean of its members.
+    """
+    found = {}
+    for option in ("tta", "postprocess"):
+        if getattr(section, option):
+            plain = section.model_copy(update={option: ()})
+            found[option] = gains(rows, [_headline(members, case_ids, plain, f"without {option}")], section)
+    if len(members) > 1:
+        alone = [_headline([one], case_ids, section, f"model {k} alone") for k, one in enumerate(members, start=1)]
+        found["ensemble"] = gains(rows, alone, section)
+    return found
+
+
+def _headline(members: Sequence[Member], case_ids: Sequence[str], section: Evaluation, title: str) -> list[Row]:
+    """The rows of volumes, or where there are none, of cases."""
+    first, *others = members
+    rows, volumes = evaluate_cases(first.network, first.data, case_ids, section, f"evaluate {title}", others)
+    return volumes or rows
 
 
 def _summary(
@@ -68,23 +101,28 @@ def _summary(
 
 
 def evaluate_cases(
-    model: nn.Module, data: Prepared, case_ids: Sequence[str], nsd_tolerance: float, title: str | None = None
+    model: nn.Module,
+    data: Prepared,
+    case_ids: Sequence[str],
+    section: Evaluation,
+    title: str | None = None,
+    others: Sequence[Member] = (),
 ) -> tuple[list[Row], list[Row]]:
     """`case_metrics` with case, group and unit in each row: of cases in their order, and of their volumes, where they
-    are slices of whole ones. One volume is in memory at a time. `title`: of a progress bar.
+    are slices of whole ones. One volume is in memory at a time. `title`: of a progress bar; `others`: the other members
+    of an ensemble.
     """
-    with_volumes = are_slices(data, case_ids) and not_whole(data, case_ids) is None
+    masks = CaseMasks([Member(model, data), *others], case_ids, section)
     rows: dict[str, list[Row]] = {}
     volumes: list[Row] = []
     with tqdm(total=len(case_ids), desc=title, unit="case", disable=None if title else True) as progress:
         for members in by_volume(data, case_ids).values():
-            predicted = {}
+            predicted = masks.of(members)
             for case_id in members:
-                predicted[case_id] = predict_prepared(model, data, case_id)
-                rows[case_id] = _case_rows(data, case_id, predicted[case_id], nsd_tolerance)
+                rows[case_id] = _case_rows(data, case_id, predicted[case_id], section.nsd_tolerance)
                 progress.update()
-            if with_volumes:
-                volumes += volume_metrics(data, predicted, nsd_tolerance)
+            if masks.of_volumes:
+                volumes += volume_metrics(data, predicted, section.nsd_tolerance)
     return [row for case_id in case_ids for row in rows[case_id]], volumes
 
 
@@ -131,12 +169,22 @@ def examples(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
     return {role: ranked[place] for role, place in places.items()}
 
 
-def draw_examples(model: nn.Module, data: Prepared, rows: Sequence[Row], folder: Path) -> None:
-    """Write best.png, median.png and worst.png to a new folder."""
+def draw_examples(
+    model: nn.Module,
+    data: Prepared,
+    rows: Sequence[Row],
+    section: Evaluation,
+    folder: Path,
+    others: Sequence[Member] = (),
+) -> None:
+    """Write best.png, median.png and worst.png of the rows' cases to a new folder."""
     folder.mkdir(parents=True)
-    for role, (case_id, dice) in examples(rows).items():
+    chosen, case_ids = examples(rows), [*dict.fromkeys(row["case"] for row in rows)]
+    masks = CaseMasks([Member(model, data), *others], case_ids, section)
+    for role, (case_id, dice) in chosen.items():
         case = data.cases[case_id]
-        predicted_S = predict_prepared(model, data, case_id)
+        predicted_S = masks.of_case(case_id)
         image_CS, labels_S = data.original(case_id)
-        title = f"{role.capitalize()}: {case_id}, mean Dice {dice:.2f}"
+        rank = f"{role.capitalize()}: " if len(chosen) > 1 else ""
+        title = f"{rank}{case_id}, mean Dice {dice:.2f}"
         draw_overlay(folder / f"{role}.png", image_CS, labels_S, predicted_S, data.scheme, case.spacing, title)

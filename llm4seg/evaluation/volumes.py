@@ -54,13 +54,13 @@ def volume_metrics(data: Prepared, predicted: Mapping[str, Tensor], nsd_toleranc
         (predicted_S,), (labels_S,), spacing = predicted.values(), references.values(), first.spacing
     else:
         assert first.slice_spacing is not None
-        predicted_S, labels_S = (_stacked(data, slices) for slices in (predicted, references))
+        predicted_S, labels_S = (stacked(data, slices) for slices in (predicted, references))
         spacing = (*first.spacing, first.slice_spacing)
     rows = case_metrics(predicted_S, labels_S, data.scheme, spacing, nsd_tolerance)
     return [{"case": volume_name(first), "group": first.group, **row, "distance_unit": first.unit} for row in rows]
 
 
-def _stacked(data: Prepared, slices: Mapping[str, Tensor]) -> Tensor:
+def stacked(data: Prepared, slices: Mapping[str, Tensor]) -> Tensor:
     """Labels uint8 (rows, columns, slices) out of slices at their positions; 0 between them."""
     first = data.cases[next(iter(slices))]
     assert first.volume_slices is not None

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from llm4seg.llm_sources.retry import NotAllowedError, UnavailableError, retrying
 from llm4seg.llm_sources.storage import LocalFolder
 from llm4seg.utils.errors import S3_CREDENTIALS, InputError
+from llm4seg.utils.extras import EXTRA_OF, install
 from llm4seg.utils.files import replacing, sha256_file
 
 BLOCK = 16 << 20  # bytes that one request reads at most, and so the most that a broken connection loses
@@ -29,7 +30,7 @@ CONNECT_SECONDS, READ_SECONDS = 30, 60  # without an answer, without a byte
 PLAIN = {"Accept-Encoding": "identity"}  # or lengths would be of compressed data
 BAR: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}  # None: shown on a terminal alone
 WEB = ("http", "https")
-PACKAGES = {"hf": "huggingface-hub", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # what else is read comes with this package
 REMEDIES = {
     "hf": "if it is private or gated: accept its license on its page, then `hf auth login` or set HF_TOKEN",
     "s3": S3_CREDENTIALS,
@@ -213,9 +214,8 @@ def file_system(scheme: str) -> Any:
         files = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
     except ImportError:
         package = PACKAGES[scheme]
-        raise InputError(
-            f"llm.source: found {scheme}://, which needs the package {package}; run `pip install {package}`"
-        ) from None
+        command = install(package) if package in EXTRA_OF else f"pip install {package}"
+        raise InputError(f"llm.source: found {scheme}://, which needs the package {package}; run `{command}`") from None
     if scheme == "s3":
         files.retries = 1
     return files

@@ -2,28 +2,34 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import IncompleteRead
 from typing import TypeVar
 
 import aiohttp
-from botocore import exceptions as boto
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tqdm import tqdm
 
 from llm4seg.utils.errors import InputError, UserError, without_secrets
 
+S3_FINAL: tuple[type[Exception], ...] = ()
+S3_BROKEN: tuple[type[Exception], ...] = ()
+with suppress(ModuleNotFoundError):  # of the extra s3, without which no place is on S3
+    from botocore import exceptions as boto
+
+    S3_FINAL = (boto.SSLError,)
+    S3_BROKEN = (boto.ConnectionError, boto.HTTPClientError)
 ATTEMPTS = 7  # with the waits between them about half a minute
 WAIT = wait_exponential_jitter(multiplier=0.5, max=30)
-FINAL = (aiohttp.ClientSSLError, aiohttp.InvalidURL, boto.SSLError, OfflineModeIsEnabled)
+FINAL = (aiohttp.ClientSSLError, aiohttp.InvalidURL, OfflineModeIsEnabled, *S3_FINAL)
 BROKEN = (
     ConnectionError,
     TimeoutError,
     IncompleteRead,
     aiohttp.ClientError,
     HTTPError,  # httpx's, which huggingface_hub sends requests with
-    boto.ConnectionError,
-    boto.HTTPClientError,
+    *S3_BROKEN,
 )
 Result = TypeVar("Result")
 

@@ -1,11 +1,13 @@
-"""Whether prepared data fit a trained model."""
+"""Whether prepared data fit a trained model, and trained models each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
 from llm4seg.models.saved import read_metadata
+from llm4seg.objectives.losses import out_channels
 from llm4seg.utils.errors import InputError
 
 
@@ -26,6 +28,20 @@ def check_data(folder: Path, data: Prepared) -> None:
         )
     _check_classes(folder, LabelScheme.parse(trained), data)
     _check_intensities(folder, trained, data)
+
+
+def check_ensemble(folders: Sequence[Path], data: Prepared) -> None:
+    """Raise InputError unless the data fit all models, and these have equally many channels of logits."""
+    channels = []
+    for folder in folders:
+        check_data(folder, data)
+        loss = read_metadata(folder)[0]["config"]["training"]["loss"]
+        channels.append(out_channels(loss, data.scheme))
+        if channels[-1] != channels[0]:
+            raise InputError(
+                f"{folder}: found {channels[-1]} channels of logits (training.loss {loss}), allowed: {channels[0]}, as "
+                f"of the model in {folders[0]}"
+            )
 
 
 def _check_classes(folder: Path, trained: LabelScheme, data: Prepared) -> None:

@@ -1,6 +1,6 @@
 """`Hybrid`: a CNN encoder-decoder with a module in its bottleneck."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from llm4seg.models.bottleneck.quantized import quantized_entries
 from llm4seg.utils.errors import InputError
 
 BOTTLENECK = "bottleneck."
+SUPERVISED = "decoder.supervised."  # heads for deep supervision, of which only training makes use
 LLM = "bottleneck.core."  # the prefix of the LLM layers, if there are any
 
 
@@ -18,24 +19,25 @@ class Hybrid(nn.Module):
     The bottleneck maps the coarsest feature map to one of equal shape, which replaces it.
     """
 
-    def __init__(self, encoder: nn.Module, bottleneck: nn.Module, decoder: nn.Module, stride: int) -> None:
+    def __init__(self, encoder: nn.Module, bottleneck: nn.Module, decoder: nn.Module, strides: Sequence[int]) -> None:
         super().__init__()
         self.encoder = encoder
         self.bottleneck = bottleneck
         self.decoder = decoder
-        self.stride = stride  # of the coarsest feature map
+        self.strides = tuple(strides)  # of the coarsest feature map, along each axis
         self.mixed_precision = False  # compute in bfloat16 where that is safe; the weights stay in float32
 
-    def forward(self, images_NCS: Tensor) -> Tensor:
-        """Logits (N, K, *size) of images (N, C, *size). Raises InputError unless the stride divides every side."""
+    def forward(self, images_NCS: Tensor) -> Tensor | list[Tensor]:
+        """Logits (N, K, *size) of images (N, C, *size); in training with deep supervision those of several levels, the
+        full resolution first. Raises InputError unless the strides divide the sides.
+        """
         size = tuple(images_NCS.shape[2:])
-        if any(side % self.stride for side in size):
-            raise InputError(
-                f"image size: found {list(size)}, allowed: multiples of {self.stride} on every side (model.backbone)"
-            )
+        if any(side % stride for side, stride in zip(size, self.strides, strict=True)):
+            every = f"{self.strides[0]} on every side" if len(set(self.strides)) == 1 else f"{[*self.strides]}"
+            raise InputError(f"image size: found {list(size)}, allowed: multiples of {every} (model.backbone)")
         with torch.autocast(images_NCS.device.type, torch.bfloat16, enabled=self.mixed_precision):
             *skips, coarsest = self.encoder(images_NCS)
-            logits: Tensor = self.decoder([*skips, self.bottleneck(coarsest)])
+            logits: Tensor | list[Tensor] = self.decoder([*skips, self.bottleneck(coarsest)])
         return logits
 
     def trainable_state_dict(self) -> dict[str, Tensor]:

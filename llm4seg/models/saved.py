@@ -1,6 +1,7 @@
 """A trained model on disk: weights.safetensors without the frozen LLM, and model.json that describes it."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from llm4seg.config.earlier import current_sections
 from llm4seg.config.schema import Model
 from llm4seg.data.intensity import Intensity
 from llm4seg.data.label_scheme import LabelScheme
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.prepared import Prepared
+from llm4seg.data.preprocessing import Preprocessing
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.bottleneck import LLMLayers
+from llm4seg.models.hybrid import BOTTLENECK
 from llm4seg.objectives.losses import out_channels
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -25,6 +29,7 @@ from llm4seg.utils.provenance import git_commit, versions
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
+DIGITS = 12  # of the sha256 of each image that a model of a study has seen
 SECTIONS = ("model", "optimizer", "training", "engine")  # what decides the weights, beside data and LLM layer
 
 
@@ -46,25 +51,10 @@ def describe(config: Config, data: dict[str, Any], engine: str | None) -> dict[s
 
 
 def describe_data(data: Prepared) -> dict[str, Any]:
-    """The entry of model.json on the training data, as the network read them: `size` is that of its input.
-
-    Of volumes at a spacing also that, and how they were normalized, with the statistics of the training part.
+    """The entry of model.json on the training data: all that it takes to make a network's input of an image file, and
+    a mask of its output.
     """
-    volumes: dict[str, Any] = {}
-    if data.spacing is not None:
-        assert data.normalization is not None
-        volumes = {"spacing": list(data.spacing), "normalization": data.normalization.plain()}
-    return {
-        "name": data.name,
-        "sha256": data.sha256,
-        "spatial_dims": data.spatial_dims,
-        "channels": data.channels,
-        **data.scheme.plain(),
-        "size": list(data.size),
-        "intensity": data.intensity,
-        "window": None if data.window is None else list(data.window),
-        **volumes,
-    }
+    return {"name": data.name, "sha256": data.sha256, **data.scheme.plain(), **data.preprocessing.plain()}
 
 
 def describe_llm(config: Config) -> dict[str, Any] | None:
@@ -74,12 +64,27 @@ def describe_llm(config: Config) -> dict[str, Any] | None:
     store, block = LayerStore(config.paths.llm_used), config.model.llm
     return {
         "source": store.source,
+        "address": source_address(store.source, store.revision, config.llm.source),
         "revision": store.revision,
         "source_sha256": store.source_sha256,
         "licence": store.license,
         "layers": [{"layer": layer, "sha256": store.sha256(layer)} for layer in block.layer],
         "norm_sha256": store.norm_sha256 if block.norm else None,
     }
+
+
+def source_address(source: str, revision: str | None, configured: str) -> str | None:
+    """Where the layers of a store can be fetched again: its source, of the hub at the same commit.
+
+    A source on this machine is named by the end of its path alone; the whole one is `configured`. None: unknown.
+    """
+    if "://" not in source:
+        return configured if Path(configured).name == source else None
+    scheme, _, rest = source.partition("://")
+    if scheme != "hf" or revision is None:
+        return source
+    organization, name, *inner = rest.split("/")
+    return "/".join([f"hf://{organization}/{name}@{revision}", *inner])
 
 
 def describe_drawn(config: Config) -> dict[str, str]:
@@ -90,12 +95,25 @@ def describe_drawn(config: Config) -> dict[str, str]:
     return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).random_sha256
 
 
-def save_trained(folder: Path, weights: Path, config: Config, data: Prepared, engine: str) -> None:
-    """Write a trained model's folder, atomically; `data` are as `training_inputs` gave them."""
+def save_trained(
+    folder: Path, weights: Path, config: Config, data: Prepared, engine: str, seen: Sequence[str] = ()
+) -> None:
+    """Write a trained model's folder, atomically; `data` are as `training_inputs` gave them. `seen`: cases of training
+    and validation, to be recorded by their images' sha256.
+    """
+    description = describe(resolve_auto(config, data), describe_data(data), engine)
+    if seen:
+        description["seen"] = sorted({data.cases[case_id].sha256[:DIGITS] for case_id in seen})
     with replacing(folder) as partial:
         partial.mkdir()
         shutil.copyfile(weights, partial / WEIGHTS)
-        write_json(partial / DESCRIPTION, describe(config, describe_data(data), engine))
+        write_json(partial / DESCRIPTION, description)
+
+
+def seen_cases(folder: Path, data: Prepared, case_ids: Sequence[str]) -> list[str]:
+    """The cases that a trained model saw in training or validation, of a model that recorded them; else none."""
+    seen = set(read_metadata(folder)[0].get("seen", ()))
+    return [case_id for case_id in case_ids if data.cases[case_id].sha256[:DIGITS] in seen]
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
@@ -109,10 +127,19 @@ def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
         raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: {reason}") from None
 
 
+def read_data(folder: Path) -> tuple[Preprocessing, LabelScheme]:
+    """What a trained model reads, and what its labels mean. Raises InputError where model.json is broken."""
+    description, _ = read_metadata(folder)
+    try:
+        data = description["data"]
+        return Preprocessing.parse(data), LabelScheme.parse(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: data: {error!r}") from None
+
+
 def trained_intensity(folder: Path) -> Intensity | None:
     """How a trained model's volumes were normalized; None where it was trained on images of one size."""
-    plain = read_metadata(folder)[0]["data"].get("normalization")
-    return None if plain is None else Intensity.parse(plain)
+    return read_data(folder)[0].normalization
 
 
 def as_trained(folder: Path, data: Prepared) -> Prepared:
@@ -131,11 +158,27 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
 
 
-def load_trained(folder: Path, store_folder: Path) -> Hybrid:
-    """Load a trained model in evaluation mode. Raises InputError when an LLM layer differs from training."""
+def needs_layers(section: Model) -> bool:
+    """Whether a trained model's prediction passes through layers of an LLM."""
+    return section.bottleneck == "llm" and not section.llm.train_only
+
+
+def load_trained(folder: Path, store_folder: Path | None) -> Hybrid:
+    """Load a trained model in evaluation mode. Raises InputError when an LLM layer differs from training.
+
+    Without a store, a block that is for training alone is left out; a model that `needs_layers` needs one.
+    """
     description, section = read_metadata(folder)
-    training, data = description["config"]["training"], description["data"]
-    store = None if section.bottleneck == "identity" else LayerStore(store_folder)
+    training, data, weights = description["config"]["training"], description["data"], read_weights(folder)
+    mlp_width = None
+    if store_folder is None:
+        assert not needs_layers(section)
+        if section.llm.train_only:
+            section = section.model_copy(update={"bottleneck": "identity"})
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BOTTLENECK)}
+        elif section.bottleneck == "mlp":
+            mlp_width = len(weights[f"{BOTTLENECK}adapter_in.weight"])
+    store = None if section.bottleneck == "identity" or store_folder is None else LayerStore(store_folder)
     if store and description["llm"] is not None:
         _check_llm(store, description["llm"], folder)
     model = build_model(
@@ -146,9 +189,11 @@ def load_trained(folder: Path, store_folder: Path) -> Hybrid:
         out_channels=out_channels(training["loss"], LabelScheme.parse(data)),
         seed=training["seed"] or 0,  # null: unknown, and no weight of a converted model is random
         size=data["size"],
+        deep_supervision=bool(training["deep_supervision"]),  # null: of a converted model, which has none
+        mlp_width=mlp_width,
     )
     _check_drawn(model, description, folder)
-    model.load_weights(read_weights(folder))
+    model.load_weights(weights)
     return model.eval()
 
 

@@ -17,9 +17,9 @@ def lesion_counts(predicted_S: Tensor, reference_S: Tensor) -> dict[str, int]:
     and those false. One prediction over two lesions finds both.
     """
     predicted, reference = predicted_S.numpy(), reference_S.numpy()
-    box = _bounding_box(predicted | reference)
-    lesions, found = _components(reference[box], predicted[box])
-    predicted_lesions, true = _components(predicted[box], reference[box])
+    box = bounding_box(predicted | reference)
+    lesions, found = _counts(reference[box], predicted[box])
+    predicted_lesions, true = _counts(predicted[box], reference[box])
     return {
         "lesions": lesions,
         "predicted_lesions": predicted_lesions,
@@ -28,15 +28,21 @@ def lesion_counts(predicted_S: Tensor, reference_S: Tensor) -> dict[str, int]:
     }
 
 
-def _components(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
-    """The number of connected components of a mask, and of those that overlap with another mask."""
+def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number from 1 on of the connected component that each pixel of a mask is in, 0 outside; and how many."""
     from scipy.ndimage import label
 
-    components, count = label(mask, np.ones((3,) * mask.ndim))
-    return count, len(np.unique(components[mask & other]))
+    numbers, count = label(mask, np.ones((3,) * mask.ndim))
+    return numbers, count
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+def _counts(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """The number of connected components of a mask, and of those that overlap with another mask."""
+    numbers, count = components(mask)
+    return count, len(np.unique(numbers[mask & other]))
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     """The smallest box around a mask, an empty one of an empty mask: components are numbered in int32, which of a whole
     volume takes four times the memory of its mask.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
-from llm4seg.models.hybrid import LLM
+from llm4seg.models.hybrid import LLM, SUPERVISED
 from llm4seg.models.saved import DESCRIPTION, WEIGHTS, describe, load_trained, read_metadata, read_weights
 from llm4seg.released.architecture import (
     FAMILIES,
@@ -86,7 +86,7 @@ def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Ro
         _check_family(LayerStore(store))
         state = dict(load_trained(folder, store).state_dict())
         llm_layer = f"put in: layer {section.llm.layer[0]} of {description['llm']['source']}, {section.llm.training}"
-    released = to_official(state)
+    released = to_official({name: tensor for name, tensor in state.items() if not name.startswith(SUPERVISED)})
     write_official(out, released)
     network = _network(official_shape(released))
     return {"read": str(folder), **network, "LLM layer": llm_layer, "written": f"{out}, {len(released)} tensors"}

@@ -66,12 +66,13 @@ def training_curves(history: pd.DataFrame, kept: int | None) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
-        marker = "o" if len(history) < 3 else None
+        validated = history.dropna(subset="val_dice")  # an empty cell would break the line
+        marker = "o" if len(validated) < 3 else None
         left.plot(history["epoch"], history["train_loss"], color=TRAIN, marker=marker, label="training")
-        left.plot(history["epoch"], history["val_loss"], color=VALIDATION, marker=marker, label="validation")
+        left.plot(validated["epoch"], validated["val_loss"], color=VALIDATION, marker=marker, label="validation")
         left.set(title="Loss", xlabel="epoch", ylim=(0, None))
         left.legend()
-        right.plot(history["epoch"], history["val_dice"], color=VALIDATION, marker=marker)
+        right.plot(validated["epoch"], validated["val_dice"], color=VALIDATION, marker=marker)
         right.set(title="Mean Dice on the validation part", xlabel="epoch", ylim=(0, 1.1), yticks=np.linspace(0, 1, 6))
         for axis in (left, right):
             axis.xaxis.get_major_locator().set_params(integer=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from llm4seg.config import Config
+from llm4seg.config.schema import Model
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split
 from llm4seg.evaluation.results import read_cases, read_overlays, read_volumes
@@ -71,13 +72,22 @@ def read_contact_sheet(path: Path) -> bytes:
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """`data`, `split`, `evaluation` from params, the other sections from the trained model.
 
-    Without `data.root`, which differs between machines, and what is of another grid than `data.grid`.
+    Without `data.root`, which differs between machines, and what is of another grid than `data.grid` or of another
+    intensity than `data.intensity`, and the networks that were not chosen.
     """
     plain, resized = config.plain(), config.data.grid == "resize"
-    hidden = ("root", "folder", "phantom", "spacing" if resized else "size")
-    data = {name: value for name, value in plain["data"].items() if name not in hidden}
+    hidden = ["root", "folder", "phantom", "spacing" if resized else "size"]
+    if config.data.intensity != "window":
+        hidden.append("window")
+    data = without(plain["data"], *hidden)
     if resized:
-        trained = trained | {"training": {name: one for name, one in trained["training"].items() if name != "patch"}}
+        trained = trained | {"training": without(trained["training"], "patch")}
+    unused = [section for name, section in Model.sections().items() if name != trained["model"]["backbone"]]
+    trained = trained | {"model": without(trained["model"], *unused)}
     if (dataset := config.data.dataset) in ("folder", "phantom"):
         data[dataset] = plain["data"][dataset]
     return {"data": data, "split": plain["split"], **trained, "evaluation": plain["evaluation"]}
+
+
+def without(section: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name not in names}

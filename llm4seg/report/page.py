@@ -10,8 +10,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
+from llm4seg.data.intensity import PERCENTILES
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Case, Prepared
+from llm4seg.evaluation.gains import OPTIONS
 from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
@@ -37,7 +39,15 @@ def render(inputs: Inputs) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(number=number, estimate=estimate, interval=interval, spelled=spelled, in_short=in_short)
+    environment.filters.update(
+        number=number,
+        estimate=estimate,
+        points=points,
+        interval=interval,
+        spelled=spelled,
+        in_short=in_short,
+        flat=flat,
+    )
     return environment.get_template("page.html.j2").render(
         inputs=inputs,
         columns=COLUMNS,
@@ -50,6 +60,7 @@ def render(inputs: Inputs) -> str:
         parts=parts(inputs),
         part_hues=charts.PARTS,
         facts=data_facts(inputs),
+        pixels=pixels_of(inputs.data),
         contact_sheet=data_url(inputs.contact_sheet),
         curves=charts.training_curves(inputs.history, kept_epoch(inputs)),
         without_volumes=without_volumes(inputs),
@@ -57,6 +68,9 @@ def render(inputs: Inputs) -> str:
         search_charts=draw_search(inputs.search) if inputs.search else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
         study=inputs.study and study(inputs.study),
+        gains=inputs.metrics.get("gains", {}),
+        gain_names=OPTIONS,
+        seen=inputs.metrics.get("models", {}).get("seen"),
     )
 
 
@@ -72,9 +86,25 @@ def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
     return f"{number(values['mean'], digits)} [{number(values['low'], digits)}, {number(values['high'], digits)}]"
 
 
+def points(values: Mapping[str, Any]) -> str:
+    """As `estimate`, of a difference between shares, in points."""
+    return estimate({name: 100 * value if value is not None else None for name, value in values.items()}, 2)
+
+
 def interval(values: Mapping[str, Any], digits: int = 2) -> str:
     """The ends of an interval in words; empty where there is none."""
     return "" if values["low"] is None else f"{number(values['low'], digits)} to {number(values['high'], digits)}"
+
+
+def flat(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's parameters by their dotted names within it."""
+    found: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping) and value:
+            found |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def spelled(value: Any) -> str:
@@ -130,14 +160,22 @@ def verdict(inputs: Inputs) -> str:
     """The result in words: the model, its data, its Dice with interval, and the threshold baseline's."""
     of, metrics = next(iter(score_tables(inputs.metrics).items()))
     dice, threshold_baseline = metrics["dice"], metrics["baseline"]
-    network, ends = architecture(inputs.model), interval(dice)
+    model = f"{architecture(inputs.model)}, trained on {len(inputs.split.train)} cases of {inputs.data.name},"
+    if ensemble := inputs.metrics.get("models"):
+        count = ensemble["count"]
+        model = f"The mean of {count} models" if count > 1 else "The model of evaluation.models"
+    part, by_threshold = PART_NAMES[metrics["part"]], number(threshold_baseline["dice"]["mean"])
+    if metrics["cases"] == 1:
+        return (
+            f"{model} reaches a mean Dice of {number(dice['mean'])} on one {part} {of.removesuffix('s')}. The best "
+            f"intensity threshold reaches {by_threshold}."
+        )
+    ends = interval(dice)
     within = f" ({metrics['confidence']:.0%} interval {ends})" if ends else ""
     return (
-        f"{network}, trained on {len(inputs.split.train)} cases of {inputs.data.name}, "
-        f"reaches a mean Dice of {number(dice['mean'])}{within} on {metrics['cases']} {PART_NAMES[metrics['part']]} "
-        f"{of}, and {number(metrics['pooled_dice'])} with the pixels of all {of} pooled. The best intensity "
-        f"threshold reaches {number(threshold_baseline['dice']['mean'])} and "
-        f"{number(threshold_baseline['pooled_dice'])}."
+        f"{model} reaches a mean Dice of {number(dice['mean'])}{within} on {metrics['cases']} {part} {of}, and "
+        f"{number(metrics['pooled_dice'])} with the {pixels_of(inputs.data)} of all {of} pooled. The best intensity "
+        f"threshold reaches {by_threshold} and {number(threshold_baseline['pooled_dice'])}."
     )
 
 
@@ -156,8 +194,11 @@ def study(study: StudyResult) -> dict[str, Any]:
     """The section on the study: its rows, and its charts."""
     finished = study.runs[study.runs["state"] == "finished"]
     means = finished.groupby("arm", sort=False)[study.summary["metric"]].agg(["mean", "std", "count"])
+    over_folds = study.summary.get("cross_validation")
     return {
         "metric": study_charts.METRICS[study.summary["metric"]],
+        "over_folds": over_folds,
+        "caution_over_folds": over_folds and caution(over_folds, f"{study.summary.get('per', 'case')}s"),
         "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],
         "rows": study.comparisons.to_dict("records"),
         **study_charts.draw_study(study),
@@ -231,9 +272,10 @@ def data_facts(inputs: Inputs) -> dict[str, str]:
         "Licence": data.license,
         "Citation": data.citation,
         "Cases": f"{len(cases)}, of {groups} {plural('group', groups)} (patient or volume)",
-        "Native size": f"{span([case.shape for case in cases], 0)} pixels",
+        "Native size": f"{span([case.shape for case in cases], 0)} {pixels_of(data)}",
         "Spacing": spacing(cases),
         "Grid of the network": grid(data, inputs.model["data"]["size"]),
+        **intensities(inputs.model["data"]),
         "Classes": classes(data.scheme),
         **({"Note": data.note} if data.note else {}),
         "sha256": data.sha256,
@@ -247,6 +289,23 @@ def grid(data: Prepared, patch: Sequence[int]) -> str:
     shapes: list[tuple[float, ...]] = [case.on_grid.shape for case in data.cases.values()]
     spacing = TIMES.join(number(step, 2) for step in data.spacing)
     return f"{spacing} mm, {span(shapes, 0)} voxels, in patches of {TIMES.join(map(str, patch))}"
+
+
+def pixels_of(data: Prepared) -> str:
+    return "voxels" if data.spatial_dims == 3 else "pixels"
+
+
+def intensities(trained: Mapping[str, Any]) -> dict[str, str]:
+    """A row for each channel on the statistics that `ct` normalizes by, from model.json; none for other intensities."""
+    channels = (trained.get("normalization") or {}).get("foreground") or []
+    names = ["Intensities"] if len(channels) == 1 else [f"Intensities of channel {k}" for k in range(len(channels))]
+    low, high = (f"{100 * share:g}" for share in PERCENTILES)
+    return {
+        name: f"percentiles {low} and {high}, to which they are clipped: {number(one['low'], 0)} and "
+        f"{number(one['high'], 0)}; mean {number(one['mean'], 0)} and standard deviation {number(one['std'], 0)}, "
+        "which become 0 and 1: of what is labeled in the training part"
+        for name, one in zip(names, channels, strict=True)
+    }
 
 
 def classes(scheme: LabelScheme) -> str:
@@ -265,8 +324,6 @@ def spacing(cases: Sequence[Case]) -> str:
 
 
 def span(several: list[tuple[float, ...]], digits: int) -> str:
-    """Smallest to largest along each axis."""
-    ends = [(min(axis), max(axis)) for axis in zip(*several, strict=True)]
-    return TIMES.join(
-        number(low, digits) if low == high else number(low, digits) + DASH + number(high, digits) for low, high in ends
-    )
+    """Smallest to largest along each axis; one number where both round to it."""
+    ends = [(number(min(axis), digits), number(max(axis), digits)) for axis in zip(*several, strict=True)]
+    return TIMES.join(low if low == high else low + DASH + high for low, high in ends)

@@ -15,7 +15,9 @@ SIDE = 1.65  # inches of a panel
 
 
 def draw_study(result: StudyResult) -> dict[str, str]:
-    """The forest plot, and each case under two arms, as SVG by name."""
+    """The forest plot, and each case under two arms, as SVG by name; nothing where no arms are compared."""
+    if result.comparisons.empty:
+        return {}
     metric = result.summary["metric"]
     return {
         "forest": forest(result.comparisons, metric, 1 - result.summary["confidence"]),

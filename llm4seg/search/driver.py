@@ -61,13 +61,15 @@ def search_name(config: Config) -> str:
     """
     parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), code_digest("search")]
     if config.search.warm_start:
-        parts += [config.training.epochs, config.training.patience]  # of the CNN-only baseline
+        section = config.training  # of the CNN-only baseline
+        parts += [section.epochs, section.patience, section.validate_every]
     return "search-" + config.digest("search", extra=str(parts))
 
 
 def _of_trials(config: Config) -> Config:
-    # what stops a trial early is search.asha, which the sampler knows of
-    return config.override({"training.epochs": config.search.epochs, "training.patience": None, "cluster.keep": 1})
+    # what stops a trial early is search.asha, which the sampler knows of, by the validation Dice of each epoch
+    section = {"training.epochs": config.search.epochs, "training.patience": None, "training.validate_every": 1}
+    return config.override({**section, "cluster.keep": 1})
 
 
 def layers_sha256(config: Config) -> list[str | None]:

@@ -30,7 +30,7 @@ class PlannedRun:
 def planned_runs(config: Config) -> list[PlannedRun]:
     """The planned runs in order: all arms of a repeat and fold, references first, then the next repeat and fold."""
     section = config.study
-    arms = [*section.references, *(name for name in section.arms if name not in section.references)]
+    arms = [*section.references, *(name for name in section.chosen if name not in section.references)]
     return [PlannedRun(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
 
 

@@ -68,7 +68,7 @@ def power_analysis(config: Config, runs: Runs) -> Iterator[str]:
         f"no difference, however large: the comparison needs {ENOUGH_RUNS} runs and {ENOUGH_UNITS} {kind}"
         if smallest is None
         else f"a difference of {smallest:.3g} with a power of {section.power:.0%} "
-        f"(the first of {len(config.study.arms) - 1} arms in Holm's correction)"
+        f"(the first of {len(config.study.chosen) - 1} arms in Holm's correction)"
     )
     yield f"{of.repeats} x {of.folds} paired runs on {of.units} test {kind} find {finds}"
     more = "more folds or cases" if of.folds > 1 else "more cases"
@@ -86,7 +86,7 @@ def design(config: Config, compared: pd.DataFrame) -> Design:
     blocks = with_blocks(table, config.split.block)
     unit = unit_of(blocks["group"], blocks["block"])
     count = max(1, blocks["id" if unit == "case" else unit].nunique() // folds)
-    alpha = (1 - config.evaluation.confidence) / max(1, len(section.arms) - 1)
+    alpha = (1 - config.evaluation.confidence) / max(1, len(section.chosen) - 1)
     observed = observed_spread(compared, section.plan.spread)
     spread = observed or section.plan.spread
     return Design(spread, observed is not None, section.repeats, folds, count, unit, alpha)

@@ -1,6 +1,6 @@
 """Outputs of a study: tables of its runs, as far as they have finished, comparisons of arms, and verdicts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
+from llm4seg.study.cross_validation import cross_validation
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -46,13 +47,16 @@ class StudyResult:
 def results(config: Config, runs: Runs) -> StudyResult:
     """The result of the finished runs."""
     cases, volumes = case_table(runs), case_table(runs, "volume")
-    comparisons = compared(config, volumes if config.study.per == "volume" else cases)
-    each = run_table(runs, config.study)
-    return StudyResult(summary(config, each, comparisons), cases, volumes, each, comparisons)
+    scores = volumes if config.study.per == "volume" else cases
+    comparisons, each = compared(config, scores), run_table(runs, config.study)
+    content = summary(config, each, comparisons)
+    if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
+        content["cross_validation"] = over_folds
+    return StudyResult(content, cases, volumes, each, comparisons)
 
 
-def write(folder: Path, result: StudyResult) -> None:
-    """Write a study's folder, atomically; tables as far as there are runs."""
+def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
+    """Write a study's folder, atomically; tables as far as there are runs. `write_models` adds those of its runs."""
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
     with replacing(folder) as partial:
         partial.mkdir()
@@ -60,15 +64,18 @@ def write(folder: Path, result: StudyResult) -> None:
         for name, table in tables.items():
             if len(table):
                 table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6g")
+        if write_models is not None:
+            write_models(partial)
 
 
 def read(folder: Path) -> StudyResult | None:
-    """Read a study's folder; None when the study was off, or no two of its arms can be compared yet.
+    """Read a study's folder; None when the study was off, or there is nothing to show yet: no two of its arms can be
+    compared, and none has been tested in a fold.
 
     Raises InputError naming the file that is missing or broken.
     """
     summary = read_json(folder / "study.json")
-    if not summary["verdicts"]:
+    if not summary["verdicts"] and "cross_validation" not in summary:
         return None
     columns = ("data", "arm", "repeat", "fold", "case", "group", "class", summary["metric"])
     per_volume = summary.get("per") == "volume"  # earlier versions compared cases
@@ -77,7 +84,9 @@ def read(folder: Path) -> StudyResult | None:
         read_table(folder / "study.csv", *columns),
         read_table(folder / "volumes.csv", *columns) if per_volume else pd.DataFrame(),
         read_table(folder / "runs.csv", "arm", "state", summary["metric"]),
-        read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm"),
+        read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm")
+        if summary["verdicts"]
+        else pd.DataFrame(),
     )
 
 
@@ -127,7 +136,7 @@ def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[
         "metric": section.metric,
         "per": section.per,
         "confidence": config.evaluation.confidence,
-        "arms": section.arms,
+        "arms": section.chosen,
         "references": list(section.references),
         "verdicts": [
             (f"on {row['data']}, " if several else "") + verdict(row, section.metric, config.evaluation.confidence)

@@ -18,11 +18,13 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
 from llm4seg.evaluation.evaluate import evaluate_cases
+from llm4seg.evaluation.masks import check_options
 from llm4seg.evaluation.volumes import are_slices, not_whole
 from llm4seg.objectives.metrics import Row
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import set_deterministic
 from llm4seg.study.arms import PlannedRun, planned_runs, write_splits
+from llm4seg.study.models import keep_model, lacks_model
 from llm4seg.study.results import Record, Runs, finished
 from llm4seg.study.run_store import RunStore
 from llm4seg.training.inputs import training_inputs
@@ -46,6 +48,7 @@ class NamedRun:
 def named_runs(config: Config) -> list[NamedRun]:
     """Every run of the study. Reads and hashes files, so callers compute it once."""
     _check_other_data(config)
+    check_options(Prepared(config.paths.prepared), config.evaluation)
     write_splits(config)
     runs = [(planned, planned.config(config)) for planned in planned_runs(config)]
     if config.study.per == "volume":
@@ -56,7 +59,11 @@ def named_runs(config: Config) -> list[NamedRun]:
 def _named(planned: PlannedRun, config: Config) -> NamedRun:
     """The run with its name, a digest of the computation and its evaluation: equal names, equal results."""
     other = config.study.other_data and Prepared(config.study.other_data).sha256
-    sources = [run_name(config), code_digest(*MEASURING), config.evaluation.nsd_tolerance, other]
+    section = config.evaluation
+    sources: list[Any] = [run_name(config), code_digest(*MEASURING), section.nsd_tolerance, section.overlap, other]
+    for option in ("tta", "postprocess"):
+        if values := getattr(section, option):  # without, a run is what it was before there were these
+            sources.append((option, values))
     return NamedRun(planned, config, "run-" + config.digest(extra=str(sources)))
 
 
@@ -67,18 +74,30 @@ def records(config: Config, runs: Sequence[NamedRun]) -> Runs:
 
 
 def jobs(config: Config, runs: Sequence[NamedRun]) -> dict[str, Config]:
-    """The configs of unfinished runs, by name; failed runs come last."""
+    """The configs of unfinished runs, by name; failed runs come last.
+
+    With `study.keep: weights`, a finished run whose model is not in the store is to be run again.
+    """
     pairs = list(zip(runs, (record for _, record in records(config, runs)), strict=True))
     waiting = [run for run, record in pairs if record is None]
+    again = [run for run, record in pairs if finished(record) and lacks_model(config, run.name)]
     failed = [run for run, record in pairs if record and not finished(record)]
-    return {run.name: run.config for run in (*waiting, *failed)}
+    return {run.name: run.config for run in (*waiting, *again, *failed)}
+
+
+def without_models(config: Config, runs: Sequence[NamedRun]) -> str | None:
+    """A line on finished runs that are made again for their models; None where there are none."""
+    done = [run for run, (_, record) in zip(runs, records(config, runs), strict=True) if finished(record)]
+    if not (count := sum(lacks_model(config, run.name) for run in done)):
+        return None
+    return f"{count} finished runs have left no model, which study.keep: weights wants: they are trained again"
 
 
 def forget_finished(config: Config, runs: Sequence[NamedRun]) -> None:
     """Delete the checkpoints of finished runs, which a process leaves that is killed just after it wrote the record."""
-    done = {planned for planned, record in records(config, runs) if record and finished(record)}
+    unfinished = jobs(config, runs)
     for run in runs:
-        if run.planned in done:
+        if run.name not in unfinished:
             forget_run(config, checkpoints_name(run.name))
 
 
@@ -130,7 +149,8 @@ def current_commit() -> str:
 
 
 def keep(config: Config, name: str, outcome: Outcome, measured: Measured, commit: str) -> None:
-    """Write the record of a finished run to the store, and delete its checkpoints."""
+    """Write the record of a finished run to the store, and its model if it is kept; then delete its checkpoints."""
+    keep_model(config, name, outcome)
     record = {
         "name": name,
         "epochs": len(outcome.history),
@@ -171,7 +191,7 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
         parts.append((other, tuple(other.cases)))
     measured: Measured = {"rows": [], "volumes": []}
     for data, case_ids in parts:
-        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation.nsd_tolerance)
+        rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation)
         measured["rows"] += [{"data": data.name, **_position(data.cases[row["case"]]), **row} for row in rows]
         measured["volumes"] += [{"data": data.name, **row} for row in volumes]
     return measured
@@ -208,12 +228,22 @@ def _check_other_data(config: Config) -> None:
         # older datasets do not record their intensity
         known = None not in (expected, found) or name in ("window", "spacing")
         if expected != found and known:
-            raise InputError(f"study.other_data: found {name} {found}, allowed: {expected}")
+            raise InputError(
+                f"study.other_data: found {name} {found}, allowed: {expected}{_how_to_set(name, expected)}"
+            )
     if own.scheme != other.scheme or own.name == other.name:
         raise InputError(
             f"study.other_data: found {other.name} with the classes {', '.join(other.classes)}, allowed: another "
             f"dataset than {own.name}, with the classes {', '.join(own.classes)}, in this order"
         )
+
+
+def _how_to_set(name: str, expected: Any) -> str:
+    """What a manifest has along rows, columns and slices, params.yaml has along x, y and z."""
+    if name != "spacing" or expected is None:
+        return ""
+    rows, columns, slices = expected
+    return f"; prepare it again with -S 'data.spacing=[{columns:g}, {rows:g}, {slices:g}]'"
 
 
 def _check_volumes(config: Config, splits: Iterable[Path]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llm4seg.config import Config
 from llm4seg.config.schema import Augment
 from llm4seg.data.augment import COLORS, augment
-from llm4seg.data.patch_size import with_patch_size
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
 from llm4seg.utils.drawing import PLAIN_TEXT, colors, fullest_slice, outline
@@ -112,7 +112,7 @@ def draw_augmentations(config: Config, case: str | None, path: Path) -> None:
         image_CS, labels_S = (tensor.clone() for tensor in data.resampled(chosen))
     else:
         section = config.training.patch.model_copy(update={"share": 1.0, "foreground": "voxel"})
-        size = with_patch_size(config, data).input_size
+        size = resolve_auto(config, data).input_size
         data = data.for_network(size, data.intensity_of(data.cases))
         (image_CS,), (labels_S,) = load_patches(data, [chosen], [0], section, seed=0, epoch=0)
     images: dict[str, Image] = {chosen: (image_CS.numpy(), labels_S.numpy())}

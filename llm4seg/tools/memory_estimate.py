@@ -10,7 +10,7 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.config.schema import EngineConfig
-from llm4seg.data.patch_size import with_patch_size
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.prepared import Prepared
 from llm4seg.runtime.device import default_device
 from llm4seg.tools.memory_model import Sizes, decided, images_per_worker, llm_config, memory_needs, model_sizes
@@ -57,7 +57,7 @@ def table(title: str) -> Table:
 def tables(config: Config) -> Iterator[Table]:
     """The config's own engine, then every engine; each on 1 to 64 workers."""
     data = Prepared(config.paths.prepared)
-    config = with_patch_size(config, data)
+    config = resolve_auto(config, data)
     sizes = model_sizes(config, llm_config(config), data.channels, data.scheme)
     auto = f"; auto goes by what is free here, {free_memory(default_device(config.cluster))}"
     own = table(f"this config ({name(config.engine)}{auto if config.engine.offload == 'auto' else ''})")

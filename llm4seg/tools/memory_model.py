@@ -22,6 +22,7 @@ from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.llm_sources.sources import open_source
 from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models import Hybrid, build_model
+from llm4seg.objectives.deep_supervision import supervised_loss
 from llm4seg.objectives.losses import build_loss, out_channels
 from llm4seg.runtime.device import default_device
 from llm4seg.tools.torch_internals import FakeTensorMode, storage_id
@@ -125,6 +126,7 @@ def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: i
             out_channels=outputs,
             seed=0,
             size=config.input_size,
+            deep_supervision=config.training.deep_supervision,
         )
     model.mixed_precision = config.engine.precision == "bf16"
     return model.train()
@@ -139,8 +141,8 @@ def _saved_activations(model: Hybrid, config: Config, scheme: LabelScheme, chann
         }
         labels_NS = torch.zeros(images, *config.input_size, dtype=torch.int64)
         with saved_bytes(tensors.values()) as saved:
-            logits_NKS = functional_call(model, tensors, torch.zeros(images, channels, *config.input_size))
-            build_loss(config.training.loss, scheme, config.training)(logits_NKS, labels_NS)
+            outputs = functional_call(model, tensors, torch.zeros(images, channels, *config.input_size))
+            supervised_loss(build_loss(config.training.loss, scheme, config.training), outputs, labels_NS)
         return saved()
 
 

@@ -58,8 +58,10 @@ def add_rows(table: Table, name: str, config: Config, store: LayerStore | None, 
 
 
 def cells(description: Description, cost: Cost) -> list[str]:
-    numbers = (description.stride, description.channels, description.tokens, cost.trained, cost.frozen)
-    return [*(f"{number:,}" for number in numbers), f"{cost.flops / 1e9:,.2f}"]
+    strides = description.strides
+    stride = str(strides[0]) if len(set(strides)) == 1 else "x".join(map(str, strides))
+    numbers = (description.channels, description.tokens, cost.trained, cost.frozen)
+    return [stride, *(f"{number:,}" for number in numbers), f"{cost.flops / 1e9:,.2f}"]
 
 
 def empty_table(title: str) -> Table:

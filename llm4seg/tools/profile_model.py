@@ -33,7 +33,7 @@ class Cost:
 class Description:
     """The input of the bottleneck for images of one size, and the costs of the network around it and of itself."""
 
-    stride: int
+    strides: tuple[int, ...]  # along each axis
     channels: int
     tokens: int
     network: Cost
@@ -63,7 +63,7 @@ def describe(config: Config, store: LayerStore | None, in_channels: int, out_cha
     network = cost(model, (1, in_channels, *config.input_size), fake_mode)
     (shape,) = seen
     tokens = prod(side // config.model.llm.pool for side in shape[2:])
-    return Description(model.stride, shape[1], tokens, network, cost(bottleneck, shape))
+    return Description(model.strides, shape[1], tokens, network, cost(bottleneck, shape))
 
 
 def cost(module: nn.Module, shape: Sequence[int], fake_mode: AbstractContextManager[object] | None = None) -> Cost:

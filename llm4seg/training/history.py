@@ -1,5 +1,6 @@
 """The history of a training: a row per epoch, when it is complete, and the CSV table."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,26 +14,35 @@ from llm4seg.utils.tables import read_table
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr")
 
 
+def is_validated(epoch: int, section: Training) -> bool:
+    """Whether an epoch, counted from 1, has a validation: by `training.validate_every`, and the last one always."""
+    return epoch % section.validate_every == 0 or epoch == section.epochs
+
+
 def epochs_since_best(history: Sequence[Row]) -> int:
-    """The number of epochs since the first one with the best validation Dice."""
-    dice = [row["val_dice"] for row in history]
+    """The number of epochs since the first one with the best validation Dice, of those that have one."""
+    dice = [row.get("val_dice", -math.inf) for row in history]
     return len(dice) - 1 - dice.index(max(dice))
 
 
 def is_complete(history: Sequence[Row], section: Training) -> bool:
     """Whether no epoch is left: all are over, or the last `training.patience` epochs brought no better validation Dice.
 
-    It follows from the history alone, so that a resumed training stops where an uninterrupted one does.
+    The latter is decided at epochs with a validation alone. It follows from the history, so that a resumed training
+    stops where an uninterrupted one does.
     """
     if len(history) == section.epochs:
         return True
-    return bool(history) and section.patience is not None and epochs_since_best(history) >= section.patience
+    if section.patience is None or not history or "val_dice" not in history[-1]:
+        return False
+    return epochs_since_best(history) >= section.patience
 
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
-    """Write the rows that `fit` returns."""
+    """Write the rows that `fit` returns; what an epoch without a validation has not, is an empty cell."""
+    columns = dict.fromkeys([*COLUMNS, *(name for row in history for name in row)])
     with replacing(path) as partial:
-        pd.DataFrame(history).to_csv(partial, index=False)
+        pd.DataFrame(history, columns=[*columns]).to_csv(partial, index=False)
 
 
 def read_history(path: Path) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from llm4seg.config import Config
 from llm4seg.data.label_noise import subsample
-from llm4seg.data.patch_size import with_patch_size
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split
 from llm4seg.models.saved import trained_intensity
@@ -24,4 +24,4 @@ def training_inputs(config: Config) -> tuple[Prepared, Split]:
     intensity = None if section.init_from is None else trained_intensity(section.init_from)
     if data.intensity != "ct" or intensity is None or len(intensity.foreground) != data.channels:
         intensity = data.intensity_of(split.train)
-    return data.for_network(with_patch_size(config, data).input_size, intensity), split
+    return data.for_network(resolve_auto(config, data).input_size, intensity), split

@@ -15,7 +15,13 @@ def build_optimizer(parameters: Iterable[nn.Parameter], section: OptimizerConfig
         case "adamw":
             return AdamW(parameters, lr=section.lr, weight_decay=section.weight_decay)
         case "sgd":
-            return SGD(parameters, lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay)
+            return SGD(
+                parameters,
+                lr=section.lr,
+                momentum=section.momentum,
+                nesterov=section.nesterov,
+                weight_decay=section.weight_decay,
+            )
 
 
 def build_schedule(optimizer: Optimizer, section: OptimizerConfig, steps: int) -> LRScheduler:

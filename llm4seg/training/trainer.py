@@ -13,24 +13,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import Sides, augment, check_flips
+from llm4seg.data.augment import Sides, augment, check_flips, check_turns
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
 from llm4seg.data.loader import prefetch, read_on_demand
+from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.init_from import init_from
+from llm4seg.objectives.deep_supervision import supervised_loss
 from llm4seg.objectives.losses import build_loss, labels_from_logits, out_channels
 from llm4seg.objectives.metrics import dice_from_counts, scheme_counts
 from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.runtime.seeding import seed_step
 from llm4seg.training.checkpoint import Checkpoint, Progress
-from llm4seg.training.class_weights import class_weights
+from llm4seg.training.class_weights import class_weights, count_labels, counted_labels
 from llm4seg.training.engines import Engine, build_engine
-from llm4seg.training.history import epochs_since_best, is_complete
+from llm4seg.training.history import epochs_since_best, is_complete, is_validated
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
@@ -48,23 +50,24 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
     """The untrained model of a config for a dataset; its initial weights follow from `training.seed`.
 
     `data` are as `training_inputs` gives them. With `training.init_from`, a trained model's weights replace them where
-    they fit; `log` gets a line on which.
+    they fit; `log` gets lines on which.
     """
     torch.manual_seed(config.training.seed)
     store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
     model = build_model(
-        config.model,
+        resolve_auto(config, data).model,
         store,
         spatial_dims=data.spatial_dims,
         in_channels=data.channels,
         out_channels=out_channels(config.training.loss, data.scheme),
         seed=config.training.seed,
         size=data.size,
+        deep_supervision=config.training.deep_supervision,
     )
     if config.training.init_from is not None:
-        taken = init_from(model, config, data.scheme)
-        if log is not None:
-            log(taken)
+        for line in init_from(model, config, data):
+            if log is not None:
+                log(line)
     return model
 
 
@@ -74,8 +77,9 @@ def fit(config: Config, run: Run, initial: Mapping[str, Tensor] | None = None) -
     `initial`: weights of a trained CNN to start from, instead of random ones.
 
     Returns a row per epoch: epoch, train_loss, val_loss, val_dice (mean over classes, 0 to 1), lr, and with
-    `training.patience`, which may end it early, epochs_since_best. The last checkpoint of `run` has the selected
-    weights in `weights.safetensors`. Raises StopRequested when the run signals STOP.
+    `training.patience`, which may end it early, epochs_since_best; without a validation (`training.validate_every`)
+    epoch, train_loss and lr. The last checkpoint of `run` has the selected weights in `weights.safetensors`.
+    Raises StopRequested when the run signals STOP.
     """
     return Trainer(config, run, initial).train()
 
@@ -96,6 +100,7 @@ class Trainer:
         self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
+        check_turns(self.data, config.training.augment)
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)
         if saved:
@@ -114,17 +119,13 @@ class Trainer:
             self.save(None)  # its launcher did not get the last report
         while not is_complete(history, self.config.training):
             epoch = len(history)
-            train_loss = self.train_epoch(epoch)
-            val_loss, val_dice = self.validate()
-            self.check_finite(val_loss, "validation loss", f"after epoch {epoch + 1}")
-            row = {
-                "epoch": epoch + 1,
-                "train_loss": train_loss,
-                "val_loss": val_loss,
-                "val_dice": val_dice,
-                "lr": self.engine.lr,
-            }
-            if self.config.training.patience is not None:
+            row = {"epoch": epoch + 1, "train_loss": self.train_epoch(epoch)}
+            validated = is_validated(epoch + 1, self.config.training)
+            if validated:
+                row["val_loss"], row["val_dice"] = self.validate()
+                self.check_finite(row["val_loss"], "validation loss", f"after epoch {epoch + 1}")
+            row["lr"] = self.engine.lr
+            if validated and self.config.training.patience is not None:
                 row["epochs_since_best"] = epochs_since_best([*history, row])
             self.record(row)
             self.save(row)
@@ -167,8 +168,13 @@ class Trainer:
     def class_weights(self) -> Tensor | None:
         """The weights of `training.class_weights` by the labels that are trained on."""
         own = self.split.train[self.run.rank :: self.run.world_size]
-        labels = (self.training_labels(self.data.resampled(case)[1], case) for case in own)
-        return class_weights(self.config.training, self.data.scheme, labels, self.run.device)
+        pixels = (self.label_counts(case) for case in own)
+        return class_weights(self.config.training, self.data.scheme, pixels, self.run.device)
+
+    def label_counts(self, case: str) -> Tensor:
+        if self.data.spacing is not None and not self.data.scheme.ignore:  # without label noise: the config sees to it
+            return counted_labels(self.data.cases[case].on_grid)
+        return count_labels(self.training_labels(self.data.resampled(case)[1], case))
 
     def train_step(self, batches: Iterator[MicroBatch], epoch: int, step: int) -> float:
         """One optimizer step; returns the loss over the global batch."""
@@ -179,7 +185,7 @@ class Trainer:
             images, labels = augment(
                 images, labels, samples, section.augment, section.seed, epoch, self.sides, self.data.spacing
             )
-            loss = self.loss(self.engine(images), labels)
+            loss = supervised_loss(self.loss, self.engine(images), labels)
             self.engine.backward(loss)
             self.engine.step()
             losses += loss.detach()
@@ -241,12 +247,18 @@ class Trainer:
     def predictions(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Logits and labels of this worker's share of the validation part, with their weight; 0: they do not count."""
         if self.data.spacing is not None:
-            yield from predicted_volumes(self.engine, self.data, self.split.val, self.run)
+            yield from predicted_volumes(self.logits, self.data, self.split.val, self.run)
             return
         for cases in self.chunks(list(self.split.val[self.run.rank :: self.run.world_size])):
             # a worker with no case left passes forward all the same, since ZeRO 3 gathers weights in each pass
             images, labels = self.load(cases or self.split.val[:1])
-            yield 1 if cases else 0, self.engine(images), labels
+            yield 1 if cases else 0, self.logits(images), labels
+
+    def logits(self, images_NCS: Tensor) -> Tensor:
+        """The logits of the network in evaluation mode, at full resolution alone."""
+        logits = self.engine(images_NCS)
+        assert isinstance(logits, Tensor)
+        return logits
 
     def chunks(self, cases: list[str]) -> Iterator[list[str]]:
         """This worker's cases in batches: as many batches on every worker, the last ones empty if need be."""
@@ -255,11 +267,15 @@ class Trainer:
         return (cases[start : start + size] for start in range(0, most, size))
 
     def record(self, row: Row) -> None:
-        """Record an epoch that is over, and keep its weights if `training.select` selects them."""
+        """Record an epoch that is over, and keep its weights if `training.select` selects them.
+
+        Those of an epoch without a validation are kept until there is one, as there must be some.
+        """
         self.progress.history.append(row)
         self.progress.step, self.progress.loss = 0, 0.0
-        if self.config.training.select == "last" or row["val_dice"] > self.progress.best or not self.weights:
-            self.progress.best, self.weights = row["val_dice"], self.engine.trainable_state_dict()
+        dice, best = row.get("val_dice", -1.0), self.progress.best
+        if self.config.training.select == "last" or dice > best or not self.weights:
+            self.progress.best, self.weights = dice, self.engine.trainable_state_dict()
 
     def save(self, row: Row | None) -> None:
         """Report a checkpoint of the present state to the run."""

@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -15,14 +15,22 @@ LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of the libraries that decide a result, and of this package."""
-    return {name: version(name) for name in (*LIBRARIES, "llm4seg")}
+    """The installed versions of the libraries that decide a result, and of this package; "none": not installed."""
+    return {name: _version(name) for name in (*LIBRARIES, "llm4seg")}
+
+
+def _version(name: str) -> str:
+    """The installed version of a library; "none" without the extra that brings it (ray, deepspeed)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 @cache
 def code_digest(*rooms: str) -> str:
     """The sha256 of the code in some rooms, and of the versions of the libraries that decide a result."""
-    digest = hashlib.sha256(str({name: version(name) for name in LIBRARIES}).encode())
+    digest = hashlib.sha256(str({name: _version(name) for name in LIBRARIES}).encode())
     for room in sorted(set(rooms)):
         for file in sorted((PACKAGE / room).rglob("*.py")):
             digest.update(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes())

@@ -111,7 +111,7 @@ def trained(config: Config, folder: Path, seconds: float) -> Trained:
     data, split = training_inputs(config)
     model = assemble(config, data)
     model.load_weights(trainer.weights)
-    rows, _ = evaluate_cases(model, data, split.test, config.evaluation.nsd_tolerance)
+    rows, _ = evaluate_cases(model, data, split.test, config.evaluation)
     return Trained(epochs, epochs * len(trainer.samples), spent, rows)
 
 

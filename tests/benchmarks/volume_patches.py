@@ -106,16 +106,15 @@ def bytes_read(config: Config) -> float:
 
 
 def _fetched(data: Prepared, case: str, start: tuple[int, ...]) -> float:
-    arrays = [tensor.numpy() for tensor in (data._tensor(case, what) for what in ("image", "labels"))]
-    for array in arrays:
-        _unmap(array)
+    _unmap(data._tensor(case, "tiles").numpy())
     for shard in data.folder.glob("grid-*.safetensors"):
         with shard.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     before = _read()
     image_CS, labels_S = data.patch(case, start)
-    return (_read() - before) / (image_CS.numel() * arrays[0].itemsize + labels_S.numel() * arrays[1].itemsize)
+    values = np.dtype(data.cases[case].on_grid.dtype).itemsize
+    return (_read() - before) / (image_CS.numel() * values + labels_S.numel())
 
 
 def _unmap(array: np.ndarray) -> None:

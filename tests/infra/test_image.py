@@ -6,6 +6,7 @@ import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,21 @@ def test_the_lock_has_every_dependency_in_one_version() -> None:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.split("==") for line in lines if "==" in line)
     names = {_plain(name): found for name, found in locked.items()}
-    wanted = {_plain(re.split(r"[\[<>=~!; ]", one)[0]) for one in project["dependencies"]}
+    wanted = {_plain(re.split(r"[\[<>=~!; ]", one)[0]) for one in _wanted(project)}
+    assert {"torch", "ray", "dvc", "google-api-python-client"} <= wanted
     assert wanted - set(names) == set()
     assert names["ray"] == version("ray")
+
+
+def _wanted(project: dict[str, Any]) -> list[str]:
+    """What the image's own command writes to wanted.txt, whose extras are those of `all`."""
+    (script,) = re.findall(r"python -c '(import tomllib[^']+)'", TEXT)
+    listed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    (everything,) = project["optional-dependencies"]["all"]
+    extras = everything.removeprefix("llm4seg[").removesuffix("]").split(",")
+    of_extras = [one for extra in extras for one in project["optional-dependencies"][extra]]
+    assert listed.stdout.splitlines() == [*project["dependencies"], *of_extras]
+    return listed.stdout.splitlines()
 
 
 def _plain(name: str) -> str:

@@ -116,7 +116,7 @@ def test_missing_tools_are_named_with_the_remedy(fresh: Project, tmp_path: Path)
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ("exit 1", "is not Python 3.11 or 3.12: apt-get install python3.11 python3.11-venv, or make PYTHON="),
+        ("exit 1", "is not Python 3.11, 3.12 or 3.13: apt-get install python3.11 python3.11-venv, or make PYTHON="),
         ('case "$2" in *ensurepip*) exit 1;; esac', "Python's venv module is missing: apt-get install python3.11-venv"),
     ],
 )

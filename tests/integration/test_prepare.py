@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import yaml
@@ -16,7 +17,9 @@ import yaml
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
+from llm4seg.datasets.brain import TEMPLATE
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.pypi import package_file
 from pipelines.prepare import prepare
 from pipelines.split import split
 from tests.tiny import PARAMS
@@ -65,6 +68,7 @@ def test_brain_mri(tmp_path: Path) -> None:
     assert prepared.classes == ("cortex", "deep grey nuclei", "medial temporal", "brainstem")
     assert len(prepared.cases) == 180
     assert_atlas_lies_on_brain(prepared)
+    assert_slices_are_coronal(prepared, config.paths.cache)
     assert run(tmp_path, "split").returncode == 0
     parts = read_split(config.paths.split)
     assert "blocks of 6 slices" in parts.rule
@@ -82,6 +86,18 @@ def assert_atlas_lies_on_brain(prepared: Prepared) -> None:
     assert rows.mean() > 0.6 * labels.shape[0]
     assert columns.mean() == pytest.approx(labels.shape[1] / 2, abs=4)
     assert np.nonzero(labels == 1)[0].min() < 12
+
+
+def assert_slices_are_coronal(prepared: Prepared, cache: Path) -> None:
+    """They are the template's, oriented by its affine and without its margins: as a file of it is predicted."""
+    assert (prepared.view, prepared.cropped) == ("coronal", True)
+    file = nibabel.load(package_file(*TEMPLATE, cache))
+    to_back = nibabel.orientations.axcodes2ornt("IRA")  # rows run down, columns to the right, slices to the front
+    change = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(file.affine), to_back)
+    array = nibabel.orientations.apply_orientation(np.asanyarray(file.dataobj), change)
+    inside = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(array))
+    for case_id, case in prepared.cases.items():
+        assert np.array_equal(prepared.original(case_id)[0][0].numpy(), array[inside][..., case.position])
 
 
 def test_lung_ct(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

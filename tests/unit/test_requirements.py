@@ -5,13 +5,24 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from llm4seg.utils.extras import EXTRA_OF
 from tests.import_graph import PACKAGES, ROOT, imported_names, module_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WANTED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
+IN_LOCK = EXTRAS["all"][0].extras  # beside `test`
+WANTED = [Requirement(line) for line in PROJECT["dependencies"]]
+WANTED += [one for name in (*IN_LOCK, "test") for one in EXTRAS[name]]
 LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 PINNED = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LINES}
-PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "ruamel": "ruamel.yaml", "skimage": "scikit-image"}
+PACKAGE_OF = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "ruamel": "ruamel.yaml",
+    "skimage": "scikit-image",
+    "googleapiclient": "google-api-python-client",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+}
 
 
 def test_everything_wanted_is_pinned_within_its_limits() -> None:
@@ -31,6 +42,18 @@ def test_everything_imported_is_asked_for() -> None:
 
     imported = {name.split(".")[0] for file in module_files().values() for name in imported_names(file)}
     packages = imported - set(sys.stdlib_module_names) - set(PACKAGES)
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["smp"]
-    asked = {canonicalize_name(Requirement(line).name) for line in lines}
+    asked = {canonicalize_name(one.name) for name, extra in EXTRAS.items() if name != "test" for one in extra}
+    asked |= {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     assert {canonicalize_name(PACKAGE_OF.get(name, name)) for name in packages} <= asked
+
+
+def test_an_error_names_the_extra_that_has_the_package() -> None:
+    core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    for module, extra in EXTRA_OF.items():
+        package = canonicalize_name(PACKAGE_OF.get(module, module))
+        assert package in {canonicalize_name(one.name) for one in EXTRAS[extra]}
+        assert package not in core
+    of_extras = {canonicalize_name(one.name) for name in EXTRAS if name not in ("all", "test") for one in EXTRAS[name]}
+    named = {canonicalize_name(PACKAGE_OF.get(module, module)) for module in EXTRA_OF}
+    assert of_extras - named == {"dvc-s3"}  # which DVC imports, not this project
+    assert set(EXTRAS) - {"all", "smp", "test"} == IN_LOCK

@@ -5,6 +5,7 @@ from llm4seg.config.schema.data import LLM, Data, PhantomData
 from llm4seg.config.schema.folder import FolderData
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
 from llm4seg.config.schema.run import (
+    POSTPROCESS,
     Augment,
     Cluster,
     EngineConfig,
@@ -22,6 +23,7 @@ from llm4seg.config.schema.split import Split
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 
 __all__ = [
+    "POSTPROCESS",
     "PRESET",
     "Adapter",
     "Augment",

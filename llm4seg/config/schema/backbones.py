@@ -4,40 +4,25 @@ A backbone is added here (its class, and a field in `Backbones`), as a builder i
 params.yaml.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from math import prod
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from llm4seg.config.schema.backbone import (
+    BackboneSection,
+    PerAxis,
+    as_kernels,
+    as_strides,
+    check_odd,
+    each_axis,
+    halvings,
+)
 from llm4seg.config.schema.base import AtLeastTwo, Section
+from llm4seg.utils.errors import InputError
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Four = Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)]
-
-
-def halvings(levels: int) -> int:
-    """The stride of the last of `levels` resolutions, each half of the one before."""
-    return int(2 ** (levels - 1))
-
-
-def check_odd(kernels: tuple[int, ...]) -> None:
-    if any(kernel % 2 == 0 for kernel in kernels):
-        raise ValueError(f"kernels must be odd, found {list(kernels)}")
-
-
-class BackboneSection(Section):
-    """Base of the backbones' sections: properties of the network beside its parameters."""
-
-    name: ClassVar[str]  # in model.backbone
-    title: ClassVar[str]  # as its authors write it; may hold parameters: {encoder}
-    spatial_dims: ClassVar[tuple[int, ...]] = (2, 3)
-    instance_normed: ClassVar[bool] = False  # at the coarsest level, where it then needs more than one position
-    batch_normed: ClassVar[bool] = False  # there, too: more than one position or image
-    fixed_size: ClassVar[bool] = False  # built for images of one size
-
-    @property
-    def stride(self) -> int:
-        """Input pixels per position of the coarsest feature map, along each axis."""
-        raise NotImplementedError
 
 
 class CMUNeXt(BackboneSection):
@@ -54,6 +39,10 @@ class CMUNeXt(BackboneSection):
     @property
     def stride(self) -> int:
         return halvings(len(self.dims))
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return self.dims[-2::-1]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,6 +66,10 @@ class UNet(BackboneSection):
     def stride(self) -> int:
         return halvings(len(self.channels))
 
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return (*self.channels[-3::-1], 0)  # the last step's are the classes
+
 
 class AttentionUNet(BackboneSection):
     """MONAI's AttentionUnet: channels of each level."""
@@ -90,6 +83,10 @@ class AttentionUNet(BackboneSection):
     @property
     def stride(self) -> int:
         return halvings(len(self.channels))
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return self.channels[-2::-1]
 
 
 class UNetPlusPlus(BackboneSection):
@@ -120,6 +117,10 @@ class SegResNet(BackboneSection):
     def stride(self) -> int:
         return halvings(len(self.blocks_down))
 
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return tuple(self.filters * halvings(level) for level in range(len(self.blocks_up), 0, -1))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.filters % 8:  # the groups of its norm
@@ -130,25 +131,51 @@ class SegResNet(BackboneSection):
 
 
 class DynUNet(BackboneSection):
-    """MONAI's DynUNet, nnU-Net's network: channels and kernel size of each level, and whether blocks are residual."""
+    """MONAI's DynUNet, nnU-Net's network: channels and kernel size of each level, and whether blocks are residual.
+
+    `strides`: of each step from a level to the next; null: 2; `auto`: by the prepared volumes, which may leave coarse
+    levels out and make kernels 1 along an axis.
+    """
 
     name = "dynunet"
     title = "DynUNet"
     instance_normed = True
 
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=3)]
-    kernels: tuple[PositiveInt, ...]
+    kernels: Annotated[tuple[PerAxis, ...], BeforeValidator(as_kernels)]
+    strides: Annotated[Literal["auto"] | tuple[PerAxis, ...] | None, BeforeValidator(as_strides)]
     residual: bool
 
+    def axis_strides(self, dims: int) -> tuple[int, ...]:
+        """Raises InputError for strides that are `auto`: they are known with the prepared data."""
+        if self.strides == "auto":
+            raise InputError(
+                "model.dynunet.strides: found auto, allowed where no prepared data are read: null or a list"
+            )
+        if self.strides is None:
+            return (halvings(len(self.filters)),) * dims
+        steps = [each_axis(step, dims) for step in self.strides]
+        return tuple(prod(axis) for axis in zip(*steps, strict=True))
+
     @property
-    def stride(self) -> int:
-        return halvings(len(self.filters))
+    def auto_strides(self) -> bool:
+        return self.strides == "auto"
+
+    @property
+    def by_axis(self) -> dict[str, tuple[PerAxis, ...]]:
+        return {"kernels": self.kernels, "strides": self.strides if isinstance(self.strides, tuple) else ()}
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return self.filters[-2::-1]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.filters) != len(self.kernels):
             raise ValueError("filters and kernels must be equally long")
-        check_odd(self.kernels)
+        if isinstance(self.strides, tuple) and len(self.strides) != len(self.filters) - 1:
+            raise ValueError("strides must be one shorter than filters")
+        check_odd(size for kernel in self.kernels for size in (kernel if isinstance(kernel, tuple) else (kernel,)))
         return self
 
 
@@ -170,6 +197,10 @@ class UNETR(BackboneSection):
     @property
     def stride(self) -> int:
         return 16
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return tuple(self.feature_size * halvings(level) for level in (4, 3, 2, 1))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -193,6 +224,10 @@ class SwinUNETR(BackboneSection):
     @property
     def stride(self) -> int:
         return 32
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        return tuple(self.feature_size * halvings(level) for level in (4, 3, 2, 1, 1))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -257,12 +292,16 @@ class Backbones(Section):
         return name
 
     @property
-    def chosen(self) -> BackboneSection:
-        """The section of the chosen backbone."""
-        section: BackboneSection = getattr(self, self.sections()[self.backbone])
-        return section
+    def chosen_name(self) -> str:
+        """The name of the chosen backbone's section."""
+        return self.sections()[self.backbone]
 
     @property
-    def stride(self) -> int:
-        """Input pixels per position of the coarsest feature map, along each axis."""
-        return self.chosen.stride
+    def chosen(self) -> BackboneSection:
+        """The section of the chosen backbone."""
+        section: BackboneSection = getattr(self, self.chosen_name)
+        return section
+
+    def axis_strides(self, dims: int) -> tuple[int, ...]:
+        """Input pixels per position of the coarsest feature map, along each of `dims` axes."""
+        return self.chosen.axis_strides(dims)

@@ -1,9 +1,12 @@
 """Sections on training and evaluation, and `cluster`: where a run happens."""
 
+import re
+from math import isclose
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -14,6 +17,10 @@ from pydantic import (
 )
 
 from llm4seg.config.schema.base import SHA256, Fraction, Probability, Section, read_as
+
+# a step of evaluation.postprocess: largest:CLASS, min:PIXELS, or min:PIXELS:CLASS
+POSTPROCESS = re.compile(r"largest:(?P<one>.+)|min:(?P<size>[1-9][0-9]{0,11})(?::(?P<of>.+))?")
+SQUARE = 0.01  # how far the sides of a square pixel may differ, relative to them
 
 
 class Paths(Section):
@@ -44,8 +51,15 @@ class OptimizerConfig(Section):
     lr: PositiveFloat
     weight_decay: NonNegativeFloat
     momentum: Fraction
+    nesterov: bool
     schedule: Literal["onecycle", "poly", "constant"]
     clip_norm: PositiveFloat | None
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov: found true, allowed with momentum: 0: false")
+        return self
 
 
 class Augment(Section):
@@ -65,6 +79,14 @@ class Augment(Section):
     low_resolution: Fraction
     gamma: NonNegativeFloat
     gamma_inverted: NonNegativeFloat
+
+    def check_pixels(self, rows: float, columns: float) -> None:
+        """Raise ValueError for quarter turns where rows are not as far apart as columns (in mm): they would stretch."""
+        if self.quarter_turns and not isclose(rows, columns, rel_tol=SQUARE):
+            raise ValueError(
+                "training.augment.quarter_turns: found true, allowed: false, as data.spacing is "
+                f"{columns:g} x {rows:g} mm to the right and to the back"
+            )
 
 
 class LabelNoise(Section):
@@ -122,8 +144,10 @@ class Training(Section):
     focal_gamma: NonNegativeFloat
     tversky: TverskyConfig
     class_weights: Annotated[Literal["auto"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_weights)]
+    deep_supervision: bool
     select: Literal["best", "last"]
     patience: PositiveInt | None
+    validate_every: PositiveInt
     patch: Patch
     seed: NonNegativeInt
     augment: Augment
@@ -226,13 +250,31 @@ class Cluster(Section):
         return self.workers[1]
 
 
-class Evaluation(Section):
-    """The evaluation: tolerance of NSD, and bootstrap intervals."""
+def _step(value: str) -> str:
+    if POSTPROCESS.fullmatch(value) is None:
+        raise ValueError("allowed: largest:CLASS, min:PIXELS and min:PIXELS:CLASS")
+    return value
 
+
+class Evaluation(Section):
+    """The evaluation: the models, how they predict, tolerance of NSD, and bootstrap intervals."""
+
+    models: Annotated[tuple[Path, ...], Field(min_length=1)] | None
+    overlap: Fraction
+    tta: tuple[NonNegativeInt, ...]
+    postprocess: tuple[Annotated[str, AfterValidator(_step)], ...]
     nsd_tolerance: PositiveFloat
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("models", "tta"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: found {[*map(str, values)]}, allowed: each once")
+        return self
 
 
 class Report(Section):

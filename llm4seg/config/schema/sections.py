@@ -49,9 +49,18 @@ class Sections(Section):
         return self.training.patch.size
 
     @property
+    def automatic(self) -> list[str]:
+        """The parameters that are `auto`, and found with the prepared volumes (see `data.patch_size`)."""
+        found = {
+            "training.patch.size": self.data.grid == "spacing" and self.training.patch.size == "auto",
+            f"model.{self.model.chosen_name}.strides": self.model.chosen.auto_strides,
+        }
+        return [name for name, automatic in found.items() if automatic]
+
+    @property
     def known_size(self) -> bool:
-        """Whether the config alone says what the size of the network's input is."""
-        return self.data.grid == "resize" or self.training.patch.size != "auto"
+        """Whether the config alone says what the size of the network's input is, and its strides."""
+        return not self.automatic
 
     @property
     def _size_name(self) -> str:
@@ -71,18 +80,25 @@ class Sections(Section):
         self._check_launcher()
         self._check_study_folds()
         self._check_class_weights()
+        self._check_deep_supervision()
         self._check_patches()
-        wrong_axes = [axis for axis in self.training.augment.flip if axis >= self.data.spatial_dims]
-        if wrong_axes:
-            raise ValueError(
-                f"training.augment.flip: found {wrong_axes[0]}, allowed: 0 to {self.data.spatial_dims - 1}"
-            )
+        for name, axes in {
+            "training.augment.flip": self.training.augment.flip,
+            "evaluation.tta": self.evaluation.tta,
+        }.items():
+            if wrong := [axis for axis in axes if axis >= self.data.spatial_dims]:
+                raise ValueError(f"{name}: found {wrong[0]}, allowed: 0 to {self.data.spatial_dims - 1}")
         return self
 
     def _check_patches(self) -> None:
         """Label noise is of whole cases: drawn for a patch, it would be another in each epoch."""
+        if self.data.grid != "spacing":
+            return
+        if not isinstance(self.data.spacing, str):
+            x, y, _ = self.data.spacing
+            self.training.augment.check_pixels(y, x)
         noise = self.training.label_noise
-        if self.data.grid == "spacing" and (found := [name for name, value in noise if value]):
+        if found := [name for name, value in noise if value]:
             raise ValueError(
                 f"training.label_noise.{found[0]}: found {getattr(noise, found[0])}, allowed with data.grid: spacing: 0"
             )
@@ -92,6 +108,18 @@ class Sections(Section):
         if training.loss == "bce_dice" and (weights := training.class_weights) is not None:
             found = weights if isinstance(weights, str) else [*weights]
             raise ValueError(f"training.class_weights: found {found}, allowed with training.loss: bce_dice: null")
+
+    def _check_deep_supervision(self) -> None:
+        """The decoder needs a resolution between the coarsest, which is left out, and the full one."""
+        if not self.training.deep_supervision or len(self.model.chosen.decoder_channels) > 2:
+            return
+        found = "training.deep_supervision: found true, allowed"
+        if self.model.chosen.decoder_channels:
+            raise ValueError(f"{found} with fewer than 4 levels (model.backbone): false")
+        having = [name for name, field in self.model.sections().items() if getattr(self.model, field).decoder_channels]
+        raise ValueError(
+            f"{found} with model.backbone: {self.model.backbone}: false; those that have it are {', '.join(having)}"
+        )
 
     def _check_study_folds(self) -> None:
         folds, split = self.study.folds, self.split
@@ -130,30 +158,44 @@ class Sections(Section):
             raise ValueError(
                 f"model.backbone: found {self.model.backbone}, allowed: any other, since data.spatial_dims is {dims}"
             )
+        if self.model.chosen.auto_strides and self.data.grid == "resize":
+            raise ValueError(f"{self.automatic[0]}: found auto, allowed with data.grid: resize: null, or a list")
+        for name, values in self.model.chosen.by_axis.items():
+            if wrong := [value for value in values if isinstance(value, tuple) and len(value) != dims]:
+                raise ValueError(
+                    f"model.{self.model.chosen_name}.{name}: found {[*wrong[0]]}, allowed: numbers or lists of {dims}, "
+                    f"since data.spatial_dims is {dims}"
+                )
 
     def _check_size(self) -> None:
         """What the size of the network's input has to fit: the backbone, the block, quarter turns, the batch."""
-        size, stride = self.input_size, self.model.stride
-        if uneven := [side for side in size if side % stride]:
-            nearest = ""
-            if self.data.grid == "spacing":
-                below = uneven[0] // stride * stride
-                nearest = f", the nearest are {f'{below} and ' if below else ''}{below + stride}"
+        size, strides = self.input_size, self.model.axis_strides(self.data.spatial_dims)
+        self._check_divisors(size, strides)
+        if self.model.chosen.instance_normed and size == strides:
+            least = strides[0] if len(set(strides)) == 1 else [*strides]
             raise ValueError(
-                f"{self._size_name}: found {uneven[0]}, allowed: multiples of {stride} (model.backbone){nearest}"
-            )
-        if self.model.chosen.instance_normed and max(size) == stride:
-            raise ValueError(
-                f"{self._size_name}: found {[*size]}, allowed: above {stride} on some axis (model.backbone)"
+                f"{self._size_name}: found {[*size]}, allowed: above {least} on some axis (model.backbone)"
             )
         if self.model.bottleneck != "identity":
-            self._check_tokens([side // stride for side in size])
+            self._check_tokens([side // stride for side, stride in zip(size, strides, strict=True)])
         if self.training.augment.quarter_turns and len(set(size[:2])) > 1:
             raise ValueError(
                 f"training.augment.quarter_turns: found true, allowed: false, as {self._size_name} "
                 f"{[*size]} is not square in rows and columns"
             )
         self._check_normed_batch()
+
+    def _check_divisors(self, size: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        for axis, (side, stride) in enumerate(zip(size, strides, strict=True)):
+            if side % stride == 0:
+                continue
+            below = side // stride * stride
+            nearest = f", the nearest are {f'{below} and ' if below else ''}{below + stride}"
+            along = f" along axis {axis} of {[*size]}" if len(set(strides)) > 1 else ""
+            raise ValueError(
+                f"{self._size_name}: found {side}{along}, allowed: multiples of {stride} (model.backbone)"
+                f"{nearest if self.data.grid == 'spacing' else ''}"
+            )
 
     def _check_tokens(self, grid: list[int]) -> None:
         """Refuse at load the token grids that the block would refuse at the first batch, after all other work."""
@@ -180,11 +222,12 @@ class Sections(Section):
             )
 
     def _check_normed_batch(self) -> None:
-        batch_size, accumulation, stride = self.training.batch_size, self.engine.accumulation, self.model.stride
-        if self.model.chosen.batch_normed and max(self.input_size) == stride and batch_size < 2 * accumulation:
+        batch_size, accumulation = self.training.batch_size, self.engine.accumulation
+        strides = self.model.axis_strides(self.data.spatial_dims)
+        if self.model.chosen.batch_normed and self.input_size == strides and batch_size < 2 * accumulation:
             # BatchNorm is over all workers and one micro-batch: here one value a channel, of which there is no variance
             raise ValueError(
                 f"training.batch_size: found {batch_size}, allowed: at least {2 * accumulation}, since "
                 f"{self._size_name} is {[*self.input_size]}, one position at the coarsest level of model.backbone; or "
-                f"{self._size_name} above {stride} on some axis"
+                f"{self._size_name} above {strides[0]} on some axis"
             )

@@ -1,5 +1,6 @@
 """Section `study`: arms, repeats, folds, references, and what its planning assumes."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -7,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, mod
 
 from llm4seg.config.schema.base import Overrides, Section
 
+FOLDER = re.compile(r"[\w+=-][\w .+=-]*")  # a name that is one on any system
 PRESET = "preset"  # in an arm, beside dotted parameters: the name of a preset, whose overrides come first
 
 
@@ -35,15 +37,28 @@ class Study(Section):
     folds: tuple[NonNegativeInt, ...]
     metric: Literal["dice", "iou", "nsd"]
     per: Literal["case", "volume"]
-    arms: Annotated[dict[str, Overrides], Field(min_length=2)]
+    keep: Literal["none", "weights"]
+    arms: Annotated[dict[str, Overrides], Field(min_length=1)]
+    only: Annotated[tuple[str, ...], Field(min_length=1)] | None
     references: Annotated[tuple[str, ...], Field(min_length=1)]
     other_data: Path | None
     plan: Plan
 
+    @property
+    def chosen(self) -> dict[str, Overrides]:
+        """The arms that take part, in their order."""
+        return {name: self.arms[name] for name in (self.arms if self.only is None else self.only)}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if unknown := [name for name in self.references if name not in self.arms]:
-            raise ValueError(f"references: found {unknown[0]!r}, allowed: {', '.join(self.arms)}")
+        for parameter, names, allowed in (
+            ("only", self.only or (), self.arms),
+            ("references", self.references, self.chosen),
+        ):
+            if unknown := [name for name in names if name not in allowed]:
+                raise ValueError(f"{parameter}: found {unknown[0]!r}, allowed: {', '.join(allowed)}")
+        if self.keep == "weights" and (astray := [name for name in self.chosen if not FOLDER.fullmatch(name)]):
+            raise ValueError(f"arms: found {astray[0]!r}, allowed with keep: weights: names of folders")
         if len(set(self.folds)) < len(self.folds):
             raise ValueError(f"folds: found {list(self.folds)}, allowed: each fold once")
         return self

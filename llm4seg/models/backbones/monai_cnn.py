@@ -97,17 +97,18 @@ def segresnet(section: SegResNet, shape: IOShape) -> Backbone:
 
 @register(DynUNet)
 def dynunet(section: DynUNet, shape: IOShape) -> Backbone:
-    """nnU-Net's network, every level half as fine as the one before."""
+    """nnU-Net's network; without strides of its own every level is half as fine as the one before."""
     from monai.networks import nets
 
-    halving = [2] * (len(section.filters) - 1)
+    assert section.strides != "auto", "its stride raises before"
+    strides = section.strides or [2] * (len(section.filters) - 1)
     network = nets.DynUNet(
         shape.spatial_dims,
         shape.in_channels,
         shape.out_channels,
         kernel_size=section.kernels,
-        strides=[1, *halving],
-        upsample_kernel_size=halving,
+        strides=[1, *strides],
+        upsample_kernel_size=strides,
         filters=section.filters,
         res_block=section.residual,
     )

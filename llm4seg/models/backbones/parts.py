@@ -3,7 +3,7 @@
 An encoder maps images to a list of feature maps, the finest first; a decoder maps that list to logits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,19 +48,33 @@ class PyramidEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder of steps `step(features, skip)`, from the coarsest feature map upward; then the head, for logits."""
+    """A decoder of steps `step(features, skip)`, from the coarsest feature map upward; then the head, for logits.
+
+    With `supervised` heads, for deep supervision, it returns in training a list of logits: at full resolution, then
+    at those of the steps before the last, but for the first step, the finest first. The rest of the time, and without
+    such heads, it returns those at full resolution alone.
+    """
 
     def __init__(self, steps: Iterable[nn.Module], head: nn.Module) -> None:
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.head = head
+        self.supervised = nn.ModuleList()  # a head for each step but the first and the last
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def supervise(self, channels: Sequence[int], out_channels: int, spatial_dims: int) -> None:
+        """Add heads for deep supervision, with weights from torch's generator; `channels`: those of the steps' maps."""
+        conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+        self.supervised.extend(conv(width, out_channels, 1) for width in channels[1:-1])
+
+    def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
         *skips, out = features
-        for step, skip in zip(self.steps, reversed(skips), strict=True):
+        coarser = []
+        for number, (step, skip) in enumerate(zip(self.steps, reversed(skips), strict=True)):
             out = step(out, skip)
+            if self.training and 0 < number <= len(self.supervised):
+                coarser.append(self.supervised[number - 1](out))
         logits: Tensor = self.head(out)
-        return logits
+        return [logits, *reversed(coarser)] if coarser else logits
 
 
 class Concatenated(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from llm4seg.config.schema.backbones import BackboneSection
+from llm4seg.config.schema.backbone import BackboneSection
 from llm4seg.models.backbones.parts import Backbone
 
 

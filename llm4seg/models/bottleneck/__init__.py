@@ -12,19 +12,28 @@ from llm4seg.models.bottleneck.layers import LLMLayers
 __all__ = ["LLMLayers", "TokenBlock", "build_bottleneck"]
 
 
-def build_bottleneck(section: Model, store: LayerStore | None, channels: int, seed: int) -> nn.Module:
+def build_bottleneck(
+    section: Model, store: LayerStore | None, channels: int, seed: int, mlp_width: int | None = None
+) -> nn.Module:
     """The bottleneck of the `model` section for feature maps of `channels`; all but `identity` need the store.
 
-    The adapters' weights come from torch's generator, those of random and shuffled LLM layers from `seed`.
+    The hidden width of an MLP follows from the LLM's; a trained one's, `mlp_width`, needs no store. The adapters'
+    weights come from torch's generator, those of random and shuffled LLM layers from `seed`.
     """
     if section.bottleneck == "identity":
         return nn.Identity()
-    assert store is not None, f"model.bottleneck: {section.bottleneck} needs a layer store"
-    hidden = text_config(store.config).hidden_size
     if section.bottleneck == "mlp":
-        width = control_width(adapter_parameters(section.llm.adapter, channels, hidden), channels)
+        width = mlp_width or _control_width(section, store, channels)
         core = Activation(ACTIVATIONS[section.llm.adapter.activation])
         return TokenBlock(section.llm, channels, nn.Linear(channels, width), core, nn.Linear(width, channels))
+    assert store is not None
+    hidden = text_config(store.config).hidden_size
     adapter_in = adapter(section.llm.adapter, channels, hidden)
     adapter_out = adapter(section.llm.adapter, hidden, channels)
     return TokenBlock(section.llm, channels, adapter_in, LLMLayers(section.llm, store, seed), adapter_out)
+
+
+def _control_width(section: Model, store: LayerStore | None, channels: int) -> int:
+    assert store is not None, "model.bottleneck: the MLP's width follows from the LLM's"
+    hidden = text_config(store.config).hidden_size
+    return control_width(adapter_parameters(section.llm.adapter, channels, hidden), channels)

@@ -21,8 +21,8 @@ class Engine(Protocol):
     def lr(self) -> float:
         """The current learning rate."""
 
-    def __call__(self, images_NCS: Tensor) -> Tensor:
-        """Logits (N, K, *size)."""
+    def __call__(self, images_NCS: Tensor) -> Tensor | list[Tensor]:
+        """The model's logits (N, K, *size); in training with deep supervision a list of them."""
 
     def train(self, mode: bool) -> None:
         """Switch between training and evaluation."""

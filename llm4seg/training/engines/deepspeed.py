@@ -116,8 +116,8 @@ class DeepSpeedEngine:
     def lr(self) -> float:
         return float(self._engine.get_lr()[0])
 
-    def __call__(self, images_NCS: Tensor) -> Tensor:
-        logits: Tensor = self._engine(images_NCS)
+    def __call__(self, images_NCS: Tensor) -> Tensor | list[Tensor]:
+        logits: Tensor | list[Tensor] = self._engine(images_NCS)
         return logits
 
     def train(self, mode: bool) -> None:

@@ -55,10 +55,10 @@ class TorchEngine:
     def _at_boundary(self) -> bool:
         return (self._micro_batches + 1) % self._accumulation == 0
 
-    def __call__(self, images_NCS: Tensor) -> Tensor:
+    def __call__(self, images_NCS: Tensor) -> Tensor | list[Tensor]:
         # what DistributedDataParallel.no_sync sets: workers exchange gradients once an optimizer step
         self._parallel.require_backward_grad_sync = self._at_boundary
-        logits: Tensor = self._parallel(images_NCS)
+        logits: Tensor | list[Tensor] = self._parallel(images_NCS)
         return logits
 
     def train(self, mode: bool) -> None:

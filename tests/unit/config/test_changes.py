@@ -75,6 +75,7 @@ def test_outside_of_git_there_is_nothing_to_compare_with(tmp_path: Path) -> None
         ({"optimizer.momentum": 0.5, "optimizer.name": "sgd"}, None),
         ({"training.patch.share": 0.3}, "training.patch.share (data.grid is resize)"),
         ({"data.spacing": [1, 1, 1]}, "data.spacing (data.grid is resize)"),
+        ({"evaluation.overlap": 0.25}, "evaluation.overlap (data.grid is resize)"),
         (
             {"data.grid": "spacing", "data.spatial_dims": 3, "data.size": [9]},
             "data.size (data.grid is spacing)",

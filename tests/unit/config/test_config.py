@@ -148,7 +148,7 @@ BAD_VALUES = [
     ("training.fraction", 0, "found 0", "greater than 0"),
     ("training.label_noise.drop", 1.5, "found 1.5", "less than or equal to 1"),
     ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou' or 'nsd'"),
-    ("study.arms", {"cnn": {}}, "found {'cnn': {}}", "at least 2"),
+    ("study.arms", {}, "found {}", "at least 1"),
     ("study.arms", {"cnn": {}, "random": {"data.size": [8, 8]}}, "study.arms.random: found data.size", "optimizer"),
     ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
     ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
@@ -220,6 +220,9 @@ BAD_VALUES = [
     ("data.grid", "spacing", "data:", "grid: found spacing, allowed with spatial_dims: 2: resize"),
     ("data.intensity", "ct", "data:", "intensity: found ct, allowed with grid: resize: zscore, window, unit or rel"),
     ("training.patch.share", 1.5, "training.patch.share: found 1.5", "less than or equal to 1"),
+    ("training.patch.share", -0.1, "training.patch.share: found -0.1", "greater than or equal to 0"),
+    ("training.validate_every", 0, "training.validate_every: found 0", "greater than 0"),
+    ("evaluation.overlap", 1.0, "evaluation.overlap: found 1", "less than 1"),
     ("training.patch.size", [96, 0, 96], "found 0", "greater than 0"),
     ("training.patch.size", [96, 96], "found [96, 96]", "allowed: auto, or three whole numbers"),
     ("training.patch.size", "automatic", "found 'automatic'", "allowed: auto, or three whole numbers"),
@@ -277,6 +280,10 @@ VOLUMES = {"data.grid": "spacing", "data.spatial_dims": 3, "data.dataset": "lung
         (
             {"training.patch.size": [96, 48, 96], "training.augment.quarter_turns": True},
             r"patch\.size \[96, 48",
+        ),
+        (
+            {"data.spacing": [1.5, 1.0, 2], "training.augment.quarter_turns": True},
+            r"quarter_turns: found true, allowed: false, as data\.spacing is 1\.5 x 1 mm to the right",
         ),
         (
             {"training.label_noise.drop": 0.5},

@@ -51,7 +51,7 @@ STRIDES = {
 @pytest.mark.parametrize("backbone", Model.sections())
 def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
     chosen, stride = config.override({"model.backbone": backbone}), STRIDES[backbone]
-    assert chosen.model.stride == stride
+    assert chosen.model.axis_strides(2) == (stride, stride)
     with pytest.raises(InputError, match=rf"data\.size: found {7 * stride // 2}, allowed: multiples of {stride}"):
         chosen.override({"data.size": [4 * stride, 7 * stride // 2]})
 
@@ -66,7 +66,42 @@ def test_stride_is_the_chosen_backbones(config: Config, backbone: str) -> None:
     ],
 )
 def test_stride_follows_the_number_of_levels(config: Config, changes: dict[str, Any]) -> None:
-    assert config.override(changes).model.stride == 2
+    assert config.override(changes).model.axis_strides(2) == (2, 2)
+
+
+def test_strides_by_axis(config: Config) -> None:
+    """Sides are to be multiples of each axis's own; numbers stand for all axes."""
+    dynunet = {"model.backbone": "dynunet", "model.dynunet.strides": [[1, 2], 2, [2, 1], 1]}
+    chosen = config.override(dynunet | {"data.size": [16, 12]})
+    assert chosen.model.axis_strides(2) == (4, 4)
+    chosen = chosen.override({"model.dynunet.strides": [[1, 2], 2, [2, 1], [1, 2]], "data.size": [12, 8]})
+    assert chosen.model.axis_strides(2) == (4, 8)
+    with pytest.raises(InputError, match=r"data\.size: found 12 along axis 1 of \[12, 12\], allowed: multiples of 8 "):
+        chosen.override({"data.size": [12, 12]})
+    with pytest.raises(InputError, match=r"data\.size: found \[4, 8\], allowed: above \[4, 8\] on some axis"):
+        chosen.override({"data.size": [4, 8]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strides": [2, 2]}, r"model\.dynunet: strides must be one shorter than filters"),
+        ({"strides": [3, 2, 2, 2]}, r"strides: found \[3, 2, 2, 2\]; allowed: null, auto, or for each step"),
+        ({"strides": [[2, True], 2, 2, 2]}, r"strides: found .*; allowed: null, auto, or for each step"),
+        ({"strides": "none"}, r"strides: found 'none'; allowed: null, auto, or"),
+        ({"strides": "auto"}, r"strides: found auto, allowed with data\.grid: resize: null, or a list"),
+        ({"strides": [[1, 2, 2], 2, 2, 2]}, r"strides: found \[1, 2, 2\], allowed: numbers or lists of 2, since"),
+        ({"kernels": [[3, 3, 1], 3, 3, 3, 3]}, r"kernels: found \[3, 3, 1\], allowed: numbers or lists of 2, since"),
+        ({"kernels": [[3, 2], 3, 3, 3, 3]}, r"kernels must be odd, found \[3, 2, 3, 3, 3, 3\]"),
+        ({"kernels": [0, 3, 3, 3, 3]}, r"kernels: found \[0, .*; allowed: for each level an odd number"),
+    ],
+)
+def test_strides_and_kernels_that_fit_no_network_are_refused(
+    config: Config, changes: dict[str, Any], message: str
+) -> None:
+    network = {f"model.dynunet.{name}": value for name, value in changes.items()}
+    with pytest.raises(InputError, match=message):
+        config.override({"model.backbone": "dynunet"} | network)
 
 
 @pytest.mark.parametrize(("backbone", "stride"), [("unet", 16), ("unet++", 16), ("dynunet", 16), ("swin-unetr", 32)])

@@ -97,9 +97,11 @@ RENAMED = """\
 training:
   patch: {}
   patience:
+  validate_every: 1
   focal_gamma: 2.0
   tversky: {alpha: 0.3, beta: 0.7}
   class_weights: null
+  deep_supervision: false
   loss: "paper"   # the paper's
 model: {llm: {position: 'paper', note: paper}}
 search:

@@ -6,7 +6,9 @@ import torch
 
 from llm4seg.data.intensity import Intensity, VolumeGrid, foreground_statistics
 
-GRID = VolumeGrid(((0, 1),), (1,), mean=(5.0, 10.0), std=(2.0, 0.0), range=(-10.0, 30.0), voxels={})
+GRID = VolumeGrid(
+    ((0, 1),), (1,), mean=(5.0, 10.0), std=(2.0, 0.0), range=(-10.0, 30.0), voxels={}, dtype="int16", block=(1,)
+)
 IMAGE = torch.tensor([[[[1, 5, 9]]], [[[10, 10, 10]]]], dtype=torch.int16)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llm4seg.config import Config
-from llm4seg.data.patch_size import patch_size, with_patch_size
+from llm4seg.data.patch_size import patch_size, resolve_auto
 from llm4seg.data.prepared import Prepared
 from llm4seg.training.inputs import training_inputs
 from llm4seg.utils.errors import InputError
@@ -42,7 +42,7 @@ from tests.tiny import tiny_config
 def test_the_rule(
     spacing: Sequence[float], median: Sequence[float], step: int, tokens: int, expected: list[int]
 ) -> None:
-    assert patch_size(spacing, median, step, tokens) == expected
+    assert patch_size(spacing, median, lambda size: [[step] * 3], 1, tokens)[0] == expected
 
 
 @pytest.fixture
@@ -64,25 +64,25 @@ def data(config: Config) -> Prepared:
 
 def test_a_training_reads_patches_of_that_size(config: Config, data: Prepared) -> None:
     """Of a network with a stride of 4; the same with fewer training cases, and without a block."""
-    assert config.model.stride == 4
+    assert config.model.axis_strides(3) == (4, 4, 4)
     split(config)
     for changes in ({}, {"training.fraction": 0.5}, {"model.bottleneck": "identity"}):
         assert training_inputs(config.override(changes))[0].size == (48, 24, 12)
     # 12 x 6 x 3 = 216 tokens; sides are 1.07, 1.14 and 1.33 medians: slices (12 x 6 x 2), columns (12 x 5 x 2), rows
     # twice (10 x 5 x 2 = 100)
-    bounded = with_patch_size(config.override({"model.llm.max_tokens": 100}), data)
+    bounded = resolve_auto(config.override({"model.llm.max_tokens": 100}), data)
     assert bounded.training.patch.size == (40, 20, 8)
-    pooled = with_patch_size(config.override({"model.llm.pool": 4}), data)
+    pooled = resolve_auto(config.override({"model.llm.pool": 4}), data)
     assert pooled.input_size == (48, 32, 16)
 
 
 def test_given_sizes_stay(config: Config, data: Prepared) -> None:
     given = config.override({"training.patch.size": [16, 16, 8]})
-    assert with_patch_size(given, data) is given
+    assert resolve_auto(given, data) is given
 
 
 def test_what_does_not_go_with_the_size_is_refused(config: Config, data: Prepared) -> None:
     turned = config.override({"training.augment.quarter_turns": True})
     message = r"^training\.patch\.size: auto for these volumes: .*quarter_turns: found true.*\[48, 24, 12\]"
     with pytest.raises(InputError, match=message):
-        with_patch_size(turned, data)
+        resolve_auto(turned, data)

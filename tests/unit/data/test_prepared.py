@@ -53,7 +53,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert image.numpy().dtype == case.image.dtype
         assert np.array_equal(labels.numpy(), case.labels)
         image, labels = prepared.resampled(case.id)
-        assert np.array_equal(image.numpy(), resize_image(normalize(case.image, SECTION), (16, 16)))
+        assert np.array_equal(image.numpy(), resize_image(normalize(case.image, SECTION.intensity), (16, 16)))
         assert np.array_equal(labels.numpy(), resize_labels(case.labels, (16, 16)))
         assert (image.dtype, labels.dtype) == (torch.float32, torch.uint8)
     described = prepared.cases["a2"]
@@ -155,7 +155,7 @@ def test_equal_images_have_equal_hashes(tmp_path: Path) -> None:
 
 def test_shards_are_limited(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "native", limit=1000)
-    names = [writer.add(str(n), np.full((1, size), n, np.uint8), np.zeros(10, np.uint8)) for n, size in sizes()]
+    names = [writer.add(str(n), image=np.full((1, size), n, np.uint8)) for n, size in sizes()]
     writer.flush()
     assert names == [f"native-{number:03d}.safetensors" for number in (0, 0, 1, 2, 3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(names)) == writer.names

@@ -15,7 +15,7 @@ from PIL import Image
 from llm4seg.config import Config
 from llm4seg.datasets.cases import RawCase
 from llm4seg.datasets.folder import folder
-from llm4seg.datasets.geometry import VIEWS, geometry
+from llm4seg.datasets.geometry import VIEWS, common_view, geometry, own_view
 from llm4seg.datasets.image_io import read_image
 from llm4seg.datasets.registry import open_dataset
 from llm4seg.datasets.writer import write_prepared
@@ -326,3 +326,25 @@ def test_the_way_back_of_sheared_and_4_d_files(tmp_path: Path) -> None:
         way = geometry(image, view)
         assert np.array_equal(way.to_file(way.to_array(image.values)), np.moveaxis(values, -1, 0))
     assert geometry(image, "axial").spacing == pytest.approx(np.linalg.norm(affine[:3, [1, 0, 2]], axis=0))
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_an_arrays_view_is_known_from_its_geometry(tmp_path: Path, codes: str) -> None:
+    save(tmp_path / "a.nii", *oriented(VALUES, affine_of(turn=30), codes))
+    image = read_image(tmp_path / "a.nii")
+    found = {view: geometry(image, view).view for view in VIEWS}
+    assert found == {view: view for view in VIEWS}
+    assert own_view(image) == "axial"
+
+
+def test_the_view_of_most_volumes_is_written_and_pictures_have_none(tmp_path: Path) -> None:
+    for number, spacing in enumerate([(3, 1, 1), (1, 3, 1), (1, 1, 1), (1, 3, 1)]):
+        save(tmp_path / "images" / f"{number}.nii", VALUES, np.diag([*spacing, 1.0]))
+        save(tmp_path / "masks" / f"{number}.nii", LESION, np.diag([*spacing, 1.0]))
+    section = data_section(tmp_path, 2, classes={"lesion": [1]})
+    data = write_prepared(folder(section), section, tmp_path / "prepared")
+    assert (data.view, data.preprocessing.left_right_axis, data.preprocessing.unit) == ("coronal", 1, "mm")
+    assert own_view(read_image(tmp_path / "images" / "2.nii")) is None
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "a.png")
+    assert common_view([geometry(read_image(tmp_path / "a.png"), "axial")]) is None
+    assert common_view([]) is None

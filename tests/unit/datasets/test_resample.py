@@ -1,24 +1,15 @@
 """Normalizing and resizing, with values worked out by hand."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from llm4seg.config import Config
-from llm4seg.config.schema import Data
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.utils.errors import InputError
-from tests.tiny import PARAMS
-
-
-def section(intensity: str, **changes: Any) -> Data:
-    return Config.load(PARAMS).override({"data.intensity": intensity, **changes}).data
 
 
 def test_zscore_is_per_channel() -> None:
     image = np.array([[[1, 3], [5, 7]], [[10, 10], [10, 10]]], dtype=np.int16)
-    result = normalize(image, section("zscore"))
+    result = normalize(image, "zscore")
     root = np.sqrt(5)  # the standard deviation of 1, 3, 5, 7
     assert result.dtype == np.float32
     assert result[0].ravel() == pytest.approx(np.array([-3, -1, 1, 3]) / root)
@@ -27,14 +18,14 @@ def test_zscore_is_per_channel() -> None:
 
 def test_window_clips() -> None:
     image = np.array([[[-2000, -1000, -300, 400, 3000]]], dtype=np.int16)
-    assert normalize(image, section("window"))[0, 0] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert normalize(image, "window", (-1000, 400))[0, 0] == pytest.approx([0, 0, 0.5, 1, 1])
 
 
 def test_unit_goes_by_8_bits_or_by_the_extremes() -> None:
     pixels = [[[0, 51, 102]]]
-    assert normalize(np.array(pixels, dtype=np.uint8), section("unit"))[0, 0] == pytest.approx([0, 0.2, 0.4])
-    assert normalize(np.array(pixels, dtype=np.int16), section("unit"))[0, 0] == pytest.approx([0, 0.5, 1])
-    assert not normalize(np.full((1, 2, 2), 7, dtype=np.int16), section("unit")).any()
+    assert normalize(np.array(pixels, dtype=np.uint8), "unit")[0, 0] == pytest.approx([0, 0.2, 0.4])
+    assert normalize(np.array(pixels, dtype=np.int16), "unit")[0, 0] == pytest.approx([0, 0.5, 1])
+    assert not normalize(np.full((1, 2, 2), 7, dtype=np.int16), "unit").any()
 
 
 def test_released_is_what_the_released_code_does() -> None:
@@ -42,13 +33,13 @@ def test_released_is_what_the_released_code_does() -> None:
     red, green, blue = 255, 51, 0
     image = np.array([[[red]], [[green]], [[blue]]], dtype=np.uint8)
     expected = [(0 - 0.485) / 0.229 / 255, (0.2 - 0.456) / 0.224 / 255, (1 - 0.406) / 0.225 / 255]
-    assert normalize(image, section("released")).ravel() == pytest.approx(expected)
+    assert normalize(image, "released").ravel() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("image", [np.zeros((1, 2, 2), np.uint8), np.zeros((3, 2, 2), np.int16)])
 def test_released_is_for_color_pictures(image: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"data\.intensity: found released, but .*, allowed: 3 of uint8"):
-        normalize(image, section("released"))
+        normalize(image, "released")
 
 
 def test_resizing_to_the_same_size_changes_nothing() -> None:

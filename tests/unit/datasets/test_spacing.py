@@ -121,6 +121,14 @@ def test_across_coarse_slices_the_nearest_is_taken() -> None:
     assert np.array_equal(fewer, image[..., [1, 3]])
 
 
+@pytest.mark.parametrize("slices", [3, 4, 6])  # of 12: places on slices, and in the middle of two
+def test_of_two_slices_equally_near_images_and_labels_take_simpleitks(slices: int) -> None:
+    image = np.broadcast_to(np.arange(12, dtype=np.float32), (4, 4, 12))
+    expected = by_simpleitk(image, (4, 4, slices), SimpleITK.sitkNearestNeighbor)
+    assert np.array_equal(resample_image(image[None], (4, 4, slices), across=2)[0], expected)
+    assert np.array_equal(resample_labels(image.astype(np.uint8), (4, 4, slices), across=2), expected)
+
+
 @pytest.mark.parametrize("size", [(24, 15, 23), (6, 8, 7), (12, 11, 10), (1, 1, 1)])
 def test_labels_are_those_with_the_most_after_linear_interpolation(size: tuple[int, ...]) -> None:
     """Each label's indicator by torch: the label taken has the most, but for the last bits."""

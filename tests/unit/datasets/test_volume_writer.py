@@ -13,11 +13,12 @@ from scipy import ndimage
 
 from llm4seg.config import Config
 from llm4seg.data.intensity import Intensity
-from llm4seg.data.prepared import MOST_VOXELS, Prepared
+from llm4seg.data.prepared import MANIFEST, MOST_VOXELS, Prepared
 from llm4seg.datasets.resample_volume import resample_labels
 from llm4seg.datasets.spacing import target_spacing
 from llm4seg.datasets.volume_grid import check_memory
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.files import read_json, write_json
 from pipelines.prepare import prepare
 from tests.finished_run import raw_case, write_cases
 from tests.lesion_volumes import MARGIN, VOLUMES, lesion_config, original_arrays
@@ -106,6 +107,18 @@ def test_another_case_changes_none_of_the_others(config: Config, data: Prepared,
     prepare(again)
     for path in config.paths.prepared.iterdir():
         assert path.read_bytes() == (again.paths.prepared / path.name).read_bytes()
+
+
+def test_an_earlier_versions_volumes_are_refused_in_a_line(config: Config, tmp_path: Path) -> None:
+    """Their tiles were arranged in another way, of which the manifest says nothing."""
+    manifest = read_json(config.paths.prepared / MANIFEST)
+    for case in manifest["cases"]:
+        del case["grid"]["dtype"], case["grid"]["block"]
+    write_json(tmp_path / MANIFEST, manifest)
+    with pytest.raises(
+        InputError, match=rf"^{tmp_path}/{MANIFEST}: .* an earlier version's .*; run `dvc repro prepare`$"
+    ):
+        Prepared(tmp_path)
 
 
 VOLUME_CLASSES = ("dark", "bright")

@@ -11,16 +11,19 @@ import pytest
 from PIL import Image
 
 from llm4seg.config import Config
+from llm4seg.data.intensity import Intensity
 from llm4seg.data.prepared import Prepared, Unit
 from llm4seg.data.split import Split, write_split
-from llm4seg.evaluation.evaluate import draw_examples, evaluate, examples
+from llm4seg.evaluation.evaluate import draw_examples, evaluate, evaluate_cases, examples
 from llm4seg.evaluation.results import write_cases
+from llm4seg.inference.sliding_window import window_count
 from llm4seg.objectives.metrics import Row
 from llm4seg.utils.drawing import colors
 from llm4seg.utils.errors import InputError
 from pipelines.evaluate import write_evaluation
 from tests import finished_run as finished
 from tests.finished_run import ByIntensity, config_at, raw_case
+from tests.lesion_volumes import VOLUMES
 
 LEVELS = [0.0, 0.5, 1.0]  # of the labels in the drawn images, at `unit` intensity
 SMALL = {"data.size": [16, 16], "data.intensity": "unit", "evaluation.bootstrap": 100}
@@ -118,6 +121,19 @@ def dice_rows(dice: dict[str, float]) -> list[Row]:
     return [{"case": case, "group": case, "class": "a", "dice": value} for case, value in dice.items()]
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
+def test_windows_of_volumes_overlap_as_asked_for(tmp_path: Path, overlap: float) -> None:
+    changes = VOLUMES | {"data.spacing": [1, 1, 1], "data.intensity": "unit", "data.classes": None}
+    config = config_at(tmp_path, changes | {"training.patch.size": [16, 16, 16], "evaluation.overlap": overlap})
+    labels = np.zeros((40, 24, 19), dtype=int)
+    labels[4:38, 4:20, 4:15] = 1
+    data = finished.write_cases(config, [raw_case("c0", labels)], "a").for_network((16, 16, 16), Intensity("unit"))
+    model, windows = ByIntensity([0.0, 1.0]), list[int]()
+    model.register_forward_hook(lambda module, images, logits: windows.append(len(logits)))
+    evaluate_cases(model, data, ["c0"], config.evaluation)
+    assert sum(windows) == window_count(data.cases["c0"].on_grid.shape, (16, 16, 16), overlap) > 1
+
+
 def test_examples_are_best_median_and_worst() -> None:
     rows = dice_rows({"u": 0.2, "v": 0.9, "w": math.nan, "x": 0.5, "y": 0.7, "z": 0.6})
     assert examples(rows) == {"best": ("v", 0.9), "median": ("z", 0.6), "worst": ("u", 0.2)}
@@ -132,8 +148,8 @@ def test_few_cases_are_shown_once() -> None:
 def test_pictures_show_the_classes_in_their_colors(data: Prepared, config: Config, tmp_path: Path) -> None:
     model = ByIntensity(LEVELS)
     evaluated = evaluate(model, data, SPLIT, config.evaluation)
-    draw_examples(model, data, evaluated.rows, tmp_path / "overlays")
-    draw_examples(model, data, evaluated.rows, tmp_path / "again")
+    draw_examples(model, data, evaluated.rows, config.evaluation, tmp_path / "overlays")
+    draw_examples(model, data, evaluated.rows, config.evaluation, tmp_path / "again")
     names = ["best.png", "median.png", "worst.png"]
     assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == names
     for name in names:
@@ -151,7 +167,7 @@ def test_a_volume_is_shown_at_its_fullest_slice(tmp_path: Path) -> None:
     split = Split("by hand", 0, train=("c1",), val=(), test=("c0",), left_out=(), folds=())
     evaluated = evaluate(ByIntensity([0.0, 1.0]), data, split, config.evaluation)
     assert evaluated.rows[0]["reference_size"] == 124 * 10
-    draw_examples(ByIntensity([0.0, 1.0]), data, evaluated.rows, tmp_path / "overlays")
+    draw_examples(ByIntensity([0.0, 1.0]), data, evaluated.rows, config.evaluation, tmp_path / "overlays")
     width, height = Image.open(tmp_path / "overlays" / "best.png").size
     assert width / height > 3  # 16 x 20 pixels of 1 x 2 mm are wide panels
 

@@ -9,7 +9,9 @@ from llm4seg.config.schema import Evaluation
 from llm4seg.evaluation.lesion_summary import summarize_lesions
 from llm4seg.objectives.metrics import Row
 
-SECTION = Evaluation(nsd_tolerance=1.0, bootstrap=4000, confidence=0.95, seed=0)
+SECTION = Evaluation(
+    models=None, tta=(), postprocess=(), overlap=0.5, nsd_tolerance=1.0, bootstrap=4000, confidence=0.95, seed=0
+)
 
 
 def row(case: str, lesions: int, found: int, false: int, error: float, *, name: str = "a", group: str = "") -> Row:

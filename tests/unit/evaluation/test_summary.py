@@ -10,7 +10,9 @@ from llm4seg.config.schema import Evaluation
 from llm4seg.evaluation.summary import case_means, summarize
 from llm4seg.objectives.metrics import Row
 
-SECTION = Evaluation(nsd_tolerance=1.0, bootstrap=500, confidence=0.95, seed=0)
+SECTION = Evaluation(
+    models=None, tta=(), postprocess=(), overlap=0.5, nsd_tolerance=1.0, bootstrap=500, confidence=0.95, seed=0
+)
 
 
 def rows_of(dice: dict[str, list[float]], group_size: int = 1) -> list[Row]:

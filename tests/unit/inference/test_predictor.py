@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.datasets.resample import resize_image
-from llm4seg.inference.predictor import predict_case, resample
+from llm4seg.inference.predictor import predict_case
+from llm4seg.inference.resample import resample
 from tests.finished_run import ByIntensity
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
-from llm4seg.config.schema.backbones import BackboneSection
+from llm4seg.config.schema.backbone import BackboneSection
 from llm4seg.data.prepared import Prepared
 from llm4seg.models.backbones import BUILDERS, Backbone, IOShape, register
 from llm4seg.training.run import LocalRun

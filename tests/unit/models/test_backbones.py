@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention-unet": {"channels": [4, 6, 8]},
     "unet++": {"features": [4, 6, 8, 10, 12, 5]},
     "segresnet": {"filters": 8, "blocks_down": [1, 2, 1], "blocks_up": [1, 2]},
-    "dynunet": {"filters": [4, 6, 8], "kernels": [3, 5, 3], "residual": True},
+    "dynunet": {"filters": [4, 6, 8], "kernels": [3, 5, 3], "strides": None, "residual": True},
     "unetr": {"feature_size": 2, "hidden_size": 12, "mlp_size": 16, "heads": 3},
     "swin-unetr": {"feature_size": 12, "depths": [1, 2, 1, 1], "heads": [3, 6, 12, 24], "window": 4},
 }
@@ -72,11 +72,18 @@ def images(name: str, dims: int, channels: int = 2) -> Tensor:
     return torch.randn(2, channels, *size(name, dims), generator=torch.Generator().manual_seed(0))
 
 
-def build(name: str, dims: int, store: LayerStore | None = None, channels: int = 2, grid: Sequence[int] = ()) -> Hybrid:
+def build(
+    name: str,
+    dims: int,
+    store: LayerStore | None = None,
+    channels: int = 2,
+    grid: Sequence[int] = (),
+    network: dict[str, Any] | None = None,
+) -> Hybrid:
     """A small network, alone or with a tiny LLM's layer in its bottleneck."""
     values = Config.load(ROOT / "params.yaml").model.model_dump()
     field = name.replace("+", "_plus").replace("-", "_")
-    changes = {"backbone": name, field: SMALL[name], "bottleneck": "llm" if store else "identity"}
+    changes = {"backbone": name, field: network or SMALL[name], "bottleneck": "llm" if store else "identity"}
     section = Model.model_validate(values | changes | {"llm": block_section().model_dump()})
     torch.manual_seed(0)
     numbers = {"in_channels": channels, "out_channels": 3, "seed": 0}
@@ -98,6 +105,22 @@ def test_with_nothing_in_the_bottleneck_it_is_monais_own_network(name: str, dims
         assert torch.equal(ours.train(training)(x), expected[0] if isinstance(expected, list) else expected)
 
 
+def test_strides_and_kernels_by_axis_are_monais() -> None:
+    """Written with numbers and lists; the coarsest map is as coarse as the product of the strides."""
+    from monai.networks import nets
+
+    by_axis = {"filters": [4, 6, 8], "kernels": [[3, 3, 1], 5, 3], "strides": [[2, 2, 1], 2], "residual": True}
+    torch.manual_seed(0)
+    kernels, strides = [[3, 3, 1], [5] * 3, [3] * 3], [[2, 2, 1], [2, 2, 2]]
+    monais = nets.DynUNet(3, 2, 3, kernels, [[1] * 3, *strides], strides, filters=(4, 6, 8), res_block=True)
+    ours, x = build("dynunet", 3, network=by_axis), torch.randn(2, 2, 8, 12, 6)
+    assert torch.equal(ours(x), monais(x))
+    assert ours.strides == (4, 4, 2)
+    assert ours.encoder(x)[-1].shape == (2, 8, 2, 3, 3)
+    with pytest.raises(InputError, match=r"image size: found \[8, 12, 5\], allowed: multiples of \[4, 4, 2\]"):
+        ours(torch.randn(2, 2, 8, 12, 5))
+
+
 @in_2d_and_3d
 @pytest.mark.parametrize("name", SMALL)
 def test_the_bottleneck_replaces_the_coarsest_map(name: str, dims: int, store: LayerStore) -> None:
@@ -105,7 +128,7 @@ def test_the_bottleneck_replaces_the_coarsest_map(name: str, dims: int, store: L
     model.bottleneck.register_forward_hook(lambda module, inputs, out: seen.extend([inputs[0], out]))
     logits = model(x)
     channels, stride = COARSEST[name]
-    assert model.stride == stride
+    assert model.strides == (stride,) * dims
     assert seen[0].shape == seen[1].shape == (2, channels, *[1] * (dims - 1), 2)
     *skips, coarsest = model.encoder(x)
     assert torch.equal(seen[0], coarsest)

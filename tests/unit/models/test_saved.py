@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
+from llm4seg.data.intensity import Foreground, Intensity
 from llm4seg.data.prepared import Prepared
 from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.models.check_data import check_data
@@ -253,6 +254,45 @@ def test_the_head_to_begin_from_is_of_the_same_classes_or_says_so(trained: Confi
     message = r"^training\.init_from: found .* classes lesion 2, lesion 1, but these data have lesion 1, lesion 2"
     with pytest.raises(InputError, match=message):
         begun(trained, ALIKE)
+
+
+def remarks(trained: Config, data: Prepared) -> list[str]:
+    """What is said of a model to begin from, after what was taken."""
+    lines: list[str] = []
+    assemble(trained.override({"training.init_from": str(trained.paths.model)}), data, lines.append)
+    return lines[1:]
+
+
+def test_images_that_look_otherwise_to_a_begun_model_are_said(trained: Config) -> None:
+    data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
+    assert remarks(trained, data) == []
+    change_json(file, ["data", "intensity"], "window")
+    change_json(file, ["data", "window"], [-175.0, 250.0])
+    (line,) = remarks(trained, data)
+    assert line == "training.init_from: its intensities were window [-175.0, 250.0]; here they are zscore"
+    change_json(file, ["data", "intensity"], None)  # as an earlier version left it
+    assert remarks(trained, data) == []
+
+
+def test_statistics_and_spacing_of_a_begun_model_are_said_where_they_differ(trained: Config) -> None:
+    data, file = Prepared(trained.paths.prepared), trained.paths.model / "model.json"
+    data.spacing, data.normalization = (1.0, 1.0, 2.0), Intensity("ct", foreground=(Foreground(-80, 240, 60.5, 45),))
+    data.intensity = "ct"
+    before = Intensity("ct", foreground=(Foreground(-100.5, 200, 50, 40.25),)).plain()
+    for name, value in (("intensity", "ct"), ("normalization", before), ("spacing", [1.09, 1.0, 1.85])):
+        change_json(file, ["data", name], value)
+    (line,) = remarks(trained, data)
+    assert line == (
+        "training.init_from: its intensities were ct (clip -100.5 to 200, mean 50, std 40.25); here they are ct "
+        "(clip -80 to 240, mean 60.5, std 45)"
+    )
+    change_json(file, ["data", "spacing"], [1.0, 1.0, 1.8])
+    line = remarks(trained, data)[1]
+    assert line.startswith(
+        "warning: training.init_from: its volumes were at [1.0, 1.0, 1.8] mm (rows, columns, slices)"
+    )
+    data.normalization = Intensity.parse(before)
+    assert remarks(trained, data) == [line]
 
 
 def test_the_model_to_begin_from_is_the_one_that_was_meant(trained: Config) -> None:

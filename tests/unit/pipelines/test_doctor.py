@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.finished_run import raw_case, write_cases
 from tests.import_graph import ROOT
 from tests.lesion_volumes import VOLUMES
 from tests.tiny import tiny_config
+from tests.volume_layouts import save as save_volume
 
 
 class Usage(NamedTuple):
@@ -78,10 +80,43 @@ def test_a_read_only_home_is_no_place_to_compile_in(config: Config, monkeypatch:
     assert found.endswith("cannot be written, where DeepSpeed compiles its operators: set TORCH_EXTENSIONS_DIR")
 
 
-def test_an_optional_backbone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.doctor.find_spec", lambda name: None)
-    (found,) = problems(config.override({"model.backbone": "smp"}))
-    assert found.startswith("model.backbone: smp needs more packages: pip install -e '.[smp]'")
+@pytest.mark.parametrize(
+    ("changes", "module", "line"),
+    [
+        (
+            {"model.backbone": "smp"},
+            "segmentation_models_pytorch",
+            "model.backbone: smp: pip install 'llm4seg[smp]' beside the CUDA build of torch",
+        ),
+        (
+            {"cluster.launcher": "ray"},
+            "ray",
+            "cluster.launcher: ray (process needs none) needs ray, which is not installed: "
+            "pip install 'llm4seg[cluster]'",
+        ),
+        (
+            {"engine.name": "deepspeed"},
+            "deepspeed",
+            "engine.name: deepspeed needs deepspeed, which is not installed: pip install 'llm4seg[cluster]'",
+        ),
+        (
+            {"data.dataset": "lung-ct"},
+            "pydicom",
+            "data.dataset: lung-ct needs pydicom, which is not installed: pip install 'llm4seg[dicom]'",
+        ),
+        (
+            {"cluster.launcher": "ray", "cluster.data": "pull", "cluster.storage": "s3://bucket"},
+            "dvc",
+            "cluster.data: pull needs dvc, which is not installed: pip install 'llm4seg[dvc]'",
+        ),
+    ],
+)
+def test_a_package_of_an_extra(
+    changes: dict[str, str], module: str, line: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm4seg.utils.extras.find_spec", lambda name: None if name == module else object())
+    config = config.override({"cluster.launcher": "process"})
+    assert list(problems(config.override(changes))) == [line]
     assert not list(problems(config))
 
 
@@ -114,6 +149,24 @@ def test_everything_missing_is_said_at_once(config: Config, monkeypatch: pytest.
     nvme = config.override({"engine.zero": 3, "engine.offload": "nvme", "cluster.nvme": "/tmp"})
     with pytest.raises(InputError, match=r"git is missing.*\ndoctor: engine.offload: nvme needs a C\+\+ compiler"):
         check(nvme)
+
+
+@pytest.mark.parametrize("spacing", ["auto", [0.5, 1, 3]])
+def test_volumes_larger_than_memory_by_their_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: str | list[float]
+) -> None:
+    """Before the first `prepare`; an archive, or what is no data set, is left to it."""
+    for kind in ("images", "masks"):
+        save_volume(tmp_path / "raw" / kind / "a.nii.gz", np.ones((64, 32, 16), np.uint8), "RAS")
+    root = {"data.root": str(tmp_path / "raw"), "data.spacing": spacing}
+    config = tiny_config(tmp_path).override(VOLUMES | root)
+    assert not [line for line in problems(config) if "data.spacing" in line]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    (found,) = [line for line in problems(config) if "data.spacing" in line]
+    assert found.startswith("data.spacing: found auto, [" if spacing == "auto" else "data.spacing: found [1.0, 0.5")
+    assert "at which a.nii.gz has " in found
+    (tmp_path / "raw" / "masks" / "a.nii.gz").unlink()
+    assert not [line for line in problems(config) if "a.nii.gz" in line]
 
 
 def test_volumes_larger_than_memory(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_recipe_btcv_is_unetrs(config: Config) -> None:
     assert (row.optimizer.name, row.optimizer.lr, row.optimizer.weight_decay) == ("adamw", 1e-4, 1e-5)
     training = row.training
     assert training.epochs * training.patch.per_case == 5000 * 4
+    assert training.epochs / training.validate_every == 5000 / 100  # validations
     assert (training.batch_size, training.patch.share, training.patch.foreground) == (4, 0.5, "voxel")
     assert (training.augment.flip, len(row.data.paired)) == ((0, 1, 2), 2)
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid
-from llm4seg.models.saved import load_trained, read_weights
+from llm4seg.models.saved import WEIGHTS, load_trained, read_weights
 from llm4seg.objectives.losses import build_loss
 from llm4seg.released.architecture import RELEASED
 from llm4seg.released.convert import main
@@ -202,6 +203,14 @@ def test_a_converted_network_wants_images_as_the_released_code_makes_them(work: 
 def test_wrapped_checkpoints(work: Workplace, wrap: Callable[[Any], Any]) -> None:
     work.convert(wrap(official_state()))
     assert same(work.back(), official_state())
+
+
+def test_heads_for_deep_supervision_are_left_out(work: Workplace) -> None:
+    """The released network has no place for them, and predicts without them."""
+    work.convert(cnn_alone())
+    heads = {"decoder.supervised.0.weight": torch.ones(1, 2, 1, 1), "decoder.supervised.0.bias": torch.ones(1)}
+    save_file(read_weights(work.model) | heads, work.model / WEIGHTS)
+    assert same(work.back(), cnn_alone())
 
 
 def test_a_store_in_half_precision_verifies_what_was_computed_in_single(tmp_path: Path) -> None:

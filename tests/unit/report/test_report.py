@@ -1,6 +1,7 @@
 """The report's page, made from the outputs of a finished run."""
 
 import base64
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Model
 from llm4seg.data.split import Split, read_split, write_split
 from llm4seg.datasets.cases import slices
-from llm4seg.report.charts import PARTS, split_strips
+from llm4seg.report.charts import PARTS, VALIDATION, split_strips, training_curves
 from llm4seg.report.inputs import read_inputs
-from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, spelled
+from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, span, spelled
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, remove, write_json, write_text
 from pipelines.evaluate import write_evaluation
@@ -196,12 +197,53 @@ def test_slices_are_shown_where_they_lie_in_their_volume(run: Config, tmp_path: 
     assert [strips.count(hue.lower()) for hue in PARTS.values()] == [6, 2, 3, 1]
 
 
+@pytest.mark.parametrize(
+    ("steps", "text"), [([0.97699, 0.97656], "0.98"), ([0.5, 0.75], f"0.50{DASH}0.75"), ([3.0, 2.9999], "3.00")]
+)
+def test_a_span_of_numbers_that_round_to_one_is_that_one(steps: list[float], text: str) -> None:
+    assert span([(step,) for step in steps], 2) == text
+
+
 def test_settings_are_those_of_the_trained_model(copy: Config) -> None:
     change_json(copy.paths.model / "model.json", lambda model: model["config"]["optimizer"].update(lr=0.00042))
     text = words(page(copy))
     assert "lr 0.00042" in text
     assert "size [128, 128]" in text  # of the grid, beside the phantom's own
     assert "phantom.size [96, 96]" in text
+    assert "llm.lora.rank 8" in text
+    assert "cmunext.dims [8, 16, 32, 64, 128]" in text
+    assert "unet.channels" not in text  # another network's
+
+
+def test_a_window_of_intensities_is_shown_where_it_is_used(copy: Config) -> None:
+    assert "window [-1000, 400]" not in words(page(copy))
+    assert "window [-1000, 400]" in words(page(copy.override({"data.intensity": "window"})))
+
+
+def test_says_by_which_statistics_intensities_were_normalized(copy: Config) -> None:
+    def with_ct(model: Any) -> None:
+        one = {"low": -834.0, "high": 151.4, "mean": -52.6, "std": 227.9}
+        model["data"]["normalization"] = {"kind": "ct", "window": None, "foreground": [one]}
+
+    assert "Intensities" not in words(page(copy))
+    change_json(copy.paths.model / "model.json", with_ct)
+    text = words(page(copy))
+    assert "Intensities percentiles 0.5 and 99.5, to which they are clipped: -834 and 151; mean -53 and" in text
+    assert "standard deviation 228, which become 0 and 1" in text
+
+
+def test_one_test_case_is_no_mean_over_cases(copy: Config) -> None:
+    change_json(copy.paths.metrics, lambda metrics: metrics.update(cases=1))
+    for role in ("median", "worst"):
+        (copy.paths.evaluation / "overlays" / f"{role}.png").unlink()
+    table = copy.paths.evaluation / "cases.csv"
+    cases = pd.read_csv(table)
+    cases[cases["case"] == cases["case"][0]].to_csv(table, index=False)
+    text = words(page(copy))
+    assert "From case to case" not in text
+    assert 'href="#cases"' not in page(copy)
+    assert "on one test case. The best intensity threshold reaches" in text
+    assert "A case Filled: labels" in text
 
 
 def test_shows_the_contact_sheet_and_what_was_noticed_of_the_data(copy: Config) -> None:
@@ -283,6 +325,15 @@ def test_the_kept_epoch_follows_the_rule(copy: Config) -> None:
     assert "The weights kept" not in words(page(copy))
 
 
+def test_epochs_without_a_validation_do_not_break_its_lines() -> None:
+    dice, loss = [math.nan, 0.2, math.nan, 0.6, 0.4], [math.nan, 0.9, math.nan, 0.5, 0.6]
+    history = pd.DataFrame({"epoch": range(1, 6), "train_loss": 1.0, "val_loss": loss, "val_dice": dice, "lr": 1.0})
+    svg = training_curves(history, 4)
+    paths = re.findall(rf'<path d="([^"]*)"[^>]*stroke: {VALIDATION}', svg, flags=re.IGNORECASE)
+    lines = [path.split() for path in paths if path.count("L") > 1]
+    assert [(line.count("M"), line.count("L")) for line in lines] == [(1, 2)] * 3  # of three points, one the legend's
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, "null"), (True, "true"), (15.0, "15"), (0.0003, "0.0003"), ([1, 2.5], "[1, 2.5]"), ("best", "best")],
@@ -341,8 +392,8 @@ def test_scores_per_volume_are_the_headline_where_there_are_any(
     metrics, text = read_json(config.paths.metrics), words(config.paths.report.read_text(encoding="utf-8"))
     dice, by_slice = metrics["volumes"]["dice"]["mean"], metrics["dice"]["mean"]
     count = metrics["volumes"]["cases"]
-    assert metrics["cases"] == 5 * count
-    assert f"reaches a mean Dice of {dice:.2f} on {count} test volumes, and" in text
+    assert (metrics["cases"], count) == (5, 1)
+    assert f"reaches a mean Dice of {dice:.2f} on one test volume. The best" in text
     assert f"{metrics['volumes']['hd95']['mean']:.1f} mm mean HD95" in text
     assert text.index("Means over the volumes in which") < text.index("Means over the slices in which")
     assert f"mean {5 * count} {DASH} {DASH} {by_slice:.2f}" in text

@@ -63,11 +63,25 @@ def test_another_dataset_that_the_models_cannot_take_is_refused(
         check(config, OTHER | change, monkeypatch)
 
 
+def test_another_spacing_is_refused_with_what_to_set(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OWN, "spacing", (1.5, 1.25, 2.0))
+    message = r"found spacing \(1.0, 1.0, 2.0\), allowed: \(1.5, 1.25, 2.0\); .* -S 'data.spacing=\[1.25, 1.5, 2\]'"
+    with pytest.raises(InputError, match=message):
+        check(config, OTHER | {"spacing": (1.0, 1.0, 2.0)}, monkeypatch)
+
+
 def test_a_dataset_from_before_its_intensities_were_written_down_is_taken(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(config, OTHER | {"intensity": None}, monkeypatch)
     check(config, OTHER, monkeypatch)
+
+
+def test_a_run_is_another_one_where_it_is_measured_otherwise(config: Config) -> None:
+    measured = [{}, {"evaluation.overlap": 0.25}, {"evaluation.nsd_tolerance": 1.0}, {"evaluation.bootstrap": 300}]
+    names = [study._named(PlannedRun("cnn", 0, None), config.override(changes)).name for changes in measured]
+    assert len(set(names)) == 3
+    assert names[0] == names[3]  # intervals are drawn from the same scores
 
 
 def volumes_of(config: Config, shape: tuple[int, ...], names: str) -> None:

@@ -46,7 +46,7 @@ def test_the_blocks_operations_are_the_hand_count(store: LayerStore) -> None:
     """A multiply-add counts as two."""
     config = Config.load(ROOT / "params.yaml").override({"model.llm.layer": 1})
     found = describe(config, store, 1, 2)
-    assert (found.stride, found.channels, found.tokens) == (16, 128, 64)
+    assert (found.strides, found.channels, found.tokens) == ((16, 16), 128, 64)
     adapters = 2 * 128 * 64  # between 128 channels and a hidden size of 64
     matrices = sum(tensor.numel() for tensor in store.load(1).values() if tensor.ndim == 2)
     attention = 2 * 4 * 16 * 64  # queries with keys, weights with values: 4 heads of 16, 64 tokens, for each token

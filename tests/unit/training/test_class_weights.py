@@ -10,13 +10,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
+from llm4seg.data.intensity import Intensity
 from llm4seg.data.label_scheme import IGNORE, LabelScheme
 from llm4seg.data.prepared import Prepared
-from llm4seg.data.split import read_split
-from llm4seg.training.class_weights import balanced, class_weights
+from llm4seg.data.split import Split, read_split, write_split
+from llm4seg.training.class_weights import balanced, class_weights, count_labels
 from llm4seg.training.run import LocalRun
 from llm4seg.training.trainer import Trainer
 from llm4seg.utils.errors import InputError
+from tests.finished_run import write_cases
+from tests.lesion_volumes import VOLUMES
+from tests.tiny import tiny_config
+from tests.unit.datasets.test_volume_writer import VOLUME_CLASSES, drawn
 
 CPU = torch.device("cpu")
 
@@ -62,6 +67,31 @@ def test_auto_counts_the_labels_with_their_noise(config: Config, tmp_path: Path)
     assert list(noisy) == [1, 0, 0]
 
 
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_of_volumes_are_the_counts_of_prepare(tmp_path: Path, ignored: bool) -> None:
+    """Without a look at the volumes, unless voxels are ignored, which are not counted."""
+    changes = {"model.bottleneck": "identity", "training.patch.size": [16, 16, 16]}
+    config = tiny_config(tmp_path).override(VOLUMES | changes)
+    cases = [drawn((20 + 4 * place, 24, 10), 1 + place % 2) for place in range(4)]
+    if ignored:
+        for case in cases:
+            case.labels[:3] = IGNORE
+    data = write_cases(config, cases, VOLUME_CLASSES, ignored).for_network((16, 16, 16), Intensity("unit"))
+    train = tuple(data.cases)[:3]
+    write_split(config.paths.split, Split("all", 0, train, tuple(data.cases)[3:], (), (), ()))
+    labels = np.concatenate([data.resampled(case)[1].numpy().ravel() for case in train])
+    counts = np.array([(labels == label).sum() for label in range(3)])
+    trainer = Trainer(config.override({"training.class_weights": "auto"}), LocalRun(tmp_path))
+    if not ignored:
+        for shard in config.paths.prepared.glob("*.safetensors"):
+            shard.unlink()
+        trainer.data._shards.clear()
+    weights = trainer.class_weights()
+    assert weights is not None
+    assert weights.numpy() == pytest.approx(counts.sum() / (3 * counts))
+
+
 def test_the_mean_weight_of_a_pixel_is_one_and_a_class_that_is_not_there_has_none() -> None:
     weights = balanced(torch.tensor([90, 0, 6, 4]))
     assert weights.tolist() == pytest.approx([100 / 270, 0, 100 / 18, 100 / 12])
@@ -72,7 +102,7 @@ def test_the_mean_weight_of_a_pixel_is_one_and_a_class_that_is_not_there_has_non
 def test_ignored_pixels_are_not_counted(config: Config) -> None:
     section = config.override({"training.class_weights": "auto"}).training
     labels = torch.tensor([[0, 0, 0, 1], [IGNORE, IGNORE, IGNORE, 1]], dtype=torch.uint8)
-    found = class_weights(section, LabelScheme(("a",), ignore=True), [labels], CPU)
+    found = class_weights(section, LabelScheme(("a",), ignore=True), [count_labels(labels)], CPU)
     assert found is not None
     assert found.tolist() == pytest.approx([5 / 6, 5 / 4])
 

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from llm4seg.config.schema import OptimizerConfig
 from llm4seg.training.optim import build_optimizer, build_schedule
 
-SECTION = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, schedule="constant", clip_norm=None)
+SECTION = OptimizerConfig(
+    name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=False, schedule="constant", clip_norm=None
+)
 
 
 def rates(schedule: str, steps: int = 10) -> list[float]:
@@ -54,3 +57,24 @@ def test_adamw_and_sgd() -> None:
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.01)
     group = build_optimizer([nn.Parameter(torch.zeros(1))], SECTION).param_groups[0]
     assert (group["momentum"], group["weight_decay"]) == (0.9, 0.01)
+
+
+def test_nesterov_by_hand() -> None:
+    """Velocity v = m v + g, and a step of lr (g + m v), for a gradient that is the parameter: of x^2 / 2."""
+    section = SECTION.model_copy(update={"nesterov": True, "weight_decay": 0.0})
+    parameter, x, velocity = nn.Parameter(torch.tensor(2.0, dtype=torch.float64)), 2.0, 0.0
+    optimizer = build_optimizer([parameter], section)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (parameter**2 / 2).backward()
+        optimizer.step()
+        velocity = 0.9 * velocity + x
+        x -= 0.1 * (x + 0.9 * velocity)
+    assert float(parameter.detach()) == pytest.approx(x, rel=1e-12)
+
+
+def test_nesterov_needs_momentum() -> None:
+    plain = SECTION.model_dump() | {"nesterov": True, "momentum": 0.0}
+    with pytest.raises(ValidationError, match="nesterov: found true, allowed with momentum: 0: false"):
+        OptimizerConfig.model_validate(plain)
+    assert OptimizerConfig.model_validate(plain | {"name": "adamw"}).nesterov  # which reads neither

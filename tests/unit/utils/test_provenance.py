@@ -1,6 +1,7 @@
 """What a result is said to come from: which changes of the code name another run."""
 
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -65,4 +66,19 @@ def test_libraries_name_another_run_and_a_release_of_this_package_does_not(monke
     monkeypatch.setattr(provenance, "version", lambda name: installed[name])
     assert digests() == before
     installed["torch"] = "0"
+    assert digests() != before
+
+
+def test_a_library_that_is_not_installed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra `cluster`; where everything is installed, no digest is other than before there were extras."""
+    before, complete = digests(), provenance.versions()
+    assert complete == {name: version(name) for name in (*provenance.LIBRARIES, "llm4seg")}
+
+    def core_only(name: str) -> str:
+        if name in ("ray", "deepspeed"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(provenance, "version", core_only)
+    assert provenance.versions() == complete | {"ray": "none", "deepspeed": "none"}
     assert digests() != before
