@@ -21,6 +21,7 @@ from llm4seg.inference.predictor import Predictor
 from llm4seg.models.hybrid import Hybrid
 from llm4seg.models.saved import DESCRIPTION, load_trained, read_data, read_metadata
 from llm4seg.objectives.losses import out_channels
+from llm4seg.predict.addresses import model_folder
 from llm4seg.predict.input_image import InputImage, from_array, from_files, from_image_data
 from llm4seg.predict.llm_layers import layer_store
 from llm4seg.predict.network_input import read_image, read_slices
@@ -179,6 +180,9 @@ def load(
 ) -> SegmentationModel:
     """Load a trained model: the folder that `train` writes, with model.json and weights; or several, as an ensemble.
 
+    A folder may be an address: hf://ORG/NAME@REVISION, s3://BUCKET/FOLDER (see `predict.addresses`); it is fetched
+    once, into the cache that has the LLM's layers, too.
+
     The LLM's layers that model.json names are fetched from their source and kept in LLM4SEG_HOME or ~/.cache/llm4seg;
     `llm` names another place: a layer store, a file or folder, or an address as in `llm.source`. `device`: None: a GPU
     where there is one with room; `dtype`: float32, or bfloat16 for less memory and other rounding. `overlap`: of the
@@ -188,7 +192,7 @@ def load(
 
     Raises InputError, with one line, for a folder that is no model, and for models that do not go together.
     """
-    folders = [Path(one) for one in ([model] if isinstance(model, str | Path) else model)]
+    folders = [model_folder(one) for one in ([model] if isinstance(model, str | Path) else model)]
     if not folders:
         raise InputError("model: found none, allowed: one folder or more")
     wanted = str(dtype or DTYPES[0]).removeprefix("torch.")

@@ -20,6 +20,11 @@ EXTRA_OF = {
     "pydicom": "dicom",
     "highdicom": "dicom",
     "skimage": "dicom",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "fire": "export",
+    "ignite": "export",
     "segmentation_models_pytorch": "smp",
 }
 
