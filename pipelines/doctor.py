@@ -12,8 +12,8 @@ from llm4seg.data.prepared import MANIFEST, Prepared
 from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.registry import PACKAGED, open_dataset
 from llm4seg.datasets.spacing import in_array_order
+from llm4seg.datasets.volume_grid import check_memory
 from llm4seg.datasets.volume_headers import check_volumes
-from llm4seg.datasets.volume_writer import check_memory
 from llm4seg.project.code_file import is_project, write_code_file
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.extras import install, installed, require

@@ -2,12 +2,9 @@
 
 from collections import Counter
 
-import numpy as np
-
 from llm4seg.config.schema import Data
-from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.data.prepared import Unit
-from llm4seg.datasets.cases import RawCase
+from llm4seg.data.prepared import Case, Unit
+from llm4seg.datasets.describe import Described
 from llm4seg.utils.errors import InputError
 
 PLANES = ("sagittal", "coronal", "axial")  # of slices across the axis to the right, the front, the head
@@ -20,11 +17,11 @@ class Audit:
     `grid` is the network's, in words; with a spacing that is `auto`, known when all cases were seen.
     """
 
-    def __init__(self, dataset: str, scheme: LabelScheme, section: Data) -> None:
+    def __init__(self, dataset: str, classes: tuple[str, ...], section: Data) -> None:
         self.pixels: Counter[str] = Counter()
-        self._dataset, self._scheme, self._classes = dataset, scheme, scheme.classes
+        self._dataset, self._classes = dataset, classes
         self.grid = " x ".join(map(str, section.size))
-        self._dims, self._remedy = section.spatial_dims, "a larger data.size"
+        self._remedy = "a larger data.size"
         if section.grid == "spacing":
             self._remedy = "a finer data.spacing"
         self._cases_with: Counter[str] = Counter()
@@ -32,50 +29,38 @@ class Audit:
         self._source_of: dict[str, str] = {}
         self._source_in: dict[Unit, str] = {}  # the first case of each unit
         self._source_across: dict[str, str] = {}  # the first case of each plane that slices lie in
-        self._first: RawCase | None = None
+        self._first: Described | None = None
 
     @property
     def channels(self) -> int:
         """Channels of every image; known once a case was checked."""
         assert self._first is not None
-        return len(self._first.image)
+        return self._first.channels
 
-    def case(self, case: RawCase) -> dict[str, int]:
-        """Check one case; returns its number of pixels of each class."""
+    def case(self, described: Described) -> None:
+        """Check one case, whose arrays fit each other."""
+        case, first = described.case, self._first or described
         self._check_id(case)
-        self._check_arrays(case)
-        self._first = self._first or case
-        if len(case.image) != len(self._first.image):
+        self._first = first
+        if described.channels != first.channels:
             raise InputError(
-                f"{case.source}: found {len(case.image)} channels, but {self._first.source} has "
-                f"{len(self._first.image)}; all images must have equally many"
+                f"{case.source}: found {described.channels} channels, but {first.case.source} has "
+                f"{first.channels}; all images must have equally many"
             )
         self._source_in.setdefault(case.unit, case.source)
-        if case.volume is not None and case.geometry is not None:
-            self._source_across.setdefault(PLANES[case.geometry.across], case.source)
-        pixels = self._scheme.counts(case.labels)
-        self.pixels.update(pixels)
-        return pixels
+        if described.across is not None:
+            self._source_across.setdefault(PLANES[described.across], case.source)
+        self.pixels.update(case.pixels)
 
-    def resized(self, pixels: dict[str, int], labels_S: np.ndarray) -> dict[str, int]:
-        """Count the pixels of each class on the network's grid, of a case with these original `pixels`."""
-        on_grid = self._scheme.counts(labels_S)
+    def resized(self, pixels: dict[str, int], on_grid: dict[str, int]) -> None:
+        """Take in a case's pixels of each class, the original ones and those on the network's grid."""
         self._cases_with.update(name for name in self._classes if pixels[name])
         self._vanished.update(name for name in self._classes if pixels[name] and not on_grid[name])
-        return on_grid
 
-    def _check_id(self, case: RawCase) -> None:
+    def _check_id(self, case: Case) -> None:
         if case.id in self._source_of:
             raise InputError(f"{case.source}: duplicate case id {case.id!r}, also {self._source_of[case.id]}")
         self._source_of[case.id] = case.source
-
-    def _check_arrays(self, case: RawCase) -> None:
-        if case.image.shape[1:] != case.labels.shape:
-            sizes = f"image size {case.image.shape[1:]} differs from mask size {case.labels.shape}"
-            raise InputError(f"{case.source}: {sizes}")
-        assert case.labels.ndim == len(case.spacing) == self._dims
-        if case.image.dtype.kind == "f" and (bad := int((~np.isfinite(case.image)).sum())):
-            raise InputError(f"{case.source}: the image of case {case.id!r} has {bad} NaN or infinite values")
 
     def check_cases(self) -> None:
         """Check all cases together: there is one at least, and every class occurs."""

@@ -2,19 +2,22 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from llm4seg.config.schema.data import Classes
-from llm4seg.datasets.cases import RawCase, flat, is_blank, slices
+from llm4seg.datasets.cases import RawCase, SeparateCases, flat, is_blank, slices
 from llm4seg.datasets.geometry import TOLERANCE, geometry, in_order_of, slicing_view
 from llm4seg.datasets.image_data import ImageData, storable
 from llm4seg.datasets.image_io import read_image, read_mask, stem
 from llm4seg.datasets.mask_labels import labels_of
 from llm4seg.utils.errors import InputError
+
+UNPACKED = 4  # times the bytes of a file that is packed
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class CaseFiles:
     masks: tuple[Path, ...]
     channels: int | None = None
     spacing: tuple[float, float, float] | None = None
+
+    def size(self) -> int:
+        """About how many bytes the images have in memory, by their files; what is missing counts nothing."""
+        files = [file for path in self.images for file in (path.iterdir() if path.is_dir() else [path])]
+        return sum(file.stat().st_size * (UNPACKED if file.suffix == ".gz" else 1) for file in files if file.exists())
 
 
 def name_of(path: Path) -> str:
@@ -53,16 +61,16 @@ def composed(path: Path) -> str:
 
 
 def read_cases(
-    files: Iterable[CaseFiles], root: Path, classes: Classes, spatial_dims: int, regions: bool = False
-) -> Iterator[RawCase]:
+    files: Sequence[CaseFiles], root: Path, classes: Classes, spatial_dims: int, regions: bool = False
+) -> SeparateCases:
     """Images (2-D) or volumes (3-D; as slices across the axis of the largest spacing where `spatial_dims` is 2).
 
     `classes`: the mask values of each class; `regions`: whether classes may share values. Raises InputError naming the
     file for a flat image where 3-D is asked for, for channels or masks of another size or place, and for unknown mask
     values.
     """
-    for one in files:
-        yield from _read(one, root, classes, spatial_dims, regions)
+    read = partial(_read, root=root, classes=classes, spatial_dims=spatial_dims, regions=regions)
+    return SeparateCases(read, files, lambda one: str(one.images[0]), CaseFiles.size)
 
 
 def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int, regions: bool) -> Iterator[RawCase]:
@@ -73,7 +81,7 @@ def _read(files: CaseFiles, root: Path, classes: Classes, spatial_dims: int, reg
         raise InputError(f"{files.images[0]}: found {len(image.values)} channels, allowed: {files.channels} a case")
     if files.spacing is not None:
         image = replace(image, affine=image.affine @ np.diag([*files.spacing, 1.0]), unit="mm")
-    if bad := image.values.size - np.count_nonzero(np.isfinite(image.values)):  # of all slices together
+    if image.values.dtype.kind == "f" and (bad := np.count_nonzero(~np.isfinite(image.values))):  # of all slices
         source = _within(root, files.images[0])
         raise InputError(f"{source}: the image of case {files.id!r} has {bad} NaN or infinite values")
     labels, notices = _labels(files, image, root, classes, regions)
@@ -125,7 +133,7 @@ def _labels(
     files: CaseFiles, image: ImageData, root: Path, classes: Classes, regions: bool
 ) -> tuple[np.ndarray, list[str]]:
     """All masks of an image merged, uint8 (1, I, J, K), and notices; where two overlap, the later by name wins."""
-    labels = np.zeros((1, *image.values.shape[1:]), dtype=np.uint8)
+    labels = None
     source = _within(root, files.images[0])
     notices = [f"{source} {notice}" for notice in image.notices]
     for path in files.masks:
@@ -135,8 +143,8 @@ def _labels(
             added, notice = in_order_of(image, mask, (name, source))
         except ValueError as error:
             raise InputError(f"{path}: {error}; allowed: the affine of its image") from None
-        if added.shape != labels.shape:
+        if added.shape[1:] != image.values.shape[1:]:
             raise InputError(f"{path}: size {mask.shape} differs from {image.shape} of {files.images[0]}")
-        labels = np.where(added > 0, added, labels)
+        labels = added if labels is None else np.where(added > 0, added, labels)
         notices += [f"{name} {each}" for each in mask.notices] + ([notice] if notice else [])
-    return labels, notices
+    return np.zeros((1, *image.values.shape[1:]), np.uint8) if labels is None else labels, notices

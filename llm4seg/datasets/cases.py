@@ -1,8 +1,9 @@
 """`Dataset` and `RawCase`: a dataset's description, and its cases as published."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,23 @@ class RawCase:
 
 
 @dataclass(frozen=True)
+class SeparateCases:
+    """Cases that other processes can read, too: `read` gives those of an item, and like the items it pickles.
+
+    `name`: what an error calls an item. `size`: about how many bytes its image has in memory.
+    """
+
+    read: Callable[[Any], Iterable[RawCase]]
+    items: Sequence[Any]
+    name: Callable[[Any], str]
+    size: Callable[[Any], int]
+
+    def __iter__(self) -> Iterator[RawCase]:
+        for item in self.items:
+            yield from self.read(item)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A dataset that is read case by case; `total` is the number of cases where it is known in advance. `notices`: what
     users should know of its files, a line each. `official`: the split that its owner publishes. `view`: how the arrays
@@ -54,7 +72,7 @@ class Dataset:
     citation: str
     note: str
     scheme: LabelScheme
-    cases: Iterator[RawCase]
+    cases: Iterable[RawCase]
     total: int | None = None
     notices: tuple[str, ...] = ()
     official: SplitLists | None = None

@@ -1,13 +1,15 @@
 """`data.classes`: the label of each value or class that it lists, and the classes of a dataset chosen by it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from llm4seg.config.schema.data import BACKGROUND, IGNORED, Classes, class_names
 from llm4seg.data.label_scheme import IGNORE, LabelScheme
-from llm4seg.datasets.cases import Dataset
+from llm4seg.datasets.cases import Dataset, RawCase, SeparateCases
 from llm4seg.utils.errors import InputError
 
 Value = int | str
@@ -57,6 +59,16 @@ def label_of(classes: Classes, own: Sequence[str], regions: bool) -> dict[str, i
     return {str(value): label for value, label in labels_of_values(classes, regions).items()}
 
 
+def lookup(table: np.ndarray, codes_S: np.ndarray) -> np.ndarray:
+    """`table[codes]`, page by page: NumPy makes integers of 8 bytes of what it looks up."""
+    if codes_S.ndim < 3:
+        return np.asarray(table[codes_S])
+    found = np.empty_like(codes_S, table.dtype)
+    for page in range(codes_S.shape[-1]):
+        found[..., page] = table[codes_S[..., page]]
+    return found
+
+
 def with_classes(dataset: Dataset, classes: Classes | None, order: Sequence[Value] | None = None) -> Dataset:
     """The dataset with its classes chosen and merged by `data.classes`; what is not listed becomes background.
 
@@ -70,6 +82,17 @@ def with_classes(dataset: Dataset, classes: Classes | None, order: Sequence[Valu
     table = np.zeros(IGNORE + 1, dtype=np.uint8)
     table[IGNORE] = IGNORE
     table[1 : len(dataset.classes) + 1] = [labels.get(name, 0) for name in dataset.classes]
-    cases = (replace(case, labels=table[case.labels]) for case in dataset.cases)
+    cases: Iterable[RawCase] = (_relabeled(case, table) for case in dataset.cases)
+    if isinstance(dataset.cases, SeparateCases):
+        cases = replace(dataset.cases, read=partial(_read_relabeled, dataset.cases.read, table))
     scheme = scheme_of(classes, order)
     return replace(dataset, cases=cases, scheme=replace(scheme, ignore=scheme.ignore or dataset.scheme.ignore))
+
+
+def _relabeled(case: RawCase, table: np.ndarray) -> RawCase:
+    return replace(case, labels=lookup(table, case.labels))
+
+
+def _read_relabeled(read: Callable[[Any], Iterable[RawCase]], table: np.ndarray, item: Any) -> Iterator[RawCase]:
+    for case in read(item):
+        yield _relabeled(case, table)

@@ -70,7 +70,7 @@ def storable(values: np.ndarray) -> np.ndarray:
         raise ValueError(f"values of type {values.dtype}, allowed: whole numbers and floating point")
     for dtype in (np.uint8, np.int16, np.int32):
         if np.can_cast(values.dtype, dtype):
-            return values.astype(dtype)
+            return values.astype(dtype, copy=False)
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     rounded = values.dtype.itemsize > 4 and max(abs(float(low)), abs(float(high))) > EXACT_FLOAT32
     if values.dtype.kind in "iu" or (rounded and bool((values == np.rint(values)).all())):
@@ -81,7 +81,7 @@ def storable(values: np.ndarray) -> np.ndarray:
             )
         return values.astype(np.int32)
     with np.errstate(over="ignore"):  # beyond float32: infinite, which the checks of a dataset refuse
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
 
 
 def without_alpha(values_CS: np.ndarray, mask: bool) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from llm4seg.config.schema.data import COLOR, Classes, mask_codes
-from llm4seg.datasets.classes import labels_of_values
+from llm4seg.datasets.classes import labels_of_values, lookup
 from llm4seg.datasets.image_data import ImageData
 from llm4seg.utils.errors import InputError
 
@@ -31,7 +31,7 @@ def labels_of(mask: ImageData, classes: Classes, path: Path, regions: bool = Fal
     codes, table = _codes(mask, path), _table(classes, regions)
     known = np.array(sorted(code for code in table if (code >= COLOR) == (len(mask.values) == 3)))
     labels = np.array([table[int(code)] for code in known], dtype=np.uint8)
-    found = np.unique(codes).astype(np.int64)
+    found = np.unique(codes.ravel(order="K")).astype(np.int64)  # as they lie in memory, which is quicker
     exact = np.isin(found, known)
     if not exact.all() and not mask.lossy:
         hint = "; it has a palette, whose colors count, not its indices" if mask.palette else ""
@@ -42,7 +42,7 @@ def labels_of(mask: ImageData, classes: Classes, path: Path, regions: bool = Fal
     if found[0] >= 0 and found[-1] < TABLE:  # a table is quicker than a search
         of_code = np.zeros(found[-1] + 1, dtype=np.uint8)
         of_code[found] = labels[nearest]
-        return of_code[codes][None]
+        return lookup(of_code, codes)[None]
     return labels[nearest][np.searchsorted(found, codes)][None]
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import logging
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from llm4seg.datasets.image_data import ImageData, checked_affine
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it warns of ends in an error, or does not matter
 MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}  # millimeters in a unit of NIfTI's header
+CHUNK = 2**20  # bytes that are unpacked at a time
 SECOND_HEADER = 540  # bytes of NIfTI-2's header, as its first field says
 
 
@@ -21,8 +23,9 @@ def read_nifti(path: Path, mask: bool) -> ImageData:
     import nibabel
 
     if path.name.lower().endswith(".gz"):
-        content = _unpacked(path)
-        file = _kind(content).from_bytes(content)
+        stream = _unpacked(path)
+        content = bytes(stream.getbuffer()[:SECOND_HEADER])
+        file = _kind(content).from_stream(stream)
     else:
         with path.open("rb") as opened:
             content = opened.read(SECOND_HEADER)
@@ -62,10 +65,14 @@ def _image_data(file: Any, values_CS: np.ndarray, content: bytes, flat: bool) ->
     return ImageData(values_CS, affine, flat, "mm", "file" if coded else "unknown")
 
 
-def _unpacked(path: Path) -> bytes:
+def _unpacked(path: Path) -> io.BytesIO:
     """A gzipped file, read to its end, where the checksum is: a reader that stops at the last voxel misses it."""
+    stream = io.BytesIO()
     try:
-        return gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            shutil.copyfileobj(file, stream, CHUNK)
+        stream.seek(0)
+        return stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"damaged: {error}; copy or download it again") from None
 

@@ -1,6 +1,7 @@
 """Shards: safetensors files with the arrays of several cases."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,22 @@ from llm4seg.data.tiles import PAGE
 
 SHARD_BYTES = 256 * 2**20
 VOLUME_BYTES = 32 * 2**20  # of volumes of their own shapes: beyond, a shard is written at once
+
+
+@dataclass(frozen=True)
+class Part:
+    """The file of one case's arrays, of `size` bytes, until a ShardWriter takes it in; `names` are in its order."""
+
+    path: Path
+    names: tuple[str, ...]
+    size: int
+
+
+def write_part(path: Path, case_id: str, pages: bool = False, **arrays: np.ndarray) -> Part:
+    """Write a case's arrays, in any process. Raises OSError naming the file when the disk is full."""
+    named = {f"{case_id}/{name}": array for name, array in arrays.items()}
+    _save(named, path, pages)
+    return Part(path, tuple(named), sum(array.nbytes for array in arrays.values()))
 
 
 class ShardWriter:
@@ -30,32 +47,53 @@ class ShardWriter:
         if self._arrays and self._bytes + size > self._limit:
             self.flush()
         for name, array in arrays.items():
-            self._arrays[f"{case_id}/{name}"] = np.ascontiguousarray(array)
+            self._arrays[f"{case_id}/{name}"] = array
         self._bytes += size
         return self._name()
 
-    def flush_large(self) -> None:
-        """Write what was collected if it is much: a volume need not wait in memory for the next one."""
+    def take(self, part: Part) -> str:
+        """Add a volume's arrays out of its file, which becomes a shard where they are much; returns the shard's name.
+
+        What was collected is written if it is much: a volume need not wait in memory for the next one.
+        """
+        from safetensors.numpy import load_file
+
+        if self._arrays and self._bytes + part.size > self._limit:
+            self.flush()
+        name = self._name()
+        if not self._arrays and part.size > VOLUME_BYTES:
+            part.path.rename(self._folder / name)
+            self.names.append(name)
+            return name
+        arrays = load_file(part.path)
+        self._arrays |= {array: arrays[array] for array in part.names}
+        self._bytes += part.size
+        part.path.unlink()
         if self._bytes > VOLUME_BYTES:
             self.flush()
+        return name
 
     def flush(self) -> None:
         """Write the collected arrays, if any, as a shard. Raises OSError naming the shard when the disk is full."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         if not self._arrays:
             return
-        save = save_pages if self._pages else save_file
-        try:
-            save(self._arrays, self._folder / self._name())
-        except (SafetensorError, OSError) as error:  # safetensors' wraps the operating system's
-            raise OSError(f"{self._name()}: {error}") from None
+        _save(self._arrays, self._folder / self._name(), self._pages)
         self.names.append(self._name())
         self._arrays, self._bytes = {}, 0
 
     def _name(self) -> str:
         return f"{self._kind}-{len(self.names):03d}.safetensors"
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path, pages: bool) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        (save_pages if pages else save_file)(contiguous, path)
+    except (SafetensorError, OSError) as error:  # safetensors' wraps the operating system's
+        raise OSError(f"{path.name}: {error}") from None
 
 
 def save_pages(arrays: dict[str, np.ndarray], path: Path) -> None:

@@ -8,7 +8,7 @@ from llm4seg.datasets.cases import Dataset
 from llm4seg.datasets.geometry import geometry
 from llm4seg.datasets.image_io import read_header
 from llm4seg.datasets.spacing import in_array_order, target_spacing
-from llm4seg.datasets.volume_writer import check_memory
+from llm4seg.datasets.volume_grid import check_memory
 from llm4seg.utils.errors import InputError
 
 

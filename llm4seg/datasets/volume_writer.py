@@ -1,223 +1,167 @@
 """The writer of volumes that are resampled to one spacing, each with a shape of its own."""
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import psutil
 from tqdm import tqdm
 
 from llm4seg.config.schema import Data
-from llm4seg.data.intensity import BYTE, VolumeGrid
-from llm4seg.data.label_scheme import foreground
-from llm4seg.data.prepared import MOST_VOXELS, Case
-from llm4seg.data.tiles import block_edges, block_type, to_tiles
+from llm4seg.data.label_scheme import LabelScheme
+from llm4seg.data.prepared import Case
 from llm4seg.datasets.audit import Audit
-from llm4seg.datasets.cases import RawCase
-from llm4seg.datasets.resample_volume import resample_image, resample_labels
-from llm4seg.datasets.shards import ShardWriter
-from llm4seg.datasets.spacing import Box, across_slices, crop_box, grid_shape, in_array_order, sides, target_spacing
+from llm4seg.datasets.cases import Dataset, RawCase, SeparateCases
+from llm4seg.datasets.describe import Described, describe
+from llm4seg.datasets.shards import Part, ShardWriter, write_part
+from llm4seg.datasets.spacing import Box, crop_box, in_array_order, sides, target_spacing
+from llm4seg.datasets.volume_grid import AT_WORK, bytes_at_work, on_grid
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.processes import in_processes
 from llm4seg.utils.threads import in_order
 
-AT_WORK = 4 * 4  # bytes for each voxel of the grid while a volume is resampled
-Volume = tuple[Case, Box, Path]  # with what is cropped to, and the shard of the original
+WORTH_PROCESSES = 2**28  # bytes of all images: of less, threads are done before processes have started
+READING = 4  # times the bytes of an image: what it takes to read and resample it
 
 
 @dataclass(frozen=True)
-class OnGrid:
-    """A case with what the manifest says of its grid, its arrays for the shard, and its labels on the grid."""
+class GridPart:
+    """A case with its grid, its pixels of each class there, and the file of its arrays."""
 
     case: Case
-    arrays: dict[str, np.ndarray]
-    labels: np.ndarray
+    pixels: dict[str, int]
+    part: Part
+
+
+@dataclass(frozen=True)
+class VolumePart:
+    """What there is to write of a volume: the file of its original, and, where the spacing is known, of its grid."""
+
+    described: Described
+    box: Box
+    original: Part
+    grid: GridPart | None
+
+
+@dataclass(frozen=True)
+class VolumeWork:
+    """What is done with each volume, in any thread or process: its arrays go to files in `folder`."""
+
+    folder: Path
+    scheme: LabelScheme
+    spacing: tuple[float, ...] | None
+
+    def of_item(self, read: Callable[[Any], Iterable[RawCase]], numbered: tuple[int, Any]) -> VolumePart:
+        """A volume that is read here, of an item of `SeparateCases`."""
+        number, item = numbered
+        return self._parts(number, read(item))
+
+    def of_case(self, numbered: tuple[int, RawCase]) -> VolumePart:
+        number, raw = numbered
+        return self._parts(number, [raw])
+
+    def _parts(self, number: int, cases: Iterable[RawCase]) -> VolumePart:
+        (raw,) = cases  # a reader that is at its end holds no arrays any longer
+        raw = replace(raw, image=np.ascontiguousarray(raw.image))
+        raw = replace(raw, labels=np.ascontiguousarray(raw.labels))
+        described = describe(raw, self.scheme, spatial_dims=3)
+        if raw.unit != "mm":
+            raise InputError(f"data.grid: found spacing, allowed: resize, since {raw.source} has no spacing in mm")
+        box = crop_box(raw.image)
+        original = write_part(self.folder / f"original-{number}.part", raw.id, image=raw.image, labels=raw.labels)
+        grid = None
+        if self.spacing is not None:
+            grid = self._on_grid(number, described.case, box, raw.image, raw.labels)
+        return VolumePart(described, box, original, grid)
+
+    def read_again(self, numbered: tuple[int, tuple[Case, Box, Path]]) -> GridPart:
+        """A volume out of the shard of its original."""
+        from safetensors import safe_open
+
+        number, (case, box, shard) = numbered
+        with safe_open(shard, framework="numpy") as file:
+            image, labels = file.get_tensor(f"{case.id}/image"), file.get_tensor(f"{case.id}/labels")
+        return self._on_grid(number, case, box, image, labels)
+
+    def _on_grid(self, number: int, case: Case, box: Box, image_CS: np.ndarray, labels_S: np.ndarray) -> GridPart:
+        assert self.spacing is not None
+        made = on_grid(self.spacing, case, box, image_CS, labels_S)
+        part = write_part(self.folder / f"grid-{number}.part", case.id, True, **made.arrays)
+        return GridPart(made.case, self.scheme.counts(made.labels), part)
 
 
 class VolumeWriter:
     """The writer of volumes at `data.spacing`, as they were measured: normalization is up to a training.
 
-    Where the spacing is `auto`, it follows from all volumes; so each is read a second time, from the shards of the
-    originals. So it is with one worker, to hold less in memory; several resample volumes while the next one is read.
-    Beside a volume's tiles (see `data.tiles`), a shard has the places of at most MOST_VOXELS voxels of each label, and
-    the intensities of as many labeled voxels.
+    Volumes that can be read apart from each other, and are large, are prepared in `workers` processes, others in as
+    many threads. Where the spacing is `auto`, it follows from all volumes; so each is read a second time, from the
+    shards of the originals.
     """
 
-    def __init__(self, section: Data, folder: Path, audit: Audit, workers: int = 1) -> None:
-        self._section, self._folder, self._audit, self._workers = section, folder, audit, workers
+    def __init__(self, section: Data, scheme: LabelScheme, folder: Path, audit: Audit, workers: int = 1) -> None:
+        self._folder, self._audit, self._workers = folder, audit, workers
+        fixed = None if section.spacing == "auto" else in_array_order(section.spacing)
+        self._work = VolumeWork(folder, scheme, fixed)
         self._seen: list[tuple[Case, Box]] = []
-        self._shards, self._written = ShardWriter(folder, "grid", pages=True), list[tuple[Case, str]]()
-        self._at_once = section.spacing != "auto" and workers > 1
+        self._original, self._grid = ShardWriter(folder, "native"), ShardWriter(folder, "grid", pages=True)
+        self._written: list[tuple[Case, str]] = []
+        self._processes = False
 
-    def made(self, case: RawCase, described: Case) -> OnGrid | Box:
-        if case.unit != "mm":
-            raise InputError(f"data.grid: found spacing, allowed: resize, since {case.source} has no spacing in mm")
-        box = crop_box(case.image)
-        if not self._at_once:
-            return box
-        return _resampled(self._spacing(), described, box, *_cropped(case.image, case.labels, box))
+    def write(self, dataset: Dataset) -> Generator[tuple[Described, str]]:
+        """Write all cases; yields the description of each with the shard of its original arrays."""
+        with closing(self._parts(dataset.cases)) as parts:
+            for one in tqdm(parts, "prepare", dataset.total, unit="case", disable=None):
+                self._audit.case(one.described)
+                self._seen.append((one.described.case, one.box))
+                if one.grid is not None:
+                    self._take(one.grid)
+                yield one.described, self._original.take(one.original)
 
-    def add(self, described: Case, made: OnGrid | Box) -> None:
-        if isinstance(made, OnGrid):
-            self._write(made)
-        else:
-            self._seen.append((described, made))
-
-    def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
-        spacing = self._spacing()
-        self._audit.grid = " x ".join(f"{step:g}" for step in spacing) + " mm (rows, columns, slices)"
-        if not self._at_once:
+    def end(self, originals: Sequence[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
+        self._original.flush()
+        spacing = self._work.spacing
+        if spacing is None:
+            spacing = target_spacing([case.spacing for case, _ in self._seen], [sides(box) for _, box in self._seen])
             volumes = [(*seen, self._folder / shard) for seen, shard in zip(self._seen, originals, strict=True)]
-            resampled = in_order(partial(_read_again, spacing), volumes, self._workers, partial(_needed, spacing))
-            for one in tqdm(resampled, "resample", len(volumes), unit="case", disable=None):
-                self._write(one)
-                del one  # before the next volume is resampled
-        self._shards.flush()
+            work = replace(self._work, spacing=spacing).read_again
+            names, needed = [case.source for case, _ in self._seen], [_needed(spacing, case) for case, _ in self._seen]
+            with closing(self._results(work, volumes, names, needed)) as parts:
+                for one in tqdm(parts, "resample", len(volumes), unit="case", disable=None):
+                    self._take(one)
+        self._audit.grid = " x ".join(f"{step:g}" for step in spacing) + " mm (rows, columns, slices)"
+        self._grid.flush()
         return self._written, {"spacing": list(spacing)}
 
-    def _write(self, made: OnGrid) -> None:
-        pixels = self._audit.resized(made.case.pixels, made.labels)
-        shard = self._shards.add(made.case.id, **made.arrays)
-        self._shards.flush_large()
-        self._written.append((replace(made.case, grid_pixels=pixels), shard))
+    def _parts(self, cases: Iterable[RawCase]) -> Generator[VolumePart]:
+        if not isinstance(cases, SeparateCases):
+            return in_order(self._work.of_case, enumerate(cases), self._workers, _needed_by_case)
+        sizes = [cases.size(item) for item in cases.items]
+        self._processes = self._workers > 1 and len(sizes) > 1 and sum(sizes) >= WORTH_PROCESSES
+        names, needed = [cases.name(item) for item in cases.items], [READING * size for size in sizes]
+        return self._results(partial(self._work.of_item, cases.read), cases.items, names, needed)
 
-    def _spacing(self) -> tuple[float, ...]:
-        """The grid's spacing along rows, columns and slices; where it is `auto`, by all volumes."""
-        if self._section.spacing == "auto":
-            return target_spacing([case.spacing for case, _ in self._seen], [sides(box) for _, box in self._seen])
-        return in_array_order(self._section.spacing)
+    def _results(
+        self, work: Callable[[tuple[int, Any]], Any], items: Sequence[Any], names: Sequence[str], needed: Sequence[int]
+    ) -> Generator[Any]:
+        """The results of `work` of the numbered items, in order."""
+        numbered = [*enumerate(items)]
+        if self._processes:
+            return in_processes(work, numbered, self._workers, lambda one: needed[one[0]], lambda one: names[one[0]])
+        return in_order(work, numbered, self._workers, lambda one: needed[one[0]])
 
-
-class Measured(Protocol):
-    """An original volume: its shape, its spacing in mm along rows, columns and slices, and where it is from."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def spacing(self) -> tuple[float, ...]: ...
-
-    @property
-    def source(self) -> str: ...
+    def _take(self, one: GridPart) -> None:
+        self._audit.resized(one.case.pixels, one.pixels)
+        self._written.append((replace(one.case, grid_pixels=one.pixels), self._grid.take(one.part)))
 
 
-def check_memory(case: Measured, spacing: Sequence[float]) -> None:
-    """Raise InputError where a volume would be larger at a spacing than what memory is free."""
-    shape = grid_shape(case.shape, case.spacing, spacing)
-    needed, free = _bytes(case, spacing), psutil.virtual_memory().available
-    if needed > free:
-        raise InputError(
-            f"data.spacing: found {[*spacing]} (rows, columns, slices), at which {case.source} has "
-            f"{' x '.join(map(str, shape))} voxels: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
-            "allowed: a coarser one"
-        )
+def _needed_by_case(numbered: tuple[int, RawCase]) -> int:
+    return AT_WORK * numbered[1].image.size
 
 
-def _read_again(spacing: Sequence[float], volume: Volume) -> OnGrid:
-    """A volume on its grid, out of the shard of its original."""
-    case, box, shard = volume
-    return _resampled(spacing, case, box, *_original(shard, case.id, box))
-
-
-def _cropped(image_CS: np.ndarray, labels_S: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    inside = tuple(slice(low, high) for low, high in box)
-    return image_CS[(slice(None), *inside)], labels_S[inside]
-
-
-def _original(shard: Path, case_id: str, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """A case's original image and labels, cropped."""
-    from safetensors import safe_open
-
-    with safe_open(shard, framework="numpy") as file:
-        image, labels = file.get_tensor(f"{case_id}/image"), file.get_tensor(f"{case_id}/labels")
-    return _cropped(image, labels, box)
-
-
-def _bytes(case: Measured, spacing: Sequence[float]) -> int:
-    """The bytes that a volume takes on its grid while it is resampled."""
-    return AT_WORK * math.prod(grid_shape(case.shape, case.spacing, spacing))
-
-
-def _needed(spacing: Sequence[float], volume: Volume) -> int:
+def _needed(spacing: Sequence[float], case: Case) -> int:
     """The bytes that a volume takes while it is resampled, the original's among them."""
-    case, _, _ = volume
-    return _bytes(case, spacing) + AT_WORK * math.prod(case.shape)
-
-
-def _resampled(spacing: Sequence[float], case: Case, box: Box, image: np.ndarray, labels: np.ndarray) -> OnGrid:
-    """A case of which the image and the labels are cropped to a box."""
-    check_memory(case, spacing)
-    size, across = grid_shape(sides(box), case.spacing, spacing), across_slices(case.spacing, spacing)
-    labels = resample_labels(labels, size, across)
-    image = to_spacing(image, case.spacing, spacing)
-    voxels, counts = _voxels(labels, case.id)
-    grid, values = volume_grid(image, box, counts), _foreground(image, labels, case.id)
-    tiles = to_tiles(image, labels, block_type(len(image), grid.dtype, grid.block))
-    del image
-    arrays = {"tiles": tiles, "voxels": voxels, "foreground": values}
-    return OnGrid(replace(case, grid=grid), arrays, labels)
-
-
-def to_spacing(image_CS: np.ndarray, spacing: Sequence[float], target: Sequence[float]) -> np.ndarray:
-    """A volume (C, *shape), cropped already, at another spacing; intensities as they are."""
-    size = grid_shape(image_CS.shape[1:], spacing, target)
-    return resample_image(image_CS, size, across_slices(spacing, target))
-
-
-def volume_grid(image_CS: np.ndarray, box: Box, counts: dict[int, int]) -> VolumeGrid:
-    """What normalization takes of a volume on the network's grid, to which a box of the original was resampled.
-
-    `counts`: the voxels of each label.
-    """
-    moments = [_moments(channel) for channel in image_CS]
-    extremes = (float(image_CS.min()), float(image_CS.max()))
-    return VolumeGrid(
-        crop=box,
-        shape=image_CS.shape[1:],
-        mean=tuple(mean for mean, _ in moments),
-        std=tuple(std for _, std in moments),
-        range=BYTE if image_CS.dtype == np.uint8 else extremes,
-        voxels=counts,
-        dtype=image_CS.dtype.name,
-        block=block_edges(image_CS.shape[1:], len(image_CS) * image_CS.itemsize + 1),
-    )
-
-
-def _moments(values_S: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, row by row: in double precision, without another volume in memory."""
-    mean = sum(float(row.sum(dtype=np.float64)) for row in values_S) / values_S.size
-    squares = sum(float(np.square(row.astype(np.float64) - mean).sum()) for row in values_S)
-    return mean, math.sqrt(squares / values_S.size)
-
-
-def _voxels(labels_S: np.ndarray, case_id: str) -> tuple[np.ndarray, dict[int, int]]:
-    """Places of at most MOST_VOXELS voxels of each label, int32 (V, dims), label after label; and their number."""
-    random = _random(case_id)
-    present = np.unique(labels_S)
-    places, counts = [np.zeros((0, labels_S.ndim), np.int32)], {}
-    for label in present[foreground(present)].tolist():
-        flat = np.flatnonzero(labels_S == label)
-        counts[label] = len(flat)
-        places.append(np.stack(np.unravel_index(_some(flat, random), labels_S.shape), axis=1).astype(np.int32))
-    return np.concatenate(places), counts
-
-
-def _foreground(image_CS: np.ndarray, labels_S: np.ndarray, case_id: str) -> np.ndarray:
-    """Intensities of at most MOST_VOXELS labeled voxels, float32 (C, F)."""
-    flat = _some(np.flatnonzero(foreground(labels_S)), _random(case_id))
-    return np.stack([channel.ravel()[flat] for channel in image_CS]).astype(np.float32)
-
-
-def _some(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    if len(values) <= MOST_VOXELS:
-        return values
-    return values[np.sort(random.choice(len(values), MOST_VOXELS, replace=False, shuffle=False))]
-
-
-def _random(case_id: str) -> np.random.Generator:
-    """Random numbers of a case alone: another case changes none of them."""
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big"))
+    return bytes_at_work(case, spacing) + AT_WORK * math.prod(case.shape)

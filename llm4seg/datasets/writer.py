@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from llm4seg.config.schema import Data
+from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import MANIFEST, Case, Prepared, SplitLists
 from llm4seg.datasets.audit import Audit
 from llm4seg.datasets.cases import Dataset, RawCase
+from llm4seg.datasets.describe import Described, describe
 from llm4seg.datasets.geometry import Geometry, common_view
 from llm4seg.datasets.resample import resize_labels, to_size
 from llm4seg.datasets.shards import ShardWriter
@@ -27,16 +29,13 @@ AT_WORK = 4 * 8  # bytes for each value of an image while it is normalized and r
 
 
 class GridWriter(Protocol):
-    """The writer of the shards "grid", with what the network reads."""
+    """The writer of all shards: "grid", with what the network reads, and "native", with the original arrays."""
 
-    def made(self, case: RawCase, described: Case) -> Any:
-        """What `add` takes of a case, which depends on nothing else: cases are worked on in several threads."""
-
-    def add(self, described: Case, made: Any) -> None:
-        """Take in a case, of which the manifest will have the description."""
+    def write(self, dataset: Dataset) -> Generator[tuple[Described, str]]:
+        """Audit and write all cases; yields the description of each with the shard of its original arrays."""
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
-        """Write what is left; `originals` are the cases' shards with the original arrays, all written.
+        """Write what is left; `originals` are the cases' shards with the original arrays.
 
         Returns each case's description with what was found out on the grid, and its shard; and the manifest's entries
         on the grid.
@@ -44,23 +43,32 @@ class GridWriter(Protocol):
 
 
 class ResizedWriter:
-    """The writer of images that are all resized to `data.size`, and normalized."""
+    """The writer of images that are all resized to `data.size`, and normalized, in `workers` threads."""
 
-    def __init__(self, section: Data, folder: Path, audit: Audit) -> None:
-        self._section, self._audit, self._shards = section, audit, ShardWriter(folder, "grid")
+    def __init__(self, section: Data, scheme: LabelScheme, folder: Path, audit: Audit, workers: int = 1) -> None:
+        self._section, self._scheme, self._audit, self._workers = section, scheme, audit, workers
+        self._original, self._grid = ShardWriter(folder, "native"), ShardWriter(folder, "grid")
         self._written: list[tuple[Case, str]] = []
 
-    def made(self, case: RawCase, described: Case) -> tuple[np.ndarray, np.ndarray]:
-        size, intensity, window = self._section.size, self._section.intensity, self._section.window
-        return to_size(case.image, size, intensity, window), resize_labels(case.labels, size)
+    def write(self, dataset: Dataset) -> Generator[tuple[Described, str]]:
+        cases = tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None)
+        for raw, described, (image, labels) in in_order(self._resized, cases, self._workers, _needed):
+            self._audit.case(described)
+            on_grid = self._scheme.counts(labels)
+            self._audit.resized(described.case.pixels, on_grid)
+            shard = self._grid.add(raw.id, image=image, labels=labels)
+            self._written.append((replace(described.case, grid_pixels=on_grid), shard))
+            yield described, self._original.add(raw.id, image=raw.image, labels=raw.labels)
+            del raw, image, labels  # before the next case is read
 
-    def add(self, described: Case, made: tuple[np.ndarray, np.ndarray]) -> None:
-        image, labels = made
-        described = replace(described, grid_pixels=self._audit.resized(described.pixels, labels))
-        self._written.append((described, self._shards.add(described.id, image=image, labels=labels)))
+    def _resized(self, raw: RawCase) -> tuple[RawCase, Described, tuple[np.ndarray, np.ndarray]]:
+        described = describe(raw, self._scheme, self._section.spatial_dims)
+        size, intensity, window = self._section.size, self._section.intensity, self._section.window
+        return raw, described, (to_size(raw.image, size, intensity, window), resize_labels(raw.labels, size))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
-        self._shards.flush()
+        self._original.flush()
+        self._grid.flush()
         return self._written, {"size": list(self._section.size)}
 
 
@@ -69,8 +77,8 @@ def write_prepared(
 ) -> Prepared:
     """Audit a dataset and write it to the folder `target`, atomically; equal input gives equal bytes.
 
-    `workers`: threads that work on cases while the next is read, as many as memory has room for; never a matter of what
-    is written.
+    `workers`: threads or, of large volumes, processes that work on cases, as many as memory has room for; never a
+    matter of what is written.
 
     Shards "grid" hold what the network reads, by `data.grid` images that are normalized and resized to `data.size`, or
     volumes at `data.spacing`; shards "native" hold the originals. The manifest holds the official split and the lists
@@ -81,29 +89,22 @@ def write_prepared(
         _own_label(dataset, name)
     with replacing(target) as folder:
         folder.mkdir()
-        audit, original = Audit(dataset.name, dataset.scheme, section), ShardWriter(folder, "native")
-        volumes = section.grid == "spacing"
-        grid: GridWriter = (
-            VolumeWriter(section, folder, audit, workers) if volumes else ResizedWriter(section, folder, audit)
-        )
+        audit = Audit(dataset.name, dataset.classes, section)
+        kind = VolumeWriter if section.grid == "spacing" else ResizedWriter
+        writer: GridWriter = kind(section, dataset.scheme, folder, audit, workers)
         shards: list[str] = []
         notices, geometries = [*dataset.notices], dict[str, Geometry]()
-        read = tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None)
-        for case, described, made in in_order(partial(_worked_on, grid), _audited(read, audit), workers, _needed):
-            notices += case.notices
-            if case.geometry is not None:
-                geometries[case.volume or case.id] = case.geometry
-            grid.add(described, made)
-            shards.append(original.add(case.id, image=case.image, labels=case.labels))
-            if volumes:
-                original.flush_large()
-            del case, made  # before the next volume is read
+        with closing(writer.write(dataset)) as written:
+            for one, shard in written:
+                notices += one.notices
+                if one.geometry is not None:
+                    geometries[one.case.volume or one.case.id] = one.geometry
+                shards.append(shard)
         audit.check_cases()
-        original.flush()
-        written, entries = grid.end(shards)
+        on_grid, entries = writer.end(shards)
         cases = [
             {**described.plain(), "shards": {"grid": shard, "native": native}}
-            for (described, shard), native in zip(written, shards, strict=True)
+            for (described, shard), native in zip(on_grid, shards, strict=True)
         ]
         files: dict[str, Any] = {"notices": [*audit.end(), *notices]}
         files["geometry"] = {name: asdict(one) for name, one in geometries.items()}
@@ -115,21 +116,8 @@ def write_prepared(
     return Prepared(target)
 
 
-def _audited(cases: Iterable[RawCase], audit: Audit) -> Iterator[tuple[RawCase, dict[str, int]]]:
-    """The cases with their number of pixels of each class."""
-    for case in cases:
-        yield case, audit.case(case)
-        del case
-
-
-def _worked_on(grid: GridWriter, audited: tuple[RawCase, dict[str, int]]) -> tuple[RawCase, Case, Any]:
-    case, pixels = audited
-    described = _describe(case, pixels)
-    return case, described, grid.made(case, described)
-
-
-def _needed(audited: tuple[RawCase, dict[str, int]]) -> int:
-    return AT_WORK * audited[0].image.size
+def _needed(raw: RawCase) -> int:
+    return AT_WORK * raw.image.size
 
 
 def _own_label(dataset: Dataset, name: str) -> int:
@@ -140,30 +128,6 @@ def _own_label(dataset: Dataset, name: str) -> int:
     if len(covered) > 1:
         raise InputError(f"data.paired: found {name}, a region of several labels, allowed: classes of one label")
     return covered[0]
-
-
-def _describe(case: RawCase, pixels: dict[str, int]) -> Case:
-    return Case(
-        id=case.id,
-        group=case.group,
-        source=case.source,
-        volume=case.volume,
-        position=case.position,
-        shape=case.labels.shape,
-        spacing=case.spacing,
-        pixels=pixels,
-        sha256=_sha256_array(case.image),
-        unit=case.unit,
-        volume_slices=case.volume_slices,
-        slice_spacing=case.slice_spacing,
-    )
-
-
-def _sha256_array(array: np.ndarray) -> str:
-    """Hex sha256 of an array's dtype, shape and values."""
-    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _name_and_sha256(path: Path) -> tuple[str, str]:

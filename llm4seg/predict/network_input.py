@@ -10,7 +10,7 @@ from llm4seg.data.preprocessing import Preprocessing
 from llm4seg.datasets.cases import is_constant
 from llm4seg.datasets.resample import to_size
 from llm4seg.datasets.spacing import Box, crop_box
-from llm4seg.datasets.volume_writer import check_memory, to_spacing, volume_grid
+from llm4seg.datasets.volume_grid import check_memory, to_spacing, volume_grid
 from llm4seg.inference.grid_logits import NetworkInput
 from llm4seg.inference.predictor import Slice
 from llm4seg.predict.input_image import InputImage

@@ -18,6 +18,7 @@ EXTRA_OF = {
     "botocore": "s3",
     "SimpleITK": "dicom",
     "pydicom": "dicom",
+    "highdicom": "dicom",
     "skimage": "dicom",
     "onnx": "export",
     "onnxscript": "export",

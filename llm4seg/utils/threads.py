@@ -1,12 +1,12 @@
 """`in_order`: a function of many items on several threads, with bounded memory.
 
-Threads and not processes, since NumPy, SciPy and hashlib release the interpreter's lock while they work on an array, so
-that no volume is copied from one process to another.
+NumPy, SciPy and hashlib release the interpreter's lock while they work on an array; where more than that is to be done,
+see `utils.processes`.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def cores() -> int:
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, needed: Callable[[Item], int]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Results of `work`, which must not depend on what runs beside it, in the order of the items.
 
     Items are read on a thread of their own, one at a time and at most `workers` + 2 ahead of the result that is asked
@@ -41,7 +41,7 @@ def in_order(
             while read := upcoming.result():
                 upcoming = reader.submit(_next, iterator)
                 size = needed(read[0])
-                while pending and (len(pending) > workers or _free(pending) < size):
+                while pending and (len(pending) > workers or free_memory(_sizes(pending)) < size):
                     yield pending.popleft()[0].result()
                 pending.append((pool.submit(work, read[0]), size))
                 del read  # it is not held while others are waited for
@@ -60,7 +60,11 @@ def _next(iterator: Iterator[Item]) -> tuple[Item] | None:
     return None
 
 
-def _free(pending: Iterable[tuple[Future[Result], int]]) -> int:
-    """Free memory less what the items at work may still take."""
+def _sizes(pending: Iterable[tuple[Future[Result], int]]) -> list[int]:
+    return [size for future, size in pending if not future.done()]
+
+
+def free_memory(at_work: Iterable[int]) -> int:
+    """Bytes of free memory less what the items at work may still take."""
     available: int = psutil.virtual_memory().available
-    return available - sum(size for future, size in pending if not future.done())
+    return available - sum(at_work)

@@ -19,6 +19,7 @@ from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.resample import normalize, resize_image, resize_labels
 from llm4seg.datasets.writer import ShardWriter, write_prepared
 from llm4seg.utils.errors import InputError
+from tests.separate_volumes import DAMAGED, separate_volumes
 from tests.tiny import PARAMS
 
 SECTION: Data = Config.load(PARAMS).override({"data.size": [16, 16]}).data
@@ -109,6 +110,31 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path, spacing: tuple[fl
     assert {file.name for file in one.folder.iterdir()} == {file.name for file in three.folder.iterdir()}
     for file in one.folder.iterdir():
         assert file.read_bytes() == (three.folder / file.name).read_bytes()
+
+
+@pytest.mark.parametrize(("spacing", "workers"), [((1.0, 1.5, 2.0), 2), ((1.0, 1.5, 2.0), 4), ("auto", 2)])
+def test_processes_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...] | str, workers: int
+) -> None:
+    """Nor does the order in which they are ready, and whether a volume is a shard of its own."""
+    monkeypatch.setattr("llm4seg.datasets.shards.VOLUME_BYTES", 300_000)
+    section = SECTION.model_copy(update={**VOLUMES, "spacing": spacing})
+    volumes = replace(dataset([]), cases=separate_volumes(range(5), 2**28))
+    one = write_prepared(volumes, section, tmp_path / "one")
+    assert len({*one.folder.glob("native-*")}) > 2
+    several = write_prepared(volumes, section, tmp_path / "several", workers=workers)
+    assert {file.name for file in one.folder.iterdir()} == {file.name for file in several.folder.iterdir()}
+    for file in one.folder.iterdir():
+        assert file.read_bytes() == (several.folder / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 2**28])
+def test_an_error_in_a_thread_or_process_is_the_readers_and_leaves_nothing(tmp_path: Path, size: int) -> None:
+    section = SECTION.model_copy(update={**VOLUMES, "spacing": (1.0, 1.0, 2.0)})
+    volumes = replace(dataset([]), cases=separate_volumes(range(DAMAGED - 2, DAMAGED + 2), size))
+    with pytest.raises(InputError, match=r"^a7\.nii: cannot be read as an image: damaged$"):
+        write_prepared(volumes, section, tmp_path / "out", workers=2)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_how_intensities_were_normalized_is_written(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_pictures_that_were_cut_off(tmp_path: Path, dataset: str) -> None:
     section = data_section(tmp_path / "raw", dataset=dataset)
 
     def first() -> RawCase:
-        return next(open_dataset(section, tmp_path / "cache").cases)
+        return next(iter(open_dataset(section, tmp_path / "cache").cases))
 
     (image,) = (path for path in (tmp_path / "raw").rglob(first().source) if "superpixels" not in path.name)
     (mask,) = (tmp_path / "raw").rglob(MASKS[dataset].format(image.stem))

@@ -175,7 +175,7 @@ def test_background_by_name(tmp_path: Path) -> None:
     save(tmp_path / "masks/a.png", square(255) + square(7, 5, 5))
     dataset = opened(tmp_path, background=(0, 7), lesion=(255,))
     assert dataset.classes == ("lesion",)
-    assert np.array_equal(next(dataset.cases).labels, square(1))
+    assert np.array_equal(next(iter(dataset.cases)).labels, square(1))
     save(tmp_path / "masks/a.png", 255 - square(255))
     (case,) = read(tmp_path, background=(255,), lesion=(0,))
     assert np.array_equal(case.labels, square(1))

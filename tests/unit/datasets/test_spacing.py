@@ -98,6 +98,19 @@ def test_shrunk_images_are_smoothed_first() -> None:
     assert np.allclose(resample_image(image, size, None)[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(10, 20, 19), (31, 8, 25), (30, 7, 60)])
+@pytest.mark.parametrize("across", [None, 0, 2])
+def test_slabs_change_no_bit(monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], across: int | None) -> None:
+    """Whether a volume is resampled at once or a few voxels at a time."""
+    image = np.random.default_rng(4).normal(0, 1, (2, 40, 41, 50)).astype(np.float32)
+    labels = ndimage.zoom(np.random.default_rng(5).integers(0, 9, (5, 6, 7)), (8, 41 / 6, 50 / 7), order=0)
+    labels = labels.astype(np.uint8)
+    at_once = resample_image(image, size, across), resample_labels(labels, size, across)
+    monkeypatch.setattr("llm4seg.datasets.resample_volume.SLAB", 1)
+    assert np.array_equal(resample_image(image, size, across), at_once[0])
+    assert np.array_equal(resample_labels(labels, size, across), at_once[1])
+
+
 def test_across_coarse_slices_the_nearest_is_taken() -> None:
     image = np.random.default_rng(2).normal(0, 1, (1, 8, 8, 4)).astype(np.float32)
     labels = (image[0] > 0).astype(np.uint8)

@@ -16,7 +16,7 @@ from llm4seg.data.intensity import Intensity
 from llm4seg.data.prepared import MANIFEST, MOST_VOXELS, Prepared
 from llm4seg.datasets.resample_volume import resample_labels
 from llm4seg.datasets.spacing import target_spacing
-from llm4seg.datasets.volume_writer import check_memory
+from llm4seg.datasets.volume_grid import check_memory
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, write_json
 from pipelines.prepare import prepare
