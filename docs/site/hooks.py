@@ -3,9 +3,10 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:  # tests use `slug` and `as_markdown`, without MkDocs
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "data/raw/README.md")  # of docs/
@@ -15,15 +16,17 @@ def on_config(config: Any) -> None:
     config.mdx_configs.setdefault("toc", {})["slugify"] = slug
 
 
-def slug(heading: str, separator: str) -> str:
+def slug(heading: str, separator: str = "-") -> str:
     """A heading's name in links, as GitHub makes it."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", separator)
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: "Files", config: Any) -> "Files":
     """The theme's files, and those of the repository by their paths from its root."""
-    docs = (file for file in (ROOT / "docs").rglob("*") if file.is_file())
-    found = sorted(file.relative_to(ROOT).as_posix() for file in docs if "site" not in file.parts)
+    from mkdocs.structure.files import File
+
+    docs = (file.relative_to(ROOT).as_posix() for file in (ROOT / "docs").rglob("*") if file.is_file())
+    found = sorted(name for name in docs if not name.startswith("docs/site/") and "/." not in name)
     for name in [file.src_uri for file in files if file.src_dir == config.docs_dir]:
         files.remove(files.src_uris[name])
     for name in (*OUTSIDE, *found):
