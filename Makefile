@@ -68,9 +68,10 @@ endef
 benchmark: $(INSTALLED)  ## time `dvc repro` from nothing, stage by stage, in a clone of the last commit
 	$(BIN)/python -m tests.benchmarks.pipeline
 
+# Not --quiet: it drops the warnings before --strict counts them.
 docs: $(INSTALLED)  ## build the site of docs/ and the API in build/site; a broken link or anchor is an error
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint requirements.lock -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "build/site/index.html"
 
 lint: $(INSTALLED)  ## ruff and mypy

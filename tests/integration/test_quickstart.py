@@ -23,8 +23,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models of random weights, one of them where the notebook finds the other model."""
     folder = tmp_path_factory.mktemp("project")
     config = prepare_workspace(folder)
-    shutil.move(save_random_model(config, seed=1), folder / ".cache/other-model")
     save_random_model(config)
+    save_random_model(config.override({"paths.model": str(folder / ".cache/other-model"), "training.seed": 5}))
     return folder
 
 
