@@ -21,6 +21,7 @@ PACKAGE_OF = {
     "ruamel": "ruamel.yaml",
     "skimage": "scikit-image",
     "ignite": "pytorch-ignite",
+    "mlflow": "mlflow-skinny",
     "googleapiclient": "google-api-python-client",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
 }
