@@ -9,8 +9,11 @@ from importlib import import_module
 # does in one line
 COMMANDS = {
     "doctor": ("pipelines.doctor", "check that this machine has what params.yaml needs"),
+    "export": ("llm4seg.export.command", "write a trained model as ONNX, torch.export or a MONAI bundle"),
     "init": ("llm4seg.project.create", "write a project that runs the installed package's stages"),
+    "predict": ("llm4seg.predict.command", "segment image files by a trained model"),
     "preset": ("pipelines.preset", "print presets of params.yaml as options for `dvc exp run`"),
+    "push": ("llm4seg.export.push_command", "upload a trained model to the hub or a bucket, with a model card"),
     "upgrade": ("pipelines.upgrade", "bring a params.yaml of an earlier version up to this one"),
 }
 

@@ -9,6 +9,9 @@ from llm4seg.utils.errors import InputError
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm4seg.study.results import Runs
     from llm4seg.study.runner import NamedRun
 
 
@@ -25,14 +28,14 @@ def study(config: Config) -> None:
         print("study: off (study.repeats is 0)")
         write_results(config, [])
         return
-    from llm4seg.study.runner import jobs, named_runs, without_models
+    from llm4seg.study.runner import jobs, named_runs, records, without_models
 
     runs = named_runs(config)
     if line := without_models(config, runs):
         print(f"study: {line}", flush=True)
     if jobs(config, runs):
         run_missing(config, runs)
-    write_results(config, runs)
+    write_results(config, records(config, runs), runs)
 
 
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
@@ -60,10 +63,11 @@ def _run(config: Config, runs: "list[NamedRun]") -> None:
 
 def so_far(config: Config) -> None:
     """write what the finished runs say, and run nothing"""
-    from llm4seg.study.runner import named_runs
+    from llm4seg.study.runner import named_runs, records
 
     config = config.override(read_best(config.paths.search))
-    write_results(config, named_runs(config))
+    runs = named_runs(config)
+    write_results(config, records(config, runs), runs)
 
 
 def plan(config: Config) -> None:
@@ -80,19 +84,17 @@ def plan(config: Config) -> None:
         print(line, flush=True)
 
 
-def write_results(config: Config, runs: "list[NamedRun]") -> None:
-    """Write the study's folder and print its verdicts."""
+def write_results(config: Config, runs: "Runs", named: "Sequence[NamedRun]" = ()) -> None:
+    """Write the study's folder, with the models that are kept of `named` runs, and print its verdicts."""
     from llm4seg.study.results import results, write
 
-    if runs:  # else torch is not needed
+    result = results(config, runs)
+    if named and config.study.keep == "weights":
         from llm4seg.study.models import write_models
-        from llm4seg.study.runner import records
 
-        result = results(config, records(config, runs))
-        kept = [(run.planned, run.config.training.seed, run.name) for run in runs]
+        kept = [(run.planned, run.config.training.seed, run.name) for run in named]
         write(config.paths.study, result, partial(write_models, config, kept))
     else:
-        result = results(config, [])
         write(config.paths.study, result)
     for line in [*result.summary["verdicts"], *result.summary["cautions"], *result.summary["failures"]]:
         print(f"study: {line}")

@@ -23,6 +23,7 @@ FLOORS = {
     "released": 5,
     "predict": 6,
     "cluster": 6,
+    "export": 7,
     "search": 7,
     "study": 7,
     "report": 8,

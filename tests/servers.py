@@ -1,5 +1,6 @@
 """Real servers here: S3, Ray, a web server with and without ranged reads, the hub, and a proxy that counts."""
 
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -217,9 +218,40 @@ class _RangedHandler(_PlainHandler):
 
 
 class _HubHandler(_RangedHandler):
-    """The routes of the hub's API that huggingface_hub's file system requests, and files through a redirect."""
+    """The routes of the hub's API that huggingface_hub requests: repositories, files through a redirect, commits."""
 
     server: "HubServer"
+
+    def do_POST(self) -> None:
+        path, sent = unquote(self.path), self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.token not in (None, self.headers.get("Authorization", "").removeprefix("Bearer ")):
+            self._refuse(403, "", "Forbidden")
+        elif path == "/api/repos/create":
+            wanted = json.loads(sent)
+            self.server.repo = f"{wanted['organization']}/{wanted['name']}"
+            self.server.visibility = wanted.get("visibility")
+            self._json({"url": f"http://127.0.0.1:{self.server.port}/{self.server.repo}"})
+        elif path.startswith("/api/validate-yaml"):
+            self._json({})
+        elif path == f"/api/models/{self.server.repo}/preupload/main":
+            names = [one["path"] for one in json.loads(sent)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            self._json({"files": modes})
+        elif path == f"/api/models/{self.server.repo}/commit/main":
+            self._commit([json.loads(line) for line in sent.splitlines()])
+        else:
+            self._refuse(404, "RepoNotFound", "Repository not found")
+
+    def _commit(self, lines: list[dict[str, Any]]) -> None:
+        commit = hashlib.sha1(json.dumps(lines).encode()).hexdigest()
+        for line in lines:
+            if line["key"] == "file":
+                file = self.server.folder / commit / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(base64.b64decode(line["value"]["content"]))
+        self.server.commits["main"] = commit
+        url = f"http://127.0.0.1:{self.server.port}/{self.server.repo}/commit/{commit}"
+        self._json({"commitUrl": url, "commitOid": commit})
 
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
@@ -305,5 +337,6 @@ class HubServer(WebServer):
     def __init__(self, folder: Path, repo: str, commits: dict[str, str]) -> None:
         self.repo, self.commits = repo, commits
         self.token: str | None = None
+        self.visibility: str | None = None  # of what was created
         super().__init__(folder, _HubHandler)
         self.cdn_port = self.port  # a test may set that of a proxy before it

@@ -38,6 +38,18 @@ def as_cells(tables_FRU: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({**names, "difference": tables_FRU.ravel()})
 
 
+def folded(effects: Mapping[str, float], folds: int, patients: int) -> Runs:
+    """As `studied`, a repeat in which each fold tests patients of its own."""
+    runs = list[tuple[PlannedRun, Record | None]]()
+    for fold in range(folds):
+        for run, record in studied(effects, 1, patients, seed=fold):
+            assert record is not None
+            names = [{key: f"{fold}-{row[key]}" for key in ("case", "group")} for row in record["rows"]]
+            rows = [row | own for row, own in zip(record["rows"], names, strict=True)]
+            runs.append((PlannedRun(run.arm, 0, fold), {**record, "rows": rows}))
+    return runs
+
+
 def studied(effects: Mapping[str, float], repeats: int, patients: int, slices: int = 1, seed: int = 0) -> Runs:
     """Finished runs on two classes; an arm's Dice lies above the others' by its effect, in every case."""
     random, runs = np.random.default_rng(seed), list[tuple[PlannedRun, Record | None]]()

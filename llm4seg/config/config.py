@@ -71,7 +71,7 @@ class Config(Sections):
         return self.override(self._arm_changes(name))
 
     def _arm_changes(self, name: str) -> Overrides:
-        changes = dict(self.study.arms[name])
+        changes = dict(self.study.known[name])
         preset = changes.pop(PRESET, None)
         if preset is not None and preset not in [*self.presets]:
             raise InputError(f"study.arms.{name}.preset: found {preset!r}, allowed: {', '.join(self.presets)}")
@@ -120,7 +120,7 @@ class Config(Sections):
         for name, changes in self.presets.items():
             self.override(changes, SECTIONS_ALONE, f"presets.{name}")  # the others may be meant for another preset
         for name in self.study.arms:
-            context = None if self.study.repeats else SECTIONS_ALONE
+            context = None if self.study.repeats and name in self.study.chosen else SECTIONS_ALONE
             self.override(self._arm_changes(name), context, f"study.arms.{name}")
         self._check_space()
 

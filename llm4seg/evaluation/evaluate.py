@@ -38,10 +38,12 @@ def evaluate(
 ) -> EvaluationResult:
     """Metrics of a model on a part of the split, at the images' original resolution, beside the threshold baseline's.
 
-    With `others`, the model is one of an ensemble. `gains` of the summary, where the section has options that can be
-    left out, or there is an ensemble: see there. Slices of volumes are also scored per volume where all slices of each are in this part: `volumes` of the summary is
-    like the summary, else None. `headline` is the table to look at first: that of volumes,
-    if there is one. The baseline is fitted on the training part. Raises InputError when one of both parts is empty.
+    Slices of volumes are also scored per volume where all slices of each are in this part: `volumes` of the summary is
+    like the summary, else None. `headline` is the table to look at first: that of volumes, if there is one. The
+    baseline is fitted on the training part. With `others`, the model is the first of an ensemble; for that, and for
+    each option of the section that can be left out, `gains` of the summary has the gain.
+
+    Raises InputError when one of both parts is empty, and where the section's options do not fit the data.
     """
     for needed in ("train", part):
         if not getattr(split, needed):

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from llm4seg.config.schema import Evaluation
 from llm4seg.data.augment import check_flips
-from llm4seg.evaluation.volumes import are_slices, by_volume, not_whole, stacked, volume_name
 from llm4seg.data.prepared import Prepared
+from llm4seg.evaluation.volumes import are_slices, by_volume, not_whole, stacked, volume_name
 from llm4seg.inference.mirroring import mirroring
 from llm4seg.inference.postprocess import parse_steps, postprocess
 from llm4seg.inference.prepared import Member, PreparedPredictor

@@ -43,7 +43,7 @@ def parse_steps(steps: Sequence[str], scheme: LabelScheme, where: str = "evaluat
 def postprocess(labels_S: Tensor, steps: Sequence[Step], scheme: LabelScheme) -> Tensor:
     """Labels uint8 (*shape) after all steps, one after the other; the input stays as it is.
 
-    Where a piece of a region is removed, the other regions stay.
+    Where a piece of a region is removed, other regions stay, but for those inside of it.
     """
     if not steps:
         return labels_S
@@ -68,9 +68,11 @@ def _removed(mask: np.ndarray, smallest: int | None) -> np.ndarray:
 
 
 def _without(values: np.ndarray, place: int, scheme: LabelScheme) -> np.ndarray:
-    """Labels of pixels once they are no longer of one class: background, or what other regions they are of."""
+    """Labels of pixels once they are no longer of one class: background, or those of other regions that they are of,
+    but for regions inside of that one.
+    """
     result = np.zeros_like(values)
     for other, order in enumerate(scheme.regions_class_order):
-        if other != place:
+        if order not in scheme.covered(place):
             result[np.isin(values, scheme.covered(other))] = order
     return result

@@ -65,7 +65,13 @@ def from_files(
 
     `spacing`: mm along rows, columns and pages of a picture, whose file cannot say. Raises InputError naming the file.
     """
-    image, source = read_channels(tuple(paths)), str(paths[0])
+    return from_image_data(read_channels(tuple(paths)), str(paths[0]), model, spacing, trained)
+
+
+def from_image_data(
+    image: ImageData, source: str, model: Preprocessing, spacing: Sequence[float] | None, trained: str
+) -> InputImage:
+    """An image out of what a reader of files gave; otherwise as `from_files`."""
     if spacing is not None:
         if image.unit == "mm":
             raise InputError(f"{source}: found a spacing of its own, and one that is given; allowed: one of them")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Unit
 from llm4seg.data.preprocessing import Preprocessing
+from llm4seg.datasets.image_data import ImageData
 from llm4seg.inference.grid_logits import has_softmax
 from llm4seg.inference.mirroring import Mirroring
 from llm4seg.inference.postprocess import Step, parse_steps
@@ -20,7 +21,8 @@ from llm4seg.inference.predictor import Predictor
 from llm4seg.models.hybrid import Hybrid
 from llm4seg.models.saved import DESCRIPTION, load_trained, read_data, read_metadata
 from llm4seg.objectives.losses import out_channels
-from llm4seg.predict.input_image import InputImage, from_array, from_files
+from llm4seg.predict.addresses import model_folder
+from llm4seg.predict.input_image import InputImage, from_array, from_files, from_image_data
 from llm4seg.predict.llm_layers import layer_store
 from llm4seg.predict.network_input import read_image, read_slices
 from llm4seg.predict.options import checked_mirroring
@@ -101,11 +103,15 @@ class SegmentationModel:
     def segment(self, image: Image, spacing: Sequence[float] | None = None) -> Segmentation:
         """As `predict`, with the geometry of the image's file, and notices."""
         one = self.read(image, spacing)
+        return segmentation(one, self.predict_labels(one))
+
+    def predict_labels(self, one: InputImage) -> np.ndarray:
+        """Of an image that `read` gave, the labels uint8 in the order of its array, post-processed."""
         if self._in_slices(one):
             labels_S = self.predictor.slice_labels(read_slices(one, self.preprocessing), one.shape)
         else:
             labels_S = self.predictor.labels(read_image(one, self.preprocessing, self._trained))
-        return segmentation(one, self.cleaned(labels_S).numpy())
+        return self.cleaned(labels_S).numpy()
 
     def cleaned(self, labels_S: Tensor) -> Tensor:
         """Labels in the order of the image's array after `postprocess`: of volumes in 3-D, also by a 2-D model."""
@@ -142,6 +148,10 @@ class SegmentationModel:
             raise InputError(f"image: found {type(image).__name__}, allowed: paths of files, an array or a tensor")
         return from_files(paths, model, spacing, self._trained)
 
+    def read_image_data(self, image: ImageData, source: str, spacing: Sequence[float] | None = None) -> InputImage:
+        """As `read`, of what a reader of files gave; `source`: its name in messages."""
+        return from_image_data(image, source, self.preprocessing[0], spacing, self._trained)
+
     def _in_slices(self, one: InputImage) -> bool:
         return len(one.shape) > self.preprocessing[0].spatial_dims
 
@@ -170,16 +180,19 @@ def load(
 ) -> SegmentationModel:
     """Load a trained model: the folder that `train` writes, with model.json and weights; or several, as an ensemble.
 
+    A folder may be an address: hf://ORG/NAME@REVISION, s3://BUCKET/FOLDER (see `predict.addresses`); it is fetched
+    once, into the cache that has the LLM's layers, too.
+
     The LLM's layers that model.json names are fetched from their source and kept in LLM4SEG_HOME or ~/.cache/llm4seg;
     `llm` names another place: a layer store, a file or folder, or an address as in `llm.source`. `device`: None: a GPU
     where there is one with room; `dtype`: float32, or bfloat16 for less memory and other rounding. `overlap`: of the
-    windows over a volume, as a share of them; `batch`: slices of a volume at a time (None: by the device). `tta`: axes of
+    windows over a volume, as a share; `batch`: slices of a volume at a time (None: by the device). `tta`: axes of
     the network's images (0 rows, 1 columns, 2 slices) to mirror along; `postprocess`: steps as in
     `evaluation.postprocess`: "largest:CLASS", "min:PIXELS", "min:PIXELS:CLASS".
 
     Raises InputError, with one line, for a folder that is no model, and for models that do not go together.
     """
-    folders = [Path(one) for one in ([model] if isinstance(model, str | Path) else model)]
+    folders = [model_folder(one) for one in ([model] if isinstance(model, str | Path) else model)]
     if not folders:
         raise InputError("model: found none, allowed: one folder or more")
     wanted = str(dtype or DTYPES[0]).removeprefix("torch.")

@@ -37,8 +37,6 @@ def folder_of(planned: PlannedRun, seed: int) -> Path:
 
 def write_models(config: Config, runs: Sequence[tuple[PlannedRun, int, str]], folder: Path) -> None:
     """Write the models that are in the store to a study's folder; `runs`: with their seeds, and names in the store."""
-    if config.study.keep == "none":
-        return
     store = RunStore(config)
     for planned, seed, name in runs:
         if store.has_model(name):

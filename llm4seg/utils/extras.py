@@ -18,7 +18,13 @@ EXTRA_OF = {
     "botocore": "s3",
     "SimpleITK": "dicom",
     "pydicom": "dicom",
+    "highdicom": "dicom",
     "skimage": "dicom",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "fire": "export",
+    "ignite": "export",
     "segmentation_models_pytorch": "smp",
 }
 

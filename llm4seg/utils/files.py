@@ -48,6 +48,19 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_by_name(target: Path) -> Iterator[Path]:
+    """As `replacing`, for files whose writers choose the format by the name: that of the target, in a hidden folder."""
+    folder = target.with_name(f".{target.name}.partial")
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder / target.name
+        (folder / target.name).replace(target)
+    finally:
+        remove(folder)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` to `target`, atomically."""
     with replacing(target) as partial:

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
+from llm4seg import cli
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.datasets.lung import FOLDER, PACKAGE
@@ -29,6 +30,7 @@ from pipelines.search import search
 from pipelines.split import split
 from pipelines.study import study
 from tests.finished_run import ByIntensity, config_at, write_history
+from tests.saved_model import save_random_model
 
 PATIENTS = ("pat_1", "pat_2", "pat_3", "pat_4")  # the names of folders, of which the dataset's package is made
 SMALL = {"data.size": [16, 16], "model.bottleneck": "identity", "evaluation.bootstrap": 100, "split.val": 0.25}
@@ -190,6 +192,10 @@ def contents(root: Path) -> dict[str, bytes]:
 def assert_nobody_is_named(root: Path, said: str) -> None:
     found = contents(root) | {"the output": said.lower().encode()}
     assert any(name.endswith("report.html") for name in found)
+    assert_unnamed(found)
+
+
+def assert_unnamed(found: dict[str, bytes]) -> None:
     for name, content in found.items():
         named = {mark for mark in marks() for encoding in ("utf-8", "utf-16-le") if mark.encode(encoding) in content}
         assert not named, f"{name} says {named}"
@@ -252,3 +258,29 @@ def test_folders_of_dicom(tmp_path: Path, temporary: None, capfd: pytest.Capture
     config = run_all(tmp_path / "run", tmp_path / "cache", {"data.dataset": "folder", **section})
     assert not Prepared(config.paths.prepared).notices
     assert_nobody_is_named(tmp_path / "run", "".join(capfd.readouterr()))
+
+
+def test_predictions_of_dicom(tmp_path: Path, temporary: None, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who the patient is stands in the DICOM-SEG, where the standard wants it, and nowhere else."""
+    write_dicom_folders(tmp_path / "raw")
+    values = {"data.dataset": "folder", "data.root": str(tmp_path / "raw"), "data.classes": {"lesion": [255]}}
+    config = config_at(tmp_path / "run", SMALL | values)
+    for stage in (prepare, split, search):
+        stage(config)
+    save_random_model(config)
+    scans = tmp_path / "raw" / "images"
+    (scans / "both").mkdir()
+    for path in [*(scans / "pat_1").iterdir(), *(scans / "pat_2").iterdir()]:  # two series in one folder
+        path.rename(scans / "both" / path.name)
+    sorted((scans / "pat_4").iterdir())[1].unlink()  # its place in the series is empty
+    for written in ("dicom-seg", "nifti"):
+        words = [str(config.paths.model), "-i", str(scans), "-o", str(tmp_path / "run" / written), "--format", written]
+        with pytest.raises(SystemExit, match="1"):
+            cli.main(["predict", *words, "--overlay", "--probabilities"])
+    found = contents(tmp_path / "run") | {"the output": "".join(capfd.readouterr()).lower().encode()}
+    assert b"pat_4: cannot be read as an image: slices are" in found["the output"]
+    assert {f"nifti/{name}.nii.gz" for name in ("both/series-x-1", "both/series-x-2", "pat_3")} < set(found)
+    segs = {name: found.pop(name) for name in [*found] if name.endswith(".dcm")}
+    assert {*segs} == {f"dicom-seg/{name}.dcm" for name in ("both/series-x-1", "both/series-x-2", "pat_3")}
+    assert all(b"zweistein" in content for content in segs.values())
+    assert_unnamed(found)

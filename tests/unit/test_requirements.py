@@ -20,6 +20,7 @@ PACKAGE_OF = {
     "yaml": "pyyaml",
     "ruamel": "ruamel.yaml",
     "skimage": "scikit-image",
+    "ignite": "pytorch-ignite",
     "googleapiclient": "google-api-python-client",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
 }

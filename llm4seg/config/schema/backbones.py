@@ -7,7 +7,15 @@ params.yaml.
 from math import prod
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from llm4seg.config.schema.backbone import (
     BackboneSection,
@@ -18,7 +26,7 @@ from llm4seg.config.schema.backbone import (
     each_axis,
     halvings,
 )
-from llm4seg.config.schema.base import AtLeastTwo, Section
+from llm4seg.config.schema.base import SECTIONS_ALONE, AtLeastTwo, Section
 from llm4seg.utils.errors import InputError
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
@@ -170,10 +178,11 @@ class DynUNet(BackboneSection):
         return self.filters[-2::-1]
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self, info: ValidationInfo) -> Self:
         if len(self.filters) != len(self.kernels):
             raise ValueError("filters and kernels must be equally long")
-        if isinstance(self.strides, tuple) and len(self.strides) != len(self.filters) - 1:
+        steps = len(self.strides) if isinstance(self.strides, tuple) else len(self.filters) - 1
+        if steps != len(self.filters) - 1 and info.context != SECTIONS_ALONE:  # a preset may have other levels
             raise ValueError("strides must be one shorter than filters")
         check_odd(size for kernel in self.kernels for size in (kernel if isinstance(kernel, tuple) else (kernel,)))
         return self

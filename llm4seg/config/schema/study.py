@@ -12,6 +12,9 @@ FOLDER = re.compile(r"[\w+=-][\w .+=-]*")  # a name that is one on any system
 PRESET = "preset"  # in an arm, beside dotted parameters: the name of a preset, whose overrides come first
 
 
+MODEL = "model"  # of `only`: the model as it is, an arm without overrides
+
+
 class Spread(Section):
     """Standard deviations of paired differences: between folds, runs, cases (or patients), and residual (`rest`)."""
 
@@ -47,16 +50,19 @@ class Study(Section):
     @property
     def chosen(self) -> dict[str, Overrides]:
         """The arms that take part, in their order."""
-        return {name: self.arms[name] for name in (self.arms if self.only is None else self.only)}
+        return {name: self.known[name] for name in (self.arms if self.only is None else self.only)}
+
+    @property
+    def known(self) -> dict[str, Overrides]:
+        """The arms by name, and MODEL, if no arm is called so."""
+        return {MODEL: {}} | self.arms
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for parameter, names, allowed in (
-            ("only", self.only or (), self.arms),
-            ("references", self.references, self.chosen),
-        ):
-            if unknown := [name for name in names if name not in allowed]:
-                raise ValueError(f"{parameter}: found {unknown[0]!r}, allowed: {', '.join(allowed)}")
+        if unknown := [name for name in self.only or () if name not in self.known]:
+            raise ValueError(f"only: found {unknown[0]!r}, allowed: {', '.join(self.known)}")
+        if unknown := [name for name in self.references if name not in self.chosen]:
+            raise ValueError(f"references: found {unknown[0]!r}, allowed: {', '.join(self.chosen)}")
         if self.keep == "weights" and (astray := [name for name in self.chosen if not FOLDER.fullmatch(name)]):
             raise ValueError(f"arms: found {astray[0]!r}, allowed with keep: weights: names of folders")
         if len(set(self.folds)) < len(self.folds):

@@ -1,8 +1,10 @@
 """Rules of the config that belong to the model: layers, backbones and the image sizes that suit them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
@@ -80,6 +82,17 @@ def test_strides_by_axis(config: Config) -> None:
         chosen.override({"data.size": [12, 12]})
     with pytest.raises(InputError, match=r"data\.size: found \[4, 8\], allowed: above \[4, 8\] on some axis"):
         chosen.override({"data.size": [4, 8]})
+
+
+def test_strides_may_be_of_other_levels_than_a_presets_filters(config: Config, tmp_path: Path) -> None:
+    """Until both are chosen."""
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(config.override({"model.dynunet.strides": [2, 2, 1, 1]}).plain())
+    )
+    loaded = Config.load(tmp_path / "params.yaml")
+    assert loaded.model.dynunet.strides == (2, 2, 1, 1)
+    with pytest.raises(InputError, match="strides must be one shorter than filters"):
+        loaded.preset("dynunet")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ search:
       when: {model.llm.position: paper}
 study:
   per: case
+  keep: none
+  only:
   arms:
     exact: {preset: paper-exact}
 presets:

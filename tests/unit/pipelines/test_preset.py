@@ -21,7 +21,7 @@ from tests.import_graph import ROOT
 
 PARAMS = ROOT / "params.yaml"
 VALUES = yaml.safe_load(PARAMS.read_text())
-READ_BACK = ("llm", "data", "split", "model", "optimizer", "training")
+READ_BACK = ("llm", "data", "split", "model", "optimizer", "training", "study", "evaluation")
 
 
 @pytest.fixture(scope="module")

@@ -58,12 +58,19 @@ def dice(predicted: np.ndarray, reference: np.ndarray) -> float:
     return 2 * float((predicted & reference).sum()) / float(predicted.sum() + reference.sum())
 
 
-def test_scores_of_predicted_files_are_evaluates(config: Config) -> None:
+OPTIONS = {"evaluation.tta": [0, 1], "evaluation.postprocess": ["largest:bright", "min:20"]}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_scores_of_predicted_files_are_evaluates(config: Config, options: dict[str, Any]) -> None:
+    """With the same test-time augmentation and post-processing, which is of whole volumes."""
+    config = config.override(options)
     data = as_trained(config.paths.model, Prepared(config.paths.prepared))
     network = load_trained(config.paths.model, config.paths.llm_used)
     rows, volumes = evaluate_cases(network, data, [*data.cases], config.evaluation)
     expected = {(row["case"], row["class"]): row["dice"] for row in volumes or rows}
-    model = llm4seg.load(config.paths.model)
+    section = config.evaluation
+    model = llm4seg.load(config.paths.model, tta=section.tta, postprocess=section.postprocess)
     assert len(expected) == 8
     labels = set[int]()
     for number in range(4):

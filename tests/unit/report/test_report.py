@@ -30,7 +30,7 @@ from pipelines.study import write_results
 from pipelines.summary import summary, table
 from tests import finished_run as finished
 from tests.finished_run import LLM, ByIntensity, finished_run, raw_case, write_search
-from tests.study_factory import studied
+from tests.study_factory import folded, studied
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -499,6 +499,31 @@ def test_shows_the_study_when_there_is_one(copy: Config) -> None:
     assert html.count("<svg") == page_without.count("<svg") + 2
     assert not re.findall(r"\bNone\b|\bnan\b", text)
     assert html == page(copy)
+
+
+def test_shows_the_cross_validation_of_a_single_arm(copy: Config) -> None:
+    """With no arm to compare it with, there are no verdicts and no charts."""
+    page_without = page(copy)
+    folds = {"study.repeats": 1, "study.folds": [0, 1], "study.arms": {"model": {}}, "study.references": ["model"]}
+    write_results(copy.override(folds), folded({"model": 0.0}, 2, 6))
+    html = page(copy)
+    assert re.search(r"model mean 12 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] 0\.\d{3} 0\.\d{3}", words(html))
+    assert "Dice over the 12 cases of all folds together" in words(html)
+    assert html.count("<svg") == page_without.count("<svg")
+    assert "2 of 2 runs have finished" in words(html)
+    assert not re.findall(r"\bNone\b|\bnan\b", words(html))
+
+
+def test_shows_what_options_gain_and_what_an_ensemble_has_seen(copy: Config) -> None:
+    metrics = read_json(copy.paths.metrics)
+    assert "Option" not in words(page(copy))
+    gain = {"mean": 0.012, "std": 0.01, "low": 0.002, "high": 0.0225, "n": 9}
+    metrics["gains"] = {"ensemble": dict.fromkeys(("dice", "nsd", "false_lesions"), gain) | {"classes": {}}}
+    write_json(copy.paths.metrics, metrics | {"models": {"count": 5, "seen": 3}})
+    text = words(page(copy))
+    assert "the ensemble, over the mean of its models, 1.20 [0.20, 2.25] 1.20 [0.20, 2.25] 0.01 [0.00, 0.02]" in text
+    assert "3 of these cases were in the training or validation of a model" in text
+    assert "The mean of 5 models reaches a mean Dice of" in text
 
 
 def test_shows_a_study_with_too_few_runs_for_any_p(copy: Config) -> None:

@@ -111,3 +111,13 @@ def test_a_stage_that_is_off_leaves_an_empty_result(studying: Config) -> None:
     assert [file.name for file in off.paths.study.iterdir()] == ["study.json"]
     said = read_json(off.paths.study / "study.json")
     assert (said["runs"], said["verdicts"]) == (0, [])
+
+
+def test_only_some_arms_take_part_and_the_model_as_it_is_is_one(studying: Config) -> None:
+    config = studying.override({"study.only": ["model", "llm"], "study.references": ["model"], "study.repeats": 1})
+    runs = planned_runs(config)
+    assert [run.arm for run in runs] == ["model", "llm"]
+    assert runs[0].config(config).model == config.model
+    folds = config.preset("folds")
+    assert [(run.arm, run.fold) for run in planned_runs(folds)] == [("model", fold) for fold in range(5)]
+    assert (folds.study.keep, folds.preset("default").study.keep) == ("weights", "none")

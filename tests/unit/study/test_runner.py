@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from llm4seg.cluster.runs import run_name
 from llm4seg.config import Config
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Prepared
@@ -19,6 +20,7 @@ from llm4seg.study.arms import PlannedRun
 from llm4seg.study.run_store import RunStore
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_json
+from llm4seg.utils.provenance import MEASURING, code_digest
 from pipelines.split import split
 from tests.finished_run import ByIntensity, config_at, raw_case, write_cases
 
@@ -78,10 +80,25 @@ def test_a_dataset_from_before_its_intensities_were_written_down_is_taken(
 
 
 def test_a_run_is_another_one_where_it_is_measured_otherwise(config: Config) -> None:
-    measured = [{}, {"evaluation.overlap": 0.25}, {"evaluation.nsd_tolerance": 1.0}, {"evaluation.bootstrap": 300}]
+    measured: list[dict[str, Any]] = [
+        {},
+        {"evaluation.overlap": 0.25},
+        {"evaluation.nsd_tolerance": 1.0},
+        {"evaluation.bootstrap": 300},
+        {"evaluation.tta": [1]},
+        {"evaluation.postprocess": ["min:3"]},
+        {"evaluation.models": ["/other"], "study.keep": "weights"},
+    ]
     names = [study._named(PlannedRun("cnn", 0, None), config.override(changes)).name for changes in measured]
-    assert len(set(names)) == 3
-    assert names[0] == names[3]  # intervals are drawn from the same scores
+    assert len(set(names)) == 5
+    assert names[0] == names[3] == names[6]  # intervals are drawn from the same scores; a study tests its own models
+
+
+def test_without_the_options_a_run_has_the_name_that_it_had_before_there_were_any(config: Config) -> None:
+    section = config.evaluation
+    sources = [run_name(config), code_digest(*MEASURING), section.nsd_tolerance, section.overlap, None]
+    name = study._named(PlannedRun("cnn", 0, None), config).name
+    assert name == "run-" + config.digest(extra=str(sources))
 
 
 def volumes_of(config: Config, shape: tuple[int, ...], names: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, remove, replacing, sha256_file, write_json, write_text
+from llm4seg.utils.files import read_json, remove, replacing, replacing_by_name, sha256_file, write_json, write_text
 
 
 def fill(folder: Path, text: str) -> None:
@@ -110,3 +110,16 @@ def test_json_that_cannot_be_read(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc" * 100_000)
     assert sha256_file(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_file_whose_writer_looks_at_its_name_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "a.nii.gz"
+    with pytest.raises(KeyboardInterrupt), replacing_by_name(target) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert not [*tmp_path.iterdir()]
+    with replacing_by_name(target) as partial:
+        assert partial.name == "a.nii.gz"
+        partial.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+    assert target.read_text() == "new"
