@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers import Inferer, sliding_window_inference
+from monai.utils import convert_to_dst_type
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,7 +54,8 @@ class ImageInferer(Inferer):
                 if image_CS[..., place].min() < image_CS[..., place].max():  # a constant slice is background
                     part = (*box[:2], box[2].start + place)
                     mask_S[part] = self._labels(image_CS[..., place], None, network, device)
-        return torch.as_tensor(mask_S, device=device)[None, None]
+        mask: Tensor = convert_to_dst_type(mask_S[None, None], inputs, dtype=torch.uint8)[0]  # with the file's name
+        return mask
 
     @torch.no_grad()
     def _labels(self, image_CS: np.ndarray, spacing: Any, network: nn.Module, device: torch.device) -> np.ndarray:
