@@ -59,15 +59,17 @@ def test_two_models_are_compared(workspace: Path, monkeypatch: pytest.MonkeyPatc
     check_scores(names, "model", llm4seg.load("outputs/model"))
     check_scores(names, "other", llm4seg.load(".cache/other-model"))
     assert (names["scores"]["difference"].abs() > 0.01).any()
-    image, _, prediction = names["axes"]
-    assert (len(image.images), len(prediction.images)) == (1, 2)
-    assert np.array_equal(prediction.images[1].get_array().filled(0), names["mask"])
+    drawn = [axis.images[1].get_array().filled(0) for axis in names["axes"]]
+    _, reference = Prepared(Path("data/prepared")).original(names["case"])
+    assert not drawn[0].any()
+    assert np.array_equal(drawn[1], reference)
+    assert np.array_equal(drawn[2], names["mask"])
 
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_without_another_model_the_same_one_is_mirrored(
+def test_without_another_model_the_same_one_in_bfloat16_is(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(workspace, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("other-model"))
     names = run_cells(tmp_path, monkeypatch)
-    check_scores(names, "other", llm4seg.load("outputs/model", tta=[0]))
+    check_scores(names, "other", llm4seg.load("outputs/model", dtype="bfloat16"))
