@@ -72,7 +72,7 @@ benchmark: $(INSTALLED)  ## time `dvc repro` from nothing, stage by stage, in a 
 docs: $(INSTALLED)  ## build the site of docs/ and the API in build/site; a broken link or anchor is an error
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint requirements.lock -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
-	@echo "build/site/index.html"
+	@echo "build/site/index.html; with the search: python -m http.server --directory build/site"
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
