@@ -19,7 +19,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-ANYWHERE = {"cache", "runs", "study_runs"}  # of `paths`: no outputs of a DVC stage
+ANYWHERE = {"cache", "runs", "study_runs", "tracking"}  # of `paths`: no outputs of a DVC stage
 ANOTHER_DISK = (
     "for another disk: clone the repository there, or only DVC's cache: "
     "`dvc cache dir --local /OTHER/DISK` and `dvc config --local cache.type symlink`"

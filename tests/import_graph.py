@@ -22,6 +22,7 @@ FLOORS = {
     "evaluation": 5,
     "released": 5,
     "predict": 6,
+    "tracking": 6,
     "cluster": 6,
     "export": 7,
     "search": 7,

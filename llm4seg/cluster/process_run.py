@@ -23,11 +23,10 @@ from llm4seg.config.schema import Cluster
 from llm4seg.runtime.device import default_device
 from llm4seg.training.costs import profile_model
 from llm4seg.training.engines.deepspeed_internals import restore_linear
-from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Row, start_group_of_one
+from llm4seg.training.live import Live
+from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Event, Row, start_group_of_one
 from llm4seg.training.trainer import fit
 from llm4seg.utils.errors import InputError, StopRequested
-
-Event = Row | str  # the row of an epoch that has ended, or a log line
 
 
 class ProcessRun:
@@ -100,6 +99,9 @@ class ProcessRun:
 
     def log(self, line: str) -> None:
         self._handle(line)
+
+    def show(self, live: Live) -> None:
+        self._handle(live)
 
     def control_signal(self) -> int:
         self._hang_timeout.rearm()

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from llm4seg.training.run import Row
+from llm4seg.training.run import Event, Row
 
 
 class EpochPrinter:
@@ -13,10 +13,10 @@ class EpochPrinter:
         self._epochs = epochs
         self._before: float | None = None
 
-    def __call__(self, event: Row | str) -> None:
+    def __call__(self, event: Event) -> None:
         if isinstance(event, str):
             print(f"train: {event}", file=sys.stderr, flush=True)
-        else:
+        elif isinstance(event, dict):
             self._print_row(event)
 
     def _print_row(self, row: Row) -> None:

@@ -12,7 +12,8 @@ from ray.util.queue import Queue
 
 from llm4seg.cluster.failures import root_cause
 from llm4seg.cluster.ray_stop_signal import on_this_node
-from llm4seg.training.run import Row
+from llm4seg.training.live import Live
+from llm4seg.training.run import Event
 
 
 class _SendEvents(UserCallback):
@@ -24,15 +25,17 @@ class _SendEvents(UserCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         for line in metrics[0].get("lines", ()):
             self._queue.put(line)
+        if "live" in metrics[0]:
+            self._queue.put(Live.parse(metrics[0]["live"]))
         if "epoch" in metrics[0]:  # not a checkpoint within an epoch
-            self._queue.put({name: value for name, value in metrics[0].items() if name != "lines"})
+            self._queue.put({name: value for name, value in metrics[0].items() if name not in ("lines", "live")})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         self._queue.put(f"a worker failed: {root_cause(worker_exceptions.values())}")
 
 
 @contextmanager
-def ray_events(handle: Callable[[Row | str], None]) -> Iterator[UserCallback]:
+def ray_events(handle: Callable[[Event], None]) -> Iterator[UserCallback]:
     """A callback for `train_on_ray`; `handle` receives each event in a thread of this process."""
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     thread = Thread(target=_handle_events, args=(queue, handle), daemon=True)
@@ -46,7 +49,7 @@ def ray_events(handle: Callable[[Row | str], None]) -> Iterator[UserCallback]:
         queue.shutdown(force=True)
 
 
-def _handle_events(queue: Queue, handle: Callable[[Row | str], None]) -> None:
+def _handle_events(queue: Queue, handle: Callable[[Event], None]) -> None:
     try:
         while (event := queue.get()) is not None:
             handle(event)

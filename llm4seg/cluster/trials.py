@@ -11,7 +11,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 
 from llm4seg.cluster.data_sync import DataSync
 from llm4seg.cluster.launch import train_on_ray
-from llm4seg.cluster.process_run import Event, ProcessRun, train_in_process
+from llm4seg.cluster.process_run import ProcessRun, train_in_process
 from llm4seg.cluster.ray_events import ray_events
 from llm4seg.cluster.ray_internals import node_is_draining
 from llm4seg.cluster.ray_stop_signal import RayStopSignal
@@ -20,7 +20,7 @@ from llm4seg.cluster.session import cpus_per_worker, gpus_per_worker, uses_gpu
 from llm4seg.cluster.stop_signal import LocalStopSignal, StopSignal
 from llm4seg.config import Config
 from llm4seg.config.schema import Cluster
-from llm4seg.training.run import CHECKPOINT, CONTINUE, Row
+from llm4seg.training.run import CHECKPOINT, CONTINUE, Event, Row
 from llm4seg.utils.errors import InputError
 
 DRAIN_INTERVAL = 10.0  # seconds between two checks whether this node is draining
@@ -82,7 +82,8 @@ def train_here(
     initial: str | None = None,
     measure: bool = False,
 ) -> Outcome:
-    """Train a run in this process, or on Ray Train where it has several workers."""
+    """Train a run in this process, or on Ray Train where it has several workers; without pictures."""
+    config = config.override({"tracking.pictures": 0})
     if config.cluster.most == 1:
         device = trial_device(config.cluster)
         return train_in_process(config, name, handle, stop_signal, initial, measure, device, TrialRun)
@@ -106,7 +107,7 @@ def training_rows(
             while (event := events.get()) is not training:
                 if isinstance(event, str):
                     print(event, flush=True)  # into the log of this process
-                else:
+                elif isinstance(event, dict):
                     yield event
         finally:
             if not training.done():

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import ray.train
 import torch
@@ -18,6 +19,7 @@ from llm4seg.cluster.ray_internals import check_same_storage
 from llm4seg.cluster.stop_signal import StopSignal
 from llm4seg.cluster.storage import RunFolder, Uploads, retrying, sweep, write_checkpoint
 from llm4seg.config.schema import Cluster
+from llm4seg.training.live import Live
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, Row
 
 SYNC_INTERVAL = 10.0  # seconds between two checks, by all workers together, whether a node is draining
@@ -43,7 +45,7 @@ class RayRun:
         self._saved = self._synced = time.monotonic()
         self._warned = False
         self._reported = 0
-        self._lines: list[str] = []  # sent with the next report
+        self._sent: dict[str, Any] = {}  # with the next report: log lines, what a validation tells
         self._hang_timeout = HangTimeout(section.timeout)
 
     def __enter__(self) -> Self:
@@ -65,17 +67,21 @@ class RayRun:
 
     def report(self, row: Row | None, save: Callable[[Path], None]) -> None:
         ray.train.report(
-            (row or {"within_epoch": True}) | self._measured | ({"lines": self._lines} if self._lines else {}),
+            (row or {"within_epoch": True}) | self._measured | self._sent,
             checkpoint=Checkpoint.from_directory(write_checkpoint(save)) if self.rank == 0 else None,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=self._upload,
         )
         self._reported += 1
-        self._saved, self._lines = time.monotonic(), []
+        self._saved, self._sent = time.monotonic(), {}
         self._hang_timeout.rearm()
 
     def log(self, line: str) -> None:
-        self._lines.append(line)
+        self._sent.setdefault("lines", []).append(line)
+
+    def show(self, live: Live) -> None:
+        if self.rank == 0:
+            self._sent["live"] = asdict(live)
 
     def control_signal(self) -> int:
         """The control signal of rank 0, from the stop signal and the time; CONTINUE on other ranks."""

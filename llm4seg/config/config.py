@@ -16,8 +16,8 @@ from llm4seg.config.schema import PRESET, SECTIONS_ALONE, Overrides, Presets, Se
 from llm4seg.utils.errors import InputError
 
 INIT = "training.init_from"
-LASTING = ("cache", "runs", "study_runs")  # paths of no stage's outputs: what a later run goes on with
-HOME = "LLM4SEG_HOME"  # environment variable: the folder that these three are relative to
+LASTING = ("cache", "runs", "study_runs", "tracking")  # paths of no stage's outputs: what a later run goes on with
+HOME = "LLM4SEG_HOME"  # environment variable: the folder that these are relative to
 IN_ARMS = ("model", "optimizer", "training", "engine")  # an arm of a study is another training, on the same data
 # what a trial cannot vary: it lasts search.epochs and validates each, its score is the best epoch's, best.json holds no
 # paths

@@ -56,6 +56,8 @@ ADDED: dict[str, tuple[Any, str]] = {
     "evaluation.tta": ([], "test-time augmentation: image axes to mirror along (docs/ensembles.md)"),
     "evaluation.postprocess": ([], "largest:CLASS, min:PIXELS or min:PIXELS:CLASS (docs/ensembles.md)"),
     "evaluation.overlap": (0.5, "of the windows of volumes in patches, as a share of the patch"),
+    "paths.tracking": (".tracking", "what trackers write, and the live history of finished trainings; as cache"),
+    "tracking": ({"to": "none", "pictures": 0}, "what is seen of a training while it runs (docs/tracking.md)"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from llm4seg.config.schema import Evaluation
 from llm4seg.data.prepared import Prepared, distance_unit
 from llm4seg.data.split import Split
+from llm4seg.evaluation.confusion import Confusion
 from llm4seg.evaluation.gains import gains
 from llm4seg.evaluation.lesion_summary import summarize_lesions
 from llm4seg.evaluation.masks import CaseMasks
@@ -50,7 +51,8 @@ def evaluate(
             raise InputError(f"split.{needed}: found no case in the {needed} part; evaluation needs one or more")
     case_ids: tuple[str, ...] = getattr(split, part)
     intervals = fit_intervals(data, split.train)
-    rows, volumes = evaluate_cases(model, data, case_ids, section, f"evaluate {part}", others)
+    confusion = Confusion(data.scheme)
+    rows, volumes = evaluate_cases(model, data, case_ids, section, f"evaluate {part}", others, confusion)
     baseline = [row for case_id in case_ids for row in evaluate_threshold_baseline(intervals, data, case_id)]
     volume_baseline = add_slices(data, baseline) if volumes else []
     unit = distance_unit(data.cases[case_id] for case_id in case_ids)
@@ -64,7 +66,7 @@ def evaluate(
         summary["volumes"] = None
     if found := _gains([Member(model, data), *others], case_ids, section, volumes or rows):
         summary["gains"] = found
-    return EvaluationResult(rows, baseline, volumes, volume_baseline, summary)
+    return EvaluationResult(rows, baseline, volumes, volume_baseline, summary, confusion)
 
 
 def _gains(members: Sequence[Member], case_ids: Sequence[str], section: Evaluation, rows: list[Row]) -> dict[str, Any]:
@@ -109,10 +111,11 @@ def evaluate_cases(
     section: Evaluation,
     title: str | None = None,
     others: Sequence[Member] = (),
+    confusion: Confusion | None = None,
 ) -> tuple[list[Row], list[Row]]:
     """`case_metrics` with case, group and unit in each row: of cases in their order, and of their volumes, where they
     are slices of whole ones. One volume is in memory at a time. `title`: of a progress bar; `others`: the other members
-    of an ensemble.
+    of an ensemble; `confusion`: every case is added to it.
     """
     masks = CaseMasks([Member(model, data), *others], case_ids, section)
     rows: dict[str, list[Row]] = {}
@@ -122,6 +125,8 @@ def evaluate_cases(
             predicted = masks.of(members)
             for case_id in members:
                 rows[case_id] = _case_rows(data, case_id, predicted[case_id], section.nsd_tolerance)
+                if confusion is not None:
+                    confusion.add(predicted[case_id], data.original(case_id)[1])
                 progress.update()
             if masks.of_volumes:
                 volumes += volume_metrics(data, predicted, section.nsd_tolerance)

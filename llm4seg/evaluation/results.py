@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from llm4seg.evaluation.confusion import Confusion
 from llm4seg.objectives.metrics import Row
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.tables import read_table
@@ -27,12 +28,14 @@ class EvaluationResult:
     volumes: list[Row]
     volume_baseline: list[Row]
     summary: dict[str, Any]
+    confusion: Confusion
 
 
 def write_cases(folder: Path, result: EvaluationResult) -> None:
     """Write cases.csv: a row per case and class, the threshold baseline beside the model; NaN is an empty field. And
-    volumes.csv, with the same columns, where there are volumes.
+    volumes.csv, with the same columns, where there are volumes; and confusion.csv.
     """
+    result.confusion.write(folder)
     _write(folder / CASES, result.rows, result.threshold_baseline)
     if result.volumes:
         _write(folder / VOLUMES, result.volumes, result.volume_baseline)

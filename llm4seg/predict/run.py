@@ -26,7 +26,7 @@ from llm4seg.utils.errors import InputError, UserError
 
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"  # folders beside the masks
 COPIES, FLOAT32 = 8, 4  # of an image, the most that reading, resampling and writing it take at a time; bytes
-SMALL = 2**20  # bytes of files that are read ahead without a look at their headers
+SMALL = 2**20  # bytes of files, or pixels, for which there is room
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -197,6 +197,8 @@ def _is_small(case: InputCase) -> bool:
 
 
 def _has_room(pixels: int) -> bool:
+    if pixels < SMALL:  # asking for the free memory takes as long as a small image
+        return True
     return 3 * COPIES * pixels * FLOAT32 < MEMORY_FRACTION * free_bytes(torch.device("cpu"))
 
 

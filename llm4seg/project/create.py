@@ -13,7 +13,9 @@ from llm4seg.project.code_file import CODE, COMMAND, write_code_file
 from llm4seg.utils.errors import InputError
 
 TEMPLATES = Path(__file__).parent  # the repository's own files: links in a clone, copies in a wheel
-IGNORED = "# What DVC and git pass over\n__pycache__/\n.*.partial\n.*.old\n.venv/\n.cache/\n.runs/\n.study/\n"
+IGNORED = (
+    "# What DVC and git pass over\n__pycache__/\n.*.partial\n.*.old\n.venv/\n.cache/\n.runs/\n.study/\n.tracking/\n"
+)
 DVC_FOLDER = {
     "config": "[core]\n    analytics = false\n    check_update = false\n",
     ".gitignore": "/config.local\n/tmp\n/cache\n",

@@ -19,6 +19,15 @@ from llm4seg.utils.tables import read_table
 
 # of a run: name, seconds, rows (of cases), volumes (their rows), versions, git_commit; of a failed run: name and error
 Record = dict[str, Any]
+COMPARED = (
+    "data",
+    "arm",
+    "reference",
+    "difference",
+    "low",
+    "high",
+    "p_holm",
+)  # columns of comparisons.csv, with others
 TABLES = {"case": "rows", "volume": "volumes"}  # of a record, by study.per
 Runs = Sequence[tuple[PlannedRun, Record | None]]
 
@@ -56,7 +65,7 @@ def results(config: Config, runs: Runs) -> StudyResult:
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
-    """Write a study's folder, atomically; tables as far as there are runs. `write_models` adds those of its runs."""
+    """Write a study's folder, atomically; tables as far as there are runs, that of comparisons always. `write_models` adds those of its runs."""
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
     with replacing(folder) as partial:
         partial.mkdir()
@@ -64,6 +73,8 @@ def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None
         for name, table in tables.items():
             if len(table):
                 table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6g")
+        if not len(result.comparisons):  # without the file, DVC complains whenever it shows plots
+            pd.DataFrame(columns=[*COMPARED]).to_csv(partial / "comparisons.csv", index=False)
         if write_models is not None:
             write_models(partial)
 
@@ -84,9 +95,7 @@ def read(folder: Path) -> StudyResult | None:
         read_table(folder / "study.csv", *columns),
         read_table(folder / "volumes.csv", *columns) if per_volume else pd.DataFrame(),
         read_table(folder / "runs.csv", "arm", "state", summary["metric"]),
-        read_table(folder / "comparisons.csv", "data", "arm", "reference", "difference", "low", "high", "p_holm")
-        if summary["verdicts"]
-        else pd.DataFrame(),
+        read_table(folder / "comparisons.csv", *COMPARED) if summary["verdicts"] else pd.DataFrame(),
     )
 
 

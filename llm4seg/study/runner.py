@@ -28,6 +28,7 @@ from llm4seg.study.models import keep_model, lacks_model
 from llm4seg.study.results import Record, Runs, finished
 from llm4seg.study.run_store import RunStore
 from llm4seg.training.inputs import training_inputs
+from llm4seg.training.run import Event
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 from llm4seg.utils.provenance import MEASURING, code_digest, git_commit, versions
@@ -121,6 +122,7 @@ def run_in_process(config: Config, runs: Sequence[NamedRun]) -> None:
                 raise StopRequested(STOPPED)
             prefix = f"study: {number} of {len(pending)} runs:"
             try:
+                job = job.override({"tracking.pictures": 0})  # nobody looks
                 outcome = train_in_process(job, checkpoints_name(name), print_line, stop_signal)
                 keep(job, name, outcome, evaluate_run(job, name, device), commit)
                 print(f"{prefix} {outcome.seconds:.0f} s of training", flush=True)
@@ -131,7 +133,7 @@ def run_in_process(config: Config, runs: Sequence[NamedRun]) -> None:
                 print(f"{prefix} failed", file=sys.stderr, flush=True)
 
 
-def print_line(event: Row | str) -> None:
+def print_line(event: Event) -> None:
     """Print an event that is a log line; rows of epochs would be too many."""
     if isinstance(event, str):
         _print_once(event)

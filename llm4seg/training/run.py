@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from llm4seg.training.live import Live
 from llm4seg.utils.files import remove, replacing
 
 Row = dict[str, float]
+Event = Row | str | Live  # the row of an epoch that has ended, a log line, or what a validation tells beside its row
 # control signals between two steps; the largest over all workers is followed
 CONTINUE, SYNC, CHECKPOINT, STOP = range(4)
 
@@ -34,6 +36,9 @@ class Run(Protocol):
 
     def log(self, line: str) -> None:
         """Print a line where the run was started."""
+
+    def show(self, live: Live) -> None:
+        """Tell those who watch, of a validation; before the report of its epoch. What rank 0 tells counts."""
 
     def control_signal(self) -> int:
         """Between two steps: CONTINUE, save a CHECKPOINT, save one and STOP, or SYNC: call `sync_control`.
@@ -99,6 +104,9 @@ class LocalRun:
 
     def log(self, line: str) -> None:
         print(line, file=sys.stderr)
+
+    def show(self, live: Live) -> None:
+        pass
 
     def control_signal(self) -> int:
         return CONTINUE

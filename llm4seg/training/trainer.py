@@ -34,6 +34,7 @@ from llm4seg.training.class_weights import class_weights, count_labels, counted_
 from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.history import epochs_since_best, is_complete, is_validated
 from llm4seg.training.inputs import training_inputs
+from llm4seg.training.live import PICTURED, Live, Snapshot, snapshots
 from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.training.volumes import predicted_volumes, slabs
@@ -232,8 +233,13 @@ class Trainer:
         scheme, device = self.data.scheme, self.run.device
         counts = torch.zeros(len(scheme.classes), 3, dtype=torch.int64, device=device)
         sums: Tensor | float = 0.0
+        own, shown = iter(self.split.val[self.run.rank :: self.run.world_size]), list[Snapshot]()
+        epoch, every = len(self.progress.history) + 1, self.config.tracking.pictures
         self.engine.train(False)
         for weight, logits, labels in self.predictions():
+            cases = list(islice(own, len(labels))) if weight else []
+            if every and epoch % every == 0 and len(shown) < PICTURED:
+                shown += snapshots(self.data, cases, logits, labels)
             whole = self.data.spacing is None or not self.loss.additive
             for part, truth in [(logits, labels)] if whole else slabs(logits, labels):
                 counts += weight * scheme_counts(labels_from_logits(part, scheme), truth, scheme).to(device)
@@ -242,7 +248,10 @@ class Trainer:
         assert isinstance(sums, Tensor)
         dist.all_reduce(counts)
         dist.all_reduce(sums)
-        return float(self.loss.value(sums)), float(dice_from_counts(counts).nanmean())
+        dice_K = dice_from_counts(counts)
+        by_class = dict(zip(scheme.classes, dice_K.tolist(), strict=True))
+        self.run.show(Live(epoch, by_class, tuple(shown[:PICTURED])))
+        return float(self.loss.value(sums)), float(dice_K.nanmean())
 
     def predictions(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Logits and labels of this worker's share of the validation part, with their weight; 0: they do not count."""

@@ -26,6 +26,9 @@ EXTRA_OF = {
     "fire": "export",
     "ignite": "export",
     "segmentation_models_pytorch": "smp",
+    "tensorboard": "track",
+    "mlflow": "track",
+    "wandb": "track",
 }
 
 

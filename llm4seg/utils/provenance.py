@@ -8,7 +8,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 # The rooms that decide a training, and those that decide a measurement: dvc.yaml lists them, names of runs hash them.
-# Not among them: utils and config, whose values are parameters, and cluster, which says only where a run happens.
+# Not among them: utils and config, whose values are parameters, cluster, which says only where a run happens, and
+# tracking, which says who is told of it.
 TRAINING = ("data", "inference", "llm", "models", "objectives", "runtime", "training")
 MEASURING = ("data", "evaluation", "inference", "llm", "models", "objectives", "runtime")
 LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy")

@@ -43,7 +43,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture
 def config(prepared: Config, tmp_path: Path) -> Config:
-    names = ("model", "history", "evaluation", "metrics", "report", "pictures", "runs", "cache", "study", "study_runs")
+    names = (
+        *("model", "history", "evaluation", "metrics", "report", "pictures"),
+        *("runs", "cache", "study", "study_runs", "tracking"),
+    )
     return prepared.override({f"paths.{name}": str(tmp_path / getattr(prepared.paths, name).name) for name in names})
 
 

@@ -8,7 +8,7 @@ from pipelines.stage import ANYWHERE
 from tests.import_graph import ROOT, closure, room
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# utils and config decide no result but by parameters; cluster says where a run happens, never what it computes
+# utils and config decide no result but by parameters; cluster says where a run happens, tracking who is told of it
 # A parameter and the stages that read it. What they write decides whether others follow; the report shows some.
 READ_BY: list[tuple[str, set[str]]] = [
     ("llm.layers", {"fetch_llm"}),
@@ -28,11 +28,12 @@ READ_BY: list[tuple[str, set[str]]] = [
     ("report.title", {"report"}),
     ("cluster.workers", set()),
     ("cluster.device", set()),
+    ("tracking.to", set()),
     ("study.metric", {"study"}),
     ("study.repeats", {"fetch_llm", "study"}),
     ("presets.lora", {"fetch_llm", "study"}),  # arms may name them
 ]
-UNLISTED = {"utils", "config", "cluster", "llm4seg", "pipelines"}
+UNLISTED = {"utils", "config", "cluster", "tracking", "llm4seg", "pipelines"}
 
 
 def reached(stage: str) -> set[str]:
@@ -81,7 +82,7 @@ def test_params_exist_and_none_says_where_a_run_happens() -> None:
             for part in dotted.split("."):
                 assert part in found, f"stage {stage}: {dotted} is no parameter"
                 found = found[part]
-        assert not {dotted.split(".")[0] for dotted in one["params"]} & {"cluster", "paths"}
+        assert not {dotted.split(".")[0] for dotted in one["params"]} & {"cluster", "paths", "tracking"}
 
 
 def readers(dotted: str) -> set[str]:
@@ -100,7 +101,7 @@ def test_a_parameter_is_read_by_those_stages_that_it_decides() -> None:
 
 def test_every_section_that_decides_a_result_is_read_by_a_stage() -> None:
     read = {dotted.split(".")[0] for stage in STAGES.values() for dotted in stage["params"]}
-    assert read == set(Config.model_fields) - {"cluster", "paths"}
+    assert read == set(Config.model_fields) - {"cluster", "paths", "tracking"}
 
 
 def test_outputs_survive_an_interrupted_stage() -> None:

@@ -15,6 +15,7 @@ from llm4seg.config.schema.run import (
     Patch,
     Paths,
     Report,
+    Tracking,
     Training,
 )
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
@@ -56,6 +57,7 @@ __all__ = [
     "Split",
     "Spread",
     "Study",
+    "Tracking",
     "Training",
     "Uniform",
     "parse_layers",

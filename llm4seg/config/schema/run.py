@@ -42,6 +42,7 @@ class Paths(Section):
     contact_sheet: Path
     cache: Path
     runs: Path
+    tracking: Path
 
 
 class OptimizerConfig(Section):
@@ -189,6 +190,13 @@ class EngineConfig(Section):
 def _both_ends(value: Any) -> Any:
     """A number of workers as a range."""
     return (value, value) if isinstance(value, int) else value
+
+
+class Tracking(Section):
+    """Who is told of a training while it runs, and every how many epochs with pictures (0: none); computes nothing."""
+
+    to: Literal["none", "dvclive", "tensorboard", "mlflow", "wandb"]
+    pictures: NonNegativeInt
 
 
 class Cluster(Section):

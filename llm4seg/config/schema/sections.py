@@ -9,7 +9,16 @@ from llm4seg.config.earlier import current_presets
 from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
 from llm4seg.config.schema.data import LLM, Data
 from llm4seg.config.schema.model import Model
-from llm4seg.config.schema.run import Cluster, EngineConfig, Evaluation, OptimizerConfig, Paths, Report, Training
+from llm4seg.config.schema.run import (
+    Cluster,
+    EngineConfig,
+    Evaluation,
+    OptimizerConfig,
+    Paths,
+    Report,
+    Tracking,
+    Training,
+)
 from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.split import LISTED, Split
 from llm4seg.config.schema.study import Study
@@ -30,6 +39,7 @@ class Sections(Section):
     training: Training
     engine: EngineConfig
     cluster: Cluster
+    tracking: Tracking
     search: Search
     study: Study
     evaluation: Evaluation

@@ -27,7 +27,7 @@ def test_what_outlasts_a_run_lies_in_the_main_workspace(
     folder = tmp_path / below
     folder.mkdir(parents=True)
     loaded = load(folder, values())
-    lasting = {"cache": ".cache", "runs": ".runs", "study_runs": ".study"}
+    lasting = {"cache": ".cache", "runs": ".runs", "study_runs": ".study", "tracking": ".tracking"}
     assert {name: path for name, path in loaded.paths if not path.is_relative_to(folder)} == {
         name: tmp_path / path for name, path in lasting.items()
     }

@@ -1,0 +1,1 @@
+"""Tests of llm4seg/tracking."""
