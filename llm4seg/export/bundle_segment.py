@@ -25,7 +25,8 @@ def load_network(file: str, device: torch.device) -> nn.Module:
     from torch.export.passes import move_to_device_pass
 
     network = move_to_device_pass(torch.export.load(file), device).module()
-    network.train = network.eval = lambda mode=True: network
+    for name in ("train", "eval"):  # which raise
+        setattr(network, name, lambda mode=True: network)
     return network
 
 
@@ -39,7 +40,7 @@ class ImageInferer(Inferer):
         super().__init__()
         self.about = json.loads(Path(about).read_text(encoding="utf-8"))
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         if len(inputs) != 1:
             raise ValueError(f"batch: found {len(inputs)} images, allowed: 1, since each has a shape of its own")
         about, device = self.about["preprocessing"], inputs.device
@@ -125,8 +126,8 @@ def _resized(image_CS: np.ndarray, size: Sequence[int], across: int | None) -> n
 
     Integers stay integers, rounded.
     """
-    shape, size = np.array(image_CS.shape[1:]), np.array(size)
-    sigma, factors = np.maximum(0, (shape / size - 1) / 2), size / shape
+    shape = np.array(image_CS.shape[1:])
+    sigma, factors = np.maximum(0, (shape / size - 1) / 2), np.array(size) / shape
     if across is not None:
         sigma[across], factors[across] = 0, 1
     channels = []

@@ -1,6 +1,6 @@
 """Time a case through a model: by torch, and exported, by onnxruntime; one thread each, in seconds of the processor.
 
-    python -m tests.benchmarks.onnx outputs/model
+python -m tests.benchmarks.onnx outputs/model
 """
 
 import argparse
@@ -45,7 +45,9 @@ def main() -> None:
         images_NCS = synthetic_images(done.about["input"]["shape"][1:])[:1]
         by_torch = median_ms(lambda: model.module(images_NCS))
         by_onnx = median_ms(lambda: session.run(None, {"images": images_NCS.numpy()}))
-    print(f"{tuple(images_NCS.shape)}: torch {by_torch:.2f} ms, onnxruntime {by_onnx:.2f} ms, {done.difference:.1g} apart")
+    print(
+        f"{tuple(images_NCS.shape)}: torch {by_torch:.2f} ms, onnxruntime {by_onnx:.2f} ms, {done.difference:.1g} apart"
+    )
 
 
 if __name__ == "__main__":
