@@ -19,15 +19,8 @@ from llm4seg.utils.tables import read_table
 
 # of a run: name, seconds, rows (of cases), volumes (their rows), versions, git_commit; of a failed run: name and error
 Record = dict[str, Any]
-COMPARED = (
-    "data",
-    "arm",
-    "reference",
-    "difference",
-    "low",
-    "high",
-    "p_holm",
-)  # columns of comparisons.csv, with others
+# columns of comparisons.csv, among others
+COMPARED = ("data", "arm", "reference", "difference", "low", "high", "p_holm")
 TABLES = {"case": "rows", "volume": "volumes"}  # of a record, by study.per
 Runs = Sequence[tuple[PlannedRun, Record | None]]
 
@@ -65,7 +58,10 @@ def results(config: Config, runs: Runs) -> StudyResult:
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
-    """Write a study's folder, atomically; tables as far as there are runs, that of comparisons always. `write_models` adds those of its runs."""
+    """Write a study's folder, atomically; tables as far as there are runs, that of comparisons always.
+
+    `write_models` adds the models of its runs.
+    """
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
     with replacing(folder) as partial:
         partial.mkdir()

@@ -39,19 +39,25 @@ def build_tracker(config: Config, name: str, resume: str | None) -> tuple[Tracke
     return None if build is None else build(config, name, resume)
 
 
-def _builder(to: str) -> Callable[[Config, str, str | None], tuple[Any, str]] | None:
+def _builder(to: str) -> Callable[[Config, str, str | None], tuple[Tracker, str]] | None:
     match to:
         case "dvclive":
-            from llm4seg.tracking.dvclive_files import dvclive_files as build
+            from llm4seg.tracking.dvclive_files import dvclive_files
+
+            return dvclive_files
         case "tensorboard":
-            from llm4seg.tracking.tensorboard_run import tensorboard_run as build
+            from llm4seg.tracking.tensorboard_run import tensorboard_run
+
+            return tensorboard_run
         case "mlflow":
-            from llm4seg.tracking.mlflow_run import mlflow_run as build
+            from llm4seg.tracking.mlflow_run import mlflow_run
+
+            return mlflow_run
         case "wandb":
-            from llm4seg.tracking.wandb_run import wandb_run as build
-        case _:
-            return None
-    return build
+            from llm4seg.tracking.wandb_run import wandb_run
+
+            return wandb_run
+    return None
 
 
 def metrics(row: Row) -> dict[str, float]:

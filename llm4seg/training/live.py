@@ -28,9 +28,9 @@ class Snapshot:
     arrays: str
 
     @classmethod
-    def pack(cls, case: str, **arrays: np.ndarray) -> Self:
+    def pack(cls, case: str, image: np.ndarray, reference: np.ndarray, predicted: np.ndarray) -> Self:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, image=image, reference=reference, predicted=predicted)
         return cls(case, base64.b64encode(buffer.getvalue()).decode("ascii"))
 
     def unpack(self) -> dict[str, np.ndarray]:

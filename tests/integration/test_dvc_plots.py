@@ -1,4 +1,4 @@
-"""`dvc plots show` of what dvc.yaml declares, and of a live training, in a repository with outputs as stages leave them."""
+"""`dvc plots show` of what dvc.yaml declares, and of a live training, with outputs as stages leave them."""
 
 import json
 import shutil
@@ -15,9 +15,9 @@ from PIL import Image
 
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.evaluation.confusion import Confusion
-from llm4seg.tracking.dvclive_files import DVCLiveFiles
 from llm4seg.study.results import StudyResult
 from llm4seg.study.results import write as write_study
+from llm4seg.tracking.dvclive_files import DVCLiveFiles
 from llm4seg.training.history import write_history
 from tests.import_graph import ROOT
 
@@ -34,7 +34,8 @@ def plots(folder: Path) -> dict[str, Any]:
     assert (done.returncode, done.stderr) == (0, "")
     shown: dict[str, Any] = json.loads(done.stdout)
     assert not shown.get("errors"), shown["errors"]
-    return shown["data"] if "data" in shown else shown
+    found: dict[str, Any] = shown["data"]
+    return found
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_all_that_dvc_yaml_declares(repository: Path) -> None:
     shares = [
         (point["reference"], point["predicted"])
         for content in shown["confusion"]
-        for point in json.loads(content["content"])["data"]["values"]
+        for point in content["content"]["data"]["values"]
     ]
     assert {pair: shares.count(pair) for pair in shares} == {
         ("background", "background"): 50,

@@ -21,9 +21,8 @@ def test_pixels_by_pairs_and_their_shares(shape: tuple[int, ...], ignore: bool) 
         if ignore:
             labels[0] = IGNORE
         confusion.add(torch.from_numpy(predicted), torch.from_numpy(labels))
-        pairs.update(
-            (a, b) for a, b in zip(labels.ravel().tolist(), predicted.ravel().tolist(), strict=True) if a != IGNORE
-        )
+        both = zip(labels.ravel().tolist(), predicted.ravel().tolist(), strict=True)
+        pairs.update((a, b) for a, b in both if a != IGNORE)
     assert confusion.pixels.tolist() == [[pairs[a, b] for b in range(4)] for a in range(4)]
     counts = Counter(confusion.table().itertuples(index=False, name=None))
     for a, name in enumerate(confusion.names):
