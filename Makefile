@@ -28,7 +28,7 @@ TORCH_PIN := $(shell grep '^torch==' requirements.lock)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-all test-slow test-transformers benchmark lint format lock clean no-scm
+.PHONY: help repro test test-all test-slow test-transformers benchmark docs lint format lock clean no-scm
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -67,6 +67,12 @@ endef
 
 benchmark: $(INSTALLED)  ## time `dvc repro` from nothing, stage by stage, in a clone of the last commit
 	$(BIN)/python -m tests.benchmarks.pipeline
+
+# Not --quiet: it drops the warnings before --strict counts them.
+docs: $(INSTALLED)  ## build the site of docs/ and the API in build/site; a broken link or anchor is an error
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint requirements.lock -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "build/site/index.html; with the search: python -m http.server --directory build/site"
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

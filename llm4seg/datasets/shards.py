@@ -14,30 +14,18 @@ VOLUME_BYTES = 32 * 2**20  # of volumes of their own shapes: beyond, a shard is 
 
 @dataclass(frozen=True)
 class Part:
-    """The file of one case's arrays, of `size` bytes, until a ShardWriter takes it in."""
+    """The file of one case's arrays, of `size` bytes, until a ShardWriter takes it in; `names` are in its order."""
 
     path: Path
+    names: tuple[str, ...]
     size: int
 
 
-def write_part(path: Path, case_id: str, pages: bool, **arrays: np.ndarray) -> Part:
-    """Write a case's arrays, in any process; `pages` as of `ShardWriter`.
-
-    Raises OSError naming the file when the disk is full.
-    """
-    _save({f"{case_id}/{name}": array for name, array in arrays.items()}, path, pages)
-    return Part(path, sum(array.nbytes for array in arrays.values()))
-
-
-def _save(arrays: dict[str, np.ndarray], path: Path, pages: bool) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    save = save_pages if pages else save_file
-    try:
-        save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
-    except (SafetensorError, OSError) as error:  # safetensors' wraps the operating system's
-        raise OSError(f"{path.name}: {error}") from None
+def write_part(path: Path, case_id: str, pages: bool = False, **arrays: np.ndarray) -> Part:
+    """Write a case's arrays, in any process. Raises OSError naming the file when the disk is full."""
+    named = {f"{case_id}/{name}": array for name, array in arrays.items()}
+    _save(named, path, pages)
+    return Part(path, tuple(named), sum(array.nbytes for array in arrays.values()))
 
 
 class ShardWriter:
@@ -59,7 +47,7 @@ class ShardWriter:
         if self._arrays and self._bytes + size > self._limit:
             self.flush()
         for name, array in arrays.items():
-            self._arrays[f"{case_id}/{name}"] = np.ascontiguousarray(array)
+            self._arrays[f"{case_id}/{name}"] = array
         self._bytes += size
         return self._name()
 
@@ -77,7 +65,8 @@ class ShardWriter:
             part.path.rename(self._folder / name)
             self.names.append(name)
             return name
-        self._arrays |= load_file(part.path)
+        arrays = load_file(part.path)
+        self._arrays |= {array: arrays[array] for array in part.names}
         self._bytes += part.size
         part.path.unlink()
         if self._bytes > VOLUME_BYTES:
@@ -94,6 +83,17 @@ class ShardWriter:
 
     def _name(self) -> str:
         return f"{self._kind}-{len(self.names):03d}.safetensors"
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path, pages: bool) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        (save_pages if pages else save_file)(contiguous, path)
+    except (SafetensorError, OSError) as error:  # safetensors' wraps the operating system's
+        raise OSError(f"{path.name}: {error}") from None
 
 
 def save_pages(arrays: dict[str, np.ndarray], path: Path) -> None:

@@ -72,9 +72,7 @@ class VolumeWork:
         if raw.unit != "mm":
             raise InputError(f"data.grid: found spacing, allowed: resize, since {raw.source} has no spacing in mm")
         box = crop_box(raw.image)
-        original = write_part(
-            self.folder / f"original-{number}.part", raw.id, False, image=raw.image, labels=raw.labels
-        )
+        original = write_part(self.folder / f"original-{number}.part", raw.id, image=raw.image, labels=raw.labels)
         grid = None
         if self.spacing is not None:
             grid = self._on_grid(number, described.case, box, raw.image, raw.labels)

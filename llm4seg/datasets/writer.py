@@ -62,9 +62,9 @@ class ResizedWriter:
             del raw, image, labels  # before the next case is read
 
     def _resized(self, raw: RawCase) -> tuple[RawCase, Described, tuple[np.ndarray, np.ndarray]]:
-        described, section = describe(raw, self._scheme, self._section.spatial_dims), self._section
-        image = to_size(raw.image, section.size, section.intensity, section.window)
-        return raw, described, (image, resize_labels(raw.labels, section.size))
+        described = describe(raw, self._scheme, self._section.spatial_dims)
+        size, intensity, window = self._section.size, self._section.intensity, self._section.window
+        return raw, described, (to_size(raw.image, size, intensity, window), resize_labels(raw.labels, size))
 
     def end(self, originals: list[str]) -> tuple[list[tuple[Case, str]], dict[str, Any]]:
         self._original.flush()

@@ -58,6 +58,7 @@ def evaluate_config(about: dict[str, Any]) -> dict[str, Any]:
         "save_dir": "@output_dir",
         "metrics": ["val_mean_dice"],
         "metric_details": ["val_mean_dice"],
+        "batch_transform": "$lambda batch: [one['image'].meta for one in batch]",
         "summary_ops": "*",
     }
     return _common(about, ["image", "label"]) | {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers import Inferer, sliding_window_inference
+from monai.utils import convert_to_dst_type
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,7 +25,8 @@ def load_network(file: str, device: torch.device) -> nn.Module:
     from torch.export.passes import move_to_device_pass
 
     network = move_to_device_pass(torch.export.load(file), device).module()
-    network.train = network.eval = lambda mode=True: network
+    for name in ("train", "eval"):  # which raise
+        setattr(network, name, lambda mode=True: network)
     return network
 
 
@@ -38,7 +40,7 @@ class ImageInferer(Inferer):
         super().__init__()
         self.about = json.loads(Path(about).read_text(encoding="utf-8"))
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         if len(inputs) != 1:
             raise ValueError(f"batch: found {len(inputs)} images, allowed: 1, since each has a shape of its own")
         about, device = self.about["preprocessing"], inputs.device
@@ -53,7 +55,8 @@ class ImageInferer(Inferer):
                 if image_CS[..., place].min() < image_CS[..., place].max():  # a constant slice is background
                     part = (*box[:2], box[2].start + place)
                     mask_S[part] = self._labels(image_CS[..., place], None, network, device)
-        return torch.as_tensor(mask_S, device=device)[None, None]
+        mask: Tensor = convert_to_dst_type(mask_S[None, None], inputs, dtype=torch.uint8)[0]  # with the file's name
+        return mask
 
     @torch.no_grad()
     def _labels(self, image_CS: np.ndarray, spacing: Any, network: nn.Module, device: torch.device) -> np.ndarray:
@@ -123,8 +126,8 @@ def _resized(image_CS: np.ndarray, size: Sequence[int], across: int | None) -> n
 
     Integers stay integers, rounded.
     """
-    shape, size = np.array(image_CS.shape[1:]), np.array(size)
-    sigma, factors = np.maximum(0, (shape / size - 1) / 2), size / shape
+    shape = np.array(image_CS.shape[1:])
+    sigma, factors = np.maximum(0, (shape / size - 1) / 2), np.array(size) / shape
     if across is not None:
         sigma[across], factors[across] = 0, 1
     channels = []

@@ -29,7 +29,8 @@ def describe_export(folder: Path) -> dict[str, Any]:
         "input": _tensor(INPUT, preprocessing.channels, preprocessing.size),
         "output": _tensor(OUTPUT, channels, preprocessing.size),
         "activation": "softmax" if softmax else "sigmoid",
-        "preprocessing": preprocessing.plain(),
+        # volumes at a spacing are cropped whatever `cropped` says, which is of images that are resized
+        "preprocessing": preprocessing.plain() | {"cropped": preprocessing.cropped or bool(preprocessing.spacing)},
         "labels": scheme.plain(),
         "trained_on": description["data"]["name"],
         "llm": _llm(description["llm"]) if needs_layers(section) else None,

@@ -56,7 +56,9 @@ class Mirroring:
         return Mirrored(network, self.axes, left_right, self.exchanged)
 
 
-def mirroring(axes: Sequence[int], pairs: Sequence[tuple[int, int]], scheme: LabelScheme | None) -> Mirroring | None:
+def mirroring(
+    axes: Sequence[int], pairs: Sequence[tuple[int, int]], scheme: LabelScheme | None, where: str = "evaluation.tta"
+) -> Mirroring | None:
     """The mirroring of images whose labels of left and right are `pairs`; None without axes.
 
     Raises InputError for a region that has no mirror image among the regions.
@@ -72,8 +74,7 @@ def mirroring(axes: Sequence[int], pairs: Sequence[tuple[int, int]], scheme: Lab
         image = {opposite.get(label, label) for label in labels}
         if image not in covered:
             raise InputError(
-                f"evaluation.tta: found {[*axes]}, allowed: [], since no class is the mirror image of {name} "
-                "(data.paired)"
+                f"{where}: found {[*axes]}, allowed: [], since no class is the mirror image of {name} (data.paired)"
             )
         places.append(covered.index(image))
     return Mirroring(tuple(axes), tuple(places))

@@ -24,7 +24,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog=f"example: llm4seg {EXAMPLE}; the same command goes on with what was broken off",
     )
     add = parser.add_argument
-    add("model", nargs="+", type=Path, metavar="MODEL", help="a folder that `train` wrote; several are an ensemble")
+    add("model", nargs="+", metavar="MODEL", help="a folder that `train` wrote or its address; several: an ensemble")
     add("-i", "--input", required=True, type=Path, metavar="IN", help="an image, a DICOM series, or a folder of these")
     add("-o", "--output", required=True, type=Path, metavar="OUT", help="the folder of the masks")
     add("--format", choices=ENDINGS, help="of masks (default: the image's; PNG of JPG and BMP, DICOM-SEG of DICOM)")
@@ -61,12 +61,14 @@ def _predict(given: dict[str, Any]) -> bool:
     """Predict all cases and print what became of them; whether one failed."""
     if not given["input"].exists():
         raise InputError(f"{given['input']}: no such file or folder")  # before anything is loaded
+    from llm4seg.predict.addresses import model_folder
     from llm4seg.predict.model import load  # here: the import takes seconds
     from llm4seg.predict.options import postprocess_steps, tta_axes
     from llm4seg.predict.run import Options, predict_cases
 
-    given |= {"tta": tta_axes(given["tta"], given["model"]), "postprocess": postprocess_steps(given["postprocess"])}
-    model = load(given["model"], **{name: given[name] for name in (*LOADING, "tta", "postprocess")})
+    folders = [model_folder(one) for one in given["model"]]
+    given |= {"tta": tta_axes(given["tta"], folders), "postprocess": postprocess_steps(given["postprocess"])}
+    model = load(folders, **{name: given[name] for name in (*LOADING, "tta", "postprocess")})
     out: Path = given["output"]
     cases, notices = find_cases(given["input"], model.preprocessing[0].channels, out)
     decisive = tuple((name, str(given[name])) for name in DECISIVE)

@@ -31,8 +31,11 @@ def is_dicom(path: Path) -> bool:
         return True
     if is_image(path):
         return False
-    with path.open("rb") as file:
-        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+    except OSError:  # may not be read, and says nothing of being an image
+        return False
 
 
 def series_in(files: Sequence[Path]) -> tuple[list[Series], list[str]]:

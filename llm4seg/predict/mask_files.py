@@ -130,7 +130,10 @@ def _write_itk(target: Path, one: InputImage, labels_S: np.ndarray, source: Path
     image.SetOrigin([float(place) for place in origin])
     image.SetDirection([float(cosine) for cosine in direction])
     with replacing_by_name(target) as partial:
-        sitk.WriteImage(image, partial, useCompression=True)
+        try:
+            sitk.WriteImage(image, partial, useCompression=True)
+        except RuntimeError:
+            raise OSError(f"{target}: SimpleITK cannot write it; is the disk full?") from None
 
 
 def _itk_place(sitk: Any, source: Path, dims: int) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:

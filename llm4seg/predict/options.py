@@ -47,4 +47,4 @@ def checked_mirroring(axes: Sequence[int], model: Preprocessing, scheme: LabelSc
             f"tta: found {[*axes]}, which exchanges left and right, but not {astray[0]}; allowed: other axes, or a "
             "model trained with data.paired"
         )
-    return mirroring(axes, model.paired, scheme)
+    return mirroring(axes, model.paired, scheme, "tta")

@@ -1,6 +1,7 @@
 """What a folder of predictions has of each finished case, so that a broken-off run is gone on with; and volumes.csv."""
 
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -21,6 +22,7 @@ FOLDER = ".predict"  # in the folder of the outputs
 TABLE = "volumes.csv"
 COLUMNS = ("case", "class", "count", "size", "unit")
 ML = 1000.0  # mm3
+HEADERS = (".mhd", ".nhdr")  # the pixels are in a .raw, .zraw or .raw.gz
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,12 @@ def model_digest(folders: Sequence[Path], options: Mapping[str, Any]) -> str:
 
 
 def case_digest(files: Sequence[Path], model: str) -> str:
-    """The sha256 of an image's files, in an order that their names do not decide, and of the model's digest."""
-    return hashlib.sha256("\n".join([model, *map(sha256_file, files)]).encode()).hexdigest()
+    """The sha256 of an image's files, with those that headers in files of their own name, and of the model's digest."""
+    parts = [*files]
+    for path in files:
+        if path.suffix.lower() in HEADERS:
+            parts += sorted(path.parent.glob(f"{glob.escape(path.stem)}.*raw*"))
+    return hashlib.sha256("\n".join([model, *map(sha256_file, parts)]).encode()).hexdigest()
 
 
 def volume_rows(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +26,7 @@ from llm4seg.utils.errors import InputError, UserError
 
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"  # folders beside the masks
 COPIES, FLOAT32 = 8, 4  # of an image, the most that reading, resampling and writing it take at a time; bytes
-SMALL = 2**20  # bytes of files that are read ahead without a look at their headers
+SMALL = 2**20  # bytes of files, or pixels, for which there is room
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -96,8 +96,9 @@ class CaseWriter:
             with _failing(one):
                 self._write(one, one.image, one.labels)
                 one.notices = one.image.notices
-        if one.error is not None:  # what is there is of another image or model
-            delete_outputs(self.out, one.case.id)
+        if one.error is not None:
+            with suppress(OSError):  # what is there is of another image or model
+                delete_outputs(self.out, one.case.id)
         return replace(one, image=None, labels=None)
 
     def _write_probabilities(self, one: Progress, image: InputImage) -> None:
@@ -157,6 +158,8 @@ def _failing(one: Progress) -> Iterator[None]:
         yield
     except UserError as error:
         one.error = str(error)
+    except OSError as error:  # a file that may not be read, a disk that is full
+        one.error = f"{one.case.source}: {error}"
     except (MemoryError, torch.OutOfMemoryError):
         one.error = f"{one.case.source}: there is not enough memory for it; allowed: --device cpu, or a smaller image"
 
@@ -194,6 +197,8 @@ def _is_small(case: InputCase) -> bool:
 
 
 def _has_room(pixels: int) -> bool:
+    if pixels < SMALL:  # asking for the free memory takes as long as a small image
+        return True
     return 3 * COPIES * pixels * FLOAT32 < MEMORY_FRACTION * free_bytes(torch.device("cpu"))
 
 

@@ -72,8 +72,8 @@ def read_contact_sheet(path: Path) -> bytes:
 def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """`data`, `split`, `evaluation` from params, the other sections from the trained model.
 
-    Without `data.root`, which differs between machines, and what is of another grid than `data.grid` or of another
-    intensity than `data.intensity`, and the networks that were not chosen.
+    Without `data.root` and the places of `evaluation.models`, which differ between machines, without what is of another
+    grid than `data.grid` or of another intensity than `data.intensity`, and without the networks that were not chosen.
     """
     plain, resized = config.plain(), config.data.grid == "resize"
     hidden = ["root", "folder", "phantom", "spacing" if resized else "size"]
@@ -86,7 +86,10 @@ def settings(config: Config, trained: dict[str, Any]) -> dict[str, dict[str, Any
     trained = trained | {"model": without(trained["model"], *unused)}
     if (dataset := config.data.dataset) in ("folder", "phantom"):
         data[dataset] = plain["data"][dataset]
-    return {"data": data, "split": plain["split"], **trained, "evaluation": plain["evaluation"]}
+    evaluation = plain["evaluation"]
+    if (models := config.evaluation.models) is not None:
+        evaluation = evaluation | {"models": [folder.name for folder in models]}
+    return {"data": data, "split": plain["split"], **trained, "evaluation": evaluation}
 
 
 def without(section: dict[str, Any], *names: str) -> dict[str, Any]:

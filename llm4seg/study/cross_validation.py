@@ -35,12 +35,13 @@ def _scores(table: pd.DataFrame, study: Study, units: dict[str, str], section: E
     """The estimate over all cases, and the mean of each fold."""
     of_cases: dict[str, list[float]] = {}
     of_folds: dict[int, list[float]] = {fold: [] for fold in study.folds}
-    for (_, fold), of_run in table.groupby(["repeat", "fold"], sort=False):
+    for _, of_run in table.groupby(["repeat", "fold"], sort=False):
+        fold = int(of_run["fold"].iloc[0])
         records: Any = of_run.to_dict("records")
         for case, score in case_means(records, study.metric).items():
             if not math.isnan(score):
                 of_cases.setdefault(case, []).append(score)
-                of_folds[int(fold)].append(score)
+                of_folds[fold].append(score)
     means = {case: sum(scores) / len(scores) for case, scores in of_cases.items()}
     folds = [rounded(sum(scores) / len(scores)) if scores else None for scores in of_folds.values()]
     return {**estimate(means, units, section), "folds": folds}

@@ -1,6 +1,8 @@
 """README, CONTRIBUTING and docs/: their length, links, commands and the map of rooms, against the files they name."""
 
+import json
 import re
+import runpy
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +18,11 @@ from tests.import_graph import FLOORS, ROOT
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").glob("*.ipynb")),
     ROOT / "data/raw/README.md",
 ]
+HOOKS = runpy.run_path(str(ROOT / "docs/site/hooks.py"))
+FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 MODULE = re.compile(r"python -m ([a-z0-9_]+(?:\.[a-z0-9_]+)*)")
@@ -31,23 +36,35 @@ PARAMETER = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+)(?:[:=] ?[^`]*)?`")
 GONE = {"llm4seg.models", "llm4seg.engines", "llm4seg.models.convert"}  # what CHANGELOG says was renamed
 
 
+CODE_ALONE = "```\n# A comment\nof_code[0](call)\n```\n"  # neither a heading nor a link
+
+
 def text(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
+    """The page's Markdown; of a notebook, its cells as the site has them."""
+    content = page.read_text(encoding="utf-8")
+    return HOOKS["as_markdown"](json.loads(content)) if page.suffix == ".ipynb" else content
 
 
 def anchors(page: Path) -> set[str]:
-    """The page's headings as GitHub names them in links."""
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text(page))}
+    """The page's headings as GitHub and the site name them in links; comments in code are none."""
+    return {HOOKS["slug"](heading) for heading in HEADING.findall(FENCED.sub("", text(page)))}
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    for link in LINK.findall(text(page)):
+    for link in LINK.findall(FENCED.sub("", text(page))):
         if link.startswith(("http://", "https://")):
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (anchor and anchor not in anchors(target)):
+        if not in_site(target) or (anchor and anchor not in anchors(target)):
             yield f"{page.relative_to(ROOT)}: {link}"
+
+
+def in_site(target: Path) -> bool:
+    """Whether `make docs` has a file, as pages may name it: folders and code have no page."""
+    return target.is_file() and (
+        target.is_relative_to(ROOT / "docs") or target in [ROOT / name for name in HOOKS["OUTSIDE"]]
+    )
 
 
 def code_pages() -> Iterator[Path]:
@@ -64,6 +81,18 @@ def test_readme_is_short() -> None:
 
 def test_every_relative_link_leads_somewhere() -> None:
     assert [broken for page in PAGES for broken in broken_links(page)] == []
+
+
+def test_the_site_has_every_page() -> None:
+    site = yaml.safe_load(text(ROOT / "docs/site/mkdocs.yml"))
+    names = [page for section in site["nav"] for pages in section.values() for page in pages]
+    assert sorted(names) == sorted(page.with_suffix(".md").relative_to(ROOT).as_posix() for page in PAGES)
+
+
+def test_notebooks_are_committed_without_outputs() -> None:
+    cells = json.loads((ROOT / "docs/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert len(cells) == 10
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
 
 
 def test_every_command_that_the_docs_name_is_a_module() -> None:
@@ -149,11 +178,17 @@ def test_one_version_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "link"), [("README.md", "[x](docs/none.md)"), ("docs/a.md", "[x](../README.md#no-such-heading)")]
+    ("page", "link"),
+    [
+        ("README.md", "[x](docs/none.md)"),
+        ("docs/a.md", "[x](../README.md#no-such-heading)"),
+        ("docs/a.md", "[x](../README.md#a-comment)"),
+        ("README.md", "[x](docs)"),
+    ],
 )
 def test_a_broken_link_is_found(page: str, link: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.unit.test_docs.ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text("# Title\n")
-    (tmp_path / page).write_text(f"# Title\n\n{link}\n")
+    (tmp_path / "README.md").write_text(f"# Title\n\n{CODE_ALONE}")
+    (tmp_path / page).write_text(f"# Title\n\n{CODE_ALONE}\n[y](#title) {link}\n")
     assert list(broken_links(tmp_path / page)) == [f"{page}: {link[4:-1]}"]

@@ -59,12 +59,10 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for parameter, names, allowed in (
-            ("only", self.only or (), self.known),
-            ("references", self.references, self.chosen),
-        ):
-            if unknown := [name for name in names if name not in allowed]:
-                raise ValueError(f"{parameter}: found {unknown[0]!r}, allowed: {', '.join(allowed)}")
+        if unknown := [name for name in self.only or () if name not in self.known]:
+            raise ValueError(f"only: found {unknown[0]!r}, allowed: {', '.join(self.known)}")
+        if unknown := [name for name in self.references if name not in self.chosen]:
+            raise ValueError(f"references: found {unknown[0]!r}, allowed: {', '.join(self.chosen)}")
         if self.keep == "weights" and (astray := [name for name in self.chosen if not FOLDER.fullmatch(name)]):
             raise ValueError(f"arms: found {astray[0]!r}, allowed with keep: weights: names of folders")
         if len(set(self.folds)) < len(self.folds):

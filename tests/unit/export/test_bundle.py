@@ -22,7 +22,7 @@ RUN += "sys.argv = ['monai.bundle', 'run', '--config_file', 'configs/' + sys.arg
 RUN += "runpy.run_module('monai.bundle', run_name='__main__')"
 KINDS = {
     "volumes in patches": {"model.bottleneck": "identity"},
-    "slices": {"data.spatial_dims": 2, "data.size": [16, 16], "model.bottleneck": "identity"},
+    "slices": {"data.spatial_dims": 2, "data.grid": "resize", "data.size": [32, 32], "data.intensity": "zscore"},
 }
 
 

@@ -1,7 +1,6 @@
 """Test-time augmentation by hand: every mirroring once, turned back, and the labels of a side exchanged."""
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.data.preprocessing import Preprocessing
 from llm4seg.inference.grid_logits import NetworkInput
 from llm4seg.inference.mirroring import mirroring
 from llm4seg.inference.predictor import Predictor, network_logits
-from llm4seg.predict.options import checked_mirroring, postprocess_steps, tta_axes
 from llm4seg.utils.errors import InputError
 
 SIDES = LabelScheme(("left kidney", "right kidney", "spleen"))
@@ -83,29 +80,3 @@ def test_each_window_of_a_volume_is_mirrored() -> None:
 def test_a_region_without_a_mirror_image_is_refused() -> None:
     with pytest.raises(InputError, match=r"evaluation.tta: found \[1\], .* mirror image of left \(data.paired\)"):
         mirroring([1], [(1, 3)], LabelScheme(("left", "rest"), ((1,), (2, 3)), (1, 2)))
-
-
-def preprocessing(**changes: object) -> Preprocessing:
-    values = {"spatial_dims": 2, "channels": 1, "size": [8, 8], "view": "axial"}
-    return Preprocessing.parse(values | changes)
-
-
-def test_axes_that_do_not_fit_a_model_are_refused() -> None:
-    assert checked_mirroring([], preprocessing(), SIDES) is None
-    assert checked_mirroring([0], preprocessing(), SIDES) is not None
-    assert checked_mirroring([1], preprocessing(view="sagittal"), SIDES) is not None
-    with pytest.raises(InputError, match=r"tta: found 2, allowed: 0 to 1"):
-        checked_mirroring([2], preprocessing(), SIDES)
-    with pytest.raises(InputError, match=r"exchanges left and right, but not left kidney; allowed: other axes"):
-        checked_mirroring([1], preprocessing(), SIDES)
-    found = checked_mirroring([1], preprocessing(paired=[[1, 2]]), SIDES)
-    assert found is not None
-    assert found.exchanged == (1, 0, 2)
-
-
-def test_options_in_words(tmp_path: Path) -> None:
-    assert (tta_axes(None, []), tta_axes("0,1", [])) == ((), (0, 1))
-    assert (postprocess_steps(None), postprocess_steps("largest:liver,min:10")) == ((), ("largest:liver", "min:10"))
-    for word in ("x", "0,0", "-1", ""):
-        with pytest.raises(InputError, match="--tta: found"):
-            tta_axes(word, [])

@@ -13,12 +13,15 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 import llm4seg
 from llm4seg import cli
 from llm4seg.predict.model import SegmentationModel
+from llm4seg.predict.records import case_digest
 from llm4seg.predict.run import in_thread
+from tests.dicom import itk_image
 from tests.import_graph import ROOT
 
 Printed = pytest.CaptureFixture[str]
@@ -119,6 +122,12 @@ def test_broken_files_are_named_at_the_end(slices_model: Path, scans: Path, tmp_
     assert set(pd.read_csv(out / "volumes.csv")["case"]) == {"case-0", "case-2", "deep/case-3"}
     (scans / "case-1.nii.gz").write_bytes(whole)
     (scans / "colors.png").unlink()
+    (out / "deep").rename(out / "away")
+    (out / "deep").write_text("a file where a folder must be")  # so that nothing can be written there
+    assert predict(slices_model, "-i", scans, "-o", out) == 1
+    assert f"failed: {scans}/deep/case-3.nii.gz: [Errno " in capsys.readouterr().err
+    (out / "deep").unlink()
+    (out / "away").rename(out / "deep")
     assert predict(slices_model, "-i", scans, "-o", out) == 0
 
 
@@ -160,6 +169,15 @@ def test_what_is_refused_before_anything_is_written(pictures_model: Path, tmp_pa
         with pytest.raises(SystemExit, match=reason):
             cli.main(["predict", str(pictures_model), *map(str, words)])
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_pixels_beside_their_header_count(tmp_path: Path) -> None:
+    sitk.WriteImage(itk_image(np.eye(3)), tmp_path / "a.mhd")
+    before = case_digest([tmp_path / "a.mhd"], "model")
+    assert case_digest([tmp_path / "a.mhd"], "model") == before != case_digest([tmp_path / "a.mhd"], "another")
+    content = (tmp_path / "a.raw").read_bytes()
+    (tmp_path / "a.raw").write_bytes(content[::-1])
+    assert case_digest([tmp_path / "a.mhd"], "model") != before
 
 
 def test_one_case_is_computed_beside_another_where_there_is_room() -> None:

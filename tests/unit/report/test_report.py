@@ -520,7 +520,9 @@ def test_shows_what_options_gain_and_what_an_ensemble_has_seen(copy: Config) -> 
     gain = {"mean": 0.012, "std": 0.01, "low": 0.002, "high": 0.0225, "n": 9}
     metrics["gains"] = {"ensemble": dict.fromkeys(("dice", "nsd", "false_lesions"), gain) | {"classes": {}}}
     write_json(copy.paths.metrics, metrics | {"models": {"count": 5, "seen": 3}})
-    text = words(page(copy))
+    text = words(page(copy.override({"evaluation.models": ["/home/me/seed-0", "/home/me/seed-1"]})))
+    assert "[seed-0, seed-1]" in text
+    assert "/home/me" not in text
     assert "the ensemble, over the mean of its models, 1.20 [0.20, 2.25] 1.20 [0.20, 2.25] 0.01 [0.00, 0.02]" in text
     assert "3 of these cases were in the training or validation of a model" in text
     assert "The mean of 5 models reaches a mean Dice of" in text
