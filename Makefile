@@ -129,5 +129,5 @@ no-scm: $(INSTALLED)
 	fi
 
 clean:  ## delete the environment, downloads and unfinished runs; data and results stay
-	rm -rf $(VENV) .cache .runs .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .cache .runs .tracking .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -72,6 +72,17 @@ def test_a_preset_is_an_experiment(project: Project) -> None:
     assert experiments(project)["exact"]["model.llm.attention"] == "causal"
 
 
+@pytest.mark.slow
+def test_queued_experiments_run(project: Project) -> None:
+    """As docs/tracking.md has it; a layer that is not in the store yet is fetched by the first that needs it."""
+    project.dvc("exp", "run", "--queue", "-S", "model.llm.layer=0,1", "-S", "training.epochs=1", "train")
+    assert project.dvc("queue", "status").count("Queued") == 2
+    project.dvc("exp", "run", "--run-all")
+    ran = [row["model.llm.layer"] for row in experiments(project).values() if row["training.epochs"] == "1"]
+    assert sorted(ran) == ["0", "1"]
+    assert project.dvc("queue", "status").count("Success") == 2
+
+
 def test_an_experiment_of_the_readme_means_the_same_after_another(project: Project) -> None:
     """After the CNN alone a random layer is trained, not the CNN alone again under another name."""
     lines = {
