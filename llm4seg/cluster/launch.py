@@ -18,6 +18,7 @@ from ray.train import (
 )
 from ray.train.collective import barrier
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.queue import Queue
 
 from llm4seg.cluster.data_sync import DataSync, data_sync
 from llm4seg.cluster.failures import FailFast, is_the_controllers, to_user_error
@@ -58,7 +59,7 @@ def _train(loop_config: dict[str, Any]) -> dict[str, Any]:
         barrier()  # another node may take longer than a step's timeout
     weights = final_weights(config, loop_config["initial"]) if loop_config["initial"] else None
     measured = profile_model(config, get_device()) if loop_config["measure"] else {}
-    with RayRun(config.cluster, loop_config["stop_signal"], measured) as run:
+    with RayRun(config.cluster, loop_config["stop_signal"], measured, loop_config["steps"]) as run:
         history, engine = fit(config, run, weights), config.engine.resolve(run.world_size).name
         seconds = time.monotonic() - start
         return {"history": history, "seconds": seconds, "engine": engine, "measured": measured}
@@ -72,11 +73,13 @@ def train_on_ray(
     stop_signal: StopSignal | None = None,
     initial: str | None = None,
     measure: bool = False,
+    steps: Queue | None = None,
 ) -> Outcome:
     """Train on the connected Ray cluster; goes on from its last checkpoint when the same run was interrupted.
 
     `data`: the outputs that nodes fetch before they train, by default those in dvc.lock. `initial`: the name of a
     finished run with the initial weights. `measure`: also measure the model's parameters and latency.
+    `steps`: a queue that gets a step now and then.
 
     Raises StopRequested when the stop signal was set, after saving a checkpoint; UserError with the cause when the
     training cannot go on, or failed more than `cluster.max_failures` times.
@@ -94,6 +97,7 @@ def train_on_ray(
         "data": data or data_sync(config),
         "initial": initial,
         "measure": measure,
+        "steps": steps,
     }
     trainer, folder = build_trainer(config, loop_config, run_config), RunFolder.at(folder_at, name)
     return _outcome(_fit(trainer, folder, config.cluster), folder, config.cluster)

@@ -1,6 +1,7 @@
 """Launcher of a training, chosen by `cluster.launcher`: this process, or Ray."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from llm4seg.cluster.local_ray import LAUNCHER
 from llm4seg.cluster.progress import EpochPrinter
@@ -23,16 +24,16 @@ def train(config: Config, name: str) -> Outcome:
     if config.cluster.launcher == "ray":
         require("ray", LAUNCHER)
     printer = EpochPrinter(config.training.epochs)
-    with watched(config, name, completed_epochs(config, name)) as watch:
+    with closing(printer), watched(config, name, completed_epochs(config, name)) as watch:
 
         def handle(event: Event) -> None:
             printer(event)
             watch(event)
 
-        return _launch(config, name, handle)
+        return _launch(config, name, handle, printer.draws_steps)
 
 
-def _launch(config: Config, name: str, handle: Callable[[Event], None]) -> Outcome:
+def _launch(config: Config, name: str, handle: Callable[[Event], None], steps: bool) -> Outcome:
     if config.cluster.launcher == "process":
         from llm4seg.cluster.process_run import train_in_process
 
@@ -48,4 +49,5 @@ def _launch(config: Config, name: str, handle: Callable[[Event], None]) -> Outco
     with ray_session(config.cluster):
         stop_signal = RayStopSignal()
         with stop_on_sigterm(stop_signal), ray_events(handle) as callback:
-            return train_on_ray(config, [callback], name, stop_signal=stop_signal)
+            queue = callback.queue if steps else None
+            return train_on_ray(config, [callback], name, stop_signal=stop_signal, steps=queue)

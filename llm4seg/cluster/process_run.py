@@ -15,6 +15,7 @@ import torch
 
 from llm4seg.cluster.hang_timeout import HangTimeout
 from llm4seg.cluster.out_of_memory import explained_out_of_memory
+from llm4seg.cluster.progress import STEP_INTERVAL
 from llm4seg.cluster.runs import Outcome, final_weights, run_folder
 from llm4seg.cluster.stop_signal import SAVED, LocalStopSignal, StopSignal
 from llm4seg.cluster.storage import RunFolder, Uploads, new_checkpoint_name, retrying, sweep, write_checkpoint
@@ -23,7 +24,7 @@ from llm4seg.config.schema import Cluster
 from llm4seg.runtime.device import default_device
 from llm4seg.training.costs import profile_model
 from llm4seg.training.engines.deepspeed_internals import restore_linear
-from llm4seg.training.live import Live
+from llm4seg.training.live import Live, Step
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Event, Row, start_group_of_one
 from llm4seg.training.trainer import fit
 from llm4seg.utils.errors import InputError, StopRequested
@@ -54,7 +55,7 @@ class ProcessRun:
         self._uploads = Uploads(folder, section.keep, section.storage_patience)
         self._uploader = ThreadPoolExecutor(max_workers=1)
         self._upload: Future[None] | None = None
-        self._saved = time.monotonic()
+        self._saved, self._advanced = time.monotonic(), 0.0
         self._hang_timeout = HangTimeout(section.timeout)
 
     @property
@@ -102,6 +103,12 @@ class ProcessRun:
 
     def show(self, live: Live) -> None:
         self._handle(live)
+
+    def advance(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self._advanced >= STEP_INTERVAL:
+            self._advanced = now
+            self._handle(step)
 
     def control_signal(self) -> int:
         self._hang_timeout.rearm()

@@ -20,22 +20,22 @@ class _SendEvents(UserCallback):
     """Callback that puts events into a queue. Runs in Ray's controller, which may be on another node."""
 
     def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+        self.queue = queue
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         for line in metrics[0].get("lines", ()):
-            self._queue.put(line)
+            self.queue.put(line)
         if "live" in metrics[0]:
-            self._queue.put(Live.parse(metrics[0]["live"]))
+            self.queue.put(Live.parse(metrics[0]["live"]))
         if "epoch" in metrics[0]:  # not a checkpoint within an epoch
-            self._queue.put({name: value for name, value in metrics[0].items() if name not in ("lines", "live")})
+            self.queue.put({name: value for name, value in metrics[0].items() if name not in ("lines", "live")})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        self._queue.put(f"a worker failed: {root_cause(worker_exceptions.values())}")
+        self.queue.put(f"a worker failed: {root_cause(worker_exceptions.values())}")
 
 
 @contextmanager
-def ray_events(handle: Callable[[Event], None]) -> Iterator[UserCallback]:
+def ray_events(handle: Callable[[Event], None]) -> Iterator[_SendEvents]:
     """A callback for `train_on_ray`; `handle` receives each event in a thread of this process."""
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     thread = Thread(target=_handle_events, args=(queue, handle), daemon=True)

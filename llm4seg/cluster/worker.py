@@ -13,13 +13,15 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
+from ray.util.queue import Queue
 
 from llm4seg.cluster.hang_timeout import HangTimeout
+from llm4seg.cluster.progress import STEP_INTERVAL
 from llm4seg.cluster.ray_internals import check_same_storage
 from llm4seg.cluster.stop_signal import StopSignal
 from llm4seg.cluster.storage import RunFolder, Uploads, retrying, sweep, write_checkpoint
 from llm4seg.config.schema import Cluster
-from llm4seg.training.live import Live
+from llm4seg.training.live import Live, Step
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, Row
 
 SYNC_INTERVAL = 10.0  # seconds between two checks, by all workers together, whether a node is draining
@@ -31,8 +33,8 @@ class RayRun:
     A context manager: inside it, a worker that makes no step for `cluster.timeout` seconds is ended.
     """
 
-    def __init__(self, section: Cluster, stop_signal: StopSignal, measured: Row) -> None:
-        """`measured`, the measurements of the model, is added to each row."""
+    def __init__(self, section: Cluster, stop_signal: StopSignal, measured: Row, steps: Queue | None = None) -> None:
+        """`measured`, the measurements of the model, is added to each row; `steps`: where now and then a step goes."""
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_rank = context.get_local_rank()
@@ -43,6 +45,7 @@ class RayRun:
         self._folder = RunFolder(self._storage.storage_filesystem, self._storage.experiment_fs_path)
         self._uploads = Uploads(self._folder, section.keep, section.storage_patience)
         self._saved = self._synced = time.monotonic()
+        self._steps, self._advanced = steps, 0.0
         self._warned = False
         self._reported = 0
         self._sent: dict[str, Any] = {}  # with the next report: log lines, what a validation tells
@@ -82,6 +85,12 @@ class RayRun:
     def show(self, live: Live) -> None:
         if self.rank == 0:
             self._sent["live"] = asdict(live)
+
+    def advance(self, step: Step) -> None:
+        now = time.monotonic()
+        if self.rank == 0 and self._steps is not None and now - self._advanced >= STEP_INTERVAL:
+            self._advanced = now
+            self._steps.actor.put_nowait.remote(step)  # nobody waits for it
 
     def control_signal(self) -> int:
         """The control signal of rank 0, from the stop signal and the time; CONTINUE on other ranks."""

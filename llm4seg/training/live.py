@@ -17,6 +17,17 @@ PICTURED = 2  # cases
 
 
 @dataclass(frozen=True)
+class Step:
+    """A step that is done: the `step`-th of `steps` of an epoch (both from 1), with its loss over `images` images."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A validation case as the network sees it, with what it predicts there; of a volume, the slice with most labels.
 

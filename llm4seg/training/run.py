@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from llm4seg.training.live import Live
+from llm4seg.training.live import Live, Step
 from llm4seg.utils.files import remove, replacing
 
 Row = dict[str, float]
-Event = Row | str | Live  # the row of an epoch that has ended, a log line, or what a validation tells beside its row
+# the row of an epoch that has ended, a log line, what a validation tells beside its row, or now and then a step
+Event = Row | str | Live | Step
 # control signals between two steps; the largest over all workers is followed
 CONTINUE, SYNC, CHECKPOINT, STOP = range(4)
 
@@ -39,6 +40,9 @@ class Run(Protocol):
 
     def show(self, live: Live) -> None:
         """Tell those who watch, of a validation; before the report of its epoch. What rank 0 tells counts."""
+
+    def advance(self, step: Step) -> None:
+        """Take note of a step; it must cost next to nothing."""
 
     def control_signal(self) -> int:
         """Between two steps: CONTINUE, save a CHECKPOINT, save one and STOP, or SYNC: call `sync_control`.
@@ -106,6 +110,9 @@ class LocalRun:
         print(line, file=sys.stderr)
 
     def show(self, live: Live) -> None:
+        pass
+
+    def advance(self, step: Step) -> None:
         pass
 
     def control_signal(self) -> int:

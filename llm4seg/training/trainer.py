@@ -34,7 +34,7 @@ from llm4seg.training.class_weights import class_weights, count_labels, counted_
 from llm4seg.training.engines import Engine, build_engine
 from llm4seg.training.history import epochs_since_best, is_complete, is_validated
 from llm4seg.training.inputs import training_inputs
-from llm4seg.training.live import PICTURED, Live, Snapshot, snapshots
+from llm4seg.training.live import PICTURED, Live, Snapshot, Step, snapshots
 from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.training.volumes import predicted_volumes, slabs
@@ -144,6 +144,7 @@ class Trainer:
                 where = f"in epoch {epoch + 1}, step {step + 1} of {self.steps}, on the cases {cases}"
                 self.check_finite(loss, "loss", where)
                 progress.loss, progress.step = progress.loss + loss, step + 1
+                self.run.advance(Step(epoch + 1, step + 1, self.steps, loss, section.batch_size))
                 self.poll_control()
         return progress.loss / self.steps
 
