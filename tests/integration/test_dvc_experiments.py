@@ -74,11 +74,11 @@ def test_a_preset_is_an_experiment(project: Project) -> None:
 
 @pytest.mark.slow
 def test_queued_experiments_run(project: Project) -> None:
-    """As docs/tracking.md has it; a layer that is not in the store yet is fetched by the first that needs it."""
-    project.dvc("exp", "run", "--queue", "-S", "model.llm.layer=0,1", "-S", "training.epochs=1", "train")
+    """As docs/tracking.md has it."""
+    project.dvc("exp", "run", "--queue", "-S", "model.llm.layer=0,1", "train")
     assert project.dvc("queue", "status").count("Queued") == 2
     project.dvc("exp", "run", "--run-all")
-    ran = [row["model.llm.layer"] for row in experiments(project).values() if row["training.epochs"] == "1"]
+    ran = [row["model.llm.layer"] for row in experiments(project).values() if row["State"] == "Success"]
     assert sorted(ran) == ["0", "1"]
     assert project.dvc("queue", "status").count("Success") == 2
 

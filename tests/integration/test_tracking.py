@@ -1,4 +1,4 @@
-"""A stage that is killed and goes on: the tracker is told of each epoch once, and the results are those of no tracker."""
+"""A stage that is killed and goes on: the tracker is told of each epoch once; results are those of no tracker."""
 
 import csv
 from pathlib import Path
