@@ -29,7 +29,7 @@ class WandbRun:
             id=run_id,
             name=name,
             resume="allow",
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=os.environ.get("WANDB_MODE", "offline"),
             config=parameters(config),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
