@@ -173,6 +173,24 @@ def check_turns(data: Prepared, section: Augment) -> None:
         raise InputError(str(error)) from None
 
 
+def check_turned_flips(data: Prepared, cases: Sequence[str], section: Augment) -> None:
+    """Refuse flips with turns after which a left organ looks like a right one, but keeps its label.
+
+    In the plane that is turned, a flip along any axis is one of left and right and a turn. So only that one may be
+    asked for, whose labels are exchanged; together with turns it gives all the same images.
+    """
+    sided = bool(data.paired) or any(OF_A_SIDE.search(name) for name in data.classes)
+    plane = set(range(data.spatial_dims)) if section.rotate > 90 else {0, 1} if section.quarter_turns else set()
+    axes = {axis for case in cases if (axis := data.left_right_axis(case)) is not None and axis in plane}
+    if sided and axes and (more := set(section.flip) & plane - axes):
+        turned = "quarter_turns" if section.quarter_turns else f"rotate: {section.rotate:g}"
+        raise InputError(
+            f"training.augment.flip: found {[*section.flip]} with training.augment.{turned}, which together exchange "
+            f"left and right, but not their labels; allowed: without {', '.join(map(str, sorted(more)))} (axis "
+            f"{', '.join(map(str, sorted(axes)))} and turns give the same images), or without turns"
+        )
+
+
 def check_flips(
     data: Prepared, cases: Sequence[str], flip: Sequence[int], parameter: str = "training.augment.flip"
 ) -> None:

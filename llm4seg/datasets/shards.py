@@ -100,7 +100,7 @@ def save_pages(arrays: dict[str, np.ndarray], path: Path) -> None:
     """Write a safetensors file in which each array of whole pages begins at a page: they come first, and the header is
     filled up with spaces. https://huggingface.co/docs/safetensors has the format.
     """
-    ordered = sorted(arrays, key=lambda name: arrays[name].nbytes % PAGE > 0)
+    ordered = sorted(arrays, key=lambda name: (arrays[name].nbytes % PAGE > 0, name))
     header, end = {}, 0
     for name in ordered:
         array = arrays[name]

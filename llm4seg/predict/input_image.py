@@ -17,6 +17,10 @@ from llm4seg.utils.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+PICTURE = (
+    "is a picture, read as its rows and columns are; the model was trained on {view} slices, whose columns run to the "
+    "patient's right (of sagittal ones to the back): mirror the picture where it shows them otherwise"
+)
 COLORS = 3  # channels, as which a gray picture is read by a model of color pictures
 
 
@@ -96,7 +100,8 @@ def from_image_data(
 def _way(image: ImageData, model: Preprocessing, source: str, trained: str) -> tuple[Geometry, tuple[str, ...]]:
     """How the array lies in the image's file, and a notice where a model reads its slices along another axis."""
     if image.placed == "picture":
-        return geometry(image, None), ()
+        seen = model.view not in (None, UNKNOWN)
+        return geometry(image, None), (PICTURE.format(view=model.view),) if seen else ()
     own = own_view(image)
     if image.flat or (model.spatial_dims == 2 and 1 in image.shape):  # it is one slice, whatever the model reads
         return geometry(image, slicing_view(image)), _otherwise(own, model)
@@ -121,7 +126,10 @@ def from_array(
     array: "np.ndarray | Tensor", model: Preprocessing, spacing: Sequence[float] | None, trained: str
 ) -> InputImage:
     """An image out of memory: ([C,] rows, columns[, slices]). Raises InputError for other shapes, and bad values."""
-    values: np.ndarray = np.asarray(array) if not hasattr(array, "detach") else array.detach().cpu().numpy()
+    if hasattr(array, "detach"):
+        tensor = array.detach().cpu()
+        array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()  # NumPy has no bfloat16
+    values: np.ndarray = np.asarray(array)
     values = _with_channels(values, model, trained)
     try:
         values = storable(values)

@@ -73,7 +73,7 @@ class SegmentationModel:
         self.classes = tuple(name or f"class {place}" for place, name in enumerate(scheme.classes, start=1))
         self.labels = {name: scheme.covered(place) for place, name in enumerate(self.classes)}
         self._trained = f"the model in {folders[0]}"
-        self._channels = out_channels(read_metadata(folders[0])[0]["config"]["training"]["loss"], scheme)
+        self._channels = _channels_of(folders[0], scheme)
         batch = batch or BATCH.get(next(networks[0].parameters()).device.type, 1)
         self.steps = tuple(steps)
         self.predictor = Predictor(self.modules, scheme, overlap, batch, tta)
@@ -238,7 +238,10 @@ def _described(folders: Sequence[Path]) -> tuple[list[Preprocessing], LabelSchem
                 f"{folder / DESCRIPTION}: found data.size: {model.size} and data.intensity: {model.intensity}, which a "
                 "converted checkpoint does not record; allowed: what its images were resized to and normalized by"
             )
-    first, others = _common(*described[0]), [_common(*one) for one in described[1:]]
+    first, *others = [
+        {**_common(*one), "channels of logits": _channels_of(folder, one[1])}
+        for folder, one in zip(folders, described, strict=True)
+    ]
     for folder, other in zip(folders[1:], others, strict=True):
         for name, value in other.items():
             if value != first[name]:
@@ -246,6 +249,11 @@ def _described(folders: Sequence[Path]) -> tuple[list[Preprocessing], LabelSchem
                     f"{folder}: found {name} {value}, allowed: {first[name]}, as of the model in {folders[0]}"
                 )
     return [model for model, _ in described], described[0][1]
+
+
+def _channels_of(folder: Path, scheme: LabelScheme) -> int:
+    """The channels of a network's logits: of one class they depend on the loss."""
+    return out_channels(read_metadata(folder)[0]["config"]["training"]["loss"], scheme)
 
 
 def _common(model: Preprocessing, scheme: LabelScheme) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from llm4seg.predict.overlay import draw_prediction
 from llm4seg.predict.records import Record, case_digest, delete_outputs, model_digest, volume_rows, write_table
 from llm4seg.runtime.device import MEMORY_FRACTION, free_bytes
 from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.files import remove
 
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"  # folders beside the masks
 COPIES, FLOAT32 = 8, 4  # of an image, the most that reading, resampling and writing it take at a time; bytes
@@ -86,6 +87,7 @@ class CaseWriter:
         if one.image is not None:
             with _failing(one):
                 one.labels = self.model.predict_labels(one.image)
+                delete_outputs(self.out, one.case.id)  # of another image or model: no record may say they are of this
                 if self.options.probabilities:
                     self._write_probabilities(one, one.image)
         return one
@@ -99,6 +101,8 @@ class CaseWriter:
         if one.error is not None:
             with suppress(OSError):  # what is there is of another image or model
                 delete_outputs(self.out, one.case.id)
+                for name in one.outputs:
+                    remove(self.out / name)
         return replace(one, image=None, labels=None)
 
     def _write_probabilities(self, one: Progress, image: InputImage) -> None:

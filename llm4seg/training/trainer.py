@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import Sides, augment, check_flips, check_turns
+from llm4seg.data.augment import Sides, augment, check_flips, check_turned_flips, check_turns
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
@@ -101,6 +101,7 @@ class Trainer:
         self.steps = steps_per_epoch(len(self.samples), config.training.batch_size)
         self.sides = Sides(self.data.paired, lambda sample: self.data.left_right_axis(self.samples[sample]))
         check_flips(self.data, self.split.train, config.training.augment.flip)
+        check_turned_flips(self.data, self.split.train, config.training.augment)
         check_turns(self.data, config.training.augment)
         self.check_validation()
         model, saved = assemble(config, self.data, run.log), newest(run)

@@ -107,6 +107,19 @@ def test_a_flip_of_left_and_right_exchanges_their_labels(axis: int | None) -> No
         assert torch.equal(found[sample], (exchanged if axis == 1 and flipped[sample] else plain)[sample])
 
 
+def test_one_image_has_one_mask_with_turns_and_flips_of_left_and_right() -> None:
+    """A flip and half a turn is the other flip: an image that comes out equal must have equal labels then."""
+    images, labels = torch.rand(1, 1, 16, 16), torch.zeros(1, 16, 16, dtype=torch.int64)
+    labels[:, 4:9, 2:6], labels[:, 4:9, 10:14] = 1, 2
+    section = STILL.model_copy(update={"flip": (1,), "quarter_turns": True})
+    masks: dict[tuple[int, ...], torch.Tensor] = {}
+    for sample in range(48):
+        found, mask = augment(images, labels, [sample], section, 0, 0, Sides(((1, 2),), lambda sample: 1))
+        key = tuple((found * 1000).round().int().flatten().tolist())
+        assert torch.equal(masks.setdefault(key, mask), mask)
+    assert len(masks) == 8
+
+
 @pytest.mark.parametrize("size", [(24, 24), (16, 16, 12)])
 def test_quarter_turns_are_exact(size: tuple[int, ...]) -> None:
     """All four occur, in the plane of rows and columns, of the image and its labels alike."""

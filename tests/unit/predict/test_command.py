@@ -18,6 +18,7 @@ from PIL import Image
 
 import llm4seg
 from llm4seg import cli
+from llm4seg.predict import run
 from llm4seg.predict.model import SegmentationModel
 from llm4seg.predict.records import case_digest
 from llm4seg.predict.run import in_thread
@@ -104,6 +105,20 @@ def test_finished_cases_are_left_and_changed_ones_are_not(
     description = json.loads((model / "model.json").read_text(encoding="utf-8"))
     (model / "model.json").write_text(json.dumps(description | {"git_commit": "another"}), encoding="utf-8")
     assert again("--overlap", "0.25") == ["case-0", "case-1", "case-2", "case-3"]
+
+
+def test_masks_of_another_model_are_not_taken_for_finished(
+    slices_model: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of another model that is broken off while it writes leaves none of the first one's records of this case."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(slices_model, other)
+    (other / "model.json").write_text((other / "model.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert predict(slices_model, "-i", scans, "-o", out) == 0
+    with monkeypatch.context() as context:
+        context.setattr(run, "volume_rows", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert predict(other, "-i", scans, "-o", out) == 130
+    assert not (out / ".predict" / "case-0.json").exists()
 
 
 def test_broken_files_are_named_at_the_end(slices_model: Path, scans: Path, tmp_path: Path, capsys: Printed) -> None:

@@ -1,5 +1,6 @@
 """Files in, masks out: scored by hand, they give what `evaluate` gives, to the digit."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.evaluation.evaluate import evaluate_cases
 from llm4seg.models.saved import as_trained, load_trained
+from llm4seg.utils.files import read_json
 from pipelines.fetch_llm import fetch_llm
 from pipelines.prepare import prepare
 from pipelines.search import search
@@ -127,6 +129,31 @@ def test_an_ensembles_probabilities_are_the_mean_and_its_labels_theirs(config: C
     assert np.array_equal(every.argmax(axis=0)[sure], labels[sure])
     with pytest.raises(llm4seg.InputError, match="module: found an ensemble of 2, allowed: one model; see `modules`"):
         _ = model.module
+
+
+def test_networks_of_other_logits_are_no_ensemble(pictures_model: Path, tmp_path: Path) -> None:
+    """One class is one sigmoid after bce_dice, and a softmax of two channels after dice_ce."""
+    other = tmp_path / "other"
+    shutil.copytree(pictures_model, other)
+    loss = read_json(other / "model.json")["config"]["training"]["loss"]
+    changed = {"bce_dice": "dice_ce", "dice_ce": "bce_dice"}[loss]
+    text = (other / "model.json").read_text(encoding="utf-8")
+    (other / "model.json").write_text(text.replace(f'"loss": "{loss}"', f'"loss": "{changed}"'), encoding="utf-8")
+    with pytest.raises(
+        llm4seg.InputError, match=r"other: found channels of logits \d, allowed: \d, as of the model in"
+    ):
+        llm4seg.load([pictures_model, other])
+
+
+def test_a_tensor_of_half_precision_and_a_picture_for_a_model_of_volumes(
+    pictures_model: Path, slices_model: Path
+) -> None:
+    path = pictures_model.parents[1] / "raw" / "images" / "0.png"
+    model, values = llm4seg.load(pictures_model), np.asarray(Image.open(path))
+    halves = torch.from_numpy(values).bfloat16()
+    assert np.array_equal(model.predict(halves), model.predict(halves.float()))
+    assert not model.segment(path).notices
+    assert "is a picture" in llm4seg.load(slices_model).segment(path).notices[0]
 
 
 def test_slices_that_pass_the_network_together_are_the_same(root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llm4seg.config import Config
-from llm4seg.data.augment import check_flips, check_turns
+from llm4seg.data.augment import check_flips, check_turned_flips, check_turns
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, read_split, write_split
 from llm4seg.evaluation.evaluate import evaluate
@@ -93,3 +93,9 @@ def test_flips_of_left_and_right_need_pairs_of_classes(config: Config, tmp_path:
     check_flips(Prepared(prepared), cases, [0])
     write_json(prepared / "manifest.json", manifest | {"paired": [[1, 2]]})
     check_flips(Prepared(prepared), cases, [0, 1])
+    turned = {"paths.prepared": str(prepared), "training.augment.quarter_turns": True}
+    both = turned | {"training.augment.flip": [0, 1]}
+    one = config.override(turned | {"training.augment.flip": [1]})
+    with pytest.raises(InputError, match=r"flip: found \[0, 1\] with .*quarter_turns, .* allowed: without 0 "):
+        Trainer(config.override(both), LocalRun(tmp_path))
+    check_turned_flips(Prepared(prepared), cases, one.training.augment)

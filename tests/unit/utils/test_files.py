@@ -114,9 +114,14 @@ def test_sha256(tmp_path: Path) -> None:
 
 def test_a_file_whose_writer_looks_at_its_name_is_whole_or_not_there(tmp_path: Path) -> None:
     target = tmp_path / "a.nii.gz"
-    with pytest.raises(KeyboardInterrupt), replacing_by_name(target) as partial:
-        partial.write_text("half")
-        raise KeyboardInterrupt
+
+    def broken_off() -> None:
+        with replacing_by_name(target) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
     assert not [*tmp_path.iterdir()]
     with replacing_by_name(target) as partial:
         assert partial.name == "a.nii.gz"
