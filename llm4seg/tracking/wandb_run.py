@@ -3,6 +3,7 @@
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 from llm4seg.config import Config
 from llm4seg.tracking.values import metrics, parameters
@@ -23,13 +24,14 @@ class WandbRun:
         folder = config.paths.tracking
         folder.mkdir(parents=True, exist_ok=True)
         self._image = wandb.Image
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             dir=str(folder),
             id=run_id,
             name=name,
             resume="allow",
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
             config=parameters(config),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )

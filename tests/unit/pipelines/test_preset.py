@@ -110,7 +110,8 @@ def test_recipe_btcv_is_unetrs(config: Config) -> None:
     assert training.epochs * training.patch.per_case == 5000 * 4
     assert training.epochs / training.validate_every == 5000 / 100  # validations
     assert (training.batch_size, training.patch.share, training.patch.foreground) == (4, 0.5, "voxel")
-    assert (training.augment.flip, len(row.data.paired)) == ((0, 1, 2), 2)
+    # with turns, flips along 1 and 2 give all images that UNETR's along 0, 1 and 2 give
+    assert (training.augment.flip, training.augment.quarter_turns, len(row.data.paired)) == ((1, 2), True, 2)
 
 
 def test_recipes_are_the_papers_and_one_for_several_classes(tmp_path: Path) -> None:
