@@ -30,7 +30,8 @@ class PlannedRun:
 def planned_runs(config: Config) -> list[PlannedRun]:
     """The planned runs in order: all arms of a repeat and fold, references first, then the next repeat and fold."""
     section = config.study
-    arms = [*section.references, *(name for name in section.chosen if name not in section.references)]
+    first = section.chosen_references
+    arms = [*first, *(name for name in section.chosen if name not in first)]
     return [PlannedRun(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
 
 

@@ -90,7 +90,7 @@ def compare_all(table: pd.DataFrame, study: Study, section: Evaluation) -> pd.Da
     """Every arm against every reference on each dataset, with p corrected over the arms by Holm's procedure."""
     scores, rows = class_scores(table, study.metric), []
     for data, own_scores in scores.groupby("data", sort=False):
-        for reference, arm in product(study.references, study.chosen):
+        for reference, arm in product(study.chosen_references, study.chosen):
             paired = pairs(own_scores, arm, reference)
             if arm != reference and len(paired):
                 about = {"data": data, "reference": reference, "arm": arm, "per": study.per}

@@ -142,7 +142,7 @@ def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[
         "per": section.per,
         "confidence": config.evaluation.confidence,
         "arms": section.chosen,
-        "references": list(section.references),
+        "references": list(section.chosen_references),
         "verdicts": [
             (f"on {row['data']}, " if several else "") + verdict(row, section.metric, config.evaluation.confidence)
             for row in rows

@@ -53,6 +53,12 @@ class Study(Section):
         return {name: self.known[name] for name in (self.arms if self.only is None else self.only)}
 
     @property
+    def chosen_references(self) -> tuple[str, ...]:
+        """The references that take part; where none does, the first arm that does is one."""
+        chosen = self.chosen
+        return tuple(name for name in self.references if name in chosen) or (next(iter(chosen)),)
+
+    @property
     def known(self) -> dict[str, Overrides]:
         """The arms by name, and MODEL, if no arm is called so."""
         return {MODEL: {}} | self.arms
@@ -61,8 +67,8 @@ class Study(Section):
     def _consistent(self) -> Self:
         if unknown := [name for name in self.only or () if name not in self.known]:
             raise ValueError(f"only: found {unknown[0]!r}, allowed: {', '.join(self.known)}")
-        if unknown := [name for name in self.references if name not in self.chosen]:
-            raise ValueError(f"references: found {unknown[0]!r}, allowed: {', '.join(self.chosen)}")
+        if unknown := [name for name in self.references if name not in self.known]:
+            raise ValueError(f"references: found {unknown[0]!r}, allowed: {', '.join(self.known)}")
         if self.keep == "weights" and (astray := [name for name in self.chosen if not FOLDER.fullmatch(name)]):
             raise ValueError(f"arms: found {astray[0]!r}, allowed with keep: weights: names of folders")
         if len(set(self.folds)) < len(self.folds):

@@ -116,6 +116,7 @@ def test_a_stage_that_is_off_leaves_an_empty_result(studying: Config) -> None:
 def test_only_some_arms_take_part_and_the_model_as_it_is_is_one(studying: Config) -> None:
     config = studying.override({"study.only": ["model", "llm"], "study.references": ["model"], "study.repeats": 1})
     runs = planned_runs(config)
+    assert planned_runs(config.override({"study.references": ["cnn"]})) == runs  # the first one is the reference then
     assert [run.arm for run in runs] == ["model", "llm"]
     assert runs[0].config(config).model == config.model
     folds = config.preset("folds")
