@@ -65,6 +65,11 @@ def delete_outputs(out: Path, case: str) -> None:
     remove(_path(out, case))
 
 
+def forget(out: Path, case: str) -> None:
+    """Delete a case's record before its files are written anew: they are no longer what it says."""
+    remove(_path(out, case))
+
+
 def model_digest(folders: Sequence[Path], options: Mapping[str, Any]) -> str:
     """The sha256 of all that decides a mask beside the image: models, options and the code with its libraries."""
     digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode())

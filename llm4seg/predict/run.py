@@ -20,7 +20,7 @@ from llm4seg.predict.input_image import InputImage
 from llm4seg.predict.mask_files import mask_ending, write_mask, write_probabilities
 from llm4seg.predict.model import SegmentationModel
 from llm4seg.predict.overlay import draw_prediction
-from llm4seg.predict.records import Record, case_digest, delete_outputs, model_digest, volume_rows, write_table
+from llm4seg.predict.records import Record, case_digest, delete_outputs, forget, model_digest, volume_rows, write_table
 from llm4seg.runtime.device import MEMORY_FRACTION, free_bytes
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import remove
@@ -87,7 +87,7 @@ class CaseWriter:
         if one.image is not None:
             with _failing(one):
                 one.labels = self.model.predict_labels(one.image)
-                delete_outputs(self.out, one.case.id)  # of another image or model: no record may say they are of this
+                forget(self.out, one.case.id)
                 if self.options.probabilities:
                     self._write_probabilities(one, one.image)
         return one
@@ -101,8 +101,9 @@ class CaseWriter:
         if one.error is not None:
             with suppress(OSError):  # what is there is of another image or model
                 delete_outputs(self.out, one.case.id)
-                for name in one.outputs:
-                    remove(self.out / name)
+                if one.labels is not None:  # some files may be written, and none has a record
+                    for name in (*one.outputs, mask_name(one.case, self.options)):
+                        remove(self.out / name)
         return replace(one, image=None, labels=None)
 
     def _write_probabilities(self, one: Progress, image: InputImage) -> None:

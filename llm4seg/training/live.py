@@ -46,7 +46,7 @@ class Snapshot:
 
     def unpack(self) -> dict[str, np.ndarray]:
         """The arrays by name."""
-        with np.load(io.BytesIO(base64.b64decode(self.arrays))) as arrays:
+        with np.load(io.BytesIO(base64.b64decode(self.arrays)), allow_pickle=False) as arrays:
             return dict(arrays)
 
 

@@ -59,7 +59,7 @@ def test_outputs_on_another_disk(config: Config, tmp_path: Path) -> None:
     assert found.startswith(
         f"paths.prepared: found {tmp_path}/prepared, allowed: a path in {ROOT}, outside of which DVC"
     )
-    assert "paths.cache and paths.runs and paths.study_runs may be anywhere" in found
+    assert "paths.cache and paths.runs and paths.study_runs and paths.tracking may be anywhere" in found
     assert "`dvc cache dir --local /OTHER/DISK` and `dvc config --local cache.type symlink`" in found
 
 

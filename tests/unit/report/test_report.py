@@ -426,7 +426,7 @@ def test_volumes_and_many_classes(tmp_path: Path) -> None:
         "data.phantom.patients": 12,
     }
     text = words(page(finished_run(tmp_path, changes)))
-    assert "20 \u00d7 24 \u00d7 16 pixels" in text
+    assert "20 \u00d7 24 \u00d7 16 voxels" in text
     assert "lesion 9" in text
 
 

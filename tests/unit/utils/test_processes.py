@@ -114,11 +114,11 @@ def test_items_wait_while_memory_is_short(tmp_path: Path) -> None:
 
 
 def test_no_process_is_left_by_a_caller_that_stops_early(tmp_path: Path) -> None:
+    before = set(psutil.Process().children())  # of other tests
     with closing(in_processes(partial(square, tmp_path), range(1, 9), 2, no_memory, str)) as results:
         next(results)
-        processes = [
-            one.pid for one in psutil.Process().children() if "resource_tracker" not in " ".join(one.cmdline())
-        ]
+        begun = set(psutil.Process().children()) - before
+        processes = [one.pid for one in begun if "resource_tracker" not in " ".join(one.cmdline())]
         assert len(processes) >= 2
     assert not any(psutil.pid_exists(process) for process in processes)
 
