@@ -4,7 +4,6 @@ Processes gain where threads wait for the interpreter's lock; what they return i
 """
 
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -12,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from llm4seg.utils.errors import UserError
@@ -134,7 +134,7 @@ def _portable(error: Exception) -> Exception:
     if not isinstance(error, (UserError, OSError)):
         error.add_note(traceback.format_exc())
     try:
-        pickle.loads(pickle.dumps(error))
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # as a Connection does
         return error
     except Exception:
         return RuntimeError("".join(traceback.format_exception(error)))
