@@ -1,6 +1,7 @@
 """Segment an array with an exported model, by onnxruntime and NumPy alone: run_onnx.py MODEL.onnx IMAGE.npy MASK.npy.
 
-The image is (channels, rows, columns) or (channels, rows, columns, slices), with axes as the model was trained on.
+The image is (channels, rows, columns) or (channels, rows, columns, slices), with axes as the model was trained on,
+and without the empty margins of its volume where `cropped` is true in model.json beside the model.
 """
 
 import json
@@ -47,8 +48,8 @@ def segmented(session, image, about, labels, softmax):
 session = onnxruntime.InferenceSession(sys.argv[1])
 described = json.loads(session.get_modelmeta().custom_metadata_map["llm4seg.json"])
 about, array = described["preprocessing"], np.load(sys.argv[2])
-if about["grid"] != "resize" or about["cropped"] or about["intensity"] == "released":
-    sys.exit("this script is for models with data.grid: resize, uncropped; others need what `preprocessing` says")
+if about["grid"] != "resize" or about["intensity"] == "released":
+    sys.exit("this script is for models with data.grid: resize; others need what `preprocessing` says")
 slices = np.moveaxis(array, -1, 0) if array.ndim == len(about["size"]) + 2 else array[None]  # of a 2-D model
 masks = [segmented(session, one, about, described["labels"], described["activation"] == "softmax") for one in slices]
 np.save(sys.argv[3], masks[0] if len(masks) == 1 and array.ndim == len(about["size"]) + 1 else np.stack(masks, axis=-1))
