@@ -24,7 +24,7 @@ def device_that_fits(model: nn.Module, wanted: torch.device) -> torch.device:
     """`wanted`, or the CPU where the model, with a large LLM layer, does not fit; then warns."""
     needed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if wanted.type == "cpu" or needed <= MEMORY_FRACTION * free_bytes(wanted):
-        log.debug("the model, %.3f GB, is on %s", needed / 1e9, wanted)
+        log.debug("the model, %.1f MB, is on %s", needed / 1e6, wanted)
         return wanted
     free = f"{free_bytes(wanted) / 1e9:.2f} GB are free on {wanted}"
     log.warning(f"on the CPU: the model takes {needed / 1e9:.2f} GB, and {free}")
