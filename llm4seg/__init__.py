@@ -8,6 +8,7 @@ spatial axes (D slices, H rows, W columns), T tokens, E the LLM's width, L layer
 of a matrix (G groups of M entries where it is quantized); W workers in what they exchange; 1 an axis of that length.
 """
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +21,8 @@ _PUBLIC = {
     "InputError": "llm4seg.utils.errors",
 }
 __all__ = [*_PUBLIC]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is shown is up to the program
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,20 @@
 """Stage `evaluate`: measure the trained model on the test part and draw its best, median and worst case."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llm4seg.config import Config
 from llm4seg.utils.files import replacing, write_json
+from llm4seg.utils.logs import level_of
 from pipelines.stage import run_stage
 
 if TYPE_CHECKING:
     from torch import nn
 
     from llm4seg.inference.prepared import Member
+
+log = logging.getLogger("llm4seg.pipelines.evaluate")
 
 
 def evaluate(config: Config) -> None:
@@ -57,9 +61,9 @@ def write_evaluation(config: Config, model: "nn.Module", others: "Sequence[Membe
         write_cases(folder, result)
     write_json(config.paths.metrics, result.summary)
     if reason := not_whole(data, split.test):
-        print(f"evaluate: no scores per volume: {reason}", flush=True)
+        log.info(f"evaluate: no scores per volume: {reason}")
     for line in remarks(result.summary):
-        print(f"evaluate: {line}", flush=True)
+        log.log(level_of(line), f"evaluate: {line}")
 
 
 if __name__ == "__main__":

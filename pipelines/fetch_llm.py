@@ -1,20 +1,23 @@
 """Stage `fetch_llm`: copy the layers that the parameters name from the LLM's source to the layer store."""
 
-from rich.console import Console
+import logging
+
 from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store, select_layers
-from pipelines.stage import run_stage
+from pipelines.stage import run_stage, show
+
+log = logging.getLogger("llm4seg.pipelines.fetch_llm")
 
 
 def fetch_llm(config: Config) -> None:
     """Fill the layer store; layers already there are kept."""
     store = fill_store(config.paths.llm, config.llm, config.layers_needed(), config.paths.cache)
     select_layers(store, config.layers_used(), config.paths.llm_used)
-    print(f"{store.source}, license: {store.license or 'not stated'}")
-    Console().print(_table(store))
+    log.info(f"{store.source}, license: {store.license or 'not stated'}")
+    show(_table(store))
 
 
 def _table(store: LayerStore) -> Table:

@@ -1,6 +1,7 @@
 """Prepare a second data set beside the pipeline's own: `study.other_data`, on which a study's models are measured."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,12 @@ from llm4seg.config.schema import Overrides
 from llm4seg.data.prepared import MANIFEST, Prepared
 from llm4seg.datasets.spacing import in_config_order
 from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.logs import add_flags, configure
 from pipelines.prepare import prepare
 from pipelines.preset import overrides
 from pipelines.stage import near
+
+log = logging.getLogger("llm4seg.pipelines.other_data")
 
 NO_LIST: Overrides = {"split.rule": "auto", "split.file": None}  # which are the own data's: all of these are measured
 
@@ -37,7 +41,9 @@ def other_data(params: Path, folder: Path, presets: Sequence[str], values: Overr
     config = _at_own_spacing(config)
     sheet = folder.with_name(f"{folder.name}.png")
     prepare(config.override({"paths.prepared": str(folder), "paths.contact_sheet": str(sheet)}))
-    print(f"other_data: for `dvc exp run`: -S study.other_data={near(folder)}; to version it: dvc add {near(folder)}")
+    log.info(
+        f"other_data: for `dvc exp run`: -S study.other_data={near(folder)}; to version it: dvc add {near(folder)}"
+    )
 
 
 def _at_own_spacing(config: Config) -> Config:
@@ -59,9 +65,11 @@ def _at_own_spacing(config: Config) -> Config:
         )
     spacing = in_config_order(own.spacing)
     if found == "auto":
-        print(f"other_data: data.spacing: auto is {spacing} mm, as of {own.name} in {near(folder)}", flush=True)
+        log.info(f"other_data: data.spacing: auto is {spacing} mm, as of {own.name} in {near(folder)}")
     elif list(found) != spacing:
-        print(f"warning: data.spacing is {[*found]}, of {own.name} in {near(folder)} {spacing}: a study needs one")
+        log.warning(
+            f"warning: data.spacing is {[*found]}, of {own.name} in {near(folder)} {spacing}: a study needs one"
+        )
     return config.override({"data.spacing": spacing if found == "auto" else found})
 
 
@@ -82,10 +90,12 @@ def main() -> None:
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("-S", dest="values", metavar="NAME=VALUE", action="append", default=[], help="a parameter")
+    add_flags(parser)
     parser.add_argument("folder", type=Path, help="where to write it")
     parser.add_argument("presets", nargs="*", metavar="PRESET", help="under `presets` of params.yaml")
     arguments = parser.parse_args()
     try:
+        configure(arguments.log)
         values = dict(map(value_of, arguments.values))
         other_data(arguments.params, arguments.folder, arguments.presets, values)
     except (UserError, OSError) as error:

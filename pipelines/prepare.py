@@ -1,6 +1,7 @@
 """Stage `prepare`: read raw images and masks, and write shards and a manifest."""
 
-from rich.console import Console
+import logging
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,27 +17,29 @@ from llm4seg.utils.errors import InputError
 from llm4seg.utils.text import in_short
 from llm4seg.utils.threads import cores
 from pipelines.own_images import versioning_hint
-from pipelines.stage import near, run_stage
+from pipelines.stage import near, run_stage, show
+
+log = logging.getLogger("llm4seg.pipelines.prepare")
 
 
 def prepare(config: Config) -> None:
     """Read the dataset that the config names, audit it, write it to `paths.prepared`, and draw the contact sheet."""
     if config.data.dataset not in PACKAGED and (hint := versioning_hint(config.data.root)):
-        print(f"prepare: {hint}", flush=True)
+        log.info(f"prepare: {hint}")
     lists = _split_lists(config)
     workers = config.cluster.cpus_per_worker or cores()
     with naming_archives(config.data.root, config.paths.cache):
         dataset = open_dataset(config.data, config.paths.cache)
-        print(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}", flush=True)
+        log.info(f"{dataset.name}: license {dataset.license}; cite {dataset.citation}")
         check_volumes(dataset, config.data)
         prepared = write_prepared(dataset, config.data, config.paths.prepared, lists, workers)
-    Console().print(_table(prepared))
+    show(_table(prepared))
     for line in in_short(prepared.notices):
-        print(f"warning: {line}")
+        log.warning(f"warning: {line}")
     if prepared.note:
-        print(f"note: {prepared.note}")
+        log.info(f"note: {prepared.note}")
     write_contact_sheet(config.paths.contact_sheet, prepared)
-    print(f"prepare: a look at the data: {near(config.paths.contact_sheet)}")
+    log.info(f"prepare: a look at the data: {near(config.paths.contact_sheet)}")
 
 
 def _split_lists(config: Config) -> SplitLists | None:
@@ -56,7 +59,7 @@ def _split_lists(config: Config) -> SplitLists | None:
     except InputError as error:
         if config.split.rule == "file":
             raise
-        print(f"warning: split.file is left out, as split.rule is {config.split.rule}: {error}", flush=True)
+        log.warning(f"warning: split.file is left out, as split.rule is {config.split.rule}: {error}")
         return None
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from llm4seg.config.schema import Overrides
 from llm4seg.config.schema.data import PICTURES
 from llm4seg.datasets.archives import ENDINGS
 from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.logs import add_flags, configure
+
+log = logging.getLogger("llm4seg.pipelines.preset")
 
 DEFAULT = "default"  # the preset that goes back to the values of the last commit
 ROOT = "data.root"
@@ -95,14 +99,16 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.pr
         epilog=f"example: dvc exp run $({prog} default released)",
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    add_flags(parser)
     parser.add_argument("names", nargs="+", metavar="NAME", help="under `presets` of params.yaml")
     arguments = parser.parse_args(words)
     try:
+        configure(arguments.log)
         print(options(arguments.params, arguments.names))
         notes = differing_defaults(arguments.params) if DEFAULT in arguments.names else []
         notes += unfit_loss(arguments.params, arguments.names) + missing_data(arguments.params, arguments.names)
         for line in notes:
-            print(f"preset: {line}", file=sys.stderr)
+            log.warning(f"preset: {line}")
     except UserError as error:
         sys.exit(f"preset: {error}")
 

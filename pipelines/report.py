@@ -1,8 +1,12 @@
 """Stage `report`: one HTML page with the run's parameters, metrics and charts, and its charts as files."""
 
+import logging
+
 from llm4seg.config import Config
 from llm4seg.utils.files import write_text
 from pipelines.stage import near, run_stage
+
+log = logging.getLogger("llm4seg.pipelines.report")
 
 
 def report(config: Config) -> None:
@@ -14,8 +18,12 @@ def report(config: Config) -> None:
     inputs = read_inputs(config)
     charts = training_charts(inputs) | comparison_charts(inputs.search, inputs.study)
     write_pictures(config.paths.pictures, charts)
-    write_text(config.paths.report, render(inputs))
-    print(f"report: {near(config.paths.report)}")
+    page = render(inputs)
+    write_text(config.paths.report, page)
+    log.debug(
+        "report: %d charts in %s; the page has %.1f kB", len(charts), near(config.paths.pictures), len(page) / 1e3
+    )
+    log.info(f"report: {near(config.paths.report)}")
 
 
 def pictures(config: Config) -> None:

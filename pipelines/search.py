@@ -1,12 +1,15 @@
 """Stage `search`: find better parameters with Ray Tune; none with `search.trials: 0`."""
 
+import logging
+
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
-from pipelines.stage import run_stage
+from pipelines.stage import run_stage, show
+
+log = logging.getLogger("llm4seg.pipelines.search")
 
 SHOWN = 10  # trials in the table at the end
 
@@ -21,7 +24,7 @@ def search(config: Config) -> None:
     from llm4seg.search.results import write
 
     if config.search.trials == 0:
-        print("search: off (search.trials is 0); no parameter is overridden")
+        log.info("search: off (search.trials is 0); no parameter is overridden")
         write(config.paths.search, None)
         return
     if config.cluster.launcher == "process":
@@ -36,8 +39,8 @@ def search(config: Config) -> None:
             result = run_search(config, name)
         write(config.paths.search, result)
         forget_search(config, name)
-    Console().print(table(result.trials, config))
-    print(f"search: best of {len(result.trials)} trials: {result.best}")
+    show(table(result.trials, config))
+    log.info(f"search: best of {len(result.trials)} trials: {result.best}")
 
 
 def table(trials: pd.DataFrame, config: Config) -> Table:

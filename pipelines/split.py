@@ -1,13 +1,16 @@
 """Stage `split`: assign each case to the training, validation or test part."""
 
-from rich.console import Console
+import logging
+
 from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.rules import split_by_rule
 from llm4seg.data.split import Split, write_split
-from pipelines.stage import run_stage
+from pipelines.stage import run_stage, show
+
+log = logging.getLogger("llm4seg.pipelines.split")
 
 
 def split(config: Config) -> None:
@@ -15,9 +18,10 @@ def split(config: Config) -> None:
     prepared = Prepared(config.paths.prepared)
     made = split_by_rule(prepared, config.split)
     write_split(config.paths.split, made)
-    Console().print(_table(prepared, made))
+    log.debug("split: %s of the %d cases of %s", config.paths.split, len(prepared.cases), prepared.folder)
+    show(_table(prepared, made))
     for line in made.warnings:
-        print(f"warning: {line}")
+        log.warning(f"warning: {line}")
 
 
 def _table(prepared: Prepared, made: Split) -> Table:

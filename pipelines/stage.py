@@ -1,17 +1,25 @@
 """The command line of every stage: --help with an example, one line for an error, a clean stop."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+
+from rich.console import Console
+from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.config.changes import notes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 from llm4seg.utils.extras import naming_extras
+from llm4seg.utils.logs import add_flags, configure, is_quiet, level_of
+
+log = logging.getLogger("llm4seg.pipelines.stage")  # of a stage that is run, `__name__` is __main__
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -70,30 +78,41 @@ def run_stage(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    add_flags(parser)
     parser.set_defaults(work=work)
     for option, other in instead.items():
         parser.add_argument(f"--{option}", dest="work", action="store_const", const=other, help=other.__doc__)
     arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _stop)
+    start = time.monotonic()
     try:
+        configure(arguments.log)
         config = Config.load(arguments.params)
+        log.debug("%s: read %s", name, arguments.params.absolute())
         if "DVC_STAGE" in os.environ:
             check_outputs(config)
         if configs := trainings(config) if trainings else []:
             for line in notes(arguments.params, configs):
-                print(f"{name}: {line}", flush=True)
+                log.log(level_of(line), "%s: %s", name, line)
         with naming_extras():
             arguments.work(config)
+        log.debug("%s: %.1f s, of which %.1f s of processor time", name, time.monotonic() - start, time.process_time())
     except (UserError, OSError) as error:
         if os.environ.get("LLM4SEG_TRACEBACK"):
             raise
         sys.exit(f"{name}: {error}")
     except StopRequested as stop:
-        print(f"{name}: {stop}", file=sys.stderr)
+        log.error("%s: %s", name, stop)
         sys.exit(128 + signal.SIGTERM)
     except (KeyboardInterrupt, SystemExit):  # Ray handles Ctrl-C with sys.exit(0), which is no success here
-        print(f"{name}: interrupted; the last good outputs are untouched", file=sys.stderr)
+        log.error("%s: interrupted; the last good outputs are untouched", name)
         sys.exit(130)
+
+
+def show(table: Table) -> None:
+    """Print a table of a stage, unless it is quiet."""
+    if not is_quiet():
+        Console().print(table)
 
 
 def near(path: Path) -> str:

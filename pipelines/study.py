@@ -1,5 +1,6 @@
 """Stage `study`: train and test arms under several seeds, and compare them; none with `study.repeats: 0`."""
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from llm4seg.study.results import Runs
     from llm4seg.study.runner import NamedRun
 
+log = logging.getLogger("llm4seg.pipelines.study")
+
 
 def trainings(config: Config) -> list[Config]:
     """The config of each arm, with the search's overrides applied; none with study.repeats: 0."""
@@ -25,15 +28,17 @@ def study(config: Config) -> None:
     """Run the unfinished runs, then write the result of all runs."""
     config = config.override(read_best(config.paths.search))
     if config.study.repeats == 0:
-        print("study: off (study.repeats is 0)")
+        log.info("study: off (study.repeats is 0)")
         write_results(config, [])
         return
     from llm4seg.study.runner import jobs, named_runs, records, without_models
 
     runs = named_runs(config)
     if line := without_models(config, runs):
-        print(f"study: {line}", flush=True)
-    if jobs(config, runs):
+        log.info(f"study: {line}")
+    pending = jobs(config, runs)
+    log.debug("study: %d of %d runs are finished already", len(runs) - len(pending), len(runs))
+    if pending:
         run_missing(config, runs)
     write_results(config, records(config, runs), runs)
 
@@ -96,10 +101,12 @@ def write_results(config: Config, runs: "Runs", named: "Sequence[NamedRun]" = ()
         write(config.paths.study, result, partial(write_models, config, kept))
     else:
         write(config.paths.study, result)
-    for line in [*result.summary["verdicts"], *result.summary["cautions"], *result.summary["failures"]]:
-        print(f"study: {line}")
+    for line in [*result.summary["verdicts"], *result.summary["cautions"]]:
+        log.info(f"study: {line}")
+    for line in result.summary["failures"]:
+        log.warning(f"study: {line}")
     if result.summary["failed"]:
-        print(
+        log.warning(
             "study: `python -m pipelines.study` tries failed runs again, `dvc repro -f -s study` does, `dvc repro` not"
         )
 

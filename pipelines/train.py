@@ -1,5 +1,6 @@
 """Stage `train`: fit the hybrid; write its weights, model.json and the history."""
 
+import logging
 import time
 
 import psutil
@@ -8,6 +9,8 @@ from llm4seg.config import Config
 from llm4seg.config.best import read_best
 from llm4seg.utils.files import write_json
 from pipelines.stage import run_stage
+
+log = logging.getLogger("llm4seg.pipelines.train")
 
 
 def trainings(config: Config) -> list[Config]:
@@ -33,14 +36,16 @@ def train(config: Config) -> None:
         write_history(config.paths.history, outcome.history)
         outcome.forget()
     if (stopped := len(outcome.history)) < config.training.epochs:
-        print(f"train: stopped after epoch {stopped}: no better validation Dice in {config.training.patience} epochs")
+        log.info(
+            f"train: stopped after epoch {stopped}: no better validation Dice in {config.training.patience} epochs"
+        )
     report_time(config, outcome.seconds)
 
 
 def report_time(config: Config, fit: float) -> None:
     """Print and write the seconds of the stage and of its training. Not an output: they differ between runs."""
     stage = time.time() - psutil.Process().create_time()
-    print(f"train: {stage:.0f} s, of which {fit:.0f} s training and {stage - fit:.0f} s launch, imports and files")
+    log.info(f"train: {stage:.0f} s, of which {fit:.0f} s training and {stage - fit:.0f} s launch, imports and files")
     write_json(config.paths.cache / "train_seconds.json", {"stage": round(stage, 1), "fit": round(fit, 1)})
 
 

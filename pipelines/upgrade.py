@@ -12,12 +12,16 @@ and where one is null: ERROR: unexpected error. For a missing one the remedy is 
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from llm4seg.config.upgrade import upgrade
 from llm4seg.utils.errors import UserError
+from llm4seg.utils.logs import add_flags, configure
+
+log = logging.getLogger("llm4seg.pipelines.upgrade")
 
 
 def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.upgrade") -> None:
@@ -29,13 +33,15 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.up
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    add_flags(parser)
     arguments = parser.parse_args(words)
     try:
+        configure(arguments.log)
         changes = upgrade(arguments.params)
     except (UserError, OSError) as error:
         sys.exit(f"upgrade: {error}")
     for line in changes or ["nothing to do"]:
-        print(f"upgrade: {arguments.params}: {line}")
+        log.info(f"upgrade: {arguments.params}: {line}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import functools
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.training.run import start_group_of_one
+from llm4seg.utils import logs
 from tests.project import Project, make_project
 from tests.servers import ENVIRONMENT, S3, ray_server, s3_server
 from tests.sharing import (  # noqa: F401  hooks
@@ -28,6 +30,20 @@ torch.set_num_threads(1)  # on tensors this small, threads wait for each other m
 
 # all sessions share what is read once: to read a service's description again takes longer than most tests of it
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+for variable in (logs.VARIABLE, "LLM4SEG_TRACEBACK"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True)
+def command_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log lines are shown as a command shows them, whatever a test sets up."""
+    monkeypatch.setenv(logs.VARIABLE, "info")  # which `configure` sets, too: so it is restored
+    logs.configure()
+    yield
+    logs.PACKAGE.handlers = [one for one in logs.PACKAGE.handlers if not isinstance(one, logs.CommandHandler)]
+    logs.PACKAGE.setLevel(logging.NOTSET)
+    logs.PACKAGE.propagate = True
 
 
 @pytest.fixture(scope="session")

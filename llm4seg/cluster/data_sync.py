@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from filelock import FileLock
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import remove, write_text
+
+log = logging.getLogger(__name__)
 
 PARTS = ("prepared", "split", "llm_used")  # keys of `paths`: all inputs of a training
 # settings of a remote that locate it; credentials come from each node's own AWS chain
@@ -48,7 +51,7 @@ class DvcOutput:
         if verified.exists() and verified.read_text(encoding="utf-8") == now:
             return True
         if dvc_md5(path) != self.md5:
-            print(f"node {socket.gethostname()}: {path} was changed; fetching it again", file=sys.stderr)
+            log.warning(f"node {socket.gethostname()}: {path} was changed; fetching it again")
             return False
         write_text(verified, now)
         return True

@@ -39,10 +39,12 @@ from llm4seg.config.schema import Cluster
 from llm4seg.training.costs import profile_model
 from llm4seg.training.trainer import Diverged, fit
 from llm4seg.utils.errors import InputError, StopRequested
+from llm4seg.utils.logs import configure_child
 
 
 def worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     """The training loop of every Ray Train worker. A UserError that it raises ends the training: see `FailFast`."""
+    configure_child()
     try:
         with explained_out_of_memory():
             return _train(loop_config)

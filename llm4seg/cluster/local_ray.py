@@ -1,14 +1,16 @@
 """Ray on this machine: its token in HOME and its sockets in TMPDIR, and what is used where these cannot be."""
 
+import logging
 import os
 import secrets
 import stat
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from llm4seg.utils.errors import InputError
+
+log = logging.getLogger(__name__)
 
 LAUNCHER = "cluster.launcher: ray (process needs none)"  # where Ray is not installed
 SOCKET = 107  # bytes of a socket's path, at most
@@ -47,10 +49,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def use_short_folders() -> None:
-    """Set the environment to `short_folders`, for this process and all that it starts; prints that."""
+    """Set the environment to `short_folders`, for this process and all that it starts; warns of that."""
     if folders := short_folders():
         line = ", ".join(f"{name}={folder}" for name, folder in folders.items())
-        print(f"Ray's sockets have no place in the folder for temporary files; used instead: {line}", file=sys.stderr)
+        log.warning(f"Ray's sockets have no place in the folder for temporary files; used instead: {line}")
         os.environ |= folders
         tempfile.tempdir = None  # of TMPDIR before
 

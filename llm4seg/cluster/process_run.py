@@ -1,6 +1,7 @@
 """`fit` in this process, without Ray: for `cluster.launcher: process`, and for trials with one worker."""
 
 import gc
+import logging
 import os
 import shutil
 import time
@@ -28,6 +29,8 @@ from llm4seg.training.live import Live, Step
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Event, Row, start_group_of_one
 from llm4seg.training.trainer import fit
 from llm4seg.utils.errors import InputError, StopRequested
+
+log = logging.getLogger(__name__)
 
 
 class ProcessRun:
@@ -145,6 +148,7 @@ def train_in_process(
     device = device or chosen_device(config.cluster)
     start_group_of_one(device)
     with chosen_threads(config.cluster), explained_out_of_memory():
+        log.debug("run %s: trains on %s, in %d threads", name, device, torch.get_num_threads())
         weights = final_weights(config, initial) if initial else None
         measured = profile_model(config, device) if measure else {}
         run = run_type(config.cluster, folder, device, stop_signal or LocalStopSignal(), handle, measured)

@@ -3,7 +3,7 @@
 On a terminal, also a line that moves with the steps of the epoch under way.
 """
 
-import sys
+import logging
 import time
 
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.live import Live as Line
 
 from llm4seg.training.live import Step
 from llm4seg.training.run import Event, Row
+from llm4seg.utils.logs import is_quiet, level_of
+
+log = logging.getLogger(__name__)
 
 STEP_INTERVAL = 0.5  # seconds from one step that is told to the next
 
@@ -27,8 +30,8 @@ class EpochPrinter:
 
     @property
     def draws_steps(self) -> bool:
-        """Whether there is a terminal to draw them on."""
-        return self._console.is_terminal
+        """Whether there is a terminal to draw them on, and it is not quiet."""
+        return self._console.is_terminal and not is_quiet()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Step):
@@ -36,7 +39,7 @@ class EpochPrinter:
                 self._draw_step(event)
         elif isinstance(event, str):
             self.close()
-            print(f"train: {event}", file=sys.stderr, flush=True)
+            log.log(level_of(event), f"train: {event}")
         elif isinstance(event, dict):
             self.close()
             self._print_row(event)
@@ -73,7 +76,4 @@ class EpochPrinter:
         validated = ""
         if "val_dice" in row:  # see `training.validate_every`
             validated = f"val loss {row['val_loss']:.4f}  val Dice {row['val_dice']:.4f}  "
-        print(
-            f"epoch {epoch:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  {validated}{left}",
-            flush=True,
-        )
+        log.info(f"epoch {epoch:{len(str(epochs))}d}/{epochs}  loss {row['train_loss']:.4f}  {validated}{left}")

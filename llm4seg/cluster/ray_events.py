@@ -1,6 +1,6 @@
 """Events of a training on Ray, sent to the process that started it: rows of epochs, log lines, worker failures."""
 
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
@@ -14,6 +14,9 @@ from llm4seg.cluster.failures import root_cause
 from llm4seg.cluster.ray_stop_signal import on_this_node
 from llm4seg.training.live import Live
 from llm4seg.training.run import Event
+from llm4seg.utils.logs import Warned
+
+log = logging.getLogger(__name__)
 
 
 class _SendEvents(UserCallback):
@@ -31,7 +34,7 @@ class _SendEvents(UserCallback):
             self.queue.put({name: value for name, value in metrics[0].items() if name not in ("lines", "live")})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        self.queue.put(f"a worker failed: {root_cause(worker_exceptions.values())}")
+        self.queue.put(Warned(f"a worker failed: {root_cause(worker_exceptions.values())}"))
 
 
 @contextmanager
@@ -54,4 +57,4 @@ def _handle_events(queue: Queue, handle: Callable[[Event], None]) -> None:
         while (event := queue.get()) is not None:
             handle(event)
     except RayActorError as error:
-        print(f"train: no more news of the workers: {root_cause([error])}", file=sys.stderr, flush=True)
+        log.warning(f"train: no more news of the workers: {root_cause([error])}")

@@ -7,6 +7,7 @@ has watched for STALE seconds that it is not written, by its own clock. A proces
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -26,6 +27,8 @@ from llm4seg.cluster.storage import file_system, retrying
 from llm4seg.config import Config
 from llm4seg.utils.errors import UserError
 from llm4seg.utils.files import write_text
+
+log = logging.getLogger(__name__)
 
 BEAT = 10.0
 STALE = 60.0
@@ -151,7 +154,7 @@ class _LockFile:
                 elif lives and (self.owner.is_later(other) or now - begin > WITHDRAW):
                     raise RunUnderWay(self._message(other))
                 elif not lives and seen.since == now:
-                    print(f"looking for up to {STALE:.0f} s whether {other.host} goes on with this run", flush=True)
+                    log.info(f"looking for up to {STALE:.0f} s whether {other.host} goes on with this run")
             time.sleep(POLL)
 
     def _others(self) -> list[tuple[Owner, int]]:

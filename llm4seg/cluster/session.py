@@ -1,7 +1,8 @@
 """Ray session: a connection to a cluster of this machine alone, or to a running cluster."""
 
+import logging
 import os
-import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import llm4seg
 from llm4seg.config.schema import Cluster
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.logs import VARIABLE
+
+log = logging.getLogger(__name__)
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage data about medical work
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -26,10 +30,12 @@ def ray_session(section: Cluster) -> Iterator[None]:
 
     from llm4seg.cluster.storage import sweep
 
+    start = time.monotonic()
     _connect(section)
     try:
+        log.debug("Ray is there after %.1f s, with %s", time.monotonic() - start, ray.cluster_resources())
         if section.address is not None:
-            print(where(section), file=sys.stderr, flush=True)
+            log.info(where(section))
         yield
     finally:
         ray.shutdown()
@@ -68,8 +74,12 @@ def _local_options() -> dict[str, Any]:
 
 
 def _cluster_options() -> dict[str, Any]:
-    """Options of `ray.init` on a cluster: nodes run a copy of this code. A new dict each time, since Ray changes it."""
-    return {"runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)]}}
+    """Options of `ray.init` on a cluster: nodes run a copy of this code, which logs as this process does.
+
+    A new dict each time, since Ray changes it.
+    """
+    level = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
+    return {"runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)], "env_vars": level}}
 
 
 def where(section: Cluster) -> str:

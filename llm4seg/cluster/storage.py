@@ -1,7 +1,9 @@
 """Checkpoint storage: a local folder or a bucket, with retries of failed requests. Without Ray."""
 
+import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +15,8 @@ import pyarrow.fs
 import tenacity
 
 from llm4seg.utils.errors import InputError
+
+log = logging.getLogger(__name__)
 
 PREFIX = "llm4seg-checkpoint-"  # of temporary folders; followed by the id of the process that made the folder
 CHUNK = 64 * 2**20  # bytes of an upload at a time
@@ -96,6 +100,7 @@ class RunFolder:
     @contextmanager
     def open(self, name: str, timeout: float) -> Iterator[Path]:
         """A local folder with a checkpoint's files; a download is retried for `timeout` seconds."""
+        log.debug("reads %s/%s", self._path, name)
         if isinstance(self._files, pyarrow.fs.LocalFileSystem):
             yield Path(self._path) / name
             return
@@ -118,7 +123,9 @@ class Uploads:
         self.names: list[str] = []
 
     def upload(self, checkpoint: Path, name: str) -> None:
+        start = time.monotonic()
         retrying(self._timeout)(self._folder.upload, checkpoint, name)
+        log.debug("%s is in the storage after %.1f s", name, time.monotonic() - start)
         self.names.append(name)
         retrying(self._timeout)(self._prune)
 

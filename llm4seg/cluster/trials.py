@@ -1,5 +1,6 @@
 """Trials of Ray Tune in reused processes: a run with one worker trains in the trial's process, others on Ray Train."""
 
+import logging
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,9 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Cluster
 from llm4seg.training.run import CHECKPOINT, CONTINUE, Event, Row
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.logs import configure_child, level_of
+
+log = logging.getLogger(__name__)
 
 DRAIN_INTERVAL = 10.0  # seconds between two checks whether this node is draining
 
@@ -40,6 +44,10 @@ class KeptTrial(Trainable):
     A subclass yields the results of a trial, the last of them with `done`; its `setup` calls `begin`. Closing the
     generator of results ends the trial.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        configure_child()  # before `setup`, which Tune's __init__ calls
+        super().__init__(*arguments, **options)
 
     def begin(self, sample: dict[str, Any]) -> None:
         """Start the trial of a sample of the search space."""
@@ -106,7 +114,7 @@ def training_rows(
         try:
             while (event := events.get()) is not training:
                 if isinstance(event, str):
-                    print(event, flush=True)  # into the log of this process
+                    log.log(level_of(event), event)  # into the log of this process
                 elif isinstance(event, dict):
                     yield event
         finally:

@@ -1,5 +1,6 @@
 """Archives as downloaded: unpacked once into the cache, where nothing in them can write beside its folder."""
 
+import logging
 import lzma
 import re
 import stat
@@ -14,6 +15,8 @@ from typing import Any
 
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file
+
+log = logging.getLogger(__name__)
 
 # Python's own check of a member, beside `_check`; absent before 3.11.4
 FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -54,6 +57,7 @@ def unpacked(archive: Path, cache: Path) -> Path:
     state = archive.stat()
     target = cache / "archives" / _digest(archive, state.st_size, state.st_mtime_ns) / _stem(archive)
     if target.is_dir():
+        log.debug("%s: unpacked before, in %s", archive, target)
         return target
     with replacing(target) as folder:
         folder.mkdir()
@@ -65,6 +69,7 @@ def unpacked(archive: Path, cache: Path) -> Path:
         except _BROKEN as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{archive}: cannot be unpacked: {reason}; download it again") from None
+    log.debug("%s, %.1f MB: unpacked to %s", archive, state.st_size / 1e6, target)
     return target
 
 

@@ -21,6 +21,7 @@ from llm4seg.datasets.shards import Part, ShardWriter, write_part
 from llm4seg.datasets.spacing import Box, crop_box, in_array_order, sides, target_spacing
 from llm4seg.datasets.volume_grid import AT_WORK, bytes_at_work, on_grid
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.logs import bars_off
 from llm4seg.utils.processes import in_processes
 from llm4seg.utils.threads import in_order
 
@@ -114,7 +115,7 @@ class VolumeWriter:
     def write(self, dataset: Dataset) -> Generator[tuple[Described, str]]:
         """Write all cases; yields the description of each with the shard of its original arrays."""
         with closing(self._parts(dataset.cases)) as parts:
-            for one in tqdm(parts, "prepare", dataset.total, unit="case", disable=None):
+            for one in tqdm(parts, "prepare", dataset.total, unit="case", disable=bars_off()):
                 self._audit.case(one.described)
                 self._seen.append((one.described.case, one.box))
                 if one.grid is not None:
@@ -130,7 +131,7 @@ class VolumeWriter:
             work = replace(self._work, spacing=spacing).read_again
             names, needed = [case.source for case, _ in self._seen], [_needed(spacing, case) for case, _ in self._seen]
             with closing(self._results(work, volumes, names, needed)) as parts:
-                for one in tqdm(parts, "resample", len(volumes), unit="case", disable=None):
+                for one in tqdm(parts, "resample", len(volumes), unit="case", disable=bars_off()):
                     self._take(one)
         self._audit.grid = " x ".join(f"{step:g}" for step in spacing) + " mm (rows, columns, slices)"
         self._grid.flush()

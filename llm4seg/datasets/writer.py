@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -23,7 +25,10 @@ from llm4seg.datasets.shards import ShardWriter
 from llm4seg.datasets.volume_writer import VolumeWriter
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing, sha256_file, write_json
+from llm4seg.utils.logs import bars_off
 from llm4seg.utils.threads import in_order
+
+log = logging.getLogger(__name__)
 
 AT_WORK = 4 * 8  # bytes for each value of an image while it is normalized and resized, in double precision
 
@@ -51,7 +56,7 @@ class ResizedWriter:
         self._written: list[tuple[Case, str]] = []
 
     def write(self, dataset: Dataset) -> Generator[tuple[Described, str]]:
-        cases = tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=None)
+        cases = tqdm(dataset.cases, "prepare", dataset.total, unit="case", disable=bars_off())
         for raw, described, (image, labels) in in_order(self._resized, cases, self._workers, _needed):
             self._audit.case(described)
             on_grid = self._scheme.counts(labels)
@@ -85,6 +90,7 @@ def write_prepared(
     of `split.file`, where there are any. Raises InputError for failed checks (see `Audit`) and for files that cannot be
     read.
     """
+    start = time.monotonic()
     for name in (name for pair in section.paired for name in pair):
         _own_label(dataset, name)
     with replacing(target) as folder:
@@ -113,6 +119,8 @@ def write_prepared(
         lists = {"official": dataset.official, "split_file": split_file}  # not in the digest: the data are the same
         manifest |= {key: asdict(one) for key, one in lists.items() if one is not None}
         write_json(folder / MANIFEST, manifest)
+    nbytes = sum(file.stat().st_size for file in target.iterdir())
+    log.debug("%s: %d cases, %.1f MB, in %.1f s", target, len(cases), nbytes / 1e6, time.monotonic() - start)
     return Prepared(target)
 
 

@@ -1,6 +1,8 @@
 """Evaluation of a trained model on one part of the split, by case and by volume, beside the threshold baseline."""
 
+import logging
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,9 @@ from llm4seg.inference.prepared import Member
 from llm4seg.inference.resample import resample
 from llm4seg.objectives.metrics import Row, case_metrics, class_counts, overlap
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.logs import bars_off
+
+log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
 
@@ -120,7 +125,8 @@ def evaluate_cases(
     masks = CaseMasks([Member(model, data), *others], case_ids, section)
     rows: dict[str, list[Row]] = {}
     volumes: list[Row] = []
-    with tqdm(total=len(case_ids), desc=title, unit="case", disable=None if title else True) as progress:
+    start = time.monotonic()
+    with tqdm(total=len(case_ids), desc=title, unit="case", disable=bars_off() if title else True) as progress:
         for members in by_volume(data, case_ids).values():
             predicted = masks.of(members)
             for case_id in members:
@@ -130,6 +136,7 @@ def evaluate_cases(
                 progress.update()
             if masks.of_volumes:
                 volumes += volume_metrics(data, predicted, section.nsd_tolerance)
+    log.debug("%d cases of %s evaluated in %.1f s", len(case_ids), data.name, time.monotonic() - start)
     return [row for case_id in case_ids for row in rows[case_id]], volumes
 
 

@@ -1,8 +1,13 @@
 """`llm4seg export MODEL --to onnx`: a trained model for programs that know nothing of this package."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+from llm4seg.utils.logs import add_flags, configure
+
+log = logging.getLogger(__name__)
 
 FORMS = ("onnx", "pt2", "bundle")
 
@@ -22,7 +27,9 @@ def main(words: Sequence[str], prog: str) -> None:
     )
     parser.add_argument("--check", metavar="IMAGE", help="an image whose masks, by model and file, must be equal")
     parser.add_argument("--llm", help="where the LLM's layers are, if not where model.json says")
+    add_flags(parser)
     given = parser.parse_args(words)
+    configure(given.log)
 
     from llm4seg.export.description import license_line  # here: the imports take seconds, which --help need not
     from llm4seg.export.export import export_network
@@ -36,5 +43,5 @@ def main(words: Sequence[str], prog: str) -> None:
         done = export_bundle(model, file, given.check)
     else:
         done = export_network(model, given.to, file, given.check)
-    print(f"{done.file}: logits within {done.difference:.1g} of the model's, labels equal ({done.checked_on})")
-    print(f"{done.file} {license_line(done.about)}")
+    log.info(f"{done.file}: logits within {done.difference:.1g} of the model's, labels equal ({done.checked_on})")
+    log.info(f"{done.file} {license_line(done.about)}")

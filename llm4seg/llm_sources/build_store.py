@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from llm4seg.llm_sources.state_dict_conversion import convert_state_dict
 from llm4seg.llm_sources.supported import layer_specs
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import read_json, replacing, write_json
+
+log = logging.getLogger(__name__)
 
 # error codes of file systems without hard links; EPERM: exFAT, among others
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
@@ -51,6 +54,7 @@ def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -
     cached = _cached(folder, source)
     if cached.certain and cached.current and set(layers) <= cached.layers.keys():
         _check_expected(cached.layers, section, source)
+        log.debug("%s: layers %s are there, of %s", folder, [*layers], source.name)
     else:
         with replacing(folder) as partial:
             partial.mkdir()
@@ -165,6 +169,7 @@ def _fill(new: Path, old: Path, layers: Collection[int], cached: CachedLayers, s
     parts = list(_parts(model, layers, cached))
     reading = [part for part in parts if not (cached.certain and part.cached)]
     nbytes = sum(source.checkpoint.nbytes(part.path, part.module.state_dict()) for part in reading)
+    log.debug("%s: %d of %d modules are read, %.1f MB", source.name, len(reading), len(parts), nbytes / 1e6)
     layer_sha256: dict[int, str] = {}
     norm = None
     with source.storage.progress(nbytes):

@@ -22,13 +22,14 @@ from llm4seg.llm_sources.storage import LocalFolder
 from llm4seg.utils.errors import S3_CREDENTIALS, InputError
 from llm4seg.utils.extras import EXTRA_OF, install
 from llm4seg.utils.files import replacing, sha256_file
+from llm4seg.utils.logs import bars_off
 
 BLOCK = 16 << 20  # bytes that one request reads at most, and so the most that a broken connection loses
 PARALLEL = 4  # requests at a time, where the file system is asynchronous
 HEADER = 1 << 15  # bytes of a header of unknown length that are read at once
 CONNECT_SECONDS, READ_SECONDS = 30, 60  # without an answer, without a byte
 PLAIN = {"Accept-Encoding": "identity"}  # or lengths would be of compressed data
-BAR: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}  # None: shown on a terminal alone
+BAR: dict[str, Any] = {"unit": "B", "unit_scale": True}
 WEB = ("http", "https")
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # what else is read comes with this package
 REMEDIES = {
@@ -109,7 +110,7 @@ class RemoteFolder:
 
     @contextmanager
     def progress(self, nbytes: int) -> Iterator[None]:
-        with tqdm(desc=f"fetch {self.place()}", total=nbytes, **BAR) as bar:
+        with tqdm(desc=f"fetch {self.place()}", total=nbytes, disable=bars_off(), **BAR) as bar:
             self._bar = bar
             try:
                 yield
@@ -195,7 +196,7 @@ class RemoteFolder:
         return folder
 
     def _download(self, name: str, target: Path) -> None:
-        with TqdmCallback({"desc": f"fetch {self.place(name)}", **BAR}) as callback:
+        with TqdmCallback({"desc": f"fetch {self.place(name)}", "disable": bars_off(), **BAR}) as callback:
             self._files.get_file(self._path(name), str(target), callback=callback)
         if target.stat().st_size != self._present(name).size:
             raise UnavailableError("the answer broke off")

@@ -1,6 +1,6 @@
 """Retries of remote reads after transient errors, and all other errors in one line."""
 
-import sys
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import IncompleteRead
@@ -9,9 +9,10 @@ from typing import TypeVar
 import aiohttp
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
-from tqdm import tqdm
 
 from llm4seg.utils.errors import InputError, UserError, without_secrets
+
+log = logging.getLogger(__name__)
 
 S3_FINAL: tuple[type[Exception], ...] = ()
 S3_BROKEN: tuple[type[Exception], ...] = ()
@@ -72,7 +73,7 @@ def _log(place: str, state: RetryCallState) -> None:
     assert state.outcome is not None
     assert state.next_action is not None
     reason, seconds = state.outcome.exception(), state.next_action.sleep
-    tqdm.write(f"{place}: {reason}; trying again in {seconds:.1f} s", file=sys.stderr)
+    log.warning(f"{place}: {reason}; trying again in {seconds:.1f} s")
 
 
 def explained(error: Exception, place: str, remedy: str) -> Exception:

@@ -1,6 +1,7 @@
 """Trained models at addresses: on the Hugging Face hub, in buckets, on web servers; fetched once into the cache."""
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from llm4seg.utils.files import replacing
 
 if TYPE_CHECKING:
     from llm4seg.llm_sources.remote import RemoteFolder
+
+log = logging.getLogger(__name__)
 
 SCHEMES = ("hf", "s3", "https", "http", "gs", "az")
 ALLOWED = "a folder, hf://ORG/NAME[@REVISION][/FOLDER], s3://BUCKET/FOLDER, https://HOST/FOLDER, gs:// or az://"
@@ -54,6 +57,8 @@ def _fetched(address: str, scheme: str) -> Path:
     with FileLock(folder.with_suffix(".lock")):  # of several processes the first one fetches
         if None in versions or not folder.is_dir():
             _fetch(remote, folder)
+        else:
+            log.debug("%s: fetched before, in %s", remote.place(), folder)
     return folder
 
 

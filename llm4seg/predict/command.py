@@ -1,7 +1,9 @@
 """The command `llm4seg predict`: masks of image files by a trained model, or by several."""
 
 import argparse
+import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,10 @@ from typing import Any
 from llm4seg.predict.cases import find_cases
 from llm4seg.predict.mask_files import ENDINGS
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.logs import add_flags, configure
 from llm4seg.utils.text import in_short, printable
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = "predict outputs/model -i scans/ -o masks/ --overlay"
 INTERRUPTED = 130  # the exit code of what Ctrl-C ended
@@ -38,6 +43,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--tta", metavar="trained|AXES", help="mirror images: along the axes of the training, or as in 0,1")
     add("--postprocess", metavar="STEPS", help="of masks, as in largest:liver,min:10 (pixels)")
     add("--batch", type=int, help="slices of a volume that pass the network at a time (default: by the device)")
+    add_flags(parser)
     return parser
 
 
@@ -48,10 +54,11 @@ def _numbers(text: str) -> tuple[float, ...]:
 def main(words: Sequence[str], prog: str) -> None:
     """Run the command. Exits with 1 where a case could not be predicted. Raises InputError for what stops all."""
     arguments = _parser(prog).parse_args(words)
+    configure(arguments.log)
     try:
         failed = _predict(vars(arguments))
     except KeyboardInterrupt:
-        print("predict: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        log.error("predict: interrupted; the same command goes on where it stopped")
         sys.exit(INTERRUPTED)
     if failed:
         sys.exit(1)
@@ -66,21 +73,24 @@ def _predict(given: dict[str, Any]) -> bool:
     from llm4seg.predict.options import postprocess_steps, tta_axes
     from llm4seg.predict.run import Options, predict_cases
 
+    start = time.monotonic()
     folders = [model_folder(one) for one in given["model"]]
     given |= {"tta": tta_axes(given["tta"], folders), "postprocess": postprocess_steps(given["postprocess"])}
     model = load(folders, **{name: given[name] for name in (*LOADING, "tta", "postprocess")})
     out: Path = given["output"]
+    log.debug("predict: %s: loaded in %.1f s", ", ".join(map(str, folders)), time.monotonic() - start)
     cases, notices = find_cases(given["input"], model.preprocessing[0].channels, out)
+    log.debug("predict: found %d cases in %s", len(cases), given["input"])
     decisive = tuple((name, str(given[name])) for name in DECISIVE)
     options = Options(given["format"], given["overlay"], given["probabilities"], given["spacing"], decisive)
     done = [*predict_cases(model, cases, out, options)]
     notices += [line for one in done for line in one.notices]
     errors = [one.error for one in done if one.error is not None]
     for line in in_short(notices):
-        print(f"predict: {printable(line)}", file=sys.stderr)
+        log.warning(f"predict: {printable(line)}")
     for line in errors:
-        print(f"predict: failed: {printable(line)}", file=sys.stderr)
+        log.error(f"predict: failed: {printable(line)}")
     if finished := sum(one.finished for one in done):
-        print(f"{finished} of {len(done)} were finished before and are left as they are")
-    print(f"{len(done) - len(errors)} of {len(done)} masks are in {out}")
+        log.info(f"{finished} of {len(done)} were finished before and are left as they are")
+    log.info(f"{len(done) - len(errors)} of {len(done)} masks are in {out}")
     return bool(errors)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from llm4seg.config.schema import LLM
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.models.saved import DESCRIPTION, needs_layers, read_metadata, source_address
 from llm4seg.utils.errors import InputError, UserError
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -42,6 +45,8 @@ def layer_store(folder: Path, llm: str | None) -> Path | None:
     with FileLock(store.with_suffix(".lock")):  # of several processes the first one fetches
         if not _holds(store, layers, wanted["norm_sha256"]):
             _fetch(store, llm or _address(wanted, folder), layers, folder)
+        else:
+            log.debug("layers %s: fetched before, in %s", sorted(layers), store)
     return store
 
 

@@ -24,6 +24,7 @@ from llm4seg.predict.records import Record, case_digest, delete_outputs, forget,
 from llm4seg.runtime.device import MEMORY_FRACTION, free_bytes
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import remove
+from llm4seg.utils.logs import bars_off
 
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"  # folders beside the masks
 COPIES, FLOAT32 = 8, 4  # of an image, the most that reading, resampling and writing it take at a time; bytes
@@ -151,7 +152,7 @@ def predict_cases(
     predicted = map(writer.predict, in_thread(writer.read, cases, _is_small))
     try:
         written = in_thread(writer.write, predicted, lambda one: one.image is None or _has_room(one.image.image.size))
-        yield from tqdm(written, "predict", len(cases), unit="case", disable=None)
+        yield from tqdm(written, "predict", len(cases), unit="case", disable=bars_off())
     finally:
         write_table(out)
 

@@ -1,6 +1,7 @@
 """`llm4seg init DIR`: a project of a user's own, with the parameters and stages of the installed package."""
 
 import argparse
+import logging
 import re
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 
 from llm4seg.project.code_file import CODE, COMMAND, write_code_file
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.logs import add_flags, configure
+
+log = logging.getLogger("llm4seg.project.create")  # it may be run as __main__
 
 TEMPLATES = Path(__file__).parent  # the repository's own files: links in a clone, copies in a wheel
 IGNORED = (
@@ -101,12 +105,15 @@ def main(words: Sequence[str] | None = None, prog: str = "llm4seg init") -> None
         epilog=f"example: {prog} my-project",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a new or an empty folder")
-    folder = parser.parse_args(words).folder
+    add_flags(parser)
+    arguments = parser.parse_args(words)
+    folder = arguments.folder
     try:
+        configure(arguments.log)
         create(folder)
     except (InputError, OSError) as error:
         sys.exit(f"init: {error}")
-    print(f"{folder}: a project; next: cd {folder} && llm4seg doctor && dvc repro")
+    log.info(f"{folder}: a project; next: cd {folder} && llm4seg doctor && dvc repro")
 
 
 if __name__ == "__main__":

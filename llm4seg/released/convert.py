@@ -34,6 +34,7 @@ from llm4seg.released.checkpoint_file import read_official, write_official
 from llm4seg.released.llm_layer import Verdict, dropped, kept, llm_tensors, verified
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import replacing, sha256_file, write_json
+from llm4seg.utils.logs import add_flags, configure
 
 Rows = dict[str, str]  # of the table at the end
 
@@ -173,6 +174,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.layer is not None and (arguments.back or not (arguments.keep_llm or arguments.drop_llm)):
         parser.error("--layer goes with --keep-llm or --drop-llm of a checkpoint")
     try:
+        configure(arguments.log)
         rows = _converted(arguments)
     except (UserError, OSError) as error:
         sys.exit(f"convert: {error}")
@@ -224,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     llm.add_argument(
         "--drop-llm", action="store_true", help="do not verify the LLM layer; with --back, do not write it"
     )
+    add_flags(parser)
     return parser
 
 

@@ -1,29 +1,25 @@
 """The report's text and numbers, filled into the page template."""
 
 import base64
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llm4seg.config.schema import Model
-from llm4seg.data.intensity import PERCENTILES
-from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.data.prepared import Case, Prepared
 from llm4seg.evaluation.gains import OPTIONS
 from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
+from llm4seg.report.data_facts import PART_NAMES, data_facts, parts, pixels_of
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
+from llm4seg.report.wording import estimate, flat, interval, number, plural, points, spelled
 from llm4seg.study.results import StudyResult
 from llm4seg.utils.drawing import colors
 from llm4seg.utils.text import in_short
 
-DASH, TIMES = "\u2013", " \u00d7 "
 COLUMNS = {  # the table's columns after Dice: title, metric, digits
     "IoU": ("iou", 2),
     "Precision": ("precision", 2),
@@ -31,7 +27,6 @@ COLUMNS = {  # the table's columns after Dice: title, metric, digits
     "HD95": ("hd95", 1),
     "NSD": ("nsd", 2),
 }
-PART_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
 def render(inputs: Inputs) -> str:
@@ -72,50 +67,6 @@ def render(inputs: Inputs) -> str:
         gain_names=OPTIONS,
         seen=inputs.metrics.get("models", {}).get("seen"),
     )
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with this many decimals, without a sign where they are all zero; a dash where there is none."""
-    return DASH if value is None or math.isnan(value) else f"{value:z.{digits}f}"
-
-
-def estimate(values: Mapping[str, Any], digits: int = 2) -> str:
-    """A mean with its interval, where there is one."""
-    if values["low"] is None:
-        return number(values["mean"], digits)
-    return f"{number(values['mean'], digits)} [{number(values['low'], digits)}, {number(values['high'], digits)}]"
-
-
-def points(values: Mapping[str, Any]) -> str:
-    """As `estimate`, of a difference between shares, in points."""
-    return estimate({name: 100 * value if value is not None else None for name, value in values.items()}, 2)
-
-
-def interval(values: Mapping[str, Any], digits: int = 2) -> str:
-    """The ends of an interval in words; empty where there is none."""
-    return "" if values["low"] is None else f"{number(values['low'], digits)} to {number(values['high'], digits)}"
-
-
-def flat(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section's parameters by their dotted names within it."""
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, Mapping) and value:
-            found |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
-        else:
-            found[name] = value
-    return found
-
-
-def spelled(value: Any) -> str:
-    """A parameter's value as params.yaml spells it."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {spelled(one)}" for name, one in value.items())
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(spelled, value))}]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def llm_name(source: str) -> str:
@@ -205,10 +156,6 @@ def study(study: StudyResult) -> dict[str, Any]:
     }
 
 
-def plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
-
-
 def without_volumes(inputs: Inputs) -> str | None:
     """Why slices have no scores per volume; None where they have, are no slices, or an earlier version wrote them."""
     if inputs.metrics.get("headline") != "slices":
@@ -249,81 +196,3 @@ def overlays(inputs: Inputs) -> dict[str, tuple[str, str]]:
         )
         for role, png in inputs.overlays.items()
     }
-
-
-def parts(inputs: Inputs) -> list[dict[str, Any]]:
-    """A row per non-empty part of the split: its numbers of cases, of groups, and of pixels of each class."""
-    rows = []
-    for part, title in PART_NAMES.items():
-        cases = [inputs.data.cases[case_id] for case_id in getattr(inputs.split, part)]
-        groups = {case.group for case in cases}
-        pixels = [sum(case.pixels[name] for case in cases) for name in inputs.data.classes]
-        rows.append({"part": part, "title": title, "cases": len(cases), "groups": len(groups), "pixels": pixels})
-    return [row for row in rows if row["cases"]]
-
-
-def data_facts(inputs: Inputs) -> dict[str, str]:
-    """The dataset in rows of name and value."""
-    data = inputs.data
-    cases = list(data.cases.values())
-    groups = len({case.group for case in cases})
-    return {
-        "Name": data.name,
-        "Licence": data.license,
-        "Citation": data.citation,
-        "Cases": f"{len(cases)}, of {groups} {plural('group', groups)} (patient or volume)",
-        "Native size": f"{span([case.shape for case in cases], 0)} {pixels_of(data)}",
-        "Spacing": spacing(cases),
-        "Grid of the network": grid(data, inputs.model["data"]["size"]),
-        **intensities(inputs.model["data"]),
-        "Classes": classes(data.scheme),
-        **({"Note": data.note} if data.note else {}),
-        "sha256": data.sha256,
-    }
-
-
-def grid(data: Prepared, patch: Sequence[int]) -> str:
-    """What the network reads: images of one size, or patches of volumes at a spacing."""
-    if data.spacing is None:
-        return TIMES.join(map(str, data.size))
-    shapes: list[tuple[float, ...]] = [case.on_grid.shape for case in data.cases.values()]
-    spacing = TIMES.join(number(step, 2) for step in data.spacing)
-    return f"{spacing} mm, {span(shapes, 0)} voxels, in patches of {TIMES.join(map(str, patch))}"
-
-
-def pixels_of(data: Prepared) -> str:
-    return "voxels" if data.spatial_dims == 3 else "pixels"
-
-
-def intensities(trained: Mapping[str, Any]) -> dict[str, str]:
-    """A row for each channel on the statistics that `ct` normalizes by, from model.json; none for other intensities."""
-    channels = (trained.get("normalization") or {}).get("foreground") or []
-    names = ["Intensities"] if len(channels) == 1 else [f"Intensities of channel {k}" for k in range(len(channels))]
-    low, high = (f"{100 * share:g}" for share in PERCENTILES)
-    return {
-        name: f"percentiles {low} and {high}, to which they are clipped: {number(one['low'], 0)} and "
-        f"{number(one['high'], 0)}; mean {number(one['mean'], 0)} and standard deviation {number(one['std'], 0)}, "
-        "which become 0 and 1: of what is labeled in the training part"
-        for name, one in zip(names, channels, strict=True)
-    }
-
-
-def classes(scheme: LabelScheme) -> str:
-    """The classes in words."""
-    names = ", ".join(scheme.classes) + (" (regions, which may overlap)" if scheme.regions else "")
-    return names + ("; ignored pixels count nowhere" if scheme.ignore else "")
-
-
-def spacing(cases: Sequence[Case]) -> str:
-    """The spacing of the cases in words."""
-    known = [case.spacing for case in cases if case.unit == "mm"]
-    facts = [f"{span(known, 2)} mm"] if known else []
-    if len(known) < len(cases):
-        facts.append("not known: distances are in px")
-    return ", or ".join(facts)
-
-
-def span(several: list[tuple[float, ...]], digits: int) -> str:
-    """Smallest to largest along each axis; one number where both round to it."""
-    ends = [(number(min(axis), digits), number(max(axis), digits)) for axis in zip(*several, strict=True)]
-    return TIMES.join(low if low == high else low + DASH + high for low, high in ends)

@@ -1,6 +1,6 @@
 """The device of a process, and its free memory."""
 
-import sys
+import logging
 from pathlib import Path
 
 import psutil
@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from llm4seg.config.schema import Cluster
+
+log = logging.getLogger(__name__)
 
 CGROUP = Path("/sys/fs/cgroup")  # the container's limits
 MEMORY_FRACTION = 0.8  # of a device's free memory that a model's tensors may take in inference
@@ -19,12 +21,13 @@ def default_device(section: Cluster) -> torch.device:
 
 
 def device_that_fits(model: nn.Module, wanted: torch.device) -> torch.device:
-    """`wanted`, or the CPU where the model, with a large LLM layer, does not fit; then prints a line on stderr."""
+    """`wanted`, or the CPU where the model, with a large LLM layer, does not fit; then warns."""
     needed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if wanted.type == "cpu" or needed <= MEMORY_FRACTION * free_bytes(wanted):
+        log.debug("the model, %.1f MB, is on %s", needed / 1e6, wanted)
         return wanted
     free = f"{free_bytes(wanted) / 1e9:.2f} GB are free on {wanted}"
-    print(f"on the CPU: the model takes {needed / 1e9:.2f} GB, and {free}", file=sys.stderr, flush=True)
+    log.warning(f"on the CPU: the model takes {needed / 1e9:.2f} GB, and {free}")
     return torch.device("cpu")
 
 

@@ -1,6 +1,7 @@
 """Hyper-parameter search on Ray Tune: each trial is the training of `train` with some parameters overridden."""
 
 import json
+import logging
 import os
 from typing import Any
 
@@ -31,6 +32,8 @@ from llm4seg.utils.provenance import code_digest
 
 __all__ = ["SearchResult", "forget_search", "run_search"]
 
+log = logging.getLogger(__name__)
+
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # seconds of Tune's state that a killed driver loses, at most
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial has no metric
 
@@ -43,7 +46,7 @@ def run_search(config: Config, name: str) -> SearchResult:
     """
     searching = shared_out(_of_trials(config))
     initial = train_cnn_only(config, f"{name}-baseline") if config.search.warm_start else None
-    print(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs", flush=True)
+    log.info(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs")
     results = _tuner(searching, name, initial).fit()
     return collect(results, config.search, config.cluster.max_failures)
 
@@ -92,7 +95,7 @@ def shared_out(config: Config) -> Config:
 def train_cnn_only(config: Config, name: str) -> str:
     """Train the CNN without the LLM; returns the name of the run. Resumes an interrupted run of this name."""
     cnn_only, stop_signal = config.override({"model.bottleneck": "identity"}), RayStopSignal()
-    print("search: the CNN alone, from which every trial starts", flush=True)
+    log.info("search: the CNN alone, from which every trial starts")
     with stop_on_sigterm(stop_signal), ray_events(EpochPrinter(cnn_only.training.epochs)) as callback:
         train_on_ray(cnn_only, [callback], name, stop_signal=stop_signal)
     return name

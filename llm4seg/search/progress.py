@@ -1,5 +1,6 @@
 """Progress of a search: a table that is refreshed on a terminal, elsewhere a line per ended trial."""
 
+import logging
 from typing import Any
 
 from ray.tune import Callback
@@ -9,6 +10,9 @@ from rich.live import Live
 from rich.table import Table
 
 from llm4seg.config.schema import Search
+from llm4seg.utils.logs import is_quiet
+
+log = logging.getLogger(__name__)
 
 SHOWN = 12  # trials in the table: running trials and the best ended trials
 
@@ -40,11 +44,11 @@ class TrialProgress(Callback):
         if not Console().is_terminal:
             # Tune calls this while the trial is not finished yet
             ended = sum(other.is_finished() for other in trials if other is not trial) + 1
-            print(f"search: {ended}/{self._section.trials}  {'  '.join(self._cells(trials, trial, True))}", flush=True)
+            log.info(f"search: {ended}/{self._section.trials}  {'  '.join(self._cells(trials, trial, True))}")
         self._refresh(trials)
 
     def _refresh(self, trials: list[Trial]) -> None:
-        if not Console().is_terminal:
+        if is_quiet() or not Console().is_terminal:
             return
         if self._live is None:
             self._live = Live(auto_refresh=False)

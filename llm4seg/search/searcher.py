@@ -1,8 +1,8 @@
 """Searcher: suggests the next point of the search space, by Optuna's samplers behind Ray Tune's Searcher interface."""
 
 import json
+import logging
 import random
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -18,6 +18,8 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
 from llm4seg.config.schema import Choice, Conditional, LogUniform, Overrides, RandInt, Search, Uniform, points
+
+log = logging.getLogger(__name__)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -197,7 +199,7 @@ class OptunaSearcher(Searcher):
         try:
             state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
         except ValueError:
-            print("search: a kill cut the sampler's notes short; it learns anew, the trials are kept", file=sys.stderr)
+            log.warning("search: a kill cut the sampler's notes short; it learns anew, the trials are kept")
             return
         self._draws, self._seconds, self._epochs = state["asks"], state["seconds"], state["epochs"]
         self._tried = set(state["tried"])

@@ -1,7 +1,7 @@
 """Runner of a study: the names, evaluation and storage of its runs, and all runs in this process, without Ray."""
 
+import logging
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +31,10 @@ from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import Event
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError, StopRequested, UserError
+from llm4seg.utils.logs import level_of
 from llm4seg.utils.provenance import MEASURING, code_digest, git_commit, versions
+
+log = logging.getLogger(__name__)
 
 Measured = dict[str, list[Row]]  # `rows` of cases and `volumes`, as in a run's record
 STOPPED = "finished runs are kept and those under way have saved a checkpoint; run it again to go on"
@@ -125,12 +128,12 @@ def run_in_process(config: Config, runs: Sequence[NamedRun]) -> None:
                 job = job.override({"tracking.pictures": 0})  # nobody looks
                 outcome = train_in_process(job, checkpoints_name(name), print_line, stop_signal)
                 keep(job, name, outcome, evaluate_run(job, name, device), commit)
-                print(f"{prefix} {outcome.seconds:.0f} s of training", flush=True)
+                log.info(f"{prefix} {outcome.seconds:.0f} s of training")
             except StopRequested:
                 raise StopRequested(STOPPED) from None
             except UserError as error:
                 store.put(name, {"name": name, "error": str(error)})
-                print(f"{prefix} failed", file=sys.stderr, flush=True)
+                log.warning(f"{prefix} failed")
 
 
 def print_line(event: Event) -> None:
@@ -142,7 +145,7 @@ def print_line(event: Event) -> None:
 @cache
 def _print_once(line: str) -> None:
     """Print a line the first time; most runs of a study log the same lines."""
-    print(f"study: {line}", file=sys.stderr, flush=True)
+    log.log(level_of(line), f"study: {line}")
 
 
 def current_commit() -> str:

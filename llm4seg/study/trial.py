@@ -1,6 +1,6 @@
 """A trial of a study: one of its runs, in a reused process."""
 
-import sys
+import logging
 from collections.abc import Generator
 from typing import Any
 
@@ -17,6 +17,9 @@ from llm4seg.study.results import finished
 from llm4seg.study.run_store import RunStore
 from llm4seg.study.runner import Measured, checkpoints_name, evaluate_run, keep, print_line
 from llm4seg.utils.errors import StopRequested, UserError
+from llm4seg.utils.logs import configure_child
+
+log = logging.getLogger(__name__)
 
 
 class StudyTrial(KeptTrial):
@@ -66,6 +69,7 @@ class StudyTrial(KeptTrial):
 
 
 def _evaluate_in_task(params: dict[str, Any], name: str, data: DataSync | None) -> Measured:
+    configure_child()
     config = Config.parse(params)
     if data is not None:
         config = data.on_this_node(config)
@@ -91,12 +95,12 @@ class StudyProgress(tune.Callback, tune.Stopper):
         self._print_failure()
         self._stop_after_last(trials, trial)
 
-    def _print(self, outcome: str, file: Any = None) -> None:
+    def _print(self, outcome: str, level: int = logging.INFO) -> None:
         self._done += 1
-        print(f"study: {self._done} of {self._runs} runs: {outcome}", file=file, flush=True)
+        log.log(level, f"study: {self._done} of {self._runs} runs: {outcome}")
 
     def _print_failure(self) -> None:
-        self._print("failed", sys.stderr)
+        self._print("failed", logging.WARNING)
 
     def _stop_after_last(self, trials: list[Any], ended: Any) -> None:
         """Request Tune's stop, which ends running trials at once: only when no other run may be saving a checkpoint."""

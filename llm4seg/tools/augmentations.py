@@ -19,6 +19,7 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.utils.drawing import PLAIN_TEXT, colors, fullest_slice, outline
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import replacing
+from llm4seg.utils.logs import add_flags, configure
 
 DRAWS = 64  # of which the one that changes the image most is shown: many leave it as it is
 COLUMNS, PANEL, TITLE = 5, 2.3, 0.3  # inches
@@ -130,8 +131,10 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("--case", help="default: the case with most labeled pixels")
     parser.add_argument("--out", type=Path, default=Path("augmentations.png"), help="default: %(default)s")
+    add_flags(parser)
     arguments = parser.parse_args()
     try:
+        configure(arguments.log)
         draw_augmentations(Config.load(arguments.params), arguments.case, arguments.out)
     except UserError as error:
         sys.exit(f"augmentations: {error}")

@@ -16,6 +16,7 @@ from llm4seg.runtime.device import default_device
 from llm4seg.tools.memory_model import Sizes, decided, images_per_worker, llm_config, memory_needs, model_sizes
 from llm4seg.training.engines.offload import free_memory
 from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.logs import add_flags, configure
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 COLUMNS = ("parameters", "gradients", "optimizer", "activations", "device", "host", "nvme")
@@ -80,8 +81,10 @@ def main() -> None:
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
+    add_flags(parser)
     arguments = parser.parse_args()
     try:
+        configure(arguments.log)
         config = Config.load(arguments.params).override(_changes(arguments.set))
         for made in tables(config):
             Console().print(made)

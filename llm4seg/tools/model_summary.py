@@ -16,6 +16,7 @@ from llm4seg.config.schema import Model
 from llm4seg.llm.store import CONFIG, REMEDY, LayerStore
 from llm4seg.tools.profile_model import Cost, Description, describe
 from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.logs import add_flags, configure
 
 COLUMNS = ("stride", "channels", "tokens", "trained", "frozen", "GFLOPs")
 
@@ -104,8 +105,10 @@ def main() -> None:
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), help="default: as --size has, or data.spatial_dims")
     parser.add_argument("--channels", type=int, default=1, help="of an image; default: %(default)s")
     parser.add_argument("--outputs", type=int, default=2, help="maps of logits; default: %(default)s")
+    add_flags(parser)
     arguments = parser.parse_args()
     try:
+        configure(arguments.log)
         config = Config.load(arguments.params)
         size = resized(config, arguments.size, arguments.spatial_dims)
         print_table(config, arguments.backbone, size, (arguments.channels, arguments.outputs))

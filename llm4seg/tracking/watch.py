@@ -1,7 +1,7 @@
 """`watched`: tells the live history and the tracker of a training's events."""
 
+import logging
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,8 @@ from llm4seg.training.history import COLUMNS
 from llm4seg.training.live import Live
 from llm4seg.training.run import Event, Row
 from llm4seg.utils.files import read_json, remove, write_json
+
+log = logging.getLogger(__name__)
 
 TRACKER = "tracker.json"
 
@@ -114,7 +116,7 @@ class Watch:
             work(*arguments)
         except Exception as error:
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"train: {what} failed and is left out from here on: {line}", file=sys.stderr, flush=True)
+            log.warning(f"train: {what} failed and is left out from here on: {line}")
             return False
         return True
 

@@ -3,6 +3,7 @@
 from llm4seg.runtime.collectives import all_reduce_max
 from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.training.run import Run
+from llm4seg.utils.logs import Warned
 
 
 def newest(run: Run) -> Checkpoint | None:
@@ -16,5 +17,5 @@ def newest(run: Run) -> Checkpoint | None:
                 damage = str(error)
         if not all_reduce_max(bool(damage), run.device):
             return checkpoint
-        run.log(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before")
+        run.log(Warned(f"{damage or 'another worker found a damaged checkpoint'}; trying the one before"))
     return None

@@ -1,8 +1,8 @@
 """`Run`: the interface between a training and its launcher; `LocalRun`: one worker, in this process."""
 
 import atexit
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,6 +13,9 @@ import torch.distributed as dist
 
 from llm4seg.training.live import Live, Step
 from llm4seg.utils.files import remove, replacing
+from llm4seg.utils.logs import level_of
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, float]
 # the row of an epoch that has ended, a log line, what a validation tells beside its row, or now and then a step
@@ -36,7 +39,7 @@ class Run(Protocol):
         """Report an epoch's row, or None within an epoch; `save`, called on rank 0, writes the checkpoint."""
 
     def log(self, line: str) -> None:
-        """Print a line where the run was started."""
+        """Log a line where the run was started; a `Warned` one as a warning."""
 
     def show(self, live: Live) -> None:
         """Tell those who watch, of a validation; before the report of its epoch. What rank 0 tells counts."""
@@ -107,7 +110,7 @@ class LocalRun:
         (self._folder / "checkpoint-new").rename(self.checkpoint)
 
     def log(self, line: str) -> None:
-        print(line, file=sys.stderr)
+        log.log(level_of(line), line)
 
     def show(self, live: Live) -> None:
         pass

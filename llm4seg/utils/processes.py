@@ -15,6 +15,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from llm4seg.utils.errors import UserError
+from llm4seg.utils.logs import configure_child
 from llm4seg.utils.threads import free_memory
 
 Item = TypeVar("Item")
@@ -109,6 +110,7 @@ def _results(
 def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
     """The loop of a process; it ends when the other side is gone, at once where that was killed."""
     threading.Thread(target=_end_with_caller, daemon=True).start()
+    configure_child()
     try:
         while True:
             item = pipe.recv()

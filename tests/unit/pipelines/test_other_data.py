@@ -67,7 +67,7 @@ def test_an_automatic_spacing_is_that_of_the_own_data(tmp_path: Path, capsys: py
     assert Prepared(folder).spacing == Prepared(config.paths.prepared).spacing == (1.5, 1.25, 2.0)
     assert "data.spacing: auto is [1.25, 1.5, 2.0] mm, as of raw in " in capsys.readouterr().out
     other_data(params, folder, [], {"data.spacing": [2, 2, 2]})
-    assert "warning: data.spacing is [2.0, 2.0, 2.0], of raw in " in capsys.readouterr().out
+    assert "warning: data.spacing is [2.0, 2.0, 2.0], of raw in " in capsys.readouterr().err
     assert Prepared(folder).spacing == (2, 2, 2)
 
 

@@ -35,11 +35,11 @@ def test_counts_pixels_on_the_grid_and_names_the_contact_sheet(
     monkeypatch.chdir(tmp_path)
     config = pictures(tmp_path, tiny_in=0, kept_in=5)
     prepare(config)
-    out = capsys.readouterr().out
+    out, warnings = capsys.readouterr()
     rows = [line.split("\u2502")[1:-1] for line in out.splitlines() if line.startswith("\u2502")]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells == [["[big]", "8", "8", "3,840", "240"], ["tiny", "5", "5", "80", "5"]]
-    assert "warning" not in out
+    assert warnings == ""
     assert out.endswith("prepare: a look at the data: outputs/data.png\n")
     assert config.paths.contact_sheet.read_bytes().startswith(b"\x89PNG")
 
@@ -48,12 +48,12 @@ def test_a_class_that_vanishes_on_the_grid_is_warned_of(tmp_path: Path, capsys: 
     config = pictures(tmp_path, tiny_in=8, kept_in=6)
     prepare(config)
     where = "class 'tiny' has no pixel on the network's grid of 16 x 16"
-    assert f"warning: {where} in 2 of the 8 cases with it: a larger data.size keeps it\n" in capsys.readouterr().out
+    assert f"warning: {where} in 2 of the 8 cases with it: a larger data.size keeps it\n" in capsys.readouterr().err
 
 
 def test_up_to_a_tenth_of_the_cases_may_lose_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(pictures(tmp_path, tiny_in=10, kept_in=9, cases=10))
-    assert "warning" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_class_that_is_nowhere_on_the_grid_is_refused_and_nothing_replaced(tmp_path: Path) -> None:

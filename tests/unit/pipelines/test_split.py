@@ -45,7 +45,7 @@ def test_a_list_of_other_data_is_left_out_unless_it_is_to_split(
 ) -> None:
     """DVC leaves split.file in params.yaml; the rule can be changed without preparing again."""
     prepare(config.override({"split.rule": "random"}))
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "split.file" in line)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "split.file" in line)
     assert line.startswith("warning: split.file is left out, as split.rule is random: split.file: found ")
     split(config.override({"split.rule": "random"}))
     with pytest.raises(InputError, match=r"^split\.file: found lists/val\.txt, which .* has no lists of; allowed: a f"):
@@ -80,7 +80,7 @@ def test_a_list_beside_the_data_makes_the_test_part(config: Config, capsys: pyte
     assert made.test == ("b_3", "c_5")
     assert sorted((*made.train, *made.val)) == ["a_0", "a_1", "b_2", "c_4"]
     assert made.rule == "split.file (lists/val.txt); val 0.2 of its train, groups kept together; seed 0"
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "warning: groups (a patient, volume or video) in more than one part: 2, such as that of 'b_2' in " in printed
     assert "warning: images, equal in every pixel, in more than one part: 1, such as that of 'a_0' in " in printed
     write_list(config, "c_5.png", "b_3.png")

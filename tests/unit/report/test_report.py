@@ -19,8 +19,10 @@ from llm4seg.config.schema import Model
 from llm4seg.data.split import Split, read_split, write_split
 from llm4seg.datasets.cases import slices
 from llm4seg.report.charts import PARTS, VALIDATION, split_strips, training_curves
+from llm4seg.report.data_facts import parts, span
 from llm4seg.report.inputs import read_inputs
-from llm4seg.report.page import DASH, architecture, caution, kept_epoch, number, parts, render, span, spelled
+from llm4seg.report.page import architecture, caution, kept_epoch, render
+from llm4seg.report.wording import DASH, number, spelled
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json, remove, write_json, write_text
 from pipelines.evaluate import write_evaluation
