@@ -46,12 +46,15 @@ def write_evaluation(config: Config, model: "nn.Module", others: "Sequence[Membe
     from llm4seg.data.split import read_split
     from llm4seg.evaluation import evaluate
     from llm4seg.evaluation.gains import remarks
+    from llm4seg.evaluation.masks import check_turned
     from llm4seg.evaluation.results import OVERLAYS, write_cases
     from llm4seg.evaluation.volumes import not_whole
-    from llm4seg.models.saved import as_trained, seen_cases
+    from llm4seg.models.saved import as_trained, seen_cases, trained_augment
 
     folders = config.evaluation.models or (config.paths.model,)
     data, split = as_trained(folders[0], Prepared(config.paths.prepared)), read_split(config.paths.split)
+    for folder in folders:
+        check_turned(data, config.evaluation, trained_augment(folder))
     result = evaluate.evaluate(model, data, split, config.evaluation, others=others)
     if config.evaluation.models is not None:
         seen = {case_id for folder in folders for case_id in seen_cases(folder, data, split.test)}

@@ -5,7 +5,7 @@ the same on every worker and after a resume.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -179,16 +179,46 @@ def check_turned_flips(data: Prepared, cases: Sequence[str], section: Augment) -
     In the plane that is turned, a flip along any axis is one of left and right and a turn. So only that one may be
     asked for, whose labels are exchanged; together with turns it gives all the same images.
     """
-    sided = bool(data.paired) or any(OF_A_SIDE.search(name) for name in data.classes)
-    plane = set(range(data.spatial_dims)) if section.rotate > 90 else {0, 1} if section.quarter_turns else set()
+    plane = _turned_axes(section, data.spatial_dims)
     axes = {axis for case in cases if (axis := data.left_right_axis(case)) is not None and axis in plane}
-    if sided and axes and (more := set(section.flip) & plane - axes):
-        turned = "quarter_turns" if section.quarter_turns else f"rotate: {section.rotate:g}"
+    if has_sides(data) and axes and (more := set(section.flip) & plane - axes):
         raise InputError(
-            f"training.augment.flip: found {[*section.flip]} with training.augment.{turned}, which together exchange "
-            f"left and right, but not their labels; allowed: without {', '.join(map(str, sorted(more)))} (axis "
-            f"{', '.join(map(str, sorted(axes)))} and turns give the same images), or without turns"
+            f"training.augment.flip: found {[*section.flip]} with training.augment.{_turns(section)}, which together "
+            f"exchange left and right, but not their labels; allowed: without {', '.join(map(str, sorted(more)))} "
+            f"(axis {', '.join(map(str, sorted(axes)))} and turns give the same images), or without turns"
         )
+
+
+def check_turned_mirroring(
+    axes: Sequence[int], sides: Collection[int | None], section: Augment, dims: int, parameter: str
+) -> None:
+    """Refuse test-time mirroring by whose images a network that was trained with turns confuses left and right.
+
+    `sides`: the axes along which classes of a side lie, none where no class has one; `section`: of the training. Such
+    a network tells left from right in a turned image, too. As in `check_turned_flips`, one mirrored along another axis
+    of the plane is one of left and right, turned, but its labels are not exchanged; along both, it is turned alone,
+    but they are.
+    """
+    plane = _turned_axes(section, dims)
+    if (own := set(sides) & plane) and (more := set(axes) & plane - own):
+        raise InputError(
+            f"{parameter}: found {[*axes]}, of a network that was trained with training.augment.{_turns(section)}, so "
+            f"that left and right would be confused; allowed: without {', '.join(map(str, sorted(more)))}"
+        )
+
+
+def _turned_axes(section: Augment, dims: int) -> set[int]:
+    """The axes within which images are turned so far that what lies along one may lie along any other."""
+    return set(range(dims)) if section.rotate > 90 else {0, 1} if section.quarter_turns else set()
+
+
+def _turns(section: Augment) -> str:
+    return "quarter_turns" if section.quarter_turns else f"rotate: {section.rotate:g}"
+
+
+def has_sides(data: Prepared) -> bool:
+    """Whether there are classes of left and right."""
+    return bool(data.paired) or any(OF_A_SIDE.search(name) for name in data.classes)
 
 
 def check_flips(

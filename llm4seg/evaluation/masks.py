@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from llm4seg.config.schema import Evaluation
-from llm4seg.data.augment import check_flips
+from llm4seg.config.schema import Augment, Evaluation
+from llm4seg.data.augment import check_flips, check_turned_mirroring, has_sides
 from llm4seg.data.prepared import Prepared
 from llm4seg.evaluation.volumes import are_slices, by_volume, not_whole, stacked, volume_name
 from llm4seg.inference.mirroring import mirroring
@@ -18,6 +18,12 @@ def check_options(data: Prepared, section: Evaluation) -> None:
     check_flips(data, [*data.cases], section.tta, "evaluation.tta")
     mirroring(section.tta, data.paired, data.scheme)
     parse_steps(section.postprocess, data.scheme)
+
+
+def check_turned(data: Prepared, section: Evaluation, augmented: Augment) -> None:
+    """Raise InputError where `tta` does not fit the turns of a network's training (see `check_turned_mirroring`)."""
+    sides = {data.left_right_axis(case_id) for case_id in data.cases} if has_sides(data) else set()
+    check_turned_mirroring(section.tta, sides, augmented, data.spatial_dims, "evaluation.tta")
 
 
 class CaseMasks:

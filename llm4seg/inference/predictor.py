@@ -52,18 +52,22 @@ class Predictor:
 
     def labels(self, read: Sequence[NetworkInput]) -> Tensor:
         """Labels uint8 (*shape) of an image, on the CPU."""
-        return self._labels(self._logits([read])[0])
+        return self.labels_of(self.logits(read))
+
+    def logits(self, read: Sequence[NetworkInput]) -> list[GridLogits]:
+        """The logits of an image by each network."""
+        return self._logits([read])[0]
 
     def probabilities(self, read: Sequence[NetworkInput]) -> Iterator[Tensor]:
         """Of an image, the probabilities of each channel of the logits in turn (see `mean_probabilities`)."""
-        return mean_probabilities(self._logits([read])[0], self.scheme)
+        return mean_probabilities(self.logits(read), self.scheme)
 
     def slice_labels(self, slices: Iterable[Slice], shape: Sequence[int]) -> Tensor:
         """Labels uint8 (*shape) of a volume from its slices across the last axis, on the CPU."""
         labels_S = torch.zeros(tuple(shape), dtype=torch.uint8)
         for position, logits in self._slice_logits(slices):
             if logits is not None:
-                labels_S[..., position] = self._labels(logits)
+                labels_S[..., position] = self.labels_of(logits)
         return labels_S
 
     def slice_probabilities(self, slices: Iterable[Slice], shape: Sequence[int], channels: int) -> Iterator[Tensor]:
@@ -104,7 +108,8 @@ class Predictor:
             by_network.append([GridLogits(one, its, self.scheme) for one, its in zip(logits, read, strict=True)])
         return [list(of_image) for of_image in zip(*by_network, strict=True)]
 
-    def _labels(self, logits: Sequence[GridLogits]) -> Tensor:
+    def labels_of(self, logits: Sequence[GridLogits]) -> Tensor:
+        """Labels uint8 (*shape) of an image's logits by each network, on the CPU."""
         if len(logits) == 1:
             return logits[0].labels()
         return labels_of(mean_probabilities(logits, self.scheme), logits[0].channels, self.scheme)

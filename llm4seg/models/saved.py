@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.config.earlier import current_sections
-from llm4seg.config.schema import Model
+from llm4seg.config.schema import Augment, Model
 from llm4seg.data.intensity import Intensity
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.patch_size import resolve_auto
@@ -125,6 +125,15 @@ def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
     except (KeyError, TypeError, ValidationError) as error:
         reason = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else error
         raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: {reason}") from None
+
+
+def trained_augment(folder: Path) -> Augment:
+    """How the images of a model's training were augmented. Raises InputError where model.json is broken."""
+    description, _ = read_metadata(folder)
+    try:
+        return Augment.model_validate(description["config"]["training"]["augment"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: augment: {error}") from None
 
 
 def read_data(folder: Path) -> tuple[Preprocessing, LabelScheme]:

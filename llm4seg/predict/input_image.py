@@ -10,7 +10,7 @@ import numpy as np
 
 from llm4seg.data.preprocessing import UNKNOWN, Preprocessing, View
 from llm4seg.datasets.case_files import read_channels
-from llm4seg.datasets.geometry import Geometry, geometry, own_view, slicing_view
+from llm4seg.datasets.geometry import Geometry, geometry, own_view
 from llm4seg.datasets.image_data import ImageData, storable
 from llm4seg.utils.errors import InputError
 
@@ -21,6 +21,7 @@ PICTURE = (
     "is a picture, read as its rows and columns are; the model was trained on {view} slices, whose columns run to the "
     "patient's right (of sagittal ones to the back): mirror the picture where it shows them otherwise"
 )
+DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 COLORS = 3  # channels, as which a gray picture is read by a model of color pictures
 
 
@@ -88,12 +89,15 @@ def from_image_data(
     _check(image.values, model, source, trained)
     way, notice = _way(image, model, source, trained)
     values = way.to_array(image.values)
+    assumed = _assumed(image) if model.view else ()
     return InputImage(
         source=source,
         image=values[..., 0] if image.flat else values,
         spacing=None if image.unit != "mm" else way.spacing[: 2 if image.flat else 3],
         geometry=way,
-        notices=tuple(f"{source} {line}" for line in (*image.notices, *notice)),
+        notices=tuple(
+            f"{source} {line}" for line in (*image.notices, *assumed, *notice)
+        ),
     )
 
 
@@ -104,7 +108,7 @@ def _way(image: ImageData, model: Preprocessing, source: str, trained: str) -> t
         return geometry(image, None), (PICTURE.format(view=model.view),) if seen else ()
     own = own_view(image)
     if image.flat or (model.spatial_dims == 2 and 1 in image.shape):  # it is one slice, whatever the model reads
-        return geometry(image, slicing_view(image)), _otherwise(own, model)
+        return geometry(image, own or "axial"), _otherwise(own, model)  # see `slicing_view`
     if model.view == UNKNOWN:
         raise InputError(
             f"{trained}: does not say how volumes lie (`view` in model.json), an earlier version wrote it, so that "
@@ -113,6 +117,19 @@ def _way(image: ImageData, model: Preprocessing, source: str, trained: str) -> t
     if model.view is None:
         return geometry(image, None), ("is read in the file's order, as the model was trained on pictures",)
     return geometry(image, model.view), _otherwise(own, model) if model.spatial_dims == 2 else ()
+
+
+def _assumed(image: ImageData) -> tuple[str, ...]:
+    """A notice where a file, of a kind that has orientations, says nothing of its own."""
+    if image.placed != "unknown":
+        return ()
+    import nibabel
+
+    axes = " and ".join(DIRECTIONS[code] for code in nibabel.aff2axcodes(image.affine)[: len(image.shape)])
+    return (
+        f"does not say how it is oriented (no sform, qform or space): its axes are "
+        f"taken to run to the patient's {axes}; left and right of its mask are wrong where they do not",
+    )
 
 
 def _otherwise(own: View | None, model: Preprocessing) -> tuple[str, ...]:

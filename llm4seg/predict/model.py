@@ -13,13 +13,13 @@ from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.prepared import Unit
 from llm4seg.data.preprocessing import Preprocessing
 from llm4seg.datasets.image_data import ImageData
-from llm4seg.inference.grid_logits import has_softmax
+from llm4seg.inference.grid_logits import GridLogits, NetworkInput, has_softmax
 from llm4seg.inference.mirroring import Mirroring
 from llm4seg.inference.postprocess import Step, parse_steps
 from llm4seg.inference.postprocess import postprocess as apply_steps
 from llm4seg.inference.predictor import Predictor
 from llm4seg.models.hybrid import Hybrid
-from llm4seg.models.saved import DESCRIPTION, load_trained, read_data, read_metadata
+from llm4seg.models.saved import DESCRIPTION, load_trained, read_data, read_metadata, trained_augment
 from llm4seg.objectives.losses import out_channels
 from llm4seg.predict.addresses import model_folder
 from llm4seg.predict.input_image import InputImage, from_array, from_files, from_image_data
@@ -110,8 +110,27 @@ class SegmentationModel:
         if self._in_slices(one):
             labels_S = self.predictor.slice_labels(read_slices(one, self.preprocessing), one.shape)
         else:
-            labels_S = self.predictor.labels(read_image(one, self.preprocessing, self._trained))
+            labels_S = self.predictor.labels(self.inputs(one))
         return self.cleaned(labels_S).numpy()
+
+    def is_resized(self, one: InputImage) -> bool:
+        """Whether all networks read an image at once and at a size of their own, whatever its own is.
+
+        Its `predict_labels` is then `inputs`, `logits` and `labels_of`, each of which may run in a thread of its own.
+        """
+        return not self._in_slices(one) and all(model.spacing is None for model in self.preprocessing)
+
+    def inputs(self, one: InputImage) -> list[NetworkInput]:
+        """An image, not one of slices, as each network reads it."""
+        return read_image(one, self.preprocessing, self._trained)
+
+    def logits(self, read: Sequence[NetworkInput]) -> list[GridLogits]:
+        """Each network's logits of what `inputs` gave, on the network's device."""
+        return self.predictor.logits(read)
+
+    def labels_of(self, logits: Sequence[GridLogits]) -> np.ndarray:
+        """As `predict_labels`, of what `logits` gave."""
+        return self.cleaned(self.predictor.labels_of(logits)).numpy()
 
     def cleaned(self, labels_S: Tensor) -> Tensor:
         """Labels in the order of the image's array after `postprocess`: of volumes in 3-D, also by a 2-D model."""
@@ -131,7 +150,7 @@ class SegmentationModel:
             slices = read_slices(one, self.preprocessing)
             channels = self.predictor.slice_probabilities(slices, one.shape, self._channels)
         else:
-            channels = self.predictor.probabilities(read_image(one, self.preprocessing, self._trained))
+            channels = self.predictor.probabilities(self.inputs(one))
         if has_softmax(self._channels, self.predictor.scheme):
             next(channels)  # background's
         for values_S in channels:
@@ -202,7 +221,7 @@ def load(
         raise InputError(f"overlap: found {overlap}, allowed: 0 to below 1")
     models, scheme = _described(folders)  # before anything is fetched
     steps = parse_steps(postprocess, scheme, "postprocess")
-    mirrored = checked_mirroring(tta, models[0], scheme)
+    mirrored = checked_mirroring(tta, models[0], scheme, [trained_augment(one) for one in folders] if tta else ())
     place = _device(device)
     set_deterministic(place)
     networks = []

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm4seg.data.augment import OF_A_SIDE
+from llm4seg.config.schema import Augment
+from llm4seg.data.augment import OF_A_SIDE, check_turned_mirroring
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.preprocessing import Preprocessing
 from llm4seg.inference.mirroring import Mirroring, mirroring
-from llm4seg.models.saved import read_metadata
+from llm4seg.models.saved import trained_augment
 from llm4seg.utils.errors import InputError
 
 TRAINED = "trained"  # of --tta: the axes that the models were trained with mirroring
@@ -22,7 +23,7 @@ def tta_axes(text: str | None, folders: Sequence[Path]) -> tuple[int, ...]:
     if text is None:
         return ()
     if text == TRAINED:
-        flips = [set(read_metadata(folder)[0]["config"]["training"]["augment"]["flip"]) for folder in folders]
+        flips = [set(trained_augment(folder).flip) for folder in folders]
         return tuple(sorted(set.intersection(*flips)))
     words = text.split(",")
     if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
@@ -35,8 +36,12 @@ def postprocess_steps(text: str | None) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
-def checked_mirroring(axes: Sequence[int], model: Preprocessing, scheme: LabelScheme) -> Mirroring | None:
-    """See `mirroring`. Raises InputError for axes that an image has not, and where left and right would be confused."""
+def checked_mirroring(
+    axes: Sequence[int], model: Preprocessing, scheme: LabelScheme, augmented: Sequence[Augment] = ()
+) -> Mirroring | None:
+    """See `mirroring`; `augmented`: how the networks' training did. Raises InputError for axes that an image has not,
+    and where left and right would be confused.
+    """
     if wrong := [axis for axis in axes if not 0 <= axis < model.spatial_dims]:
         raise InputError(f"tta: found {wrong[0]}, allowed: 0 to {model.spatial_dims - 1}")
     paired = {label for pair in model.paired for label in pair}
@@ -47,4 +52,7 @@ def checked_mirroring(axes: Sequence[int], model: Preprocessing, scheme: LabelSc
             f"tta: found {[*axes]}, which exchanges left and right, but not {astray[0]}; allowed: other axes, or a "
             "model trained with data.paired"
         )
+    sides = {model.left_right_axis} if paired or astray else set()
+    for section in augmented:
+        check_turned_mirroring(axes, sides, section, model.spatial_dims, "tta")
     return mirroring(axes, model.paired, scheme, "tta")

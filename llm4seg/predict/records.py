@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy as np
 from llm4seg.models.saved import DESCRIPTION, WEIGHTS
 from llm4seg.predict.input_image import InputImage
 from llm4seg.utils.errors import InputError
-from llm4seg.utils.files import read_json, remove, sha256_file, write_json, write_text
+from llm4seg.utils.files import read_json, remove, sha256_file, write_text
 from llm4seg.utils.provenance import MEASURING, code_digest
 
 FOLDER = ".predict"  # in the folder of the outputs
 TABLE = "volumes.csv"
 COLUMNS = ("case", "class", "count", "size", "unit")
 ML = 1000.0  # mm3
+COUNTED = 2**20  # pixels at a time: bincount makes integers of 8 bytes of them
 HEADERS = (".mhd", ".nhdr")  # the pixels are in a .raw, .zraw or .raw.gz
 
 
@@ -46,7 +47,7 @@ class Record:
 
     def write(self, out: Path, case: str) -> None:
         """Write it, atomically."""
-        write_json(_path(out, case), asdict(self))
+        write_text(_path(out, case), json.dumps(vars(self)))  # indented, it is encoded by Python, not by C
 
     def is_of(self, digest: str, out: Path) -> bool:
         """Whether this is the result that is wanted, and its files are there."""
@@ -94,8 +95,9 @@ def volume_rows(
 ) -> list[dict[str, Any]]:
     """A row a class: its pixels or voxels (`count`), and their `size` in ml, of a flat image in mm2, or in px."""
     of_label = np.zeros(256, np.int64)
-    for row in labels_S:  # row by row: bincount makes integers of 8 bytes of what it counts
-        of_label += np.bincount(row.ravel(), minlength=256)
+    labels = labels_S.ravel()
+    for start in range(0, labels.size, COUNTED):
+        of_label += np.bincount(labels[start : start + COUNTED], minlength=256)
     each, unit = _size(one)
     rows = []
     for name, values in classes.items():

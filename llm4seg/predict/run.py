@@ -1,5 +1,6 @@
 """Case after case: read ahead, predicted, and written, with a record of what is finished."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from llm4seg.datasets.image_io import read_header
+from llm4seg.inference.grid_logits import GridLogits, NetworkInput
 from llm4seg.predict.cases import InputCase
 from llm4seg.predict.dicom_seg import write_dicom_seg
 from llm4seg.predict.dicom_series import read_series
@@ -29,6 +31,7 @@ from llm4seg.utils.logs import bars_off
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"  # folders beside the masks
 COPIES, FLOAT32 = 8, 4  # of an image, the most that reading, resampling and writing it take at a time; bytes
 SMALL = 2**20  # bytes of files, or pixels, for which there is room
+FEW = 2**22  # logits at an image's resolution that may be made beside the next case's network, 16 MB
 One = TypeVar("One")
 Other = TypeVar("Other")
 
@@ -50,12 +53,17 @@ class Options:
 
 @dataclass
 class Progress:
-    """A case on its way. `finished`: it was before; `error`: why it cannot be predicted, in one line."""
+    """A case on its way. `finished`: it was before; `error`: why it cannot be predicted, in one line.
+
+    `inputs` and `logits` are between the threads: of an image that is resized, and of one whose logits are few.
+    """
 
     case: InputCase
     digest: str = ""
     finished: bool = False
     image: InputImage | None = None
+    inputs: list[NetworkInput] | None = None
+    logits: list[GridLogits] | None = None
     labels: np.ndarray | None = None
     outputs: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -70,7 +78,7 @@ class CaseWriter:
         self._decided = model_digest(model.folders, asdict(options))
 
     def read(self, case: InputCase) -> Progress:
-        """The image of a case, unless that is finished."""
+        """The image of a case, unless that is finished, and, where it is resized, the networks' inputs."""
         one = Progress(case)
         with _failing(one):
             one.digest = case_digest(case.files, self._decided)
@@ -81,31 +89,47 @@ class CaseWriter:
                 one.image = self.model.read_image_data(image, case.source, self.options.spacing)
             elif not one.finished:
                 one.image = self.model.read(list(case.files), self.options.spacing)
+            if one.image is not None and self.model.is_resized(one.image):
+                one.inputs = self.model.inputs(one.image)
         return one
 
     def predict(self, one: Progress) -> Progress:
-        """The labels, and the files of probabilities, of which one class at a time is in memory."""
-        if one.image is not None:
+        """The logits or labels, and the files of probabilities, of which one class at a time is in memory."""
+        if one.image is not None and one.error is None:
             with _failing(one):
-                one.labels = self.model.predict_labels(one.image)
+                self._predict(one, one.image)
                 forget(self.out, one.case.id)
                 if self.options.probabilities:
                     self._write_probabilities(one, one.image)
         return one
 
+    def _predict(self, one: Progress, image: InputImage) -> None:
+        """The logits alone where they are few at the image's resolution: labels are then made beside the next case."""
+        if one.inputs is None:
+            one.labels = self.model.predict_labels(image)
+            return
+        logits, one.inputs = self.model.logits(one.inputs), None
+        if logits[0].channels * math.prod(image.shape) < FEW:
+            one.logits = logits
+        else:
+            one.labels = self.model.labels_of(logits)
+
     def write(self, one: Progress) -> Progress:
         """The mask, the overlay and the record; the images are let go."""
-        if one.image is not None and one.labels is not None and one.error is None:
+        predicted = one.labels is not None or one.logits is not None
+        if one.image is not None and predicted and one.error is None:
             with _failing(one):
-                self._write(one, one.image, one.labels)
+                labels = self.model.labels_of(one.logits) if one.logits is not None else one.labels
+                assert labels is not None
+                self._write(one, one.image, labels)
                 one.notices = one.image.notices
         if one.error is not None:
             with suppress(OSError):  # what is there is of another image or model
                 delete_outputs(self.out, one.case.id)
-                if one.labels is not None:  # some files may be written, and none has a record
+                if predicted:  # some files may be written, and none has a record
                     for name in (*one.outputs, mask_name(one.case, self.options)):
                         remove(self.out / name)
-        return replace(one, image=None, labels=None)
+        return replace(one, image=None, inputs=None, logits=None, labels=None)
 
     def _write_probabilities(self, one: Progress, image: InputImage) -> None:
         for place, values in enumerate(self.model.probabilities(image)):

@@ -18,7 +18,7 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
 from llm4seg.evaluation.evaluate import evaluate_cases
-from llm4seg.evaluation.masks import check_options
+from llm4seg.evaluation.masks import check_options, check_turned
 from llm4seg.evaluation.volumes import are_slices, not_whole
 from llm4seg.objectives.metrics import Row
 from llm4seg.runtime.device import device_that_fits
@@ -52,9 +52,12 @@ class NamedRun:
 def named_runs(config: Config) -> list[NamedRun]:
     """Every run of the study. Reads and hashes files, so callers compute it once."""
     _check_other_data(config)
-    check_options(Prepared(config.paths.prepared), config.evaluation)
+    data = Prepared(config.paths.prepared)
+    check_options(data, config.evaluation)
     write_splits(config)
     runs = [(planned, planned.config(config)) for planned in planned_runs(config)]
+    for _, own in runs:
+        check_turned(data, own.evaluation, own.training.augment)
     if config.study.per == "volume":
         _check_volumes(config, dict.fromkeys(own.paths.split for _, own in runs))
     return [_named(planned, own) for planned, own in runs]

@@ -12,6 +12,7 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
 from llm4seg.evaluation.evaluate import draw_examples, evaluate, evaluate_cases
 from llm4seg.evaluation.gains import gains, remarks
+from llm4seg.evaluation.masks import check_turned
 from llm4seg.inference.prepared import Member
 from llm4seg.objectives.metrics import Row
 from llm4seg.utils.errors import InputError
@@ -138,3 +139,16 @@ def test_sides_without_a_counterpart_are_not_mirrored(config: Config) -> None:
     section = config.override({"evaluation.tta": [1]}).evaluation
     with pytest.raises(InputError, match=r"evaluation.tta: found \[1\], which exchanges left and right, but not"):
         evaluate(ByIntensity(LEVELS), sides, SPLIT, section)
+
+
+def test_mirroring_after_a_training_with_turns_keeps_to_the_axis_of_the_sides(config: Config) -> None:
+    sides = write_cases(config, [raw_case(f"c{k}", labels(k)) for k in range(7)], ["left", "rest"])
+    augmented = config.override({"training.augment.quarter_turns": True}).training.augment
+    for axes, refused in (([0], True), ([0, 1], True), ([1], False)):
+        section = config.override({"evaluation.tta": axes}).evaluation
+        if not refused:
+            check_turned(sides, section, augmented)
+            continue
+        with pytest.raises(InputError, match=r"evaluation.tta: found .*quarter_turns, .* allowed: without 0$"):
+            check_turned(sides, section, augmented)
+        check_turned(sides, section, augmented.model_copy(update={"quarter_turns": False}))
