@@ -7,9 +7,9 @@ from torch.nn import functional
 
 from llm4seg.config.schema import Block
 from llm4seg.models.bottleneck.adapters import Gate
+from llm4seg.models.upsampling import MODES, upsample_by_two
 from llm4seg.utils.errors import InputError
 
-INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 POOLING = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
@@ -56,7 +56,10 @@ class TokenBlock(nn.Module):
     def _resized(self, features_NCS: Tensor, grid: Sequence[int]) -> Tensor:
         if features_NCS.shape[2:] == grid:
             return features_NCS
-        return functional.interpolate(features_NCS, tuple(grid), mode=INTERPOLATION[len(grid)], align_corners=False)
+        if self._section.pool == 2:
+            return upsample_by_two(features_NCS)
+        mode = MODES[features_NCS.ndim]
+        return functional.interpolate(features_NCS, tuple(grid), mode=mode, align_corners=False)
 
 
 class Activation(nn.Module):
