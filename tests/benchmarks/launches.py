@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
-from llm4seg.objectives.losses import build_loss, out_channels
+from llm4seg.objectives.losses import build_loss
 from llm4seg.training.engines.common import prepare
 from llm4seg.training.run import LocalRun, start_group_of_one
 from llm4seg.training.trainer import Trainer
@@ -35,12 +35,14 @@ from tests.tiny_llm import tiny_store
 CLASSES, BATCH, SIDE = 4, 4, 64
 # calls of aten that launch nothing: they allocate, or look at memory in another way
 VIEWS = frozenset(
-    "_reshape_alias _unsafe_view alias as_strided detach diagonal empty empty_like empty_strided expand is_pinned "
-    "is_same_size lift_fresh narrow new_empty new_empty_strided permute record_stream resize_ select set_ slice split "
-    "split_with_sizes squeeze t transpose unbind unfold unsafe_split unsqueeze view view_as".split()
+    """_reshape_alias _unsafe_view alias as_strided detach diagonal empty empty_like empty_strided expand is_pinned
+    is_same_size lift_fresh narrow new_empty new_empty_strided permute record_stream resize_ select set_ slice split
+    split_with_sizes squeeze t transpose unbind unfold unsafe_split unsqueeze view view_as""".split()  # noqa: SIM905
 )
 # calls after which the host waits for the device
-SYNCS = frozenset("_local_scalar_dense bincount equal is_nonzero item masked_select nonzero unique _unique2".split())
+SYNCS = frozenset(
+    "_local_scalar_dense bincount equal is_nonzero item masked_select nonzero unique _unique2".split()  # noqa: SIM905
+)
 HOST_TENSORS = ((torch, "as_tensor"), (torch, "tensor"), (torch, "from_numpy"), (Tensor, "new_tensor"))
 BUDGET, STEP_BUDGET = 490, 520
 
@@ -104,6 +106,7 @@ def on_meta(model: Hybrid, loss: Any, trace: Trace, size: tuple[int, ...] = (SID
     labels = torch.empty(BATCH, *size, device="meta", dtype=torch.int64)
     with patch("torch.autocast", lambda *args, **kwargs: nullcontext()):  # there is none on meta
         loss(model(images), labels).backward()  # what the first step alone makes, later ones find
+        model.zero_grad()
         with trace:
             logits = model(images)
             trace.phase = "loss"
@@ -212,7 +215,8 @@ def benchmark() -> None:
     with tempfile.TemporaryDirectory() as name:
         found = trace_steps(default_step_config(Path(name) / "workspace"), Path(name) / "run")
         show("an optimizer step on the CPU", found.traces[-1])
-        print(f"  reads by the host: {dict(found.traces[-1].syncs())}; tensors of the host's: {dict(found.host_tensors[-1])}")
+        host_tensors, syncs = dict(found.host_tensors[-1]), dict(found.traces[-1].syncs())
+        print(f"  reads by the host: {syncs}; tensors of the host's: {host_tensors}")
         for difference in found.differing()[:5]:
             print(f"  differs from the step before: {difference[:160]}")
         trace = count_default(Path(name) / "llm")

@@ -25,14 +25,16 @@ def attention_mask(tokens: int, attention: str, window: int | None, like: Tensor
 
 
 def attend_both_ways(layers: nn.ModuleList) -> bool:
-    """Set LLM layers to attend to all tokens where they get no mask; returns whether every layer can be set to.
+    """Set LLM layers to attend to all tokens where they get no mask; returns whether every layer can do without one.
 
-    transformers' attention functions read `is_causal` of the attention module.
+    transformers' attention functions read `is_causal` of the attention module. The `indexer` of sparse attention, as in
+    DeepSeek V3.2, reads the mask itself.
     """
     attention = [[module for module in layer.modules() if hasattr(module, "is_causal")] for layer in layers]
     for module in (module for modules in attention for module in modules):
-        module.is_causal = False
-    return all(attention)
+        module.is_causal = False  # type: ignore[assignment]  # an attribute of transformers' modules, no tensor
+    names = (name.rpartition(".")[2] for name, _ in layers.named_modules())
+    return all(attention) and "indexer" not in names
 
 
 def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
