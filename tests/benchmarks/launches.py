@@ -18,8 +18,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
@@ -31,6 +29,7 @@ from llm4seg.training.trainer import Trainer
 from tests.benchmarks.default import PARAMS, parser
 from tests.tiny import CHANGES, prepare_workspace
 from tests.tiny_llm import tiny_store
+from tests.torch_internals import TorchDispatchMode, tree_map
 
 CLASSES, BATCH, SIDE = 4, 4, 64
 # calls of aten that launch nothing: they allocate, or look at memory in another way
@@ -107,6 +106,7 @@ def on_meta(model: Hybrid, loss: Any, trace: Trace, size: tuple[int, ...] = (SID
     with patch("torch.autocast", lambda *args, **kwargs: nullcontext()):  # there is none on meta
         loss(model(images), labels).backward()  # what the first step alone makes, later ones find
         model.zero_grad()
+        trace.phase = "other"
         with trace:
             logits = model(images)
             trace.phase = "loss"

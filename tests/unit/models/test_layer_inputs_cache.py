@@ -105,7 +105,8 @@ def test_no_mask_is_a_mask_of_zeros(store: LayerStore, backend: str, monkeypatch
     """As on a GPU, which gets none; transformers' attention would be causal."""
     masked, unmasked = made(store), made(store)
     for layers in (masked, unmasked):
-        layers.layers[0].self_attn.config._attn_implementation = backend
+        attention: Any = layers.layers[0].self_attn
+        attention.config._attn_implementation = backend
     assert not unmasked._needs_mask
     expected = result(masked)
     monkeypatch.setattr(layers_module, "attention_mask", lambda *arguments: None)

@@ -53,6 +53,7 @@ def test_after_a_layer_in_bfloat16_under_autocast() -> None:
     assert conv.weight.grad is not None
     # each pixel's four or more weights are 4 in all, as an upsampled image has four times the pixels
     assert conv.bias is not None
+    assert conv.bias.grad is not None
     assert torch.equal(conv.bias.grad, torch.full((3,), 4.0 * 5 * 7))
 
 
