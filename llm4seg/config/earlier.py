@@ -58,6 +58,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "evaluation.overlap": (0.5, "of the windows of volumes in patches, as a share of the patch"),
     "paths.tracking": (".tracking", "what trackers write, and the live history of finished trainings; as cache"),
     "tracking": ({"to": "none", "pictures": 0}, "what is seen of a training while it runs (docs/tracking.md)"),
+    "engine.deterministic": (True, "on GPUs the same bits each time; false: faster, with sums in any order"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

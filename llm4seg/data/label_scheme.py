@@ -74,10 +74,14 @@ class LabelScheme:
 
     def masks(self, labels_NS: "Tensor") -> "list[Tensor]":
         """The pixels of each class, boolean."""
-        import torch
-
-        covered = [torch.tensor(self.covered(place), device=labels_NS.device) for place in range(len(self.classes))]
-        return [torch.isin(labels_NS, labels) for labels in covered]
+        masks = []
+        for place in range(len(self.classes)):
+            first, *others = self.covered(place)
+            mask_NS = labels_NS == first  # comparisons: labels for `isin` would be copied from the host in each step
+            for label in others:
+                mask_NS = mask_NS | (labels_NS == label)
+            masks.append(mask_NS)
+        return masks
 
     def without_ignored(self, predicted_NS: "Tensor", labels_NS: "Tensor") -> "tuple[Tensor, Tensor]":
         """A prediction and its reference with background in both where the reference is ignored."""

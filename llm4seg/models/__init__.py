@@ -8,6 +8,7 @@ from llm4seg.models.backbones import IOShape, build_backbone
 from llm4seg.models.backbones.parts import Decoder
 from llm4seg.models.bottleneck import build_bottleneck
 from llm4seg.models.hybrid import Hybrid
+from llm4seg.models.upsampling import convert_upsampling
 
 __all__ = ["Hybrid", "build_model"]
 
@@ -39,4 +40,6 @@ def build_model(
         assert isinstance(backbone.decoder, Decoder), "the config refuses other backbones"
         backbone.decoder.supervise(section.chosen.decoder_channels, out_channels, spatial_dims)
     bottleneck = build_bottleneck(section, store, backbone.channels, seed, mlp_width)
-    return Hybrid(backbone.encoder, bottleneck, backbone.decoder, section.axis_strides(spatial_dims))
+    model = Hybrid(backbone.encoder, bottleneck, backbone.decoder, section.axis_strides(spatial_dims))
+    convert_upsampling(model)
+    return model

@@ -9,23 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm4seg.data.label_scheme import IGNORE
-
 SMOOTH = 1e-5
-# of logits, labels, their masks, and the pixels that count (None: all): the sum over pixels, and its divisor (1,)
+# of a softmax's log-probabilities or of sigmoids' logits, labels, their masks, and the pixels that count (None: all):
+# the sum over pixels, and its divisor (1,)
 PixelTerm = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def cross_entropy(weights_K: Tensor | None) -> PixelTerm:
     """Cross-entropy of a softmax; with weights of the labels, the weighted mean as torch's."""
 
-    def sums(logits_NKS: Tensor, labels_NS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> tuple[Tensor, Tensor]:
-        weights = None if weights_K is None else weights_K.to(logits_NKS)
-        entropy = functional.cross_entropy(logits_NKS, labels_NS, weights, ignore_index=IGNORE, reduction="sum")
-        if weights is None:
+    def sums(log_NKS: Tensor, labels_NS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_NS = masked(of_labels(log_NKS, truth_NKS), kept_NS)
+        if weights_K is None:
+            entropy = -log_NS.sum()
             return entropy, count_pixels(labels_NS, kept_NS, entropy)
-        weights_NS = masked(weights[without_ignored(labels_NS, kept_NS)], kept_NS)
-        return entropy, weights_NS.sum()[None]
+        weights_NS = masked(weights_K.to(log_NKS)[without_ignored(labels_NS, kept_NS)], kept_NS)
+        return -(log_NS * weights_NS).sum(), weights_NS.sum()[None]
 
     return sums
 
@@ -44,16 +43,15 @@ def softmax_focal(gamma: float, weights_K: Tensor | None) -> PixelTerm:
     pixels and channels, as MONAI's FocalLoss with use_softmax has it.
     """
 
-    def sums(logits_NKS: Tensor, labels_NS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> tuple[Tensor, Tensor]:
-        known_NS = without_ignored(labels_NS, kept_NS)
-        log_NS = logits_NKS.log_softmax(dim=1).gather(1, known_NS.unsqueeze(1)).squeeze(1)
+    def sums(log_NKS: Tensor, labels_NS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_NS = of_labels(log_NKS, truth_NKS)
         # a difference of exactly 0 has no finite slope under an exponent below 1
         far_NS = (1 - log_NS.exp()).clamp(min=torch.finfo(log_NS.dtype).eps)
         loss_NS = masked(-(far_NS**gamma) * log_NS, kept_NS)
         if weights_K is not None:
-            loss_NS = loss_NS * weights_K.to(loss_NS)[known_NS]
+            loss_NS = loss_NS * weights_K.to(loss_NS)[without_ignored(labels_NS, kept_NS)]
         loss = loss_NS.sum()
-        return loss, count_pixels(labels_NS, kept_NS, loss) * logits_NKS.shape[1]
+        return loss, count_pixels(labels_NS, kept_NS, loss) * log_NKS.shape[1]
 
     return sums
 
@@ -112,10 +110,19 @@ def soft_dice(overlap: Tensor, total: Tensor) -> Tensor:
     return (2 * overlap + SMOOTH) / (total + SMOOTH)
 
 
+def of_labels(values_NKS: Tensor, truth_NKS: Tensor) -> Tensor:
+    """The value of each pixel's label, (N, *size); `truth_NKS`: 1 for the label, 0 elsewhere.
+
+    A product, not `gather` or torch's cross-entropy: on CUDA the former's gradient sorts all indices, or adds in any
+    order, and the latter's sum has no order.
+    """
+    return (values_NKS * truth_NKS).sum(1)
+
+
 def count_pixels(labels_NS: Tensor, kept_NS: Tensor | None, like: Tensor) -> Tensor:
     """The number of pixels that count, of the type of `like`, (1,)."""
     if kept_NS is None:
-        return like.new_tensor([labels_NS.numel()])
+        return like.new_full((1,), labels_NS.numel())  # filled on the device: nothing to wait for
     return kept_NS.sum()[None].to(like.dtype)
 
 

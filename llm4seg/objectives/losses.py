@@ -105,8 +105,9 @@ class ClassLoss:
         kept_NS = labels_NS != IGNORE if self._ignore else None
         known_NS = without_ignored(labels_NS, kept_NS)
         truth_NKS = torch.zeros_like(logits_NKS).scatter_(1, known_NS.unsqueeze(1), 1.0)
-        total, count = self._pixels(logits_NKS, labels_NS, truth_NKS, kept_NS)
-        overlap = self._overlap_sums(logits_NKS.softmax(dim=1), truth_NKS, kept_NS)
+        log_NKS = logits_NKS.log_softmax(dim=1)
+        total, count = self._pixels(log_NKS, labels_NS, truth_NKS, kept_NS)
+        overlap = self._overlap_sums(log_NKS.exp(), truth_NKS, kept_NS)
         return torch.cat([total[None], count, *(sums_K[1:] for sums_K in overlap)])
 
     def _overlap_sums(self, probability_NKS: Tensor, truth_NKS: Tensor, kept_NS: Tensor | None) -> list[Tensor]:
@@ -168,7 +169,7 @@ class BCEDice:
             loss_N = 0.5 * (entropy_NS * kept_NS).sum(all_but_N) / kept_N.clamp(min=1) + (1 - dice_N)
             return torch.stack([loss_N.sum(), (kept_N > 0).sum().to(loss_N.dtype)])
         loss_N = 0.5 * entropy_NS.mean(all_but_N) + (1 - dice_N)
-        return torch.stack([loss_N.sum(), loss_N.new_tensor(len(loss_N))])
+        return torch.stack([loss_N.sum(), loss_N.new_full((), len(loss_N))])
 
     def value(self, sums: Tensor) -> Tensor:
         return sums[0] / (sums[1].clamp(min=1) if self._ignore else sums[1])

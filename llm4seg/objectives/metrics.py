@@ -38,11 +38,23 @@ def class_counts(predicted_NS: Tensor, labels_NS: Tensor, classes: int) -> Tenso
 
     Counts of several batches or workers may be added. Both inputs hold labels 0 to `classes`.
     """
+    if not labels_NS.is_cpu:
+        return compared_counts(predicted_NS, labels_NS, classes)
     labels = classes + 1
     pairs = labels_NS.reshape(-1).long() * labels + predicted_NS.reshape(-1).long()
     confusion = torch.bincount(pairs, minlength=labels**2).reshape(labels, labels)
     both = confusion.diagonal()
     return torch.stack([both, confusion.sum(0) - both, confusion.sum(1) - both], dim=1)[1:]
+
+
+def compared_counts(predicted_NS: Tensor, labels_NS: Tensor, classes: int) -> Tensor:
+    """`class_counts` by comparisons, several for each class: on a GPU the host would wait for `bincount`."""
+    counts = list[Tensor]()
+    for label in range(1, classes + 1):
+        predicted, reference = predicted_NS == label, labels_NS == label
+        both = (predicted & reference).sum()
+        counts += [both, predicted.sum() - both, reference.sum() - both]
+    return torch.stack(counts).reshape(classes, 3)
 
 
 def scheme_counts(predicted_NS: Tensor, labels_NS: Tensor, scheme: LabelScheme) -> Tensor:

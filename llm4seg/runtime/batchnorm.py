@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from llm4seg.runtime.collectives import all_reduce_sum, world_size
+from llm4seg.runtime.torch_internals import add_to_all
 
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 
@@ -11,17 +13,27 @@ BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 class GlobalBatchNorm(nn.BatchNorm2d):
     """BatchNorm over features (N, C, *S) whose statistics are those of all workers' samples together, on any device.
 
-    With one worker, and in evaluation, it is torch's own. torch's SyncBatchNorm does not run on the CPU, and on CUDA it
-    makes the host wait for the device in each forward pass.
+    With one worker, and in evaluation, it computes as torch's own. torch's SyncBatchNorm does not run on the CPU, and
+    on CUDA it makes the host wait for the device in each forward pass. A forward pass does not count itself in
+    `num_batches_tracked`, of which no result depends: see `count_batches`.
     """
+
+    has_trained = False  # whether a forward pass in training came through
 
     def _check_input_dim(self, features_NCS: Tensor) -> None:
         assert features_NCS.ndim > 2
 
     def forward(self, features_NCS: Tensor) -> Tensor:
-        if not self.training or world_size() == 1:
-            return super().forward(features_NCS)
         assert self.running_mean is not None
+        assert self.momentum is not None
+        self._check_input_dim(features_NCS)
+        if self.training:
+            self.has_trained = True
+        if not self.training or world_size() == 1:
+            running = self.running_mean, self.running_var
+            return functional.batch_norm(
+                features_NCS, *running, self.weight, self.bias, self.training, self.momentum, self.eps
+            )
         values = features_NCS.to(self.running_mean.dtype)
         along_C = [-1, *[1] * (values.ndim - 2)]
         all_but_C = [0, *range(2, values.ndim)]
@@ -39,11 +51,18 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     def update_running_statistics(self, mean_C: Tensor, unbiased_variance_C: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        self.num_batches_tracked += 1
         self.running_mean.lerp_(mean_C, self.momentum)
         self.running_var.lerp_(unbiased_variance_C, self.momentum)
+
+
+def count_batches(model: nn.Module, number: int) -> None:
+    """Add forward passes in training to `num_batches_tracked` of every GlobalBatchNorm that they came through.
+
+    To be called before a state dict is read: torch's own launches a kernel for it in each layer and pass.
+    """
+    norms = [module for module in model.modules() if isinstance(module, GlobalBatchNorm) and module.has_trained]
+    add_to_all([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], number)
 
 
 def merge_statistics(mean_C: Tensor, variance_C: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

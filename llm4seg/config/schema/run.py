@@ -168,6 +168,7 @@ class EngineConfig(Section):
     precision: Literal["fp32", "tf32", "bf16"]
     channels_last: bool
     compile: bool
+    deterministic: bool
 
     @model_validator(mode="after")
     def _offload_needs_zero_3(self) -> Self:

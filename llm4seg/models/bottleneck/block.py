@@ -7,9 +7,9 @@ from torch.nn import functional
 
 from llm4seg.config.schema import Block
 from llm4seg.models.bottleneck.adapters import Gate
+from llm4seg.models.upsampling import MODES, upsample_by_two
 from llm4seg.utils.errors import InputError
 
-INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 POOLING = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
@@ -51,12 +51,25 @@ class TokenBlock(nn.Module):
             return features_NCS
         if any(side % pool for side in grid):
             raise InputError(f"model.llm.pool: found {pool}, which does not divide the feature map's grid {[*grid]}")
+        if len(grid) == 3 and not features_NCS.is_cpu:
+            return mean_of_cubes(features_NCS, pool)
         return POOLING[len(grid)](features_NCS, pool)
 
     def _resized(self, features_NCS: Tensor, grid: Sequence[int]) -> Tensor:
         if features_NCS.shape[2:] == grid:
             return features_NCS
-        return functional.interpolate(features_NCS, tuple(grid), mode=INTERPOLATION[len(grid)], align_corners=False)
+        if self._section.pool == 2:
+            return upsample_by_two(features_NCS)
+        mode = MODES[features_NCS.ndim]
+        return functional.interpolate(features_NCS, tuple(grid), mode=mode, align_corners=False)
+
+
+def mean_of_cubes(features_NCDHW: Tensor, side: int) -> Tensor:
+    """torch's `avg_pool3d`, whose gradient on CUDA adds up in any order, without that: no cube overlaps another."""
+    cubes = features_NCDHW
+    for axis in (2, 4, 6):
+        cubes = cubes.unflatten(axis, (-1, side))
+    return cubes.mean((3, 5, 7))
 
 
 class Activation(nn.Module):

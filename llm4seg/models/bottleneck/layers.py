@@ -20,8 +20,9 @@ from llm4seg.llm.architecture import (
 )
 from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import LayerStore, tensors_sha256
+from llm4seg.models.bottleneck.inputs import InputCache, Inputs
 from llm4seg.models.bottleneck.lora import add_lora
-from llm4seg.models.bottleneck.position import attention_mask, rotation
+from llm4seg.models.bottleneck.position import attend_both_ways, attention_mask, rotation
 from llm4seg.models.bottleneck.quantized import quantize
 from llm4seg.utils.errors import InputError
 
@@ -49,6 +50,8 @@ class LLMLayers(nn.Module):
             add_lora(self.layers, section.lora)
         quantize(self, section.dtype)
         self.rotary = rotary_embedding(llm)
+        self._needs_mask = section.attention == "causal" or not attend_both_ways(self.layers)
+        self._cache = InputCache()
 
     def _check_position(self, model_type: str, source: str) -> None:
         """Refuse other positions than the LLM's own where no layer uses positions: they would change nothing."""
@@ -74,18 +77,25 @@ class LLMLayers(nn.Module):
     def forward(self, tokens_NTE: Tensor, grid: Sequence[int]) -> Tensor:
         """Tokens (N, T, E) of a grid in raster order to tokens of equal shape and dtype."""
         hidden_NTE = tokens_NTE if self._section.dtype != "bf16" else tokens_NTE.bfloat16()
-        inputs = {spec: self._inputs(spec, hidden_NTE, grid) for spec in set(self._specs)}
+        key = tuple(grid), hidden_NTE.dtype, hidden_NTE.device
+        inputs = self._cache.get(key, hidden_NTE, partial(self._inputs, hidden_NTE, grid))
         for layer, spec in zip(self.layers, self._specs, strict=True):
             hidden_NTE = self._through(layer, hidden_NTE, inputs[spec])
         out: Tensor = self.norm(hidden_NTE)
         return out.to(tokens_NTE.dtype)
 
-    def _inputs(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
-        """The inputs beside the hidden states, by a layer's spec."""
+    def _inputs(self, like: Tensor, grid: Sequence[int]) -> Inputs:
+        """The inputs beside the hidden states, of the layers of each spec."""
+        return {spec: self._inputs_of(spec, like, grid) for spec in set(self._specs)}
+
+    def _inputs_of(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
         rotary_at = partial(self.rotary, like, **spec.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
+        # a mask of zeros keeps attention from a GPU's fast kernels; on the CPU it costs nothing, and keeps the bits
+        masked = self._needs_mask or like.is_cpu
+        attention = self._section.attention
         inputs = {
-            "attention_mask": attention_mask(len(index), self._section.attention, spec.window, like),
+            "attention_mask": attention_mask(len(index), attention, spec.window, like) if masked else None,
             "position_embeddings": rotation(self._section.position, rotary_at, grid, like.device),
             "position_ids": index[None],
             "cache_position": index,

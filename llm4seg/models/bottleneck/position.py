@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm4seg.llm.layer_inputs import causal_mask
 
@@ -15,12 +15,26 @@ def attention_mask(tokens: int, attention: str, window: int | None, like: Tensor
     """The additive attention mask (1, 1, T, T): 0 where a token may attend, minus infinity elsewhere.
 
     `causal` has the LLM's sliding window of `window` tokens, where it has one; `bidirectional` is zero everywhere.
-    Always passed explicitly: without a mask transformers' `sdpa` is causal and its `eager` attention is not.
+    Without a mask transformers' `sdpa` is causal, unless the layer is told otherwise (see `attend_both_ways`), and its
+    `eager` attention is not.
     """
     if attention == "bidirectional":
         # an expanded row takes next to no memory, and CUDA's kernels need it contiguous
         return like.new_zeros(1, 1, 1, tokens).expand(1, 1, tokens, tokens)
     return causal_mask(tokens, window, like)
+
+
+def attend_both_ways(layers: nn.ModuleList) -> bool:
+    """Set LLM layers to attend to all tokens where they get no mask; returns whether every layer can do without one.
+
+    transformers' attention functions read `is_causal` of the attention module. The `indexer` of sparse attention, as in
+    DeepSeek V3.2, reads the mask itself.
+    """
+    attention = [[module for module in layer.modules() if hasattr(module, "is_causal")] for layer in layers]
+    for module in (module for modules in attention for module in modules):
+        module.is_causal = False  # type: ignore[assignment]  # an attribute of transformers' modules, no tensor
+    names = (name.rpartition(".")[2] for name, _ in layers.named_modules())
+    return all(attention) and "indexer" not in names
 
 
 def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:

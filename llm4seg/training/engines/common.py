@@ -9,7 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from llm4seg.config.schema import EngineConfig
 from llm4seg.models import Hybrid
+from llm4seg.models.bottleneck.precast import precast_frozen
 from llm4seg.runtime.batchnorm import convert_batchnorm
+from llm4seg.runtime.determinism import check_deterministic
 from llm4seg.runtime.seeding import set_deterministic
 
 ENTRY = "{key}/{name}"  # a tensor of the optimizer's state by torch's key for it and the parameter's name
@@ -18,12 +20,16 @@ STEP = "step"
 
 def prepare(model: Hybrid, section: EngineConfig, device: torch.device) -> None:
     """Set a model's memory format, precision, BatchNorm and compilation for training; it is not moved to the device."""
-    set_deterministic(device, tf32=section.precision == "tf32")
+    set_deterministic(device, section.precision == "tf32", section.deterministic, training=True)
     convert_batchnorm(model)
     model.mixed_precision = section.precision == "bf16"
     if section.channels_last:
         # by the images. The weights keep their own memory format, since DeepSpeed needs them contiguous
         model.encoder.register_forward_pre_hook(_channels_last)
+    if section.precision == "bf16" and section.zero != 3:  # stage 3 gathers weights by their dtype
+        precast_frozen(model, torch.bfloat16)
+    if section.deterministic and device.type == "cuda":
+        check_deterministic(model)
     if section.compile:
         model.compile()
 

@@ -15,7 +15,12 @@ def as_it_was() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cuda.enable_cudnn_sdp(True)
+    for enable in (
+        torch.backends.cuda.enable_cudnn_sdp,
+        torch.backends.cuda.enable_flash_sdp,
+        torch.backends.cuda.enable_mem_efficient_sdp,
+    ):
+        enable(True)
 
 
 @pytest.mark.usefixtures("as_it_was")
@@ -28,6 +33,26 @@ def test_float32_is_float32_on_a_gpu_and_the_same_each_time() -> None:
     assert not torch.backends.cudnn.allow_tf32
     set_deterministic(CUDA, tf32=True)
     assert torch.backends.cudnn.allow_tf32
+
+
+def attention() -> tuple[bool, bool, bool, bool]:
+    """Whether attention may take its flash, memory-efficient, cuDNN and plain kernels."""
+    cuda = torch.backends.cuda
+    return cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled(), cuda.math_sdp_enabled()
+
+
+@pytest.mark.usefixtures("as_it_was")
+def test_what_has_no_order_is_refused_and_attention_is_plain_in_training() -> None:
+    set_deterministic(CUDA, training=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert attention() == (False, False, False, True)
+    set_deterministic(CUDA)  # a prediction after the training
+    assert attention() == (True, True, False, True)
+    set_deterministic(CUDA, deterministic=False, training=True)
+    assert attention() == (True, True, True, True)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_a_step_draws_the_same_whatever_came_before_it() -> None:
