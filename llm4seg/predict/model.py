@@ -236,7 +236,8 @@ def _described(folders: Sequence[Path]) -> tuple[list[Preprocessing], LabelSchem
         if model.spacing is None and not (model.size and model.intensity):
             raise InputError(
                 f"{folder / DESCRIPTION}: found data.size: {model.size} and data.intensity: {model.intensity}, which a "
-                "converted checkpoint does not record; allowed: what its images were resized to and normalized by"
+                "checkpoint does not record; allowed: what its images were resized to and normalized by: convert it "
+                "again with --size and --intensity (python -m llm4seg.released.convert)"
             )
     first, *others = [
         {**_common(*one), "channels of logits": _channels_of(folder, one[1])}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llm4seg.project.code_file import CODE, COMMAND, write_code_file
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.extras import install, installed
 
 TEMPLATES = Path(__file__).parent  # the repository's own files: links in a clone, copies in a wheel
 IGNORED = (
@@ -107,6 +108,8 @@ def main(words: Sequence[str] | None = None, prog: str = "llm4seg init") -> None
     except (InputError, OSError) as error:
         sys.exit(f"init: {error}")
     print(f"{folder}: a project; next: cd {folder} && llm4seg doctor && dvc repro")
+    if not installed("dvc"):
+        print(f"init: there is no DVC here, which runs the stages: {install('dvc')}", file=sys.stderr)
 
 
 if __name__ == "__main__":
