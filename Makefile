@@ -112,7 +112,9 @@ endef
 
 lock:  ## pin the newest versions that pyproject.toml allows into requirements.lock
 	"$(PYTHON)" -m venv --clear .cache/lock
-	.cache/lock/bin/python -m pip install --quiet --no-deps "$$(sed -nE 's/^ *"(torch>=[^"]+)".*/\1/p' pyproject.toml)" --index-url $(TORCH_CPU_INDEX)
+	.cache/lock/bin/python -m pip install --quiet --no-deps "$$(sed -nE 's/^ *"(torch>=[^"]+)".*/\1/p' pyproject.toml)" \
+	  --index-url $(TORCH_CPU_INDEX) --timeout 15 --retries 1 \
+	  || echo "$(TORCH_CPU_INDEX) cannot be reached: taking torch from the package index"
 	.cache/lock/bin/python -m pip install --quiet -e '.[all,test]'
 	.cache/lock/bin/python -m pip freeze --all --exclude pip --exclude wheel --exclude llm4seg > .cache/frozen
 	{ echo "# Made by \`make lock\` from pyproject.toml. The CUDA libraries are pinned by torch itself."; \

@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return parse(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file; `llm4seg init DIR` writes a project with one") from None
 
 
 def parse(content: bytes, where: str) -> dict[str, Any]:

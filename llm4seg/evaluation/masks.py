@@ -20,8 +20,13 @@ def check_options(data: Prepared, section: Evaluation) -> None:
     parse_steps(section.postprocess, data.scheme)
 
 
-def check_turned(data: Prepared, section: Evaluation, augmented: Augment) -> None:
-    """Raise InputError where `tta` does not fit the turns of a network's training (see `check_turned_mirroring`)."""
+def check_turned(data: Prepared, section: Evaluation, augmented: Augment | None) -> None:
+    """Raise InputError where `tta` does not fit the turns of a network's training (see `check_turned_mirroring`).
+
+    `augmented`: None where the training is not known.
+    """
+    if augmented is None:
+        return
     sides = {data.left_right_axis(case_id) for case_id in data.cases} if has_sides(data) else set()
     check_turned_mirroring(section.tta, sides, augmented, data.spatial_dims, "evaluation.tta")
 

@@ -32,10 +32,12 @@ def _data(description: dict[str, Any]) -> Iterator[str]:
     yield f"- reads: {_grid(data)}; intensities: {data['intensity']}"
     scheme = LabelScheme.parse(data)
     for place, name in enumerate(scheme.classes):
-        yield f"- {name}: {' and '.join(map(str, scheme.covered(place)))} in masks"
+        yield f"- {name or f'class {place + 1}'}: {' and '.join(map(str, scheme.covered(place)))} in masks"
 
 
 def _grid(data: dict[str, Any]) -> str:
+    if data["size"] is None:  # of a converted checkpoint
+        return "images resized to a size that is not recorded"
     size = " x ".join(map(str, data["size"]))
     if not data.get("spacing"):
         return f"images resized to {size}"

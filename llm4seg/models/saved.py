@@ -127,11 +127,15 @@ def read_metadata(folder: Path) -> tuple[dict[str, Any], Model]:
         raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: {reason}") from None
 
 
-def trained_augment(folder: Path) -> Augment:
-    """How the images of a model's training were augmented. Raises InputError where model.json is broken."""
+def trained_augment(folder: Path) -> Augment | None:
+    """How the images of a model's training were augmented; None for a converted checkpoint, which does not say.
+
+    Raises InputError where model.json is broken.
+    """
     description, _ = read_metadata(folder)
     try:
-        return Augment.model_validate(description["config"]["training"]["augment"])
+        section = description["config"]["training"]["augment"]
+        return None if section is None else Augment.model_validate(section)
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(f"{folder / DESCRIPTION}: not a model that this version can read: augment: {error}") from None
 

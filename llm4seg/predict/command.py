@@ -48,7 +48,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text}, allowed: mm as in 0.5,0.5,2") from None
 
 
 def main(words: Sequence[str], prog: str) -> None:

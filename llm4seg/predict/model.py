@@ -221,7 +221,8 @@ def load(
         raise InputError(f"overlap: found {overlap}, allowed: 0 to below 1")
     models, scheme = _described(folders)  # before anything is fetched
     steps = parse_steps(postprocess, scheme, "postprocess")
-    mirrored = checked_mirroring(tta, models[0], scheme, [trained_augment(one) for one in folders] if tta else ())
+    augmented = [one for one in map(trained_augment, folders) if one is not None] if tta else ()
+    mirrored = checked_mirroring(tta, models[0], scheme, augmented)
     place = _device(device)
     set_deterministic(place)
     networks = []
@@ -255,7 +256,8 @@ def _described(folders: Sequence[Path]) -> tuple[list[Preprocessing], LabelSchem
         if model.spacing is None and not (model.size and model.intensity):
             raise InputError(
                 f"{folder / DESCRIPTION}: found data.size: {model.size} and data.intensity: {model.intensity}, which a "
-                "converted checkpoint does not record; allowed: what its images were resized to and normalized by"
+                "checkpoint does not record; allowed: what its images were resized to and normalized by: convert it "
+                "again with --size and --intensity (python -m llm4seg.released.convert)"
             )
     first, *others = [
         {**_common(*one), "channels of logits": _channels_of(folder, one[1])}

@@ -23,12 +23,21 @@ def tta_axes(text: str | None, folders: Sequence[Path]) -> tuple[int, ...]:
     if text is None:
         return ()
     if text == TRAINED:
-        flips = [set(trained_augment(folder).flip) for folder in folders]
-        return tuple(sorted(set.intersection(*flips)))
+        return tuple(sorted(set.intersection(*map(_mirrored, folders))))
     words = text.split(",")
     if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
         raise InputError(f"--tta: found {text}, allowed: {TRAINED}, or different axes as in 0,1")
     return tuple(map(int, words))
+
+
+def _mirrored(folder: Path) -> set[int]:
+    """The axes along which a model's training mirrored images."""
+    augment = trained_augment(folder)
+    if augment is None:
+        raise InputError(
+            f"--tta: found {TRAINED}, but {folder} was converted and does not say; allowed: axes as in 0,1"
+        )
+    return set(augment.flip)
 
 
 def postprocess_steps(text: str | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm4seg.project.code_file import CODE, COMMAND, write_code_file
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.extras import install, installed
 from llm4seg.utils.logs import add_flags, configure
 
 log = logging.getLogger("llm4seg.project.create")  # it may be run as __main__
@@ -114,6 +115,8 @@ def main(words: Sequence[str] | None = None, prog: str = "llm4seg init") -> None
     except (InputError, OSError) as error:
         sys.exit(f"init: {error}")
     log.info(f"{folder}: a project; next: cd {folder} && llm4seg doctor && dvc repro")
+    if not installed("dvc"):
+        log.warning(f"init: there is no DVC here, which runs the stages: {install('dvc')}")
 
 
 if __name__ == "__main__":

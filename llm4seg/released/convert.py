@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -18,7 +17,7 @@ from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.hybrid import LLM, SUPERVISED
-from llm4seg.models.saved import DESCRIPTION, WEIGHTS, describe, load_trained, read_metadata, read_weights
+from llm4seg.models.saved import DESCRIPTION, WEIGHTS, load_trained, read_metadata, read_weights
 from llm4seg.released.architecture import (
     FAMILIES,
     LLM_PREFIX,
@@ -31,6 +30,7 @@ from llm4seg.released.architecture import (
     to_official,
 )
 from llm4seg.released.checkpoint_file import read_official, write_official
+from llm4seg.released.description import NORMALIZED, Images, description, parse_size
 from llm4seg.released.llm_layer import Verdict, dropped, kept, llm_tensors, verified
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import replacing, sha256_file, write_json
@@ -39,13 +39,16 @@ from llm4seg.utils.logs import add_flags, configure
 Rows = dict[str, str]  # of the table at the end
 
 EXAMPLES = """examples:
-  python -m llm4seg.released.convert official.pth --out outputs/model-official
+  python -m llm4seg.released.convert official.pth --out outputs/model-official --size 256
   python -m llm4seg.released.convert finetuned.pth --keep-llm pretrained --layer 14
   python -m llm4seg.released.convert --back outputs/model-official --out again.pth"""
 INPUT = "It expects images as the released code makes them (BGR, normalized twice): set data.intensity to released."
+NO_SIZE = "`llm4seg predict` needs the size that its images were resized to: convert it with --size, as in --size 256."
 
 
-def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None, drop: bool = False) -> Rows:
+def convert(
+    checkpoint: Path, out: Path, config: Config, images: Images, keep: str | None = None, drop: bool = False
+) -> Rows:
     """Write the trained model that a released checkpoint holds; the LLM's layers are in `paths.llm_used`.
 
     `keep`: keep its LLM layer as trained weights that began as this (`model.llm.weights`). `drop`: do not verify it.
@@ -59,7 +62,8 @@ def convert(checkpoint: Path, out: Path, config: Config, keep: str | None = None
         verdict = _judged(llm_tensors(state), store, config.model.llm.layer, keep, drop) if store else None
         config = _configured(config, shape, verdict)
         model = _filled(config, state, shape, store)
-    described = _described(config, shape) | {"converted": {"from": checkpoint.name, "sha256": sha256_file(checkpoint)}}
+        described = description(config, shape, images)
+    described |= {"converted": {"from": checkpoint.name, "sha256": sha256_file(checkpoint)}}
     with replacing(out) as partial:
         partial.mkdir()
         (partial / WEIGHTS).write_bytes(save(model.trainable_state_dict()))
@@ -75,9 +79,9 @@ def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Ro
 
     Raises InputError naming the first parameter that the released code cannot express.
     """
-    description, section = read_metadata(folder)
+    described, section = read_metadata(folder)
     with _naming(folder):
-        check_expressible(section, description["data"]["spatial_dims"])
+        check_expressible(section, described["data"]["spatial_dims"])
     if section.bottleneck == "identity":
         state, llm_layer = read_weights(folder), "none: the CNN alone"
     elif drop:
@@ -86,7 +90,7 @@ def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Ro
     else:
         _check_family(LayerStore(store))
         state = dict(load_trained(folder, store).state_dict())
-        llm_layer = f"put in: layer {section.llm.layer[0]} of {description['llm']['source']}, {section.llm.training}"
+        llm_layer = f"put in: layer {section.llm.layer[0]} of {described['llm']['source']}, {section.llm.training}"
     released = to_official({name: tensor for name, tensor in state.items() if not name.startswith(SUPERVISED)})
     write_official(out, released)
     network = _network(official_shape(released))
@@ -137,21 +141,6 @@ def _filled(config: Config, state: Mapping[str, Tensor], shape: Shape, store: La
     return model
 
 
-def _described(config: Config, shape: Shape) -> dict[str, Any]:
-    """The content of model.json, with null for what a checkpoint does not record."""
-    classes = [None] * max(1, shape.out_channels - 1)
-    # the released code's normalization, which is for images of three channels alone
-    intensity = "released" if shape.in_channels == 3 else None
-    data = {"spatial_dims": 2, "channels": shape.in_channels, "classes": classes, "size": None}
-    data |= {"name": None, "sha256": None, "intensity": intensity, "window": None}
-    description = describe(config, data, engine=None)
-    for name in ("optimizer", "training", "engine"):
-        description["config"][name] = dict.fromkeys(description["config"][name])
-    # by the number of logits: one is a sigmoid's, more are classes with the background first
-    description["config"]["training"]["loss"] = "bce_dice" if shape.out_channels == 1 else "dice_ce"
-    return description
-
-
 def _check_family(store: LayerStore) -> None:
     if (family := store.config.get("model_type")) not in FAMILIES:
         raise InputError(
@@ -171,6 +160,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     if arguments.back and arguments.keep_llm:
         parser.error("--keep-llm does not go with --back")
+    if arguments.back and (arguments.size or arguments.intensity):
+        parser.error("--size and --intensity go with a checkpoint, not with --back")
     if arguments.layer is not None and (arguments.back or not (arguments.keep_llm or arguments.drop_llm)):
         parser.error("--layer goes with --keep-llm or --drop-llm of a checkpoint")
     try:
@@ -185,6 +176,8 @@ def main(words: Sequence[str] | None = None) -> None:
     console.print(table)
     if not arguments.back:
         console.print(f"[dim]{INPUT}[/]")
+    if not arguments.back and arguments.size is None:
+        console.print(f"[dim]{NO_SIZE}[/]")
 
 
 def _converted(arguments: argparse.Namespace) -> Rows:
@@ -199,7 +192,8 @@ def _converted(arguments: argparse.Namespace) -> Rows:
         config = config.override({"paths.llm_used": str(arguments.store)})
     if arguments.back:
         return convert_back(source, out, config.paths.llm_used, arguments.drop_llm)
-    return convert(source, out, config, arguments.keep_llm, arguments.drop_llm)
+    images = Images(arguments.size and parse_size(arguments.size), arguments.intensity)
+    return convert(source, out, config, images, arguments.keep_llm, arguments.drop_llm)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -217,6 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--store", type=Path, help="the layer store; default: paths.llm_used")
     add("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     add("--layer", type=int, help="for the two below: which layer it is, or began as; default: model.llm.layer")
+    add("--size", metavar="ROWS[,COLUMNS]", help="that its images were resized to, as in 256, which `predict` needs")
+    add("--intensity", choices=NORMALIZED, help="how they were normalized; default: released, of three channels")
     llm = parser.add_mutually_exclusive_group()
     llm.add_argument(
         "--keep-llm",

@@ -1,7 +1,10 @@
-"""A remote on S3: pushed from one clone, pulled into another, and nothing to run there."""
+"""Remotes: on S3, pushed from one clone, pulled into another, and nothing to run there; a model out of a folder's."""
 
 from pathlib import Path
 
+import numpy as np
+
+import llm4seg
 from tests.project import Project
 from tests.servers import BUCKET, S3
 
@@ -28,3 +31,27 @@ def test_push_clone_pull_and_nothing_to_do(project: Project, s3: S3, tmp_path: P
     assert "Running stage" not in shown
     assert "Data and pipelines are up to date." in shown
     assert clone.git("status", "--porcelain") == ""
+
+
+def test_the_model_of_a_tag_is_got_from_anywhere(project: Project, tmp_path: Path) -> None:
+    """As docs/export.md says: an annotated tag, `dvc push`, and elsewhere `dvc artifacts get`; untagged, `dvc get`."""
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
+    project.commit("a remote")
+    project.git("tag", "--annotate", "model@v1.0.0", "--message", "first")
+    project.dvc("push")
+    project.change("report.title", "Something later")
+    project.commit("a later commit")
+
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere, repository = Project(tmp_path / "elsewhere"), str(project.folder)
+    elsewhere.dvc("artifacts", "get", repository, "model", "--rev", "v1.0.0", "-o", "tagged")
+    elsewhere.dvc("artifacts", "get", repository, "model", "-o", "newest")
+    elsewhere.dvc("get", repository, "outputs/model", "--rev", "main", "-o", "untagged")
+    files = contents(project.folder / "outputs" / "model")
+    assert {"model.json", "weights.safetensors"} <= files.keys()
+    assert all(contents(elsewhere.folder / name) == files for name in ("tagged", "newest", "untagged"))
+
+    model = llm4seg.load(elsewhere.folder / "tagged", llm=project.folder / "data" / "llm_used")
+    mask = model.predict(np.random.default_rng(0).random((40, 36), dtype=np.float32))
+    assert mask.shape == (40, 36)
+    assert mask.max() <= len(model.classes)

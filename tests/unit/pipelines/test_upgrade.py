@@ -46,7 +46,7 @@ def test_a_file_with_a_mistake_stays_as_it_was(params: Path) -> None:
 
 def test_a_file_that_is_not_there(params: Path) -> None:
     params.unlink()
-    with pytest.raises(SystemExit, match=rf"^upgrade: {params}: no such file$"):
+    with pytest.raises(SystemExit, match=rf"^upgrade: {params}: no such file; `llm4seg init DIR`"):
         main()
 
 

@@ -186,6 +186,11 @@ def test_what_is_refused_before_anything_is_written(pictures_model: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+def test_a_spacing_that_is_no_numbers(tmp_path: Path, capsys: Printed) -> None:
+    assert predict("model", "-i", tmp_path, "-o", tmp_path / "out", "--spacing", "0.5mm,0.5mm") == 2
+    assert "argument --spacing: found 0.5mm,0.5mm, allowed: mm as in 0.5,0.5,2" in capsys.readouterr().err
+
+
 def test_pixels_beside_their_header_count(tmp_path: Path) -> None:
     sitk.WriteImage(itk_image(np.eye(3)), tmp_path / "a.mhd")
     before = case_digest([tmp_path / "a.mhd"], "model")

@@ -103,3 +103,15 @@ def test_a_right_code_file_is_not_written_again(tmp_path: Path) -> None:
     (tmp_path / "code.json").write_text("{}")
     write_code_file(tmp_path)
     assert read_json(tmp_path / "code.json") == code_digests()
+
+
+def test_init_says_where_dvc_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.main([str(tmp_path / "one")])
+    printed = capsys.readouterr()
+    assert printed.out.endswith("one && llm4seg doctor && dvc repro\n")
+    assert printed.err == ""
+    monkeypatch.setattr("llm4seg.project.create.installed", lambda module: module != "dvc")
+    project.main([str(tmp_path / "another")])
+    assert "pip install 'llm4seg[dvc]'" in capsys.readouterr().err

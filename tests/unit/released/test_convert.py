@@ -179,6 +179,7 @@ def test_what_the_checkpoint_does_not_say_is_null(work: Workplace) -> None:
         "size": None,
         "intensity": None,
         "window": None,
+        "view": None,
     }
     training = described["config"]["training"]
     assert training.pop("loss") == "dice_ce"
@@ -435,7 +436,11 @@ def test_evaluate_refuses_images_of_another_kind(work: Workplace, converted: Pat
 
 
 @pytest.mark.parametrize(
-    "words", [("--back", "--keep-llm", "random"), ("--layer", "1"), ("--keep-llm", "random", "--drop-llm")]
+    "words",
+    [
+        *[("--back", "--keep-llm", "random"), ("--back", "--size", "256"), ("--back", "--intensity", "unit")],
+        *[("--layer", "1"), ("--keep-llm", "random", "--drop-llm")],
+    ],
 )
 def test_options_that_do_not_go_together(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
