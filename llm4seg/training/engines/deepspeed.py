@@ -13,11 +13,11 @@ from llm4seg.training.engines.accelerator import import_for
 from llm4seg.training.engines.common import (
     ENTRY,
     STEP,
+    BatchCounts,
     optimizer_state_keys,
     prepare,
     resume_schedule,
     schedule_state,
-    to_cpu,
     trainable_parameters,
 )
 from llm4seg.training.engines.deepspeed_internals import gather, scatter, state_keys
@@ -32,6 +32,7 @@ from llm4seg.training.engines.offload import (
     remarks,
     sizes,
 )
+from llm4seg.training.engines.transfer import to_cpu
 from llm4seg.training.optim import build_optimizer, build_schedule
 from llm4seg.training.run import Run
 
@@ -75,7 +76,8 @@ class DeepSpeedEngine:
         os.environ.setdefault("LOCAL_RANK", str(run.local_rank))
         self._deepspeed = import_for(run.device)
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
-        self._model = model
+        self._model, self._counts = model, BatchCounts(model)
+        self._accumulation, self._micro_batches = config.engine.accumulation, 0
         prepare(model, config.engine, run.device)
         self._trained = trainable_parameters(model)
         options = self._options(config, run)
@@ -126,10 +128,28 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss)
 
-    def step(self) -> None:
-        self._engine.step()
+    @property
+    def at_boundary(self) -> bool:
+        return (self._micro_batches + 1) % self._accumulation == 0
+
+    @property
+    def capturable(self) -> bool:
+        return False
+
+    def graph_refusal(self) -> str | None:
+        return "engine.name is deepspeed"
+
+    def update(self) -> None:
+        self._engine.step()  # and the schedule's
+
+    def advance(self) -> None:
+        if not self.at_boundary:
+            self._engine.step()  # counts the micro-batch
+        self._micro_batches += 1
+        self._counts.add()
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
+        self._counts.write()
         names = self._model.trainable_state_dict().keys()
         kept = [parameter for name, parameter in self._model.named_parameters() if name in names]
         with self._deepspeed.zero.GatheredParameters(kept):  # ZeRO 3 keeps a part on each worker
