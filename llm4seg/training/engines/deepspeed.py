@@ -46,18 +46,22 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),  # where shares are equal
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": config.optimizer.clip_norm or 0.0,
-        "zero_optimization": zero_options(engine.zero, found)
+        "zero_optimization": zero_options(engine.zero, found, clips=config.optimizer.clip_norm is not None)
         | offload_options(found, place, config.cluster.nvme, world_size, device),
         "aio": {"block_size": nvme_block(found, world_size)},
         "zero_allow_untested_optimizer": True,  # SGD
         "zero_force_ds_cpu_optimizer": False,  # the torch optimizer is the same on every device
         "steps_per_print": 10**9,
+        "timers": {"throughput": {"enabled": False}},  # which wait for the device twice a step
     }
 
 
-def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
+def zero_options(stage: int, found: Sizes, clips: bool) -> dict[str, Any]:
     """ZeRO's options. By default its buffers alone would take 2 GB of each device."""
-    options = {"stage": stage, "reduce_bucket_size": found.trained}
+    options: dict[str, Any] = {"stage": stage, "reduce_bucket_size": found.trained}
+    if stage in (1, 2):
+        # no copy of each gradient into a buffer of its own, and no norm, of which only clipping makes use
+        options |= {"contiguous_gradients": False, "compute_grad_norm": clips}
     if stage == 3:
         options |= {
             "stage3_param_persistence_threshold": found.threshold,
