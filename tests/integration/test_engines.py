@@ -117,10 +117,14 @@ def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, whole: Any
     assert_resumes(config.override(ENGINES["torch"]), Stopped(tmp_path), whole)
 
 
-@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
-def test_left_within_an_epoch_in_bf16_and_gone_on_with(config: Config, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "precision"), [("torch", "bf16"), ("torch", "fp16"), ("zero 1", "bf16"), ("zero 3", "bf16")]
+)
+def test_left_within_an_epoch_in_half_precision_and_gone_on_with(
+    config: Config, tmp_path: Path, name: str, precision: str
+) -> None:
     """After the second of the second epoch's three steps; in fp32 and on two workers, see test_workers."""
-    config = config.override(ENGINES[name] | {"engine.precision": "bf16", "training.epochs": 2})
+    config = config.override(ENGINES[name] | {"engine.precision": precision, "training.epochs": 2})
     assert_resumes(config, StopAfter(tmp_path / "parts", 6), train(config, tmp_path / "whole"))
 
 

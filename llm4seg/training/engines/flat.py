@@ -16,10 +16,12 @@ class FlatParameters:
     engines compute the same bits. On CUDA each begins at an aligned address; entries in between stay zero.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], unit: int | None = None) -> None:
+        """Move the parameters there. `unit`: each begins at a multiple of it; None: the device's."""
         self._parameters = list(parameters)
         device = self._parameters[0].device
-        unit = ALIGNED if device.type == "cuda" else 1
+        if unit is None:
+            unit = ALIGNED if device.type == "cuda" else 1
         self._sizes = [parameter.numel() for parameter in self._parameters]
         self._gaps = [-size % unit for size in self._sizes]
         self._gaps[-1] += -(sum(self._sizes) + sum(self._gaps)) % PADDED

@@ -1,6 +1,7 @@
 """The scale of the loss under fp16, whose gradients would vanish or overflow: torch's, with a state to resume from."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,11 @@ class LossScaler:
         self._scaler = GradScaler(device.type)
         self._optimizer = optimizer
         self._skipped = torch.zeros((), dtype=torch.float64, device=device)
-        # the scaler lends it to the optimizer for the time of a step
-        optimizer.register_step_pre_hook(lambda stepped, *_: self._skipped.add_(stepped.found_inf))
+        optimizer.register_step_pre_hook(self._count)
+
+    def _count(self, optimizer: Any, *_: Any) -> None:
+        # 1 where a gradient is not finite: the scaler lends it to the optimizer for the time of a step
+        self._skipped.add_(optimizer.found_inf)
 
     def scale(self, loss: Tensor) -> Tensor:
         return self._scaler.scale(loss)

@@ -1,5 +1,6 @@
 """Plain torch behind the Engine protocol, on one worker or many."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from llm4seg.training.optim import build_host_schedule, build_optimizer, lr_tens
 class TorchEngine:
     """Gradient accumulation, averaging over workers, clipping and a loss scale under fp16, in DeepSpeed's verbs.
 
-    On one worker it computes the bits of DeepSpeed's ZeRO 0 to 2, except where gradients are clipped: DeepSpeed adds
+    On one worker it computes the bits of DeepSpeed's ZeRO 1 and 2, except where gradients are clipped: DeepSpeed adds
     their norm up in another order and divides where torch multiplies, so that a clipped step differs in the last bits.
     """
 
@@ -45,6 +46,8 @@ class TorchEngine:
         if world_size() > 1:  # seeded alike; but another kind of processor may have rounded otherwise
             dist.broadcast(self._flat.parameter.detach(), 0)
         self._lr = lr_tensor(optimizer, device)
+        # steps before a capture are steps, too
+        warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
         self._optimizer = build_optimizer([self._flat.parameter], optimizer, self._lr)
         if optimizer.name == "sgd" and optimizer.momentum:
             # at its first step torch would allocate without filling, and under fp16 that step may be skipped
