@@ -238,6 +238,17 @@ def test_deepspeeds_dict_follows_the_sections(config: Config) -> None:
     assert (zero["stage"], zero["offload_param"]["device"]) == (3, "cpu")
     assert zero["stage3_param_persistence_threshold"] == 100  # what is larger moves: matrices of 200 and 300 entries
     assert zero["reduce_bucket_size"] == 500
+    assert not {"compute_grad_norm", "contiguous_gradients"} & zero.keys()  # as DeepSpeed has them under stage 3
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_deepspeed_computes_a_norm_where_it_clips(config: Config, stage: int) -> None:
+    found = Sizes(threshold=100, matrices=(), bytes=0, together=0, trained=500)
+    for clip_norm in (None, 1.0):
+        changed = config.override({"engine.zero": stage, "optimizer.clip_norm": clip_norm})
+        derived = deepspeed_config(changed, found, "none", 2, torch.device("cpu"))
+        assert derived["zero_optimization"]["compute_grad_norm"] == (clip_norm is not None)
+        assert derived["timers"] == {"throughput": {"enabled": False}}
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

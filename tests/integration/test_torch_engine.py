@@ -76,7 +76,9 @@ def test_accumulated_and_clipped_gradients_are_a_loops(config: Config, clip_norm
     trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
     if clip_norm is not None:
         assert clip_grad_norm_(trained, clip_norm) > clip_norm
-    assert all(torch.equal(one, parameter.grad) for one, parameter in zip(found, trained, strict=True))
+    for one, parameter in zip(found, trained, strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(one, parameter.grad)
 
 
 @pytest.mark.parametrize(("workers", "bound"), [(2, 0.0), (3, 1e-6)])
