@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.data.augment import Sides, augment, check_flips, check_turned_flips, check_turns
+from llm4seg.data.augment import augment, check_flips, check_turned_flips, check_turns
+from llm4seg.data.augment_draws import Sides
 from llm4seg.data.batches import epoch_order, load_batch, steps_per_epoch, worker_share
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.label_scheme import foreground
