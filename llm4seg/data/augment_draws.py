@@ -1,4 +1,4 @@
-"""What augmentation draws for samples, on the host: affine maps, gains, colors, which sides are exchanged, displacements.
+"""What augmentation draws for samples, on the host: affine maps, gains, colors, exchanged sides, displacements.
 
 A sample's random numbers are seeded with (seed, epoch, sample), never with a worker's random state, so that they are
 the same on every worker and after a resume, and those of a whole epoch can be drawn before it begins.
@@ -49,7 +49,9 @@ class Draws(NamedTuple):
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same with a function of each tensor in its place."""
-        return type(self)(*(None if tensor is None else function(tensor) for tensor in self))
+        _, _, *others = self
+        changed = (None if tensor is None else function(tensor) for tensor in others)
+        return type(self)(function(self.matrix), function(self.gain), *changed)
 
 
 def draw(

@@ -169,6 +169,7 @@ class EngineConfig(Section):
     channels_last: bool
     compile: bool
     deterministic: bool
+    graph: Literal["auto", "off"]
 
     @model_validator(mode="after")
     def _offload_needs_zero_3(self) -> Self:
