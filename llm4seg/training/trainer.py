@@ -101,8 +101,8 @@ class Trainer:
         # the case of each sample of an epoch: of volumes, several patches
         per_case = 1 if self.data.spacing is None else section.patch.per_case
         self.samples = [case for case in self.split.train for _ in range(per_case)]
-        noise = {"scheme": self.data.scheme, "section": section.label_noise, "seed": section.seed}
-        self.training_labels = partial(corrupt_labels, **noise)  # of a case's own labels and its id
+        noise, seed = section.label_noise, section.seed
+        self.training_labels = partial(corrupt_labels, scheme=self.data.scheme, section=noise, seed=seed)
         # augmented patches ignore what lies beyond their border
         ignore = self.data.scheme.ignore or self.data.spacing is not None
         self.loss = build_loss(section.loss, replace(self.data.scheme, ignore=ignore), section, self.class_weights())
