@@ -47,12 +47,8 @@ class Feed:
         self._sides = Sides(data.paired, lambda sample: data.left_right_axis(samples[sample]))
         self.resident: Resident | None = resident(data, samples, run.device, labels)
         self._fixed = fixed
-        batch_size = config.training.batch_size
-        self._steps = steps_per_epoch(len(samples), batch_size)
-        ends = np.cumsum([0, *map(len, self._shares(np.arange(batch_size)))]).tolist()
-        self._parts = [slice(first, last) for first, last in pairwise(ends)]
         self._draws: Draws | None = None  # of the steps of an epoch: (steps, N, ...)
-        self._cases = torch.zeros(self._steps, ends[-1], dtype=torch.int64, device=run.device)
+        self._cases: Tensor | None = None  # of the same: (steps, N)
         self._row = torch.zeros(1, dtype=torch.int64, device=run.device)
         self._buffers: dict[int, Batch] = {}
 
@@ -60,11 +56,13 @@ class Feed:
     def epoch(self, epoch: int, order: np.ndarray) -> Iterator[None]:
         """Draw for the global batches (steps, batch_size) that are left of an epoch, and begin to read them."""
         samples = [np.concatenate(self._shares(batch)) for batch in order]
+        ends = np.cumsum([0, *map(len, self._shares(np.arange(order.shape[1])))]).tolist()
+        self._parts = [slice(first, last) for first, last in pairwise(ends)]
         self._epoch, self._next = epoch, -1
-        self._rows = np.array(samples, np.int64).reshape(len(order), self._cases.shape[1])
+        self._rows = np.array(samples, np.int64).reshape(len(order), ends[-1])
         self._draw()
         if self.resident is not None:
-            self._cases[: len(order)].copy_(to_device(torch.from_numpy(self._rows), self._run.device))
+            self._cases = self._into(self._cases, torch.from_numpy(self._rows))
         with closing(self.micro_batches(order, epoch)) as self._loaded:
             yield
 
@@ -88,6 +86,7 @@ class Feed:
         part, section = self._parts[place], self._config.training
         draws = self._in_row(place)
         if self.resident is not None:
+            assert self._cases is not None
             images, labels = self.resident.take(self._cases.index_select(0, self._row)[0, part])
         else:
             images, labels = self._buffers[part.stop - part.start]
@@ -126,11 +125,19 @@ class Feed:
         ).each(lambda tensor: tensor.view(*self._rows.shape, *tensor.shape[1:]))
         self._amplitude = drawn.amplitude
         if self._draws is None:
-            shape = self._cases.shape
-            self._draws = drawn.each(lambda one: one.new_zeros(*shape, *one.shape[2:], device=self._run.device))
+            self._draws = drawn.each(partial(self._into, None))
+            return
         for table, tensor in zip(self._draws, drawn, strict=True):
-            if table is not None and tensor is not None:
-                table[: len(tensor)].copy_(to_device(tensor, self._run.device))
+            if tensor is not None:
+                self._into(table, tensor)
+
+    def _into(self, table: Tensor | None, rows: Tensor) -> Tensor:
+        """A table on the device of the steps of an epoch whose address stays, with rows of those that are left."""
+        if table is None:
+            steps = steps_per_epoch(len(self._samples), self._config.training.batch_size)
+            table = rows.new_zeros(steps, *rows.shape[1:], device=self._run.device)
+        table[: len(rows)].copy_(to_device(rows, self._run.device))
+        return table
 
     def _in_row(self, place: int) -> Draws:
         """What is drawn for a micro-batch of the step under way."""
