@@ -99,7 +99,8 @@ class Step:
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient  # those of the recording were never computed
             self._recorder, self._replays = None, []
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = error.__context__ or error  # the end of a recording that failed raises another one
+            reason = (str(first).strip() or type(first).__name__).splitlines()[0]
             self._log(f"engine.graph: auto is off: recording a step failed: {reason}")
 
 
