@@ -19,6 +19,7 @@ from llm4seg.utils.errors import InputError
 from llm4seg.utils.extras import install, installed, require
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 
+BF16_SINCE = 8  # the compute capability's first number: Ampere's
 FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache
 
 
@@ -122,10 +123,34 @@ def _cuda() -> Iterator[str]:
         yield "cluster.device: cuda, but torch sees no GPU: check `nvidia-smi`, or cluster.device: auto"
 
 
+def remarks(config: Config) -> Iterator[str]:
+    """One line for each thing that works here, but slowly."""
+    wanted, cluster = config.engine.precision, config.cluster
+    if wanted not in ("bf16", "fp16") or cluster.device == "cpu" or cluster.address is not None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    if wanted == "bf16" and major < BF16_SINCE:
+        yield (
+            f"engine.precision: bf16 is only emulated by {name} (compute capability {major}.{minor}, of {BF16_SINCE}.0 "
+            "that have it): fp16 is right there, by engine.name: torch, or fp32"
+        )
+    if wanted == "fp16" and major >= BF16_SINCE:
+        yield f"engine.precision: fp16 is for GPUs without bf16; {name} has bf16, which needs no scaled loss"
+
+
 def check(config: Config) -> None:
-    """Raise InputError with a line for each problem. In a project of `llm4seg init`, bring its code.json up to date."""
+    """Print remarks, and raise InputError with a line for each problem.
+
+    In a project of `llm4seg init`, bring its code.json up to date.
+    """
     if is_project(Path.cwd()):
         write_code_file(Path.cwd())
+    for line in remarks(config):
+        print(f"doctor: {line}", flush=True)
     if found := list(problems(config)):
         raise InputError("\ndoctor: ".join(found))
 

@@ -40,7 +40,8 @@ def _held(rank: int, workers: int, params: dict[str, Any], folder: Path) -> dict
     trainer.engine.train(True)
     for _ in range(2):
         trainer.engine.backward(trainer.engine(images).square().mean())
-        trainer.engine.step()
+        trainer.engine.update()
+        trainer.engine.advance()
     gc.collect()
     state = reachable() - inputs
     states = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]

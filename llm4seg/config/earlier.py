@@ -59,6 +59,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "paths.tracking": (".tracking", "what trackers write, and the live history of finished trainings; as cache"),
     "tracking": ({"to": "none", "pictures": 0}, "what is seen of a training while it runs (docs/tracking.md)"),
     "engine.deterministic": (True, "on GPUs the same bits each time; false: faster, with sums in any order"),
+    "engine.graph": ("auto", "auto (a GPU replays steps as a CUDA graph, the same bits) | off (docs/distributed.md)"),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

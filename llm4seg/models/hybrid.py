@@ -25,7 +25,8 @@ class Hybrid(nn.Module):
         self.bottleneck = bottleneck
         self.decoder = decoder
         self.strides = tuple(strides)  # of the coarsest feature map, along each axis
-        self.mixed_precision = False  # compute in bfloat16 where that is safe; the weights stay in float32
+        self.mixed_precision = False  # compute in this dtype where that is safe; the weights stay in float32
+        self.autocast_dtype = torch.bfloat16
 
     def forward(self, images_NCS: Tensor) -> Tensor | list[Tensor]:
         """Logits (N, K, *size) of images (N, C, *size); in training with deep supervision those of several levels, the
@@ -35,7 +36,7 @@ class Hybrid(nn.Module):
         if any(side % stride for side, stride in zip(size, self.strides, strict=True)):
             every = f"{self.strides[0]} on every side" if len(set(self.strides)) == 1 else f"{[*self.strides]}"
             raise InputError(f"image size: found {list(size)}, allowed: multiples of {every} (model.backbone)")
-        with torch.autocast(images_NCS.device.type, torch.bfloat16, enabled=self.mixed_precision):
+        with torch.autocast(images_NCS.device.type, self.autocast_dtype, enabled=self.mixed_precision):
             *skips, coarsest = self.encoder(images_NCS)
             logits: Tensor | list[Tensor] = self.decoder([*skips, self.bottleneck(coarsest)])
         return logits

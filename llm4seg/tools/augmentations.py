@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Augment
-from llm4seg.data.augment import COLORS, augment
+from llm4seg.data.augment import augment
+from llm4seg.data.augment_draws import COLORS
 from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.patches import load_patches
 from llm4seg.data.prepared import Prepared

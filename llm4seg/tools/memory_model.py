@@ -128,7 +128,7 @@ def _model(config: Config, llm: dict[str, Any] | None, channels: int, outputs: i
             size=config.input_size,
             deep_supervision=config.training.deep_supervision,
         )
-    model.mixed_precision = config.engine.precision == "bf16"
+    model.mixed_precision = config.engine.precision in ("bf16", "fp16")  # of equal size
     return model.train()
 
 
@@ -170,7 +170,7 @@ def memory_needs(sizes: Sizes, engine: EngineConfig, workers: int, images: int) 
     engine = engine.resolve(workers)
     activations = sizes.activations + images * sizes.activations_per_image
     match engine.name, engine.zero:
-        case ("torch", _) | (_, 0):  # gradients are sent through buckets
+        case ("torch", _) | (_, 0):  # gradients, and their copy in one tensor or in buckets
             return Needs(_all_tensors(sizes), 2 * sizes.trained, sizes.optimizer_state * sizes.trained, activations)
         case _, 1 | 2:  # a copy of its share, on which the optimizer works; a bucket, and its share of the mean
             share = -(-sizes.trained // workers)

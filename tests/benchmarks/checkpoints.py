@@ -43,7 +43,8 @@ def after_a_step(config: Config, data: Prepared, folder: Path) -> tuple[Hybrid, 
     engine = build_engine(model, config, 10, alone)
     engine.train(True)
     engine.backward(engine(torch.randn(2, data.channels, *data.size)).square().mean())
-    engine.step()
+    engine.update()
+    engine.advance()
     optimizer, schedule = engine.state()
     return model, Checkpoint(
         Progress(schedule=schedule), engine.trainable_state_dict(), optimizer, engine.trainable_state_dict()

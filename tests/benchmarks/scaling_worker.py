@@ -78,25 +78,21 @@ class Member:
         self._trainer.engine.train(True)
         self._step = 0
 
-    def _batches(self, steps: int) -> Iterator[Any]:
-        from llm4seg.data.batches import epoch_order
-
-        trainer, section = self._trainer, self._trainer.config.training
-        for epoch in range(math.ceil(steps / trainer.steps)):
-            order = epoch_order(len(trainer.split.train), section.batch_size, section.seed, epoch)
-            yield from trainer.micro_batches(order, epoch)
-
     def train(self, steps: int) -> float:
         """Median seconds of an optimizer step."""
-        from llm4seg.runtime.collectives import all_reduce_max
+        from llm4seg.data.batches import epoch_order
 
-        batches, took = self._batches(steps), []
-        for _ in range(steps):
-            began = time.perf_counter()
-            self._trainer.train_step(batches, 0, self._step)
-            all_reduce_max(0, self._trainer.run.device)  # what `fit` asks after each step
-            took.append(time.perf_counter() - began)
-            self._step += 1
+        trainer, section, took = self._trainer, self._trainer.config.training, list[float]()
+        for epoch in range(math.ceil(steps / trainer.steps)):
+            order = epoch_order(len(trainer.split.train), section.batch_size, section.seed, epoch)
+            with trainer.feed.epoch(epoch, order[: steps - len(took)]):
+                for _ in range(min(trainer.steps, steps - len(took))):
+                    began = time.perf_counter()
+                    trainer.train_step(0, self._step)
+                    trainer.step_loss.item()
+                    trainer.control.poll()  # as `fit` does after each step
+                    took.append(time.perf_counter() - began)
+                    self._step += 1
         return statistics.median(took)
 
     def exchange(self, size: int) -> float:

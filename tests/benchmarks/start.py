@@ -51,7 +51,7 @@ def one_step(order: dict[str, Any]) -> dict[str, Any]:
     from llm4seg.training import trainer as train
     from llm4seg.utils.errors import StopRequested
 
-    def leave(*arguments: Any) -> float:
+    def leave(*arguments: Any) -> None:
         step(*arguments)
         mark("first step")
         raise StopRequested

@@ -27,9 +27,10 @@ from llm4seg.config import Config
 from llm4seg.data.patches import patch_start
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split, write_split
+from llm4seg.training.feed import Batch, Feed
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import LocalRun, start_group_of_one
-from llm4seg.training.trainer import MicroBatch, Trainer
+from llm4seg.training.trainer import Trainer
 from tests.benchmarks.volumes import config, measure, write
 
 CHANGES: dict[str, Any] = {
@@ -48,12 +49,12 @@ PATCHES = ([96, 96, 96], [64, 64, 32])
 CASES = 4
 
 
-class Held(Trainer):
-    """A training whose batches are those of its first epoch, in memory."""
+class Held(Feed):
+    """Batches of a training that are those of its first epoch, in memory."""
 
-    batches: list[MicroBatch] | None = None
+    batches: list[Batch] | None = None
 
-    def micro_batches(self, order: np.ndarray, epoch: int) -> Generator[MicroBatch, None, None]:
+    def micro_batches(self, order: np.ndarray, epoch: int) -> Generator[Batch, None, None]:
         if self.batches is None:
             self.batches = list(super().micro_batches(order, 0))
         yield from self.batches
@@ -61,7 +62,9 @@ class Held(Trainer):
 
 def rates(config: Config, folder: Path, rounds: int) -> tuple[float, float]:
     """Images per CPU second in training, from shards and from memory: medians of epochs in turn."""
-    trainers = [Trainer(config, LocalRun(folder / "shards")), Held(config, LocalRun(folder / "held"))]
+    trainers = [Trainer(config, LocalRun(folder / name)) for name in ("shards", "held")]
+    held = trainers[1]
+    held.feed = Held(config, held.data, held.samples, held.training_labels, held.run)
     laps: list[list[float]] = [[], []]
     for number in range(rounds + 1):
         for trainer, own in zip(trainers, laps, strict=True):

@@ -37,14 +37,15 @@ def timed(function: Callable[..., Any], into: dict[str, float], part: str) -> Ca
 def watched_worker(order: dict[str, Any]) -> dict[str, Any]:
     """What a Ray Train worker runs, with its waits measured and written down epoch by epoch."""
     from llm4seg.cluster.launch import worker
+    from llm4seg.training.feed import Feed
     from llm4seg.training.trainer import Trainer
 
     took: dict[str, float] = {}
-    batches, train_epoch, save = Trainer.micro_batches, Trainer.train_epoch, Trainer.save
+    batches, train_epoch, save = Feed.micro_batches, Trainer.train_epoch, Trainer.save
     began = [0.0]
 
-    def watched_batches(trainer: Trainer, order: Any) -> Generator[Any, None, None]:
-        following = batches(trainer, order)
+    def watched_batches(feed: Feed, order: Any, epoch: int) -> Generator[Any, None, None]:
+        following = batches(feed, order, epoch)
         try:
             while (one := timed(next, took, DATA)(following, None)) is not None:
                 yield one
@@ -61,7 +62,7 @@ def watched_worker(order: dict[str, Any]) -> dict[str, Any]:
             file.write(json.dumps(took | {EPOCH: time.perf_counter() - began[0]}) + "\n")
         took.clear()
 
-    Trainer.micro_batches = watched_batches  # type: ignore[method-assign]
+    Feed.micro_batches = watched_batches  # type: ignore[method-assign]
     Trainer.train_epoch = noted_epoch  # type: ignore[method-assign]
     Trainer.record = timed(Trainer.record, took, CHECKPOINT)  # type: ignore[method-assign]
     Trainer.validate = timed(Trainer.validate, took, VALIDATION)  # type: ignore[method-assign]

@@ -117,10 +117,14 @@ def test_resumed_equals_uninterrupted(config: Config, tmp_path: Path, whole: Any
     assert_resumes(config.override(ENGINES["torch"]), Stopped(tmp_path), whole)
 
 
-@pytest.mark.parametrize("name", ["torch", "zero 1", "zero 3"])
-def test_left_within_an_epoch_in_bf16_and_gone_on_with(config: Config, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "precision"), [("torch", "bf16"), ("torch", "fp16"), ("zero 1", "bf16"), ("zero 3", "bf16")]
+)
+def test_left_within_an_epoch_in_half_precision_and_gone_on_with(
+    config: Config, tmp_path: Path, name: str, precision: str
+) -> None:
     """After the second of the second epoch's three steps; in fp32 and on two workers, see test_workers."""
-    config = config.override(ENGINES[name] | {"engine.precision": "bf16", "training.epochs": 2})
+    config = config.override(ENGINES[name] | {"engine.precision": precision, "training.epochs": 2})
     assert_resumes(config, StopAfter(tmp_path / "parts", 6), train(config, tmp_path / "whole"))
 
 
@@ -158,7 +162,8 @@ def test_no_llm_matrix_waits_on_the_device_for_the_backward_pass(config: Config,
         matrices = [one for one in trainer.engine._model.parameters() if not (one.requires_grad or one.ds_persist)]
         sizes.append({one.numel() for one in matrices})  # a matrix that is elsewhere has no entries
         trainer.engine.backward(loss)
-        trainer.engine.step()
+        trainer.engine.update()
+        trainer.engine.advance()
     assert len(matrices) > 3  # the smallest stay for good
     assert sizes == [{0}] * 3
 
@@ -233,6 +238,17 @@ def test_deepspeeds_dict_follows_the_sections(config: Config) -> None:
     assert (zero["stage"], zero["offload_param"]["device"]) == (3, "cpu")
     assert zero["stage3_param_persistence_threshold"] == 100  # what is larger moves: matrices of 200 and 300 entries
     assert zero["reduce_bucket_size"] == 500
+    assert not {"compute_grad_norm", "contiguous_gradients"} & zero.keys()  # as DeepSpeed has them under stage 3
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_deepspeed_computes_a_norm_where_it_clips(config: Config, stage: int) -> None:
+    found = Sizes(threshold=100, matrices=(), bytes=0, together=0, trained=500)
+    for clip_norm in (None, 1.0):
+        changed = config.override({"engine.zero": stage, "optimizer.clip_norm": clip_norm})
+        derived = deepspeed_config(changed, found, "none", 2, torch.device("cpu"))
+        assert derived["zero_optimization"]["compute_grad_norm"] == (clip_norm is not None)
+        assert derived["timers"] == {"throughput": {"enabled": False}}
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,8 @@ def test_the_plan_is_what_a_step_holds(config: Config, tmp_path: Path, engine: d
     sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
     planned = memory_needs(sizes, config.engine, workers, images_per_worker(config, workers) or 1)
     assert planned.optimizer == pytest.approx(held["optimizer"], rel=0.01)
-    in_buckets = sizes.trained if config.engine.name == "torch" else 0  # DistributedDataParallel's, out of reach here
+    # gradients and their copy in one tensor are there together a moment earlier
+    copied = sizes.trained if config.engine.name == "torch" else 0
     # under ZeRO 3 gathered weights are gone while the optimizer steps, so that moment may be the lesser one
-    found = held["state"] + max(0, held["gradients"]) + in_buckets
+    found = held["state"] + max(0, held["gradients"]) + copied
     assert 0.98 * found <= planned.device - planned.activations + planned.host <= 1.25 * found

@@ -101,10 +101,10 @@ def hang_in_the_second_epoch(order: dict[str, Any]) -> dict[str, Any]:
     """A worker whose training thread stops, as in a deadlock, while its process goes on to answer Ray."""
     train_step = Trainer.train_step
 
-    def hang(trainer: Trainer, *arguments: Any) -> float:
+    def hang(trainer: Trainer, *arguments: Any) -> None:
         if trainer.progress.history:
             time.sleep(600)
-        return train_step(trainer, *arguments)
+        train_step(trainer, *arguments)
 
     Trainer.train_step = hang  # type: ignore[method-assign]
     return launch.worker(order)

@@ -144,13 +144,13 @@ def test_an_epoch_has_several_patches_of_each_case(config: Config, tmp_path: Pat
     trainer = Trainer(config.override({"training.patch.per_case": 3, "engine.name": "torch"}), LocalRun(tmp_path))
     assert len(trainer.samples) == 3 * len(trainer.split.train)
     assert trainer.steps == 3
-    _, images, labels = trainer.read(0, [0, 1, 2])
+    images, labels = trainer.feed.read(0, [0, 1, 2])
     assert images.shape == (3, 1, 16, 16, 8)
     assert labels.shape == (3, 16, 16, 8)
     assert len({image.sum().item() for image in images}) == 3  # of one case
-    again = trainer.read(0, [2, 0])
-    assert torch.equal(again[1], images[[2, 0]])
-    assert not torch.equal(trainer.read(1, [0])[1], images[:1])
+    again = trainer.feed.read(0, [2, 0])
+    assert torch.equal(again[0], images[[2, 0]])
+    assert not torch.equal(trainer.feed.read(1, [0])[0], images[:1])
 
 
 @pytest.mark.slow

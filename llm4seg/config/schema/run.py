@@ -165,10 +165,11 @@ class EngineConfig(Section):
     zero: Literal[0, 1, 2, 3]
     offload: Literal["none", "cpu", "nvme", "auto"]
     accumulation: PositiveInt
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     channels_last: bool
     compile: bool
     deterministic: bool
+    graph: Literal["auto", "off"]
 
     @model_validator(mode="after")
     def _offload_needs_zero_3(self) -> Self:
@@ -176,15 +177,25 @@ class EngineConfig(Section):
             raise ValueError(f"offload: {self.offload} needs name: auto or deepspeed, and zero: 3")
         return self
 
+    @model_validator(mode="after")
+    def _fp16_needs_torch(self) -> Self:
+        if self.precision == "fp16" and (self.name == "deepspeed" or (self.name == "auto" and self.zero == 3)):
+            raise ValueError(
+                f"precision: found fp16, allowed with name: {self.name} and zero: {self.zero}: fp32, tf32, bf16; only "
+                "name: torch scales losses"
+            )
+        return self
+
     def resolve(self, workers: int) -> Self:
         """A copy with `name: auto` replaced by the engine that runs on this number of workers.
 
         `auto` is DeepSpeed where ZeRO has a use: several workers to partition over, or the offload that only stage 3
-        has. Everywhere else plain torch computes the same without DeepSpeed's overhead.
+        has. Everywhere else plain torch computes the same without DeepSpeed's overhead, and fp16 as well.
         """
         if self.name != "auto":
             return self
-        name = "deepspeed" if self.zero == 3 or (self.zero > 0 and workers > 1) else "torch"
+        partitions = self.zero > 0 and workers > 1 and self.precision != "fp16"
+        name = "deepspeed" if self.zero == 3 or partitions else "torch"
         return self.model_copy(update={"name": name})
 
 

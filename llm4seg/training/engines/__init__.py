@@ -11,7 +11,7 @@ from llm4seg.training.run import Run
 
 
 class Engine(Protocol):
-    """Forward, backward, step, and a state to resume from. Every worker calls every method.
+    """Forward, backward, update, and a state to resume from. Every worker calls every method.
 
     A state is complete, on the CPU, and the same for every engine and number of workers, so that any other engine on
     any number of workers resumes from it.
@@ -30,8 +30,25 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add a micro-batch's gradients; `loss` is its mean."""
 
-    def step(self) -> None:
-        """Call after each micro-batch; the optimizer steps at each `engine.accumulation`-th call."""
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the present micro-batch is the last one of an optimizer step."""
+
+    def update(self) -> None:
+        """The optimizer's step at a boundary, after `backward`: work of the device alone, without the host's numbers.
+
+        Where gradients overflow under fp16, the device skips the step, while the schedule goes on: it goes by batches.
+        """
+
+    def advance(self) -> None:
+        """Work of the host after each micro-batch: counters, and at a boundary the schedule and its learning rate."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `update`, and the passes before it, can be captured in a CUDA graph."""
+
+    def graph_refusal(self) -> str | None:
+        """What keeps them from it, for a log line."""
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """A copy on the CPU of the model's state dict without frozen parameters of LLM layers."""
@@ -55,7 +72,7 @@ def build_engine(model: Hybrid, config: Config, steps: int, run: Run) -> Engine:
     if section.name == "torch":
         from llm4seg.training.engines.plain import TorchEngine
 
-        return TorchEngine(model, config.optimizer, section, steps, run.device)
+        return TorchEngine(model, config, steps, run.device)
     from llm4seg.training.engines.deepspeed import DeepSpeedEngine
 
     return DeepSpeedEngine(model, config, steps, run)

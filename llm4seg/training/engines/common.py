@@ -10,19 +10,21 @@ from torch.optim.lr_scheduler import LRScheduler
 from llm4seg.config.schema import EngineConfig
 from llm4seg.models import Hybrid
 from llm4seg.models.bottleneck.precast import precast_frozen
-from llm4seg.runtime.batchnorm import convert_batchnorm
+from llm4seg.runtime.batchnorm import convert_batchnorm, count_batches
 from llm4seg.runtime.determinism import check_deterministic
 from llm4seg.runtime.seeding import set_deterministic
 
 ENTRY = "{key}/{name}"  # a tensor of the optimizer's state by torch's key for it and the parameter's name
 STEP = "step"
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the dtypes of autocast by engine.precision
 
 
 def prepare(model: Hybrid, section: EngineConfig, device: torch.device) -> None:
     """Set a model's memory format, precision, BatchNorm and compilation for training; it is not moved to the device."""
     set_deterministic(device, section.precision == "tf32", section.deterministic, training=True)
     convert_batchnorm(model)
-    model.mixed_precision = section.precision == "bf16"
+    model.mixed_precision = section.precision in HALF
+    model.autocast_dtype = HALF.get(section.precision, torch.bfloat16)
     if section.channels_last:
         # by the images. The weights keep their own memory format, since DeepSpeed needs them contiguous
         model.encoder.register_forward_pre_hook(_channels_last)
@@ -45,14 +47,25 @@ def trainable_parameters(model: Hybrid) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous and no longer shared with the model."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+class BatchCounts:
+    """BatchNorm's counts of batches, written when they are read: as many forward passes as there were micro-batches."""
+
+    def __init__(self, model: Hybrid) -> None:
+        self._model, self._unwritten = model, 0
+
+    def add(self) -> None:
+        """Count a micro-batch."""
+        self._unwritten += 1
+
+    def write(self) -> None:
+        """Bring the model's counters up to date."""
+        count_batches(self._model, self._unwritten)
+        self._unwritten = 0
 
 
 def optimizer_state_keys(optimizer_state: dict[str, Tensor]) -> list[str]:
     """The keys of an optimizer's state: `exp_avg` and `exp_avg_sq` of Adam, for example."""
-    return sorted({name.split("/")[0] for name in optimizer_state} - {STEP})
+    return sorted({name.split("/")[0] for name in optimizer_state if "/" in name})
 
 
 def resume_schedule(schedule: LRScheduler, groups: Iterable[dict[str, Any]], values: dict[str, Any]) -> None:

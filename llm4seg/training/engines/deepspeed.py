@@ -13,11 +13,11 @@ from llm4seg.training.engines.accelerator import import_for
 from llm4seg.training.engines.common import (
     ENTRY,
     STEP,
+    BatchCounts,
     optimizer_state_keys,
     prepare,
     resume_schedule,
     schedule_state,
-    to_cpu,
     trainable_parameters,
 )
 from llm4seg.training.engines.deepspeed_internals import gather, scatter, state_keys
@@ -32,6 +32,7 @@ from llm4seg.training.engines.offload import (
     remarks,
     sizes,
 )
+from llm4seg.training.engines.transfer import to_cpu
 from llm4seg.training.optim import build_optimizer, build_schedule
 from llm4seg.training.run import Run
 
@@ -45,18 +46,22 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": batch_size // (world_size * engine.accumulation),  # where shares are equal
         "gradient_accumulation_steps": engine.accumulation,
         "gradient_clipping": config.optimizer.clip_norm or 0.0,
-        "zero_optimization": zero_options(engine.zero, found)
+        "zero_optimization": zero_options(engine.zero, found, clips=config.optimizer.clip_norm is not None)
         | offload_options(found, place, config.cluster.nvme, world_size, device),
         "aio": {"block_size": nvme_block(found, world_size)},
         "zero_allow_untested_optimizer": True,  # SGD
         "zero_force_ds_cpu_optimizer": False,  # the torch optimizer is the same on every device
         "steps_per_print": 10**9,
+        "timers": {"throughput": {"enabled": False}},  # which wait for the device twice a step
     }
 
 
-def zero_options(stage: int, found: Sizes) -> dict[str, Any]:
+def zero_options(stage: int, found: Sizes, clips: bool) -> dict[str, Any]:
     """ZeRO's options. By default its buffers alone would take 2 GB of each device."""
-    options = {"stage": stage, "reduce_bucket_size": found.trained}
+    options: dict[str, Any] = {"stage": stage, "reduce_bucket_size": found.trained}
+    if stage in (1, 2):
+        # no copy of each gradient into a buffer of its own, and no norm, of which only clipping makes use
+        options |= {"contiguous_gradients": False, "compute_grad_norm": clips}
     if stage == 3:
         options |= {
             "stage3_param_persistence_threshold": found.threshold,
@@ -75,7 +80,8 @@ class DeepSpeedEngine:
         os.environ.setdefault("LOCAL_RANK", str(run.local_rank))
         self._deepspeed = import_for(run.device)
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
-        self._model = model
+        self._model, self._counts = model, BatchCounts(model)
+        self._accumulation, self._micro_batches = config.engine.accumulation, 0
         prepare(model, config.engine, run.device)
         self._trained = trainable_parameters(model)
         options = self._options(config, run)
@@ -126,10 +132,28 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss)
 
-    def step(self) -> None:
-        self._engine.step()
+    @property
+    def at_boundary(self) -> bool:
+        return (self._micro_batches + 1) % self._accumulation == 0
+
+    @property
+    def capturable(self) -> bool:
+        return False
+
+    def graph_refusal(self) -> str | None:
+        return "engine.name is deepspeed"
+
+    def update(self) -> None:
+        self._engine.step()  # and the schedule's
+
+    def advance(self) -> None:
+        if not self.at_boundary:
+            self._engine.step()  # counts the micro-batch
+        self._micro_batches += 1
+        self._counts.add()
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
+        self._counts.write()
         names = self._model.trainable_state_dict().keys()
         kept = [parameter for name, parameter in self._model.named_parameters() if name in names]
         with self._deepspeed.zero.GatheredParameters(kept):  # ZeRO 3 keeps a part on each worker

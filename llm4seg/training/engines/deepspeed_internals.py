@@ -56,7 +56,7 @@ def scatter(optimizer: Any, state: State, step: Tensor) -> None:
     if _is_plain(optimizer):
         for parameter, values in state.items():
             copies = {key: value.to(parameter.device, copy=True) for key, value in values.items()}
-            optimizer.state[parameter] = {"step": step.clone(), **copies}
+            optimizer.state[parameter] = {"step": step.to(parameter.device, copy=True), **copies}
     elif _is_stage_3(optimizer):
         _scatter_stage_3(optimizer, state, step)
     else:
@@ -74,7 +74,7 @@ def _is_stage_3(optimizer: Any) -> bool:
 def _zeros(flat: Tensor, state: State, step: Tensor) -> dict[str, Tensor]:
     """A state of zeros for a flat partition: the padding of the last partition stays zero."""
     keys = next(iter(state.values())).keys()
-    return {"step": step.clone(), **{key: torch.zeros_like(flat) for key in keys}}
+    return {"step": step.to(flat.device, copy=True), **{key: torch.zeros_like(flat) for key in keys}}
 
 
 def _gather_stage_1_and_2(parameters: Sequence[Any], key: str) -> list[Tensor]:

@@ -1,98 +1,156 @@
-"""Plain torch behind the Engine protocol: DistributedDataParallel in any process group, one worker or many."""
+"""Plain torch behind the Engine protocol, on one worker or many."""
 
 import warnings
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from llm4seg.config.schema import EngineConfig, OptimizerConfig
+from llm4seg.config import Config
 from llm4seg.models import Hybrid
+from llm4seg.runtime.collectives import world_size
 from llm4seg.training.engines.common import (
     ENTRY,
     STEP,
+    BatchCounts,
     optimizer_state_keys,
     prepare,
     resume_schedule,
     schedule_state,
-    to_cpu,
     trainable_parameters,
 )
-from llm4seg.training.optim import build_optimizer, build_schedule
+from llm4seg.training.engines.flat import FlatParameters
+from llm4seg.training.engines.loss_scaler import SKIPPED, LossScaler
+from llm4seg.training.engines.transfer import to_cpu
+from llm4seg.training.optim import build_host_schedule, build_optimizer, lr_tensor
 
 
 class TorchEngine:
-    """DistributedDataParallel with gradient accumulation and clipping, in DeepSpeed's verbs.
+    """Gradient accumulation, averaging over workers, clipping and a loss scale under fp16, in DeepSpeed's verbs.
 
-    On one worker it computes the bits of DeepSpeed's ZeRO 0 to 2, except where gradients are clipped: DeepSpeed adds
+    On one worker it computes the bits of DeepSpeed's ZeRO 1 and 2, except where gradients are clipped: DeepSpeed adds
     their norm up in another order and divides where torch multiplies, so that a clipped step differs in the last bits.
     """
 
-    def __init__(
-        self, model: Hybrid, optimizer: OptimizerConfig, section: EngineConfig, steps: int, device: torch.device
-    ) -> None:
-        self._model = model
+    def __init__(self, model: Hybrid, config: Config, steps: int, device: torch.device) -> None:
+        section, optimizer = config.engine, config.optimizer
+        self._model, self._config = model, config
         self._accumulation = section.accumulation
         self._clip_norm = optimizer.clip_norm
         prepare(model, section, device)
         model.to(device)
-        # layouts of one-channel kernels differ in strides that nothing depends on
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        # BatchNorm sees all workers' samples, so its statistics are the same on each without being sent
-        self._parallel = DistributedDataParallel(model, forward_sync_buffers=False)
         self._trained = trainable_parameters(model)
-        self._optimizer = build_optimizer(self._trained.values(), optimizer)
-        self._schedule = build_schedule(self._optimizer, optimizer, steps)
+        self._flat = FlatParameters(self._trained.values())
+        if world_size() > 1:  # seeded alike; but another kind of processor may have rounded otherwise
+            dist.broadcast(self._flat.parameter.detach(), 0)
+        self._lr = lr_tensor(optimizer, device)
+        # steps before a capture are steps, too
+        warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
+        self._optimizer = build_optimizer([self._flat.parameter], optimizer, self._lr)
+        if optimizer.name == "sgd" and optimizer.momentum:
+            # at its first step torch would allocate without filling, and under fp16 that step may be skipped
+            self._state["momentum_buffer"] = torch.zeros_like(self._flat.parameter)
+        self._scaler = LossScaler(self._optimizer, device) if section.precision == "fp16" else None
+        self._schedule = build_host_schedule(optimizer, steps)
+        self._set_lr()
         self._micro_batches = 0
+        self._counts = BatchCounts(model)
 
     @property
     def lr(self) -> float:
-        return float(self._optimizer.param_groups[0]["lr"])
+        return float(self._schedule.get_last_lr()[0])
 
     @property
-    def _at_boundary(self) -> bool:
+    def at_boundary(self) -> bool:
         return (self._micro_batches + 1) % self._accumulation == 0
 
+    @property
+    def capturable(self) -> bool:
+        return self.graph_refusal() is None
+
+    def graph_refusal(self) -> str | None:
+        if self._config.engine.compile:
+            return "engine.compile is true"
+        if self._config.model.bottleneck != "identity" and self._config.model.llm.checkpointing:
+            return "model.llm.checkpointing is true"
+        if world_size() > 1 and dist.get_backend() != "nccl":
+            return f"workers exchange gradients by {dist.get_backend()}"
+        return None
+
     def __call__(self, images_NCS: Tensor) -> Tensor | list[Tensor]:
-        # what DistributedDataParallel.no_sync sets: workers exchange gradients once an optimizer step
-        self._parallel.require_backward_grad_sync = self._at_boundary
-        logits: Tensor | list[Tensor] = self._parallel(images_NCS)
+        logits: Tensor | list[Tensor] = self._model(images_NCS)
         return logits
 
     def train(self, mode: bool) -> None:
-        self._parallel.train(mode)
+        self._model.train(mode)
 
     def backward(self, loss: Tensor) -> None:
-        (loss / self._accumulation).backward()
+        if self._accumulation > 1:
+            loss = loss / self._accumulation
+        if self._scaler is not None:
+            loss = self._scaler.scale(loss)
+        loss.backward()
 
-    def step(self) -> None:
-        if self._at_boundary:
-            if self._clip_norm is not None:
-                clip_grad_norm_(self._trained.values(), self._clip_norm)
+    def update(self) -> None:
+        gradients = self._flat.collect_gradients()
+        if world_size() > 1:
+            gradients.mul_(1 / world_size())  # before the sum, as DistributedDataParallel does
+            dist.all_reduce(gradients)
+        if self._scaler is None:
+            self._clip()
             self._optimizer.step()
+        else:
+            self._scaler.step(self._clip)
+        self._flat.parameter.grad = None
+
+    def _clip(self) -> None:
+        if self._clip_norm is not None:
+            assert self._flat.parameter.grad is not None
+            norm = get_total_norm(self._flat.views(self._flat.parameter.grad))
+            clip_grads_with_norm_([self._flat.parameter], self._clip_norm, norm)
+
+    def advance(self) -> None:
+        if self.at_boundary:
             self._schedule.step()
-            self._optimizer.zero_grad()
+            self._set_lr()
         self._micro_batches += 1
+        self._counts.add()
+
+    def _set_lr(self) -> None:
+        self._lr.fill_(self.lr)
+
+    @property
+    def _state(self) -> dict[str, Tensor]:
+        """The optimizer's state of the flat parameter."""
+        state: dict[str, Tensor] = self._optimizer.state[self._flat.parameter]
+        return state
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
+        self._counts.write()
         return to_cpu(self._model.trainable_state_dict())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = {STEP: torch.tensor(self._micro_batches // self._accumulation)}
-        for name, parameter in self._trained.items():
-            for key, value in self._optimizer.state[parameter].items():
-                if key != STEP:
+        for key, flat in self._state.items():
+            if key != STEP:
+                for name, value in zip(self._trained, self._flat.views(flat), strict=True):
                     state[ENTRY.format(key=key, name=name)] = value
+        if self._scaler is not None:
+            state |= self._scaler.state()
         return to_cpu(state), schedule_state(self._schedule)
 
     def resume(self, optimizer_state: dict[str, Tensor], schedule: dict[str, Any]) -> None:
-        keys = optimizer_state_keys(optimizer_state)
-        for name, parameter in self._trained.items():
-            state = {STEP: optimizer_state[STEP].float()}
-            for key in keys:
-                state[key] = optimizer_state[ENTRY.format(key=key, name=name)].to(parameter.device, copy=True)
-            self._optimizer.state[parameter] = state
-        self._micro_batches = int(optimizer_state[STEP]) * self._accumulation
-        resume_schedule(self._schedule, self._optimizer.param_groups, schedule)
+        device, steps = self._flat.parameter.device, int(optimizer_state[STEP])
+        for key in optimizer_state_keys(optimizer_state):
+            values = (optimizer_state[ENTRY.format(key=key, name=name)].to(device) for name in self._trained)
+            self._state[key] = self._flat.flatten(values)
+        skipped = 0
+        if self._scaler is not None:
+            self._scaler.resume(optimizer_state)
+            skipped = int(optimizer_state[SKIPPED])
+        self._state[STEP] = torch.tensor(float(steps - skipped), device=device)
+        self._micro_batches = steps * self._accumulation
+        resume_schedule(self._schedule, self._schedule.optimizer.param_groups, schedule)
+        self._set_lr()

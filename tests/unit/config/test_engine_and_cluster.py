@@ -54,6 +54,16 @@ def test_auto_is_deepspeed_where_zero_has_something_to_do(
     assert section.resolve(workers) == section.model_copy(update={"name": runs})
 
 
+def test_fp16_is_plain_torchs(config: Config) -> None:
+    """DeepSpeed would not scale the loss of autocast."""
+    fp16 = {"engine.precision": "fp16"}
+    assert config.override(fp16 | {"engine.zero": 2}).engine.resolve(8).name == "torch"
+    config.override(fp16 | {"engine.name": "torch", "engine.zero": 3})
+    for changes in ({"engine.name": "deepspeed"}, {"engine.zero": 3}):
+        with pytest.raises(InputError, match=r"precision: found fp16, allowed with name: .*: fp32, tf32, bf16"):
+            config.override(fp16 | changes)
+
+
 def test_the_digest_keeps_the_word_auto(config: Config) -> None:
     digests = {config.override({"engine.name": name}).digest("engine") for name in ("auto", "deepspeed", "torch")}
     assert len(digests) == 3

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from llm4seg.config.schema import Augment
-from llm4seg.data.augment import Sides, augment
+from llm4seg.data.augment import augment
+from llm4seg.data.augment_draws import Sides
 from llm4seg.data.intensity_augment import CHANGES, SHARE
 
 NONE = ("rotate", "scale", "shift", "intensity", "color", "elastic", *CHANGES)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from llm4seg.config.schema import Augment
-from llm4seg.data.augment import augment, thin_axis
+from llm4seg.data.augment import augment
+from llm4seg.data.augment_draws import thin_axis
 from llm4seg.data.label_scheme import IGNORE
 from tests.unit.data.test_augment import STILL
 

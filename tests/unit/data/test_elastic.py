@@ -7,16 +7,14 @@ from scipy.fft import idctn
 from scipy.ndimage import gaussian_filter
 
 from llm4seg.data.augment import augment
-from llm4seg.data.elastic import FREQUENCIES, SIGMA, deform, smooth_field
+from llm4seg.data.elastic import FREQUENCIES, SIGMA, deform, draw_displacements, smooth_field
 from tests.unit.data.test_augment import STILL
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("size", [(64, 48), (40, 32, 24)])
 def test_the_field_is_white_noise_that_scipy_smooths(size: tuple[int, ...]) -> None:
-    found = smooth_field(np.random.default_rng(5), size, CPU).numpy()
     spectrum = np.random.default_rng(5).standard_normal((len(size), *[FREQUENCIES] * len(size)), dtype=np.float32)
+    found = smooth_field(torch.from_numpy(spectrum), size).numpy()
     fields = []
     for component in spectrum:
         whole = np.zeros(size)
@@ -39,7 +37,7 @@ def identity(samples: int, size: tuple[int, ...]) -> torch.Tensor:
 def test_the_displacement_is_in_pixels_of_the_longest_axis(size: tuple[int, ...]) -> None:
     """At most what the parameter says, and not much less in the largest of many draws."""
     grid = identity(200, size)
-    moved = (deform(grid, list(range(200)), 4.0, seed=0, epoch=0) - grid).flatten(1, -2)
+    moved = (deform(grid, *draw_displacements(range(200), 4.0, size, seed=0, epoch=0)) - grid).flatten(1, -2)
     pixels = moved.abs().amax((1, 2)) * max(size) / 2
     drawn = pixels[pixels > 1e-4]
     assert 20 < len(drawn) < 60
@@ -52,7 +50,8 @@ def test_a_sixteenth_of_the_side_folds_nothing(size: tuple[int, ...]) -> None:
     """The determinant of the map's derivative stays positive, also across the few slices of an anisotropic volume."""
     sides = torch.tensor(size[::-1], dtype=torch.float64) / 2  # the grid counts its axes from the last one
     for seed in range(60):
-        field = smooth_field(np.random.default_rng(seed), size, CPU).double()
+        spectrum = np.random.default_rng(seed).standard_normal((len(size), *[FREQUENCIES] * len(size)), np.float32)
+        field = smooth_field(torch.from_numpy(spectrum), size).double()
         pixels = (identity(1, size)[0].double() + field * 2 / 16) * sides
         derivatives = [torch.stack(torch.gradient(pixels[..., axis]), -1) for axis in reversed(range(len(size)))]
         assert (torch.linalg.det(torch.stack(derivatives, -2)) > 0).all()

@@ -97,8 +97,10 @@ def test_only_the_training_part_is_noisy_and_thinned(config: Config, group: None
     assert len(trainer.split.train) == 6
     assert (trainer.split.val, trainer.split.test) == (plain.split.val, plain.split.test)
     case = trainer.split.train[0]
-    _, images, labels = trainer.read(0, [0])
-    clean_images, clean = plain.load([case])
+    images, labels = trainer.feed.read(0, [0])
+    clean_images, clean = plain.validation.load([case])
     assert torch.equal(images, clean_images)
     assert 0.3 < float((labels != clean).float().mean()) < 0.7
-    assert torch.equal(trainer.load([trainer.split.val[0]])[1], plain.load([plain.split.val[0]])[1])
+    assert torch.equal(
+        trainer.validation.load([trainer.split.val[0]])[1], plain.validation.load([plain.split.val[0]])[1]
+    )

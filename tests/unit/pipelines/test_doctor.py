@@ -41,6 +41,34 @@ def test_the_default_job_needs_no_compiler(config: Config, monkeypatch: pytest.M
     check(config)
 
 
+@pytest.mark.parametrize(
+    ("precision", "name", "capability", "words"),
+    [
+        ("bf16", "Tesla T4", (7, 5), "bf16 is only emulated by Tesla T4 (compute capability 7.5, of 8.0 that have it)"),
+        ("bf16", "A100", (8, 0), None),
+        ("fp16", "Tesla V100", (7, 0), None),
+        ("fp16", "H100", (9, 0), "fp16 is for GPUs without bf16; H100 has bf16"),
+        ("fp32", "Tesla T4", (7, 5), None),
+    ],
+)
+def test_a_precision_that_the_gpu_has_not_is_said_and_not_refused(
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    name: str,
+    capability: tuple[int, int],
+    words: str | None,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    check(config.override({"engine.precision": precision}))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == (words is not None)
+    assert words is None or words in lines[0]
+
+
 def test_git(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "git")
     assert list(problems(config)) == ["git is missing: apt-get install git"]

@@ -223,7 +223,7 @@ def test_a_snapshot_is_the_case_with_its_prediction(group: None, config: Config,
     data, val = Prepared(config.paths.prepared), read_split(config.paths.split).val
     labeled = [case for case in val if data.resampled(case)[1].any()]
     assert [one.case for one in run.told[0].snapshots] == labeled[:2]
-    network: Callable[..., torch.Tensor] = trainer.logits
+    network: Callable[..., torch.Tensor] = trainer.validation.logits
     for one in run.told[0].snapshots:
         image, labels = data.resampled(one.case)
         arrays = one.unpack()

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from llm4seg.config.schema import OptimizerConfig
-from llm4seg.training.optim import build_optimizer, build_schedule
+from llm4seg.training.optim import build_host_schedule, build_optimizer, build_schedule, lr_tensor
 
 SECTION = OptimizerConfig(
     name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=False, schedule="constant", clip_norm=None
@@ -49,6 +49,30 @@ def test_the_last_step_of_a_run_is_allowed_for() -> None:
         for _ in range(3):
             optimizer.step()
             scheduler.step()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("schedule", ["onecycle", "poly", "constant"])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_filled_tensor_does_what_a_number_does(name: str, schedule: str) -> None:
+    """By the host's schedule, to the bit: the rate, the weights, and the state to resume from."""
+    section = SECTION.model_copy(update={"name": name, "schedule": schedule})
+    start = torch.randn(37, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    rate = lr_tensor(section, torch.device("cpu"))
+    filled, plain = build_optimizer([ours], section, rate), build_optimizer([theirs], section)
+    on_host, usual = build_host_schedule(section, 6), build_schedule(plain, section, 6)
+    for _ in range(6):
+        rate.fill_(on_host.get_last_lr()[0])
+        ours.grad, theirs.grad = ours.detach().clone(), theirs.detach().clone()
+        filled.step()
+        plain.step()
+        assert torch.equal(ours, theirs)
+        on_host.step()
+        usual.step()
+        assert on_host.get_last_lr() == usual.get_last_lr() == [plain.param_groups[0]["lr"]]
+    assert filled.param_groups[0]["lr"] is rate
+    assert on_host.state_dict().keys() == usual.state_dict().keys()
 
 
 def test_adamw_and_sgd() -> None:
