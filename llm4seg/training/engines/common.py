@@ -28,8 +28,8 @@ def prepare(model: Hybrid, section: EngineConfig, device: torch.device) -> None:
     if section.channels_last:
         # by the images. The weights keep their own memory format, since DeepSpeed needs them contiguous
         model.encoder.register_forward_pre_hook(_channels_last)
-    if section.precision == "bf16" and section.zero != 3:  # stage 3 gathers weights by their dtype
-        precast_frozen(model, torch.bfloat16)
+    if section.precision in HALF and section.zero != 3:  # stage 3 gathers weights by their dtype
+        precast_frozen(model, HALF[section.precision])
     if section.deterministic and device.type == "cuda":
         check_deterministic(model)
     if section.compile:
