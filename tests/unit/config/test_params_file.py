@@ -21,7 +21,8 @@ def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: [1")
     with pytest.raises(InputError, match=r"params.yaml: not valid YAML"):
         Config.load(tmp_path / "params.yaml")
-    with pytest.raises(InputError, match=r"elsewhere.yaml: no such file; `llm4seg init DIR` writes a project with one$"):
+    missing = r"elsewhere.yaml: no such file; `llm4seg init DIR` writes a project with one$"
+    with pytest.raises(InputError, match=missing):
         Config.load(tmp_path / "elsewhere.yaml")
 
 

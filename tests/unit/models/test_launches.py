@@ -17,7 +17,18 @@ from llm4seg.objectives.metrics import class_counts, compared_counts
 from llm4seg.runtime.batchnorm import GlobalBatchNorm
 from llm4seg.runtime.determinism import check_deterministic
 from llm4seg.utils.errors import InputError
-from tests.benchmarks.launches import BUDGET, PARAMS, Trace, count_default, counted_host_tensors, gpu_settings, on_meta
+from tests.benchmarks.launches import (
+    BUDGET,
+    PARAMS,
+    STEP_BUDGET,
+    Trace,
+    count_default,
+    counted_host_tensors,
+    default_step_config,
+    gpu_settings,
+    on_meta,
+    trace_steps,
+)
 from tests.tiny_llm import block_section, tiny_store
 from tests.unit.models.test_backbones import SMALL, size
 from tests.worker_group import on_group
@@ -57,6 +68,16 @@ def test_the_default_stays_within_its_budget_and_waits_for_nothing(tmp_path: Pat
     assert trace.launches().total() <= BUDGET
     assert not trace.syncs()
     assert not {name for _, name in trace.launches()} & REFUSED
+
+
+def test_steps_are_the_same_work_at_the_same_addresses(tmp_path: Path) -> None:
+    """So that a CUDA graph of one step is that of all."""
+    found = trace_steps(default_step_config(tmp_path / "workspace"), tmp_path / "run")
+    assert len(found.traces) > 2
+    assert found.traces[-1].launches().total() <= STEP_BUDGET
+    assert not found.traces[-1].syncs()
+    assert not found.host_tensors[-1]
+    assert found.differing() == []
 
 
 @pytest.mark.parametrize("dims", [2, 3])
