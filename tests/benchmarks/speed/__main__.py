@@ -1,4 +1,4 @@
-"""Images a second in training: this project's `fit`, a plain loop written the naive way, and one like MONAI's tutorials.
+"""Images a second in training: this project's `fit`, a loop written the naive way, and one like MONAI's tutorials.
 
 All have the same network and batches, made-up images and a random LLM layer in the shape of the default's, so that
 nothing is needed beside this checkout. Each way runs in a process of its own, the plain loops with torch's defaults;
