@@ -97,6 +97,8 @@ def print_table(
     if store is None:
         notes.append(f"without the LLM block: no layer store in {folder}; {REMEDY}")
     console = Console(highlight=False)
+    if speed:
+        console.width = max(console.width, 96)  # one column more than a terminal of 80 has room for
     console.print(table, "")
     for note in notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
@@ -124,7 +126,9 @@ def main() -> None:
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), help="default: as --size has, or data.spatial_dims")
     parser.add_argument("--channels", type=int, default=1, help="of an image; default: %(default)s")
     parser.add_argument("--outputs", type=int, default=2, help="maps of logits; default: %(default)s")
-    parser.add_argument("--speed", action="store_true", help="measure images/s in training here, for a minute or two")
+    parser.add_argument(
+        "--speed", action="store_true", help="measure images/s in training here, too: minutes for all backbones"
+    )
     add_flags(parser)
     arguments = parser.parse_args()
     try:

@@ -70,22 +70,8 @@ def test_a_way_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_two_ways_in_small(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    options = [
-        "--device",
-        "cpu",
-        "--ways",
-        "naive",
-        "ours",
-        "--rounds",
-        "1",
-        "--steps",
-        "2",
-        "--size",
-        "2x32",
-        "--threads",
-        "1",
-        "--json",
-    ]
+    shape = ["--size", "2x32", "--steps", "2", "--rounds", "1", "--threads", "1"]
+    options = ["--device", "cpu", "--ways", "naive", "ours", *shape, "--json"]
     command = [sys.executable, "-m", "tests.benchmarks.speed", *options, str(file), "--set", *TINY]
     ended = subprocess.run(command, cwd=PARAMS.parent, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
