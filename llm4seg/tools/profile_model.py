@@ -1,5 +1,6 @@
-"""Profile of a network: parameters, floating-point operations, the bottleneck's grid."""
+"""Profile of a network: parameters, floating-point operations, the bottleneck's grid, images/s."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
-from llm4seg.models import build_model
+from llm4seg.models import Hybrid, build_model
 from llm4seg.models.hybrid import parameter_counts
+from llm4seg.runtime.device import default_device
 from llm4seg.tools.torch_internals import FakeTensorMode
+from llm4seg.training.engines.common import prepare
+
+STEPS = 3  # measured for images/s, after one that is not
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,7 @@ class Description:
 
 def describe(config: Config, store: LayerStore | None, in_channels: int, out_channels: int) -> Description:
     """Profile the model of the `model` section on images of the config's `input_size`."""
-    torch.manual_seed(config.training.seed)
-    model = build_model(
-        config.model,
-        store,
-        spatial_dims=config.data.spatial_dims,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        seed=config.training.seed,
-        size=config.input_size,
-    )
+    model = _model(config, store, in_channels, out_channels)
     bottleneck, model.bottleneck = model.bottleneck, nn.Identity()
     seen: list[torch.Size] = []
 
@@ -64,6 +60,41 @@ def describe(config: Config, store: LayerStore | None, in_channels: int, out_cha
     (shape,) = seen
     tokens = prod(side // config.model.llm.pool for side in shape[2:])
     return Description(model.strides, shape[1], tokens, network, cost(bottleneck, shape))
+
+
+def _model(config: Config, store: LayerStore | None, in_channels: int, out_channels: int) -> Hybrid:
+    torch.manual_seed(config.training.seed)
+    return build_model(
+        config.model,
+        store,
+        spatial_dims=config.data.spatial_dims,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        seed=config.training.seed,
+        size=config.input_size,
+    )
+
+
+def training_speed(config: Config, store: LayerStore | None, in_channels: int, out_channels: int) -> float:
+    """Images a second of forward and backward passes in training, by the fastest of STEPS.
+
+    The model of the `model` section on batches of `training.batch_size` images, on a GPU if there is one, with the
+    settings of `engine`; without a loss and an optimizer, and on a GPU without a graph of the step.
+    """
+    device, batch = default_device(config.cluster), config.training.batch_size
+    model = _model(config, store, in_channels, out_channels)
+    prepare(model, config.engine, device)
+    model.to(device).train()
+    images_NCS = torch.randn(batch, in_channels, *config.input_size, device=device)
+    took = []
+    for _ in range(1 + STEPS):
+        began = time.perf_counter()
+        model(images_NCS).square().mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took.append(time.perf_counter() - began)
+        model.zero_grad()
+    return batch / min(took[1:])
 
 
 def cost(module: nn.Module, shape: Sequence[int], fake_mode: AbstractContextManager[object] | None = None) -> Cost:

@@ -2,7 +2,10 @@
 
 import re
 import sys
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +111,19 @@ def test_chosen_rows_in_three_dimensions(
     assert rows["+ LLM block"][2] == "8"
     assert "swin-unetr: override: data.size: found [32, 32, 32], allowed: above 32" in text
     assert "smp: override: model.backbone: found smp, allowed: any other" in text
+
+
+def test_images_a_second_are_of_the_fastest_step_after_the_first(
+    store: LayerStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of steps that take 1, 5, 2 and 4 s, in batches of 4; the forward and backward passes are real."""
+    moments = chain.from_iterable((10 * step, 10 * step + took) for step, took in enumerate([1, 5, 2, 4] * 2))
+    monkeypatch.setattr("llm4seg.tools.profile_model.time", SimpleNamespace(perf_counter=partial(next, moments)))
+    options = ("--backbone", "cmunext-s", "--size", "32", "--speed")
+    _, text = printed(monkeypatch, capsys, params(store.folder), *options)
+    assert re.search(r"stride .* GFLOPs +images/s", text)
+    assert re.search(r"preset cmunext-s .* 2\.0\s+\+ LLM block .* 2\.0\s", text)
+    assert re.search(r"images/s: in training, .* in batches of 4, fp32, the fastest of 3, on ", text)
 
 
 def test_without_a_layer_store(
