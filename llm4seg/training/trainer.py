@@ -34,11 +34,7 @@ from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.training.step import Step, recorder_for
 from llm4seg.training.validation import Validation, check_validation
-from llm4seg.utils.errors import StopRequested, UserError
-
-
-class Diverged(UserError):
-    """The training diverged: its loss or weights are not finite."""
+from llm4seg.utils.errors import Diverged, StopRequested
 
 
 class Place(NamedTuple):
@@ -207,10 +203,7 @@ class Trainer:
     def check_finite(self, value: float, what: str, where: str) -> None:
         """Raise Diverged unless a value is finite, before it gets into a checkpoint."""
         if not math.isfinite(value):
-            raise Diverged(
-                f"the {what} is {value} {where}; the last checkpoint is kept; lower optimizer.lr, or set "
-                "optimizer.clip_norm"
-            )
+            raise Diverged(f"the {what} is {value} {where}")
 
     def poll_control(self) -> None:
         """Follow the run's control signal between two steps."""

@@ -15,8 +15,8 @@ from llm4seg.training.control import Control
 from llm4seg.training.live import Step
 from llm4seg.training.readback import Readback
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, LocalRun, Row
-from llm4seg.training.trainer import Diverged, Trainer
-from llm4seg.utils.errors import StopRequested
+from llm4seg.training.trainer import Trainer
+from llm4seg.utils.errors import Diverged, StopRequested
 from tests.worker_group import on_group
 
 CPU = torch.device("cpu")
