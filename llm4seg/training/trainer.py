@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -124,7 +125,9 @@ class Trainer:
         recorder, run = recorder_for(self.config, self.engine, self.run), self.run
         self.feed = Feed(self.config, self.data, self.samples, self.training_labels, run, recorder is not None)
         self.step_loss = torch.zeros((), dtype=torch.float64, device=run.device)  # the sum over its micro-batches
-        bodies = [partial(self.micro_batch, place) for place in range(self.config.engine.accumulation)]
+        # weak: in a cycle of references a training's memory would stay when it is over, as the next one begins
+        micro_batch = partial(Trainer.micro_batch, proxy(self))
+        bodies = [partial(micro_batch, place) for place in range(self.config.engine.accumulation)]
         self.step = Step(bodies, list(model.parameters()), recorder, run.log)
         self.losses, self.control = Readback[Place](run.device), Control(run)
         self.validation = Validation(self.config, self.data, self.split.val, self.loss, self.engine, run)
