@@ -37,8 +37,8 @@ from llm4seg.cluster.worker import RayRun
 from llm4seg.config import Config
 from llm4seg.config.schema import Cluster
 from llm4seg.training.costs import profile_model
-from llm4seg.training.trainer import Diverged, fit
-from llm4seg.utils.errors import InputError, StopRequested
+from llm4seg.training.trainer import fit
+from llm4seg.utils.errors import Diverged, InputError, StopRequested
 from llm4seg.utils.logs import configure_child
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -34,11 +35,7 @@ from llm4seg.training.resume import newest
 from llm4seg.training.run import CHECKPOINT, STOP, SYNC, Row, Run
 from llm4seg.training.step import Step, recorder_for
 from llm4seg.training.validation import Validation, check_validation
-from llm4seg.utils.errors import StopRequested, UserError
-
-
-class Diverged(UserError):
-    """The training diverged: its loss or weights are not finite."""
+from llm4seg.utils.errors import Diverged, StopRequested
 
 
 class Place(NamedTuple):
@@ -128,7 +125,9 @@ class Trainer:
         recorder, run = recorder_for(self.config, self.engine, self.run), self.run
         self.feed = Feed(self.config, self.data, self.samples, self.training_labels, run, recorder is not None)
         self.step_loss = torch.zeros((), dtype=torch.float64, device=run.device)  # the sum over its micro-batches
-        bodies = [partial(self.micro_batch, place) for place in range(self.config.engine.accumulation)]
+        # weak: in a cycle of references a training's memory would stay when it is over, as the next one begins
+        micro_batch = partial(Trainer.micro_batch, proxy(self))
+        bodies = [partial(micro_batch, place) for place in range(self.config.engine.accumulation)]
         self.step = Step(bodies, list(model.parameters()), recorder, run.log)
         self.losses, self.control = Readback[Place](run.device), Control(run)
         self.validation = Validation(self.config, self.data, self.split.val, self.loss, self.engine, run)
@@ -207,10 +206,7 @@ class Trainer:
     def check_finite(self, value: float, what: str, where: str) -> None:
         """Raise Diverged unless a value is finite, before it gets into a checkpoint."""
         if not math.isfinite(value):
-            raise Diverged(
-                f"the {what} is {value} {where}; the last checkpoint is kept; lower optimizer.lr, or set "
-                "optimizer.clip_norm"
-            )
+            raise Diverged(f"the {what} is {value} {where}")
 
     def poll_control(self) -> None:
         """Follow the run's control signal between two steps."""

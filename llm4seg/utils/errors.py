@@ -1,4 +1,4 @@
-"""`UserError`, `InputError` and `StopRequested`: errors that end a command with one line and no traceback."""
+"""Errors that end a command with one line and no traceback: `UserError` and its kinds, and `StopRequested`."""
 
 import re
 
@@ -11,6 +11,14 @@ class UserError(ValueError):
 
 class InputError(UserError):
     """A bad parameter, file or machine. The message names it, what was found and what is allowed."""
+
+
+class Diverged(UserError):
+    """The training diverged: its loss, gradients or weights are not finite."""
+
+    def __init__(self, what: str) -> None:
+        """`what`: what is not finite, and where."""
+        super().__init__(f"{what}; the last checkpoint is kept; lower optimizer.lr, or set optimizer.clip_norm")
 
 
 class StopRequested(Exception):

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
 from llm4seg.models.saved import WEIGHTS
 from llm4seg.training.checkpoint import Checkpoint
-from llm4seg.training.run import LocalRun, Row
-from llm4seg.training.trainer import Diverged, fit
+from llm4seg.training.run import CHECKPOINT, CONTINUE, LocalRun, Row
+from llm4seg.training.trainer import Trainer, fit
+from llm4seg.utils.errors import Diverged
 from llm4seg.utils.files import sha256_file
 from tests.integration.test_engines import ENGINES, assert_same
 from tests.worker_group import fit_on
@@ -149,3 +151,43 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_cases(config: Config, t
     assert "in epoch 1, step " in str(raised.value) or "after 0 whole epochs and 1 steps" in str(raised.value)
     assert len(cases) == config.training.batch_size or "sum of all weights" in str(raised.value)
     assert all(tensor.isfinite().all() for folder in saved for tensor in Checkpoint.read(folder).model.values())
+
+
+class Spoiled:
+    """A loss whose value is right, and whose gradient is no number from a call on, counted from 0."""
+
+    def __init__(self, loss: Any, call: int) -> None:
+        self._loss, self._left = loss, call
+
+    def __call__(self, logits_NKS: Tensor, labels_NS: Tensor) -> Tensor:
+        loss: Tensor = self._loss(logits_NKS, labels_NS)
+        self._left -= 1
+        return loss if self._left >= 0 else loss + (0 * logits_NKS.sum()).sqrt()  # the slope of a root at 0
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("signal", [CONTINUE, CHECKPOINT])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("name", ["torch", "zero 0", "zero 1", "zero 3"])
+def test_a_gradient_that_is_no_number_is_in_no_checkpoint(
+    config: Config, tmp_path: Path, name: str, clip_norm: float | None, signal: int
+) -> None:
+    """At the second epoch's first or last step. The loss of that step is finite: the weights, or what comes next, are
+    what tells. With a checkpoint after each step the last one is of the step before.
+    """
+
+    class Saving(LocalRun):
+        def control_signal(self) -> int:
+            return signal
+
+    for call in (3, 5):
+        folder = tmp_path / str(call)
+        trainer = Trainer(config.override(ENGINES[name] | {"optimizer.clip_norm": clip_norm}), Saving(folder))
+        trainer.loss = Spoiled(trainer.loss, call)  # type: ignore[assignment]
+        with pytest.raises(Diverged, match=r"(is nan|is not finite) .*the last checkpoint is kept"):
+            trainer.train()
+        left = Checkpoint.read(folder / "checkpoint")
+        assert (len(left.progress.history), left.progress.step) == (1, call - 3 if signal == CHECKPOINT else 0)
+        for saved in folder.glob("checkpoint*"):
+            tensors = {**Checkpoint.read(saved).model, **Checkpoint.read(saved).optimizer}
+            assert all(tensor.isfinite().all() for tensor in tensors.values())

@@ -38,6 +38,8 @@ class Engine(Protocol):
         """The optimizer's step at a boundary, after `backward`: work of the device alone, without the host's numbers.
 
         Where gradients overflow under fp16, the device skips the step, while the schedule goes on: it goes by batches.
+        In another precision such a step makes the weights not finite; an engine that would leave it out raises
+        Diverged.
         """
 
     def advance(self) -> None:

@@ -35,6 +35,7 @@ from llm4seg.training.engines.offload import (
 from llm4seg.training.engines.transfer import to_cpu
 from llm4seg.training.optim import build_optimizer, build_schedule
 from llm4seg.training.run import Run
+from llm4seg.utils.errors import Diverged
 
 
 def deepspeed_config(
@@ -145,6 +146,9 @@ class DeepSpeedEngine:
 
     def update(self) -> None:
         self._engine.step()  # and the schedule's
+        # ZeRO 3, and 1 and 2 where they clip, would leave the step out and say nothing, again and again
+        if getattr(self._optimizer, "overflow", False):
+            raise Diverged(f"a gradient is not finite in optimizer step {self._engine.global_steps}")
 
     def advance(self) -> None:
         if not self.at_boundary:

@@ -1,6 +1,7 @@
 """The scale of the loss under fp16, whose gradients would vanish or overflow: torch's, with a state to resume from."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,11 +24,7 @@ class LossScaler:
         self._scaler = GradScaler(device.type)
         self._optimizer = optimizer
         self._skipped = torch.zeros((), dtype=torch.float64, device=device)
-        optimizer.register_step_pre_hook(self._count)
-
-    def _count(self, optimizer: Any, *_: Any) -> None:
-        # 1 where a gradient is not finite: the scaler lends it to the optimizer for the time of a step
-        self._skipped.add_(optimizer.found_inf)
+        optimizer.register_step_pre_hook(partial(_count, self._skipped))  # without a cycle of references
 
     def scale(self, loss: Tensor) -> Tensor:
         return self._scaler.scale(loss)
@@ -51,3 +48,9 @@ class LossScaler:
         values = {"scale": float(state[SCALE]), "_growth_tracker": int(state[GROWTH])}
         self._scaler.load_state_dict(self._scaler.state_dict() | values)
         self._skipped.fill_(int(state[SKIPPED]))
+
+
+def _count(skipped: Tensor, optimizer: Any, *_: Any) -> None:
+    """Count a step that is skipped: before a step of an optimizer."""
+    # 1 where a gradient is not finite: the scaler lends it to the optimizer for the time of a step
+    skipped.add_(optimizer.found_inf)

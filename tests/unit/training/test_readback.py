@@ -15,9 +15,9 @@ from llm4seg.training.control import Control
 from llm4seg.training.live import Step
 from llm4seg.training.readback import Readback
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, SYNC, LocalRun, Row
-from llm4seg.training.trainer import Diverged, Trainer
-from llm4seg.utils.errors import StopRequested
-from tests.worker_group import on_group
+from llm4seg.training.trainer import Trainer
+from llm4seg.utils.errors import Diverged, StopRequested
+from tests.worker_group import GroupRun, on_group
 
 CPU = torch.device("cpu")
 TORCH = {"engine.name": "torch"}
@@ -158,6 +158,32 @@ def test_workers_follow_the_largest_signal_at_the_same_poll(late: bool) -> None:
     found = on_group(2, polls, signals, late)
     at_once = [CONTINUE, CHECKPOINT, CHECKPOINT, CONTINUE, CONTINUE, STOP]
     assert found == [[CONTINUE, CONTINUE, CHECKPOINT, CONTINUE, CONTINUE, CONTINUE] if late else at_once] * 2
+
+
+def on_late_worker(rank: int, params: dict[str, Any], folder: Path, stop_at: int) -> tuple[list[Row], list[int]]:
+    """What a worker trains that reads losses and signals as on GPUs, and where each save was, in steps of an epoch."""
+    run, saved = GroupRun(rank, 2, folder, stop_at if rank == 1 else None), list[int]()
+    trainer = late_trainer(Config.parse(params), run)
+    trainer.control = Control(run, late=True)
+    trainer.save, save = lambda row: (saved.append(trainer.progress.step), save(row))[1], trainer.save  # type: ignore[method-assign]
+    try:
+        return trainer.train(), saved
+    except StopRequested:
+        return [], saved
+
+
+def test_late_workers_stop_at_the_same_step_and_go_on_from_it(config: Config, tmp_path: Path) -> None:
+    """Asked by the second of them alone: within an epoch, at its last step, and in its validation."""
+    params = config.override(TORCH | {"cluster.workers": 2}).plain()
+    (whole, _), _ = on_group(2, on_late_worker, params, tmp_path / "whole", 0)
+    for stop_at, (epochs, step) in {1: (0, 2), 2: (0, 3), 3: (0, 3), 4: (1, 1)}.items():
+        folder = tmp_path / str(stop_at)
+        one, other = on_group(2, on_late_worker, params, folder, stop_at)
+        assert one == other
+        assert one[0] == []
+        left = Checkpoint.read(folder / "checkpoint").progress
+        assert (len(left.history), left.step) == (epochs, step)
+        assert on_group(2, on_late_worker, params, folder, 0)[0][0] == whole
 
 
 def test_one_worker_follows_its_signal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

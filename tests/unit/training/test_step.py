@@ -18,7 +18,6 @@ from llm4seg.training.trainer import Trainer
 from llm4seg.utils.errors import StopRequested
 from tests.emulated_graph import EmulatedRecorder
 
-# what stays on the host must not change from step to step: the learning rate of an optimizer on the CPU
 STEADY = {"engine.name": "torch", "optimizer.name": "sgd", "optimizer.lr": 0.05, "optimizer.schedule": "constant"}
 LIVELY = {"flip": [0, 1], "quarter_turns": True, "elastic": 3.0, "rotate": 20}
 RECORDED: dict[str, dict[str, Any]] = {
@@ -28,6 +27,9 @@ RECORDED: dict[str, dict[str, Any]] = {
     "bf16": {"engine.precision": "bf16"},
     "augmentation": {f"training.augment.{name}": value for name, value in LIVELY.items()},
     "focal loss": {"training.loss": "dice_focal"},
+    "a schedule": {"optimizer.name": "adamw", "optimizer.lr": 0.001, "optimizer.schedule": "onecycle"},
+    "fp16": {"engine.precision": "fp16", "engine.accumulation": 2, "optimizer.clip_norm": 0.1},
+    "LoRA": {"model.llm.training": "lora", "model.llm.position": "axial"},
 }
 
 
@@ -111,8 +113,8 @@ def test_a_run_that_goes_on_records_anew(config: Config, tmp_path: Path, recorde
 def test_what_the_host_decides_in_each_step_shows_in_a_replay(
     config: Config, tmp_path: Path, recorded: Recorded
 ) -> None:
-    """The emulation would find it: a schedule whose learning rate is a number of the host."""
-    config = config.override(STEADY | {"optimizer.schedule": "onecycle"})
+    """The emulation would find it: noise that the host adds to some images and not to others."""
+    config = config.override(STEADY | {"training.augment.noise": 1.0})
     replayed, _ = trained(config, tmp_path / "recorded")
     recorded.recorders.clear()
     trainer = Trainer(config, LocalRun(tmp_path / "as it is"))

@@ -1,9 +1,12 @@
-"""What `fit` refuses before it trains."""
+"""What `fit` refuses before it trains, and what it leaves in memory."""
 
+import gc
 import math
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +102,22 @@ def test_flips_of_left_and_right_need_pairs_of_classes(config: Config, tmp_path:
     with pytest.raises(InputError, match=r"flip: found \[0, 1\] with .*quarter_turns, .* allowed: without 0 "):
         Trainer(config.override(both), LocalRun(tmp_path))
     check_turned_flips(Prepared(prepared), cases, one.training.augment)
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_training_that_is_over_frees_its_memory_at_once(config: Config, tmp_path: Path, precision: str) -> None:
+    """Without the garbage collector, which a GPU without memory for the next training would not call."""
+    changes = {"engine.name": "torch", "training.epochs": 1, "engine.precision": precision}
+    gc.collect()
+    gc.disable()
+    try:
+        trainer: Any = Trainer(config.override(changes), LocalRun(tmp_path))
+        trainer.train()
+        engine = trainer.engine
+        parts = (trainer, trainer.feed, engine, engine._model, engine._flat.parameter, engine._optimizer)
+        left = [weakref.ref(part) for part in parts]
+        del trainer, engine, parts
+        assert [reference() for reference in left] == [None] * len(left)
+    finally:
+        gc.enable()
