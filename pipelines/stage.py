@@ -18,6 +18,7 @@ from llm4seg.config.changes import notes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 from llm4seg.utils.extras import naming_extras
 from llm4seg.utils.logs import add_flags, configure, is_quiet, level_of
+from llm4seg.utils.openmp import let_threads_sleep
 
 log = logging.getLogger("llm4seg.pipelines.stage")  # of a stage that is run, `__name__` is __main__
 
@@ -84,6 +85,7 @@ def run_stage(
         parser.add_argument(f"--{option}", dest="work", action="store_const", const=other, help=other.__doc__)
     arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _stop)
+    let_threads_sleep()
     start = time.monotonic()
     try:
         configure(arguments.log)

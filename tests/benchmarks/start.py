@@ -75,7 +75,7 @@ def until_first_step() -> None:
     train.assemble = marking("data, model and LLM layer", train.assemble)  # type: ignore[assignment]
     train.newest = marking("look for a checkpoint", train.newest)
     train.build_engine = marking("engine", train.build_engine)
-    train.Trainer.train_step = leave  # type: ignore[method-assign]
+    train.Trainer.train_step = leave  # type: ignore[assignment,method-assign]
 
 
 def one_step(order: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def on_ray() -> None:
         mark(CONNECTED)
         from llm4seg.cluster import launch
 
-        launch.worker = one_step
+        launch.worker = one_step  # type: ignore[assignment]
 
     before = session._connect
     session._connect = connect
@@ -106,11 +106,13 @@ def once() -> None:
     """The stage `train` in this process, with marks on its way."""
     from llm4seg.config import Config
     from llm4seg.config.best import write_best
+    from llm4seg.utils.openmp import let_threads_sleep
     from llm4seg.utils.errors import StopRequested
     from pipelines.train import train as stage
 
     folder, launcher = Path(os.environ[MARKS]).parent, os.environ[LAUNCHER]
     write_best(folder, {})
+    let_threads_sleep()  # as `run_stage` does
     (folder / "pid").write_text(str(os.getpid()))
     Path(os.environ[MARKS]).write_text(f"{psutil.Process().create_time()} {BEGAN}\n")
     (on_ray if launcher == "ray" else until_first_step)()
