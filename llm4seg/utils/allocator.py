@@ -17,9 +17,10 @@ OPTIONS = {
 def keep_freed_memory() -> bool:
     """Let this process keep up to 1 GB of freed memory for its next tensors; returns whether it is so.
 
-    Else each training step gives the memory of its activations back and gets it anew, page by page, zeroed. Tensors of
-    more than 32 MB are still returned at once. Results do not change. Does nothing where the C library is not glibc, as
-    musl and macOS's are not, or where the environment configures glibc's allocator.
+    Else each training step gives the memory of its activations back and gets it anew, page by page, zeroed. Larger
+    tensors, of more than 32 MB, are still returned at once unless they fit into what is kept. Results do not change.
+    Does nothing where the C library is not glibc, as musl and macOS's are not, or where the environment configures
+    glibc's allocator.
     """
     if not _is_glibc() or "GLIBC_TUNABLES" in os.environ or any(name in os.environ for _, name in OPTIONS.values()):
         return False

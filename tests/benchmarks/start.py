@@ -106,8 +106,8 @@ def once() -> None:
     """The stage `train` in this process, with marks on its way."""
     from llm4seg.config import Config
     from llm4seg.config.best import write_best
-    from llm4seg.utils.openmp import let_threads_sleep
     from llm4seg.utils.errors import StopRequested
+    from llm4seg.utils.openmp import let_threads_sleep
     from pipelines.train import train as stage
 
     folder, launcher = Path(os.environ[MARKS]).parent, os.environ[LAUNCHER]
