@@ -85,10 +85,10 @@ def run_stage(
         parser.add_argument(f"--{option}", dest="work", action="store_const", const=other, help=other.__doc__)
     arguments = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _stop)
-    let_threads_sleep()
     start = time.monotonic()
     try:
         configure(arguments.log)
+        let_threads_sleep()
         config = Config.load(arguments.params)
         log.debug("%s: read %s", name, arguments.params.absolute())
         if "DVC_STAGE" in os.environ:

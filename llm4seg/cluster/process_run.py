@@ -30,7 +30,6 @@ from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Event, Row, start_g
 from llm4seg.training.trainer import fit
 from llm4seg.utils.allocator import keep_freed_memory
 from llm4seg.utils.errors import InputError, StopRequested
-from llm4seg.utils.openmp import wait_policy
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +151,7 @@ def train_in_process(
     if device.type == "cpu":
         keep_freed_memory()
     with chosen_threads(config.cluster), explained_out_of_memory():
-        log.debug("run %s: trains on %s, in %d threads %s", name, device, torch.get_num_threads(), wait_policy())
+        log.debug("run %s: trains on %s, in %d threads", name, device, torch.get_num_threads())
         weights = final_weights(config, initial) if initial else None
         measured = profile_model(config, device) if measure else {}
         run = run_type(config.cluster, folder, device, stop_signal or LocalStopSignal(), handle, measured)

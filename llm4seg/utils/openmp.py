@@ -6,8 +6,11 @@ that sleep (docs/notes/benchmarks.md). The policy changes no result; the number 
 sums, would.
 """
 
+import logging
 import os
 from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 # each decides it: OpenMP's own, GNU's, Intel's and LLVM's
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -21,4 +24,6 @@ def wait_policy(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def let_threads_sleep() -> None:
     """Set `wait_policy` for this process and all that it starts. To be called before torch is imported."""
-    os.environ |= wait_policy()
+    policy = wait_policy()
+    os.environ |= policy
+    log.debug("threads of OpenMP wait by %s", policy)
