@@ -18,6 +18,7 @@ from llm4seg.config.changes import notes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
 from llm4seg.utils.extras import naming_extras
 from llm4seg.utils.logs import add_flags, configure, is_quiet, level_of
+from llm4seg.utils.openmp import let_threads_sleep
 
 log = logging.getLogger("llm4seg.pipelines.stage")  # of a stage that is run, `__name__` is __main__
 
@@ -87,6 +88,7 @@ def run_stage(
     start = time.monotonic()
     try:
         configure(arguments.log)
+        let_threads_sleep()
         config = Config.load(arguments.params)
         log.debug("%s: read %s", name, arguments.params.absolute())
         if "DVC_STAGE" in os.environ:

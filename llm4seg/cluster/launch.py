@@ -17,7 +17,7 @@ from ray.train import (
     UserCallback,
 )
 from ray.train.collective import barrier
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
 from ray.util.queue import Queue
 
 from llm4seg.cluster.data_sync import DataSync, data_sync
@@ -27,6 +27,7 @@ from llm4seg.cluster.ray_internals import (
     CHECKPOINT_MANAGER_SNAPSHOT_FILENAME,
     HEALTH_CHECK_INTERVAL_S_ENV_VAR,
     WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR,
+    LeanTrainer,
 )
 from llm4seg.cluster.ray_stop_signal import RayStopSignal
 from llm4seg.cluster.runs import Outcome, final_weights, run_name, storage
@@ -38,6 +39,7 @@ from llm4seg.config import Config
 from llm4seg.config.schema import Cluster
 from llm4seg.training.costs import profile_model
 from llm4seg.training.trainer import fit
+from llm4seg.utils.allocator import keep_freed_memory
 from llm4seg.utils.errors import Diverged, InputError, StopRequested
 from llm4seg.utils.logs import configure_child
 
@@ -55,6 +57,8 @@ def worker(loop_config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(loop_config: dict[str, Any]) -> dict[str, Any]:
+    if get_device().type == "cpu":
+        keep_freed_memory()
     start, config, data = time.monotonic(), Config.parse(loop_config["params"]), loop_config["data"]
     if data is not None:
         config = data.on_this_node(config)
@@ -105,22 +109,23 @@ def train_on_ray(
     return _outcome(_fit(trainer, folder, config.cluster), folder, config.cluster)
 
 
-def build_trainer(config: Config, loop_config: dict[str, Any], run_config: RunConfig) -> TorchTrainer:
-    """The TorchTrainer of the `cluster` section; its workers run `worker(loop_config)`."""
+def build_trainer(config: Config, loop_config: dict[str, Any], run_config: RunConfig) -> LeanTrainer:
+    """The trainer of the `cluster` section; its workers run `worker(loop_config)`."""
     os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, "0.5")  # the controller takes one report per check
     if config.cluster.timeout:
         # for a suspended process, whose own `HangTimeout` does not run
         os.environ[WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR] = str(config.cluster.timeout)
-    return TorchTrainer(
+    return LeanTrainer(
         worker,
         train_loop_config=loop_config,
         torch_config=_torch_config(config.cluster),
         scaling_config=_scaling_config(config.cluster),
         run_config=run_config,
+        own_ray=config.cluster.address is None,
     )
 
 
-def _fit(trainer: TorchTrainer, folder: RunFolder, section: Cluster) -> Any:
+def _fit(trainer: LeanTrainer, folder: RunFolder, section: Cluster) -> Any:
     """Fit with restarts: Ray's controller restarts workers, and this function restarts the controller."""
     # Ray's own list of checkpoints may be half-written or out of date after a kill
     forget_index = partial(folder.delete_if_there, CHECKPOINT_MANAGER_SNAPSHOT_FILENAME)

@@ -28,6 +28,7 @@ from llm4seg.training.engines.deepspeed_internals import restore_linear
 from llm4seg.training.live import Live, Step
 from llm4seg.training.run import CHECKPOINT, CONTINUE, STOP, Event, Row, start_group_of_one
 from llm4seg.training.trainer import fit
+from llm4seg.utils.allocator import keep_freed_memory
 from llm4seg.utils.errors import InputError, StopRequested
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,8 @@ def train_in_process(
     start, folder = time.monotonic(), run_folder(config, name)
     device = device or chosen_device(config.cluster)
     start_group_of_one(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     with chosen_threads(config.cluster), explained_out_of_memory():
         log.debug("run %s: trains on %s, in %d threads", name, device, torch.get_num_threads())
         weights = final_weights(config, initial) if initial else None

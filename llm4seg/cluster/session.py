@@ -12,6 +12,7 @@ import llm4seg
 from llm4seg.config.schema import Cluster
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.logs import VARIABLE
+from llm4seg.utils.openmp import wait_policy
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,12 @@ def _local_options() -> dict[str, Any]:
 
 
 def _cluster_options() -> dict[str, Any]:
-    """Options of `ray.init` on a cluster: nodes run a copy of this code, which logs as this process does.
+    """Options of `ray.init` on a cluster: nodes run a copy of this code, which logs, and waits, as this process does.
 
     A new dict each time, since Ray changes it.
     """
     level = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
-    return {"runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)], "env_vars": level}}
+    return {"runtime_env": {"py_modules": [str(Path(llm4seg.__file__).parent)], "env_vars": level | wait_policy()}}
 
 
 def where(section: Cluster) -> str:

@@ -12,6 +12,7 @@ from llm4seg.predict.cases import find_cases
 from llm4seg.predict.mask_files import ENDINGS
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.logs import add_flags, configure
+from llm4seg.utils.openmp import let_threads_sleep
 from llm4seg.utils.text import in_short, printable
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def main(words: Sequence[str], prog: str) -> None:
     """Run the command. Exits with 1 where a case could not be predicted. Raises InputError for what stops all."""
     arguments = _parser(prog).parse_args(words)
     configure(arguments.log)
+    let_threads_sleep()
     try:
         failed = _predict(vars(arguments))
     except KeyboardInterrupt:

@@ -1,15 +1,20 @@
-"""The history of a training: a row per epoch, when it is complete, and the CSV table."""
+"""The history of a training: a row per epoch, when it is complete, and the CSV table.
+
+pandas is imported where it is used, since that takes a second.
+"""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from llm4seg.config.schema import Training
 from llm4seg.training.run import Row
 from llm4seg.utils.files import replacing
 from llm4seg.utils.tables import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_dice", "lr")
 
@@ -40,11 +45,13 @@ def is_complete(history: Sequence[Row], section: Training) -> bool:
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
     """Write the rows that `fit` returns; what an epoch without a validation has not, is an empty cell."""
+    import pandas as pd
+
     columns = dict.fromkeys([*COLUMNS, *(name for row in history for name in row)])
     with replacing(path) as partial:
         pd.DataFrame(history, columns=[*columns]).to_csv(partial, index=False)
 
 
-def read_history(path: Path) -> pd.DataFrame:
+def read_history(path: Path) -> "pd.DataFrame":
     """Read the table, with COLUMNS. Raises InputError naming the file."""
     return read_table(path, *COLUMNS)

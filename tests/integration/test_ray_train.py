@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.util.state import list_actors
 from safetensors.torch import load_file
 
 from llm4seg.cluster import launch
@@ -27,6 +28,8 @@ from llm4seg.utils.errors import InputError, StopRequested, UserError
 from tests.cluster import reachable
 from tests.integration.test_engines import assert_same
 from tests.worker_group import fit_on
+
+CLUSTERS = {"_AutoscalingCoordinatorActor", "PreemptionWatcher"}  # actors that are of use on a cluster
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,20 @@ def test_one_worker_computes_what_one_process_does(ray: None, config: Config, hi
     assert (config.paths.runs / run_name(config)).exists()
     outcome.forget()
     assert not (config.paths.runs / run_name(config)).exists()
+
+
+@pytest.mark.parametrize(("address", "more"), [(None, set()), ("auto", CLUSTERS)])
+def test_only_actors_that_do_something_are_started(
+    ray: None, config: Config, address: str | None, more: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray starts one for its datasets, and for a cluster that grows and shrinks, unless it is asked not to."""
+    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
+    before = {actor.actor_id for actor in list_actors(limit=1000)}
+    train_on_ray(config.override({"cluster.address": address}), name=f"train-{address}").forget()
+    started = {actor.class_name for actor in list_actors(limit=1000) if actor.actor_id not in before}
+    assert {"TrainController", "PlacementGroupCleaner"} <= started
+    assert started & {"DatasetManager", *CLUSTERS} == more
+    assert "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" not in os.environ
 
 
 def train_by(launcher: str, config: Config, stop: bool) -> Outcome:

@@ -170,7 +170,7 @@ def test_a_process_at_work_takes_the_level(level: str, tmp_path: Path, capfd: py
 
 def test_the_level_goes_to_the_nodes_of_a_cluster() -> None:
     logs.configure("debug")
-    assert _cluster_options()["runtime_env"]["env_vars"] == {"LLM4SEG_LOG": "debug"}
+    assert _cluster_options()["runtime_env"]["env_vars"]["LLM4SEG_LOG"] == "debug"
 
 
 def test_a_program_that_imports_the_package_decides_itself() -> None:
