@@ -27,7 +27,9 @@ NO_RAY = """
 import sys
 from pathlib import Path
 from llm4seg.config import Config
+from llm4seg.utils.logs import configure
 from pipelines.train import train
+configure()
 train(Config.load(Path(sys.argv[1])))
 assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 """

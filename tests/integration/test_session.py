@@ -89,6 +89,8 @@ from pathlib import Path
 import ray
 from llm4seg.cluster.session import ray_session
 from llm4seg.config import Config
+from llm4seg.utils.logs import configure
+configure()
 with ray_session(Config.load(Path("params.yaml")).cluster):
     print(ray.get(ray.remote(lambda: os.getpid()).remote()) != os.getpid())
 """

@@ -89,4 +89,5 @@ def test_two_ways_in_small(tmp_path: Path) -> None:
         assert row["peak_mb"] > 100
         assert row["launches"] > 100
     # the naive loop copies logits and labels to the host in each step, and reads the loss, as all do
-    assert ours["syncs"] <= naive["syncs"] - 2
+    assert ours["launches"] < naive["launches"] / 3
+    assert ours["syncs"] <= 6 < naive["syncs"]  # the loss of a step, and the draws of an epoch
