@@ -1,4 +1,4 @@
-"""torch's private modules, for which there are no public ones: modes that see each call, fakes, and nested arguments."""
+"""torch's private modules, for which there are no public ones: modes that see each call, nested arguments."""
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
