@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from tests.torch_internals import TorchDispatchMode, tree_leaves
 
 # what makes the host wait for the device, as a recording on a GPU refuses it
 SYNCS = ("_local_scalar_dense", "nonzero", "bincount", "equal", "masked_select", "is_nonzero", "_unique2")

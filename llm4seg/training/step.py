@@ -5,6 +5,7 @@ with the same kernels on the same addresses in the same order, so with the same 
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -30,11 +31,17 @@ class Recorder(Protocol):
         """Record a body without running it; returns what replays it. Bodies are replayed in the order of recording."""
 
 
+@cache
+def recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream to record on, the same for all trainings of a process: cuBLAS keeps 32 MB for each."""
+    return torch.cuda.Stream(device)
+
+
 class CudaRecorder:
     """CUDA graphs in one memory pool, recorded on a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = recording_stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
     def run(self, body: Body) -> None:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.training.engines.plain import TorchEngine
 from llm4seg.training.trainer import assemble
+from tests.torch_internals import TorchDispatchMode
 from tests.worker_group import on_group
 
 CPU = torch.device("cpu")

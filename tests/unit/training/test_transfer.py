@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, save
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm4seg.training.engines import transfer
 from llm4seg.training.engines.transfer import to_cpu
+from tests.torch_internals import FakeTensorMode, TorchDispatchMode
 
 
 class Ops(TorchDispatchMode):
