@@ -71,3 +71,10 @@ def test_an_error_names_the_extra_that_has_the_package() -> None:
     named = {canonicalize_name(PACKAGE_OF.get(module, module)) for module in EXTRA_OF}
     assert of_extras - named == {"dvc-s3", "aiobotocore"}  # which DVC and s3fs import, not this project
     assert set(EXTRAS) - {"all", "docs", "smp", "test"} == IN_LOCK
+
+
+def test_the_docs_name_every_extra() -> None:
+    lines = (ROOT / "docs" / "package.md").read_text(encoding="utf-8").splitlines()
+    rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    assert EXTRAS.keys() - {"test"} <= rows.keys()
+    assert set(rows["all"].partition("what `make")[0].split("`")[3::2]) == IN_LOCK
