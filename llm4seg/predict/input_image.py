@@ -95,9 +95,7 @@ def from_image_data(
         image=values[..., 0] if image.flat else values,
         spacing=None if image.unit != "mm" else way.spacing[: 2 if image.flat else 3],
         geometry=way,
-        notices=tuple(
-            f"{source} {line}" for line in (*image.notices, *assumed, *notice)
-        ),
+        notices=tuple(f"{source} {line}" for line in (*image.notices, *assumed, *notice)),
     )
 
 
