@@ -53,7 +53,7 @@ def write_evaluation(config: Config, model: "nn.Module", others: "Sequence[Membe
 
     folders = config.evaluation.models or (config.paths.model,)
     data, split = as_trained(folders[0], Prepared(config.paths.prepared)), read_split(config.paths.split)
-    for folder in folders:
+    for folder in folders if config.evaluation.tta else ():
         check_turned(data, config.evaluation, trained_augment(folder))
     result = evaluate.evaluate(model, data, split, config.evaluation, others=others)
     if config.evaluation.models is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from llm4seg.datasets.itk_headers import LENGTHS, millimeters
 from llm4seg.datasets.itk_io import TO_RAS
 from llm4seg.predict.input_image import InputImage
 from llm4seg.utils.drawing import colors
@@ -21,6 +22,7 @@ PLACE_FIELDS = (
     *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
+META_UNITS = ("mm", "um", "cm")  # that MetaImage knows
 STEPS = 65535  # of a stored probability: 16 bits, since NIfTI has no floating point of 16 bits
 
 
@@ -119,8 +121,11 @@ def _write_itk(target: Path, one: InputImage, labels_S: np.ndarray, source: Path
     elif labels.ndim == 2 and kind not in ITK:
         labels = labels[..., None]
     image = sitk.GetImageFromArray(labels.T)
-    if kind in ITK:
+    unit = _itk_unit(source, target)
+    if unit:
         spacing, origin, direction = _itk_place(sitk, source, labels.ndim)
+        if unit != "mm":
+            image.SetMetaData("ITK_VoxelUnits", unit)  # which ITK writes into MetaImage alone
     else:
         dims, affine = labels.ndim, TO_RAS @ affine
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -134,10 +139,37 @@ def _write_itk(target: Path, one: InputImage, labels_S: np.ndarray, source: Path
             sitk.WriteImage(image, partial, useCompression=True)
         except RuntimeError:
             raise OSError(f"{target}: SimpleITK cannot write it; is the disk full?") from None
+        if unit not in (None, "mm") and ending_of(target) == ".nrrd":
+            _name_nrrd_unit(Path(partial), str(unit), labels.ndim)
+
+
+def _itk_unit(source: Path, target: Path) -> str | None:
+    """The unit of an NRRD's or MetaImage's sizes, in which its mask has them, too; `mm` where it says none.
+
+    None: `source` has another format, or a unit that `target`'s format does not know: sizes are converted to mm.
+    """
+    if ending_of(source) not in ITK:
+        return None
+    known = millimeters(source) or 1.0
+    (unit,) = (name for name, length in LENGTHS.items() if length == known)
+    return unit if ending_of(target) == ".nrrd" or unit in META_UNITS else None
+
+
+def _name_nrrd_unit(path: Path, unit: str, dims: int) -> None:
+    """Insert the line of the unit into the header that ITK has written, which cannot write it."""
+    units = " ".join([f'"{unit}"'] * dims)
+    line, place = f"space units: {units}\n".encode(), b"space directions:"
+    head, found, rest = path.read_bytes().partition(place)
+    assert found
+    path.write_bytes(head + line + place + rest)
 
 
 def _itk_place(sitk: Any, source: Path, dims: int) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-    """Spacing, origin and direction of a file, to the bit; of four axes those of the first three."""
+    """Spacing, origin and direction of a file, of four axes those of the first three.
+
+    To the bit, and so is a MetaImage of them. NRRD stores products of spacing and direction, which readers take apart:
+    its last bit may differ, as it does after SimpleITK's own ReadImage and WriteImage.
+    """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
     reader.ReadImageInformation()

@@ -4,6 +4,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from llm4seg.utils.extras import EXTRA_OF
 from tests.import_graph import PACKAGES, ROOT, imported_names, module_files
@@ -34,6 +35,16 @@ def test_everything_wanted_is_pinned_within_its_limits() -> None:
         assert wanted.specifier.contains(version), f"{wanted} is pinned to {version}: make lock"
 
 
+def test_pip_does_not_try_old_versions_of_what_limits_botocore() -> None:
+    """Each aiobotocore takes few versions of botocore: without a lower limit pip holds on to the newest boto3, and
+    downloads all of them before it takes an older one.
+    """
+    for extra in ("dvc", "s3"):
+        (wanted,) = (one for one in EXTRAS[extra] if one.name == "aiobotocore")
+        pinned = Version(PINNED["aiobotocore"])
+        assert not wanted.specifier.contains(f"{pinned.major}.{pinned.minor - 1}.9"), f"{extra}: raise {wanted}"
+
+
 def test_one_lock_serves_every_machine() -> None:
     assert not [line for line in LINES if "+" in line or "@" in line]
     assert not [name for name in PINNED if name.startswith(("nvidia", "cuda", "triton"))]
@@ -58,5 +69,12 @@ def test_an_error_names_the_extra_that_has_the_package() -> None:
     imported = EXTRAS.keys() - {"all", "docs", "test"}
     of_extras = {canonicalize_name(one.name) for name in imported for one in EXTRAS[name]}
     named = {canonicalize_name(PACKAGE_OF.get(module, module)) for module in EXTRA_OF}
-    assert of_extras - named == {"dvc-s3"}  # which DVC imports, not this project
+    assert of_extras - named == {"dvc-s3", "aiobotocore"}  # which DVC and s3fs import, not this project
     assert set(EXTRAS) - {"all", "docs", "smp", "test"} == IN_LOCK
+
+
+def test_the_docs_name_every_extra() -> None:
+    lines = (ROOT / "docs" / "package.md").read_text(encoding="utf-8").splitlines()
+    rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    assert EXTRAS.keys() - {"test"} <= rows.keys()
+    assert set(rows["all"].partition("what `make")[0].split("`")[3::2]) == IN_LOCK

@@ -87,8 +87,56 @@ def test_nrrd_and_metaimage(
     image, mask = sitk.ReadImage(source), sitk.ReadImage(tmp_path / f"mask{written}")
     assert np.array_equal(sitk.GetArrayFromImage(mask), labels.T)
     assert mask.GetPixelID() == sitk.sitkUInt8
+    sitk.WriteImage(image, tmp_path / f"by ITK{written}")
+    copy = sitk.ReadImage(tmp_path / f"by ITK{written}")
     for place in ("GetSpacing", "GetOrigin", "GetDirection"):
-        assert getattr(mask, place)() == pytest.approx(getattr(image, place)(), abs=1e-9)
+        found = getattr(mask, place)()
+        assert found == getattr(copy, place)()  # to the bit what SimpleITK writes of the image itself
+        if written == ".mha":
+            assert found == getattr(image, place)()
+        else:  # stored as products of spacing and direction
+            np.testing.assert_allclose(found, getattr(image, place)(), rtol=1e-15, atol=1e-15)
+
+
+LENGTHS = {"um": 1e-3, "cm": 10.0, "m": 1000.0}
+OF_MASKS = [("a.mha", "m.mha", "um"), ("a.mha", "m.mha", "cm"), ("a.nrrd", "m.mha", "um"), ("a.nrrd", "m.mha", "m")]
+OF_MASKS += [("a.nrrd", "m.nrrd", unit) for unit in LENGTHS]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("source", "target", "unit"), OF_MASKS)
+def test_nrrd_and_metaimage_keep_the_unit_of_their_sizes(
+    model: SegmentationModel, tmp_path: Path, dims: int, source: str, target: str, unit: str
+) -> None:
+    """Numbers as in the image, for programs that know no units; mm where MetaImage does not know the unit."""
+    length = LENGTHS[unit]
+    image = sitk.GetImageFromArray(VALUES if dims == 3 else VALUES[0])
+    spacing, origin = (0.7, 1.1, 3.0)[:dims], (5.0, 2.0, -4.0)[:dims]
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    sitk.WriteImage(image, tmp_path / source)
+    place = b"space directions:" if source == "a.nrrd" else b"ElementSpacing"
+    line = (
+        b"space units:" + b' "%b"' % unit.encode() * dims if source == "a.nrrd" else f"DistanceUnits = {unit}".encode()
+    )
+    content = (tmp_path / source).read_bytes()
+    assert content.count(place) == 1
+    (tmp_path / source).write_bytes(content.replace(place, line + b"\n" + place))
+
+    labels = mask_of(model, tmp_path / source, tmp_path / target)
+    mask = sitk.ReadImage(tmp_path / target)
+    assert np.array_equal(sitk.GetArrayFromImage(mask), labels.T)
+    known = (target, unit) != ("m.mha", "m")
+    assert mask.GetSpacing() == pytest.approx([size * (1 if known else length) for size in spacing])
+    assert mask.GetOrigin() == pytest.approx([part * (1 if known else length) for part in origin])
+    header = (tmp_path / target).read_bytes()[:600]
+    if target == "m.mha":
+        assert (b"DistanceUnits = " + unit.encode() in header) == known
+    else:
+        assert header.count(line + b"\n") == 1
+    found, expected = (model.read(tmp_path / name) for name in (target, source))
+    assert found.spacing == pytest.approx(expected.spacing)
+    assert expected.spacing == pytest.approx([size * length for size in np.array(spacing)[[1, 0, 2][:dims]]])
 
 
 @pytest.mark.parametrize("direction", ["RAS", "sagittal", "oblique"])
