@@ -191,7 +191,7 @@ ENGINE = SimpleNamespace(capturable=True, graph_refusal=lambda: None)
         ({}, SimpleNamespace(capturable=True, graph_refusal=lambda: "engine.zero is 3"), "engine.zero is 3"),
         ({}, SimpleNamespace(capturable=False, graph_refusal=lambda: None), "the engine's steps need the host"),
     ],
-    ids=str,
+    ids=["default", "elastic", "gamma", "range", "refusal", "host"],  # the same in every process of a run
 )
 def test_what_cannot_be_recorded(config: Config, changes: dict[str, Any], engine: Any, reason: str | None) -> None:
     found = graph_refusal(config.override(changes), engine, workers=1)
