@@ -10,7 +10,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.torch_internals import TorchDispatchMode, is_view
 
 LAUNCHES = {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch"}
 SYNCS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"}
@@ -50,8 +51,7 @@ def launches(function: Any) -> bool:
     name = function.overloadpacket.__name__
     if name in NOTHING or "empty" in name:
         return False
-    results = function._schema.returns
-    return not (results and all(one.alias_info is not None and not one.alias_info.is_write for one in results))
+    return not is_view(function)
 
 
 @contextmanager

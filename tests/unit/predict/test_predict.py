@@ -160,7 +160,7 @@ def test_slices_that_pass_the_network_together_are_the_same(root: Path) -> None:
     config = workspace(root, "slices", KINDS["slices"])
     path = config.data.root / "images" / "case-0.nii.gz"
     one, seven = (llm4seg.load(config.paths.model, batch=batch).predict_probabilities(path) for batch in (1, 7))
-    np.testing.assert_allclose(one, seven, atol=1e-6)
+    np.testing.assert_allclose(one, seven, atol=1e-5)  # sums of batches of other sizes
 
 
 def test_constant_slices_are_background(root: Path) -> None:
