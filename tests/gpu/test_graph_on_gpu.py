@@ -14,11 +14,11 @@ from llm4seg.config import Config
 from llm4seg.data import resident as resident_module
 from llm4seg.data.batches import epoch_order
 from llm4seg.training.checkpoint import Checkpoint
-from llm4seg.training.run import STOP, LocalRun, Row
 from llm4seg.training.step import WARM_UP
 from llm4seg.training.trainer import Place, Trainer
 from llm4seg.utils.errors import StopRequested
 from tests.lesion_volumes import prepare_lesions
+from tests.noting import Noting, Result, assert_equal
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,38 +40,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class OnGpu(LocalRun):
-    """A run on the GPU that keeps log lines, and stops after some polls."""
-
-    def __init__(self, folder: Path, stop_after: int = 0) -> None:
-        super().__init__(folder, torch.device("cuda"))
-        self.lines: list[str] = []
-        self._left = stop_after
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def control_signal(self) -> int:
-        self._left -= 1
-        return STOP if self._left == 0 else super().control_signal()
+def on_gpu(folder: Path, stop_after: int = 0) -> Noting:
+    return Noting(folder, stop_after, torch.device("cuda"))
 
 
-Result = tuple[list[Row], Checkpoint]
-
-
-def trained(config: Config, run: OnGpu, recorded: bool) -> Result:
+def trained(config: Config, run: Noting, recorded: bool) -> Result:
     trainer = Trainer(config, run)
     history = trainer.train()
     assert trainer.step.recorded == recorded, run.lines
     return history, Checkpoint.read(run.checkpoint)
-
-
-def assert_equal(one: Result, other: Result) -> None:
-    assert one[0] == other[0]
-    for name in ("model", "optimizer", "weights"):
-        tensors, others = getattr(one[1], name), getattr(other[1], name)
-        assert tensors.keys() == others.keys()
-        assert all(torch.equal(tensor, others[key]) for key, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -80,9 +57,9 @@ def test_replayed_steps_compute_the_bits_of_those_that_run_as_they_are(
 ) -> None:
     """Of nine steps of three epochs, six are replayed, with validations between them; and twice the same."""
     config = config.override(TORCH | OPTIONS[name])
-    as_it_is = trained(config.override({"engine.graph": "off"}), OnGpu(tmp_path / "as it is"), recorded=False)
+    as_it_is = trained(config.override({"engine.graph": "off"}), on_gpu(tmp_path / "as it is"), recorded=False)
     for number in (1, 2):
-        run = OnGpu(tmp_path / f"recorded, {number}")
+        run = on_gpu(tmp_path / f"recorded, {number}")
         assert_equal(trained(config, run, recorded=True), as_it_is)
         assert run.lines == []
 
@@ -90,24 +67,24 @@ def test_replayed_steps_compute_the_bits_of_those_that_run_as_they_are(
 def test_left_within_an_epoch_and_gone_on_with(config: Config, tmp_path: Path) -> None:
     """After a replay: polls are three of an epoch's steps, and those of its validation."""
     config = config.override(TORCH | {"training.epochs": 4})
-    whole = trained(config, OnGpu(tmp_path / "whole"), recorded=True)
+    whole = trained(config, on_gpu(tmp_path / "whole"), recorded=True)
     polls = 3 + 1 + 2
     with pytest.raises(StopRequested):
-        Trainer(config, OnGpu(tmp_path / "parts", polls)).train()
+        Trainer(config, on_gpu(tmp_path / "parts", polls)).train()
     left = Checkpoint.read(tmp_path / "parts" / "checkpoint").progress
     assert (len(left.history), left.step) == (1, 2)
-    assert_equal(trained(config, OnGpu(tmp_path / "parts"), recorded=True), whole)
+    assert_equal(trained(config, on_gpu(tmp_path / "parts"), recorded=True), whole)
 
 
 def test_images_that_do_not_fit_are_read_ahead_to_the_same_end(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config.override(TORCH)
-    held = Trainer(config, OnGpu(tmp_path / "held"))
+    held = Trainer(config, on_gpu(tmp_path / "held"))
     assert held.feed.resident is not None
     history = held.train()
     monkeypatch.setattr(resident_module, "MEMORY_FRACTION", 0.0)
-    read = Trainer(config, OnGpu(tmp_path / "read"))
+    read = Trainer(config, on_gpu(tmp_path / "read"))
     assert read.feed.resident is None
     assert read.train() == history
     assert read.step.recorded
@@ -120,7 +97,7 @@ def test_a_training_that_is_over_frees_its_memory(config: Config, tmp_path: Path
     gc.disable()
     try:
         for number in range(3):
-            trained(config.override(TORCH), OnGpu(tmp_path / str(number)), recorded=True)
+            trained(config.override(TORCH), on_gpu(tmp_path / str(number)), recorded=True)
             torch.cuda.synchronize()
             left.append(torch.cuda.memory_allocated())
     finally:
@@ -130,8 +107,8 @@ def test_a_training_that_is_over_frees_its_memory(config: Config, tmp_path: Path
 
 def test_patches_of_volumes(tmp_path: Path) -> None:
     config = prepare_lesions(tmp_path, TORCH | {"training.epochs": 3, "training.augment.elastic": 2.0})
-    as_it_is = trained(config.override({"engine.graph": "off"}), OnGpu(tmp_path / "as it is"), recorded=False)
-    assert_equal(trained(config, OnGpu(tmp_path / "recorded"), recorded=True), as_it_is)
+    as_it_is = trained(config.override({"engine.graph": "off"}), on_gpu(tmp_path / "as it is"), recorded=False)
+    assert_equal(trained(config, on_gpu(tmp_path / "recorded"), recorded=True), as_it_is)
 
 
 @contextmanager
@@ -163,7 +140,7 @@ def epoch_of(trainer: Trainer, epoch: int) -> Any:
 def test_the_host_waits_in_no_step(config: Config, tmp_path: Path, graph: str, accumulation: int) -> None:
     """Five of the six steps of an epoch, after one that warms up and records."""
     small = {"training.batch_size": 2, "engine.accumulation": accumulation, "engine.graph": graph}
-    trainer = Trainer(config.override(TORCH | small), OnGpu(tmp_path))
+    trainer = Trainer(config.override(TORCH | small), on_gpu(tmp_path))
     trainer.train_epoch(0)
     assert trainer.step.recorded == (graph == "auto")
     trainer.engine.train(True)
@@ -174,7 +151,7 @@ def test_the_host_waits_in_no_step(config: Config, tmp_path: Path, graph: str, a
 
 
 def test_a_step_is_one_launch_of_a_graph(config: Config, tmp_path: Path) -> None:
-    trainer = Trainer(config.override(TORCH | {"training.batch_size": 2}), OnGpu(tmp_path))
+    trainer = Trainer(config.override(TORCH | {"training.batch_size": 2}), on_gpu(tmp_path))
     trainer.train_epoch(0)
     trainer.engine.train(True)
     with epoch_of(trainer, 1), profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
@@ -190,8 +167,8 @@ def test_a_step_is_one_launch_of_a_graph(config: Config, tmp_path: Path) -> None
 def test_a_recording_that_fails_leaves_a_training_as_it_is(config: Config, tmp_path: Path, accumulation: int) -> None:
     """The host asks for a number in the middle of it."""
     config = config.override(TORCH | {"engine.accumulation": accumulation})
-    expected = Trainer(config.override({"engine.graph": "off"}), OnGpu(tmp_path / "off")).train()
-    run = OnGpu(tmp_path / "fails")
+    expected = Trainer(config.override({"engine.graph": "off"}), on_gpu(tmp_path / "off")).train()
+    run = on_gpu(tmp_path / "fails")
     trainer = Trainer(config, run)
     body = trainer.step._bodies[-1]
 
@@ -212,7 +189,7 @@ def test_a_recording_that_fails_leaves_a_training_as_it_is(config: Config, tmp_p
 def test_the_recording_comes_after_real_steps(config: Config, tmp_path: Path) -> None:
     """Of which each counts: the first epoch's loss is that of three steps that ran as they are."""
     config = config.override(TORCH | {"training.epochs": 1})
-    trainer = Trainer(config, OnGpu(tmp_path))
+    trainer = Trainer(config, on_gpu(tmp_path))
     assert trainer.steps == WARM_UP
     trainer.train()
     assert not trainer.step.recorded

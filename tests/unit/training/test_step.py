@@ -12,11 +12,12 @@ from torch import nn
 from llm4seg.config import Config
 from llm4seg.training import trainer as training
 from llm4seg.training.checkpoint import Checkpoint
-from llm4seg.training.run import STOP, LocalRun, Row
+from llm4seg.training.run import LocalRun
 from llm4seg.training.step import WARM_UP, Step, graph_refusal, recorder_for
 from llm4seg.training.trainer import Trainer
 from llm4seg.utils.errors import StopRequested
 from tests.emulated_graph import EmulatedRecorder
+from tests.noting import Noting, Result, assert_equal
 
 STEADY = {"engine.name": "torch", "optimizer.name": "sgd", "optimizer.lr": 0.05, "optimizer.schedule": "constant"}
 LIVELY = {"flip": [0, 1], "quarter_turns": True, "elastic": 3.0, "rotate": 20}
@@ -50,34 +51,10 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return Recorded(monkeypatch)
 
 
-class Noting(LocalRun):
-    """Keeps log lines; stops after some polls."""
-
-    def __init__(self, folder: Path, stop_after: int = 0) -> None:
-        super().__init__(folder)
-        self.lines: list[str] = []
-        self._left = stop_after
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def control_signal(self) -> int:
-        self._left -= 1
-        return STOP if self._left == 0 else super().control_signal()
-
-
-def trained(config: Config, folder: Path, run: LocalRun | None = None) -> tuple[list[Row], Checkpoint]:
+def trained(config: Config, folder: Path, run: LocalRun | None = None) -> Result:
     run = run or LocalRun(folder)
     history = Trainer(config, run).train()
     return history, Checkpoint.read(run.checkpoint)
-
-
-def assert_equal(one: tuple[list[Row], Checkpoint], other: tuple[list[Row], Checkpoint]) -> None:
-    assert one[0] == other[0]
-    for name in ("model", "optimizer", "weights"):
-        tensors, others = getattr(one[1], name), getattr(other[1], name)
-        assert tensors.keys() == others.keys()
-        assert all(torch.equal(tensor, others[key]) for key, tensor in tensors.items())
 
 
 @pytest.mark.usefixtures("group")
