@@ -113,24 +113,26 @@ class SegmentationModel:
             labels_S = self.predictor.labels(self.inputs(one))
         return self.cleaned(labels_S).numpy()
 
-    def is_resized(self, one: InputImage) -> bool:
-        """Whether all networks read an image at once and at a size of their own, whatever its own is.
+    def inputs_of_one(self, one: InputImage) -> list[NetworkInput] | None:
+        """An image as each network reads it, where that is one image at a size of the network's own; else None.
 
-        Its `predict_labels` is then `inputs`, `logits` and `labels_of`, each of which may run in a thread of its own.
+        `predict_labels` is then this, `logits` and `labels_of`, each of which may run in a thread of its own.
         """
-        return not self._in_slices(one) and all(model.spacing is None for model in self.preprocessing)
+        if self._in_slices(one):
+            return next(read_slices(one, self.preprocessing)) if one.shape[-1] == 1 else None
+        return self.inputs(one) if all(model.spacing is None for model in self.preprocessing) else None
 
     def inputs(self, one: InputImage) -> list[NetworkInput]:
         """An image, not one of slices, as each network reads it."""
         return read_image(one, self.preprocessing, self._trained)
 
     def logits(self, read: Sequence[NetworkInput]) -> list[GridLogits]:
-        """Each network's logits of what `inputs` gave, on the network's device."""
+        """Each network's logits of one image, on the network's device."""
         return self.predictor.logits(read)
 
-    def labels_of(self, logits: Sequence[GridLogits]) -> np.ndarray:
-        """As `predict_labels`, of what `logits` gave."""
-        return self.cleaned(self.predictor.labels_of(logits)).numpy()
+    def labels_of(self, logits: Sequence[GridLogits], shape: Sequence[int]) -> np.ndarray:
+        """As `predict_labels` of an image of `shape`, from what `logits` gave."""
+        return self.cleaned(self.predictor.labels_of(logits).reshape(tuple(shape))).numpy()
 
     def cleaned(self, labels_S: Tensor) -> Tensor:
         """Labels in the order of the image's array after `postprocess`: of volumes in 3-D, also by a 2-D model."""

@@ -12,7 +12,6 @@ from llm4seg.datasets.resample import to_size
 from llm4seg.datasets.spacing import Box, crop_box
 from llm4seg.datasets.volume_grid import check_memory, to_spacing, volume_grid
 from llm4seg.inference.grid_logits import NetworkInput
-from llm4seg.inference.predictor import Slice
 from llm4seg.predict.input_image import InputImage
 from llm4seg.utils.errors import InputError
 
@@ -31,7 +30,7 @@ def read_image(one: InputImage, models: Sequence[Preprocessing], trained: str) -
     return [_with_sides(read[model], one, model) for model in models]
 
 
-def read_slices(one: InputImage, models: Sequence[Preprocessing]) -> Iterator[Slice]:
+def read_slices(one: InputImage, models: Sequence[Preprocessing]) -> Iterator[list[NetworkInput] | None]:
     """The slices of a volume as each 2-D model reads them; None: a slice out of the box, or constant, which `prepare`
     leaves out as padding.
     """

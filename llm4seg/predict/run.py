@@ -55,7 +55,7 @@ class Options:
 class Progress:
     """A case on its way. `finished`: it was before; `error`: why it cannot be predicted, in one line.
 
-    `inputs` and `logits` are between the threads: of an image that is resized, and of one whose logits are few.
+    `inputs` and `logits` are between the threads: see `SegmentationModel.inputs_of_one`; logits where they are few.
     """
 
     case: InputCase
@@ -89,8 +89,8 @@ class CaseWriter:
                 one.image = self.model.read_image_data(image, case.source, self.options.spacing)
             elif not one.finished:
                 one.image = self.model.read(list(case.files), self.options.spacing)
-            if one.image is not None and self.model.is_resized(one.image):
-                one.inputs = self.model.inputs(one.image)
+            if one.image is not None:
+                one.inputs = self.model.inputs_of_one(one.image)
         return one
 
     def predict(self, one: Progress) -> Progress:
@@ -112,16 +112,17 @@ class CaseWriter:
         if logits[0].channels * math.prod(image.shape) < FEW:
             one.logits = logits
         else:
-            one.labels = self.model.labels_of(logits)
+            one.labels = self.model.labels_of(logits, image.shape)
 
     def write(self, one: Progress) -> Progress:
         """The mask, the overlay and the record; the images are let go."""
         predicted = one.labels is not None or one.logits is not None
         if one.image is not None and predicted and one.error is None:
             with _failing(one):
-                labels = self.model.labels_of(one.logits) if one.logits is not None else one.labels
-                assert labels is not None
-                self._write(one, one.image, labels)
+                if one.logits is not None:
+                    one.labels = self.model.labels_of(one.logits, one.image.shape)
+                assert one.labels is not None
+                self._write(one, one.image, one.labels)
                 one.notices = one.image.notices
         if one.error is not None:
             with suppress(OSError):  # what is there is of another image or model
