@@ -81,8 +81,8 @@ class Screen:
         self._targets = [name for name in self._train.masks if self._can_be_probed(name)]
         if not self._targets:
             raise InputError(
-                f"{data.folder}: found no class that fills half of a token in several cases of the training part and one "
-                f"of validation, on a grid of {[*self._grid]} tokens; allowed for a screen: larger images"
+                f"{data.folder}: found no class that fills half of a token in several cases of training and in one of "
+                f"validation, on a grid of {[*self._grid]} tokens; allowed for a screen: larger images"
             )
 
     @property

@@ -56,8 +56,8 @@ def bootstrap(
     for _ in range(draws):
         kept_L = random.integers(layers, size=layers) if layers_too else np.arange(layers)
         runs_LR = random.integers(runs, size=(layers, runs))
-        drawn_L = np.take_along_axis(centered_LR[kept_L], runs_LR, axis=1).mean(1)
-        taus.append(tau(values_L[kept_L], drawn_L))
+        drawn_L = np.take_along_axis(centered_LR, runs_LR, axis=1).mean(1)
+        taus.append(tau(values_L[kept_L], drawn_L[kept_L]))  # a layer twice is tied in both, which tau-b leaves out
     low, high = np.nanpercentile(taus, [2.5, 97.5])
     return float(low), float(high)
 
