@@ -39,5 +39,5 @@ def stitch(source_TE: Tensor, target_TD: Tensor) -> nn.Linear:
 def explained_variance(predicted_TD: Tensor, target_TD: Tensor) -> float:
     """The share of the target's variance over tokens, of all features together, that a prediction explains (R^2)."""
     target = target_TD.double()
-    wrong = (target - predicted_TD.double()).square().sum()
+    wrong = (target - predicted_TD.detach().double()).square().sum()
     return float(1 - wrong / (target - target.mean(0)).square().sum())
