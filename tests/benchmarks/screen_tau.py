@@ -29,7 +29,7 @@ def scores_by_layer(study: pd.DataFrame, metric: str) -> pd.DataFrame:
     Raises InputError where there are fewer than three layers, or a layer lacks a run that another has.
     """
     arms = study[study["arm"].str.fullmatch(rf"{ARM}\d+")]
-    run = arms["repeat"].astype(str) + "/" + arms["fold"].map("{:g}".format)  # nan: of a single split
+    run = [f"{repeat}/{fold:g}" for repeat, fold in zip(arms["repeat"], arms["fold"], strict=True)]  # nan: no folds
     table = arms.assign(layer=arms["arm"].str.removeprefix(ARM).astype(int), run=run)
     scores = table.pivot_table(index="layer", columns="run", values=metric, aggfunc="mean")
     if len(scores) < 3:
