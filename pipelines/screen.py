@@ -2,8 +2,9 @@
 
 import argparse
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,15 +71,17 @@ def shown(rows: "pd.DataFrame") -> Table:
     for name, took in zip(MEASURES, seconds, strict=True):
         table.add_column(name, footer=f"{took:.1f} s", justify="right")
     table.show_footer = True
-    by_layer = rows.set_index(rows["layer"].astype(str))
+    by_layer = {str(row["layer"]): row for row in rows.to_dict("records")}
     for layer in [CNN, *map(str, ranking(rows, MEASURES))]:
-        table.add_row(layer, *[_cell(by_layer.loc[layer], name) for name in MEASURES])
+        table.add_row(layer, *[_cell(by_layer[layer], name) for name in MEASURES])
     return table
 
 
-def _cell(row: "pd.Series[Any]", name: str) -> str:
-    spread = row.get(f"{name}_sd")
-    return f"{row[name]:.3f}" + ("" if spread is None or spread != spread else f" ± {spread:.3f}")  # NaN: of the CNN
+def _cell(row: "dict[Hashable, Any]", name: str) -> str:
+    spread = row[f"{name}_sd"]
+    return f"{row[name]:.3f}" + (
+        "" if math.isnan(spread) else f" ± {spread:.3f}"
+    )  # NaN: of the CNN, which is not drawn
 
 
 def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.screen") -> None:
