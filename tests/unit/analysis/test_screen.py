@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 import torch
 
+from llm4seg.analysis import screen as analysis_screen
 from llm4seg.analysis.screen import CNN, MEASURES, Screen, ranking, screen_loss, spread
 from llm4seg.config import Config
+from llm4seg.config.schema.search import LAYER
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import read_split
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store
-from llm4seg.models.saved import load_trained
+from llm4seg.models.saved import load_trained, read_weights
 from llm4seg.objectives.losses import Loss
+from llm4seg.search.screened import screened
 from llm4seg.utils.errors import InputError
 from pipelines import screen as command
 from pipelines.prepare import prepare
@@ -125,6 +128,21 @@ def test_a_model_with_a_block_is_refused_in_one_line(
 def test_a_grid_on_which_no_class_fills_a_token_is_refused(config: Config) -> None:
     with pytest.raises(InputError, match=r"found no class that fills half of a token .* on a grid of \[1, 1\] tokens"):
         screen_of(config.override({"model.llm.pool": 8}))
+
+
+def test_a_search_begins_with_the_layers_that_a_reliable_measure_ranks_first(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis_screen, "RELIABLE", ("recovery",))
+    space = {"model.bottleneck": ["llm"], LAYER: {"choice": [OTHER, UNCHANGING], "when": {"model.bottleneck": "llm"}}}
+    changes = {
+        "search.trials": 2,
+        "search.space": space,
+        "search.screen": True,
+        "paths.llm_used": str(config.paths.llm),
+    }
+    first = screened(config.override(changes), read_weights(config.paths.model))
+    assert first == [{"model.bottleneck": "llm", LAYER: layer} for layer in (UNCHANGING, OTHER)]
 
 
 def test_layers_are_ranked_by_the_mean_of_their_ranks() -> None:
