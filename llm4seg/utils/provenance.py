@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1]
 # tracking, which says who is told of it.
 TRAINING = ("data", "inference", "llm", "models", "objectives", "runtime", "training")
 MEASURING = ("data", "evaluation", "inference", "llm", "models", "objectives", "runtime")
+ANALYZING = ("analysis", *MEASURING)  # the stage `analyze`, and runs of a study with study.analyze
 LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy")
 
 
