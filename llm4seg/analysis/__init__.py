@@ -1,0 +1,1 @@
+"""What the block does to the features: measures of tokens, attention and gradients, as functions of tensors alone."""
