@@ -73,4 +73,3 @@ def class_masks(labels_S: Tensor, scheme: LabelScheme, classes: Sequence[str]) -
     if ANY in classes and ANY not in masks:
         masks[ANY] = torch.stack([*masks.values()]).any(0)
     return {name: masks[name] for name in classes}
-

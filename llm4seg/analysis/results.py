@@ -19,10 +19,9 @@ SUMMARY, CLASSES, TOKENS, EXAMPLES = "analysis.json", "analysis.csv", "tokens.cs
 
 @dataclass(frozen=True)
 class AnalysisResult:
-    """`summary`: the content of analysis.json. `classes`: a row an image, class and place; `tokens`: an image and place.
-
-    `examples`: for the roles best, median and worst, as `ROLE/image` (H, W), `ROLE/mask` (H, W) and a map of each end of
-    the block, `ROLE/encoder` and `ROLE/decoder_input` (rows, columns).
+    """`summary`: the content of analysis.json. `classes`: a row an image, class and place; `tokens`: an image and
+    place. `examples`: for the roles best, median and worst `ROLE/image` (C, H, W), `ROLE/mask` (H, W), and the map on
+    each side of the block, `ROLE/encoder` and `ROLE/decoder_input` (rows, columns).
     """
 
     summary: dict[str, Any]
