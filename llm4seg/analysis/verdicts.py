@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from llm4seg.analysis.images import ANY
 from llm4seg.analysis.places import AFTER, BEFORE
 
 Numbers = dict[str, Any]
@@ -29,14 +30,15 @@ def verdicts(summary: Numbers) -> list[str]:
 
 def _alone(measure: str, name: str, values: Numbers) -> str:
     """A measure where there is no block."""
-    return f"{_title(measure)} of {name} at {BEFORE} is {_spelled(values)}; {_floor(values, measure)}."
+    return f"{_title(measure)} of {class_words(name)} at {BEFORE} is {_spelled(values)}; {_floor(values, measure)}."
 
 
 def _through(measure: str, name: str, of_class: Numbers, change: Numbers) -> str:
     """A measure on both sides of the block, its change, and its floor."""
     before, after = of_class[BEFORE][measure], of_class[AFTER][measure]
+    what = f"{_title(measure)} of {class_words(name)}"
     return (
-        f"{_title(measure)} of {name} at {AFTER} is {_spelled(after)}, {_signed(change)} against {_spelled(before)} at "
+        f"{what} at {AFTER} is {_spelled(after)}, {_signed(change)} against {_spelled(before)} at "
         f"{BEFORE}: {judgment(change)}; {_floor(after, measure)}."
     )
 
@@ -67,6 +69,11 @@ def judgment(difference: Numbers) -> str:
     if difference["high"] < 0:
         return "a fall"
     return "not distinguishable from no change"
+
+
+def class_words(name: str) -> str:
+    """A class as sentences name it."""
+    return "any class" if name == ANY else name
 
 
 def _title(measure: str) -> str:

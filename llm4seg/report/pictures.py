@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from llm4seg.report.analysis_charts import draw_analysis
 from llm4seg.report.charts import as_file, training_curves
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.page import distributions, kept_epoch
@@ -14,8 +15,9 @@ from llm4seg.utils.files import replacing
 
 
 def training_charts(inputs: Inputs) -> dict[str, str]:
-    """Curves of the training, and the Dice of every test case and volume, as SVG by name."""
-    return {"training": training_curves(inputs.history, kept_epoch(inputs)), **distributions(inputs)}
+    """Curves of the training, the Dice of every test case and volume, and maps of the analysis, as SVG by name."""
+    charts = {"training": training_curves(inputs.history, kept_epoch(inputs)), **distributions(inputs)}
+    return charts | ({"analysis": draw_analysis(inputs.analysis)} if inputs.analysis else {})
 
 
 def comparison_charts(search: SearchResult | None, study: StudyResult | None) -> dict[str, str]:
