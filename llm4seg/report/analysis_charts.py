@@ -15,9 +15,9 @@ from llm4seg.utils.drawing import outline, show_image
 PLACES = {BEFORE: ("encoder", TRAIN), AFTER: ("decoder input", VALIDATION)}
 DENSITIES = {  # of the headline class, or of the tokens: what the axis says
     "auroc": "AUROC of the map (chance: 0.5)",
-    "iou_area": "IoU of the map at the mask’s area",
+    "iou_area": "IoU of the map at the mask's area",
     "effective_rank": "effective rank exp(H), directions",
-    "lsvr": "LSVR, -ln of the largest singular value’s share, nats",
+    "lsvr": "LSVR, -ln of the largest singular value's share, nats",
 }
 MASK = "#E69F00"
 
@@ -34,9 +34,7 @@ def draw_analysis(result: AnalysisResult) -> str:
         for axis, (measure, words) in zip(axes, DENSITIES.items(), strict=True):
             _draw_density(axis, result, measure, words)
         axes[0].legend(fontsize=7)
-    return to_svg(
-        figure, "analysis", "Activation maps before and after the block, and densities of measures over images"
-    )
+    return to_svg(figure, "analysis", "Activation maps before and after the block, and densities over images")
 
 
 def _draw_maps(figure: SubFigure, result: AnalysisResult, roles: list[str]) -> None:

@@ -28,8 +28,8 @@ FEATURES, COMPARISONS = "analysis", "analysis_comparisons"  # files of a study
 
 
 def feature_table(runs: Iterable[tuple[PlannedRun, dict[str, Any]]], block: int) -> pd.DataFrame:
-    """A row per finished run, image and measure of COMPARED: its `score` where features enter the decoder, which of the CNN
-    alone is where they leave the encoder. `class`: of the measures of a class, the headline's.
+    """A row per finished run, image and measure of COMPARED: its `score` where features enter the decoder, of the CNN
+    alone where they leave the encoder. `class`: of the measures of a class, the headline's.
     """
     rows = []
     for run, record in runs:
