@@ -20,7 +20,7 @@ POOL: dict[int, Callable[..., Tensor]] = {2: functional.avg_pool2d, 3: functiona
 
 
 class NoiseEncoder(nn.Module):
-    """Features of the first channel, noise, at a quarter of the resolution; the second channel is kept for the block."""
+    """Features of the first channel, noise, at a quarter of the resolution; the second is kept for the block."""
 
     def __init__(self) -> None:
         super().__init__()
