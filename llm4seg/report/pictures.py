@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from llm4seg.analysis.results import AnalysisResult
 from llm4seg.report.analysis_charts import draw_analysis
 from llm4seg.report.charts import as_file, training_curves
 from llm4seg.report.inputs import Inputs
@@ -15,14 +16,16 @@ from llm4seg.utils.files import replacing
 
 
 def training_charts(inputs: Inputs) -> dict[str, str]:
-    """Curves of the training, the Dice of every test case and volume, and maps of the analysis, as SVG by name."""
-    charts = {"training": training_curves(inputs.history, kept_epoch(inputs)), **distributions(inputs)}
-    return charts | ({"analysis": draw_analysis(inputs.analysis)} if inputs.analysis else {})
+    """Curves of the training, and the Dice of every test case and volume, as SVG by name."""
+    return {"training": training_curves(inputs.history, kept_epoch(inputs)), **distributions(inputs)}
 
 
-def comparison_charts(search: SearchResult | None, study: StudyResult | None) -> dict[str, str]:
-    """Charts of the search and the study, as far as there was one, as SVG by name."""
+def comparison_charts(
+    search: SearchResult | None, study: StudyResult | None, analysis: AnalysisResult | None
+) -> dict[str, str]:
+    """Charts of the search, the study and the analysis, as far as there was one, as SVG by name."""
     charts = {f"search-{name}": svg for name, svg in (draw_search(search) if search else {}).items()}
+    charts |= {"analysis": draw_analysis(analysis)} if analysis else {}
     return charts | {f"study-{name}": svg for name, svg in (draw_study(study) if study else {}).items()}
 
 
