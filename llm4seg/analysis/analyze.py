@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from llm4seg.analysis.dataset import Collected, of_dataset, receptive_fields
@@ -51,7 +52,8 @@ def analyze(
         "examples": chosen_examples(table, classes[0]),
     }
     pictures = example_pictures(subject, summary["examples"], section, classes[0])
-    return AnalysisResult(summary, table, tokens, pictures)
+    means = {place: torch.stack(own) for place, own in collected.means.items()}
+    return AnalysisResult(summary, table, tokens, pictures, means)
 
 
 def measure(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llm4seg.analysis.images import Piece, class_masks, pieces_of
-from llm4seg.analysis.maps import activation
+from llm4seg.analysis.maps import activation, token_mask
 from llm4seg.analysis.places import AFTER, BEFORE
 from llm4seg.analysis.subject import Subject
 from llm4seg.config.schema import Analysis
@@ -39,21 +39,26 @@ def example_pictures(
     """
     pictures: dict[str, Tensor] = {}
     for role, example in chosen.items():
-        piece, mask_S = _fullest(subject.data, example["case"], name)
+        piece, drawn_S = _fullest(subject.data, example["case"], name)
         features = subject.features(piece)
-        image_CS, position = piece.image, 0
-        if mask_S.ndim == 3:
-            position = int(mask_S.sum((0, 1)).argmax())
-            image_CS, mask_S = image_CS[..., position], mask_S[..., position]
-        pictures[f"{role}/image"] = image_CS.float().contiguous()
-        pictures[f"{role}/mask"] = mask_S.to(torch.uint8).contiguous()
+        grid, size = features.grids[BEFORE], piece.image.shape[1:]
+        mask_S = class_masks(piece.labels, subject.data.scheme, [name])[name]
+        own = {"image": piece.image.float(), "mask": drawn_S, "cells": token_mask(mask_S, grid)}
         for place in (BEFORE, AFTER):
             if place in features.tokens:
-                map_G = activation(features.tokens[place], section.activation).reshape(features.grids[place])
-                if map_G.ndim == 3:
-                    map_G = map_G[..., position * map_G.shape[-1] // piece.image.shape[-1]]
-                pictures[f"{role}/{place}"] = map_G.float().contiguous()
+                own[place] = activation(features.tokens[place], section.activation).reshape(grid).float()
+        if len(size) == 3:
+            position = int(drawn_S.sum((0, 1)).argmax())
+            own = {what: _slice(values, position, size[-1]) for what, values in own.items()}
+        for what, values in own.items():
+            kept = values.to(torch.uint8) if values.dtype == torch.bool else values
+            pictures[f"{role}/{what}"] = kept.contiguous().clone()
     return pictures
+
+
+def _slice(values: Tensor, position: int, slices: int) -> Tensor:
+    """Of an image or a grid, what a slice of the image lies in."""
+    return values[..., position * values.shape[-1] // slices]
 
 
 def _fullest(data: Prepared, case_id: str, name: str) -> tuple[Piece, Tensor]:

@@ -1,6 +1,6 @@
 """Outputs of the analysis: analysis.json, tables by class and by image, and the maps of three images for the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ SUMMARY, CLASSES, TOKENS, EXAMPLES = "analysis.json", "analysis.csv", "tokens.cs
 @dataclass(frozen=True)
 class AnalysisResult:
     """`summary`: the content of analysis.json. `classes`: a row an image, class and place; `tokens`: an image and
-    place. `examples`: for the roles best, median and worst `ROLE/image` (C, H, W), `ROLE/mask` (H, W), and the map on
-    each side of the block, `ROLE/encoder` and `ROLE/decoder_input` (rows, columns).
+    place. `examples`: for the roles best, median and worst `ROLE/image` (C, H, W), `ROLE/mask` (H, W), `ROLE/cells`,
+    the mask's tokens (rows, columns), and the map on each side of the block, `ROLE/encoder` and `ROLE/decoder_input`.
     """
 
     summary: dict[str, Any]
     classes: pd.DataFrame
     tokens: pd.DataFrame
     examples: dict[str, Tensor]
+    means: dict[str, Tensor] = field(default_factory=dict)  # not written: of each place the images' mean tokens (M, D)
 
 
 def write(folder: Path, result: AnalysisResult | None) -> None:

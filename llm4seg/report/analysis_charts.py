@@ -5,6 +5,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 
 from llm4seg.analysis.places import AFTER, BEFORE
@@ -16,8 +17,8 @@ PLACES = {BEFORE: ("encoder", TRAIN), AFTER: ("decoder input", VALIDATION)}
 DENSITIES = {  # of the headline class, or of the tokens: what the axis says
     "auroc": "AUROC of the map (chance: 0.5)",
     "iou_area": "IoU of the map at the mask's area",
-    "effective_rank": "effective rank exp(H), directions",
-    "lsvr": "LSVR, -ln of the largest singular value's share, nats",
+    "effective_rank": "effective rank exp(H) of the tokens",
+    "lsvr": "LSVR of the tokens, nats",
 }
 MASK = "#E69F00"
 
@@ -33,7 +34,7 @@ def draw_analysis(result: AnalysisResult) -> str:
         axes = right.subplots(2, 2).flatten()
         for axis, (measure, words) in zip(axes, DENSITIES.items(), strict=True):
             _draw_density(axis, result, measure, words)
-        axes[0].legend(fontsize=7)
+        axes[0].legend(fontsize=7, loc="upper left")
     return to_svg(figure, "analysis", "Activation maps before and after the block, and densities over images")
 
 
@@ -46,18 +47,30 @@ def _draw_maps(figure: SubFigure, result: AnalysisResult, roles: list[str]) -> N
         outline(axes[0], mask, [MASK])
         example = result.summary["examples"][role]
         axes[0].set_title(f"{role}: {example['case']}", fontsize=7.5)
+        cells = result.examples[f"{role}/cells"].numpy() > 0
         for axis, place in zip(axes[1:], places, strict=True):
-            _draw_map(axis, result.examples[f"{role}/{place}"].numpy(), mask)
+            values = result.examples[f"{role}/{place}"].numpy()
+            axis.imshow(values, cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect=_aspect(mask, cells))
+            axis.add_collection(LineCollection(cell_edges(cells), colors=MASK, linewidths=1.8))
+            axis.set_axis_off()
             axis.set_title(f"{PLACES[place][0]}, AUROC {example[place]:.2f}", fontsize=7.5)
 
 
-def _draw_map(axis: Axes, values: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> None:
-    """A map on its token grid, under the mask's outline."""
-    height, width = mask.shape
-    whole = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axis.imshow(values, cmap="viridis", vmin=0, vmax=1, extent=whole, interpolation="nearest", aspect="equal")
-    outline(axis, mask, [MASK])
-    axis.set_axis_off()
+def _aspect(mask: np.ndarray[Any, Any], cells: np.ndarray[Any, Any]) -> float:
+    """The height of a token's cell by its width."""
+    height, width = (side / count for side, count in zip(mask.shape, cells.shape, strict=True))
+    return height / width
+
+
+def cell_edges(cells: np.ndarray[Any, Any]) -> list[list[tuple[float, float]]]:
+    """The edges between cells inside and outside of a mask, and around it at the border, as lines of (x, y)."""
+    around = np.pad(cells, 1)
+    rows, columns = np.nonzero(around[1:, :-1] != around[:-1, :-1])
+    lines = [[(column - 1.5, row - 0.5), (column - 0.5, row - 0.5)] for row, column in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(around[:-1, 1:] != around[:-1, :-1])
+    return lines + [
+        [(column - 0.5, row - 1.5), (column - 0.5, row - 0.5)] for row, column in zip(rows, columns, strict=True)
+    ]
 
 
 def _draw_density(axis: Axes, result: AnalysisResult, measure: str, words: str) -> None:
@@ -85,8 +98,9 @@ def _draw_curve(axis: Axes, values: np.ndarray[Any, Any], label: str, hue: str) 
     if len(values) < 3 or np.ptp(values) < 1e-9:  # of which there is no density
         axis.axvline(float(values.mean()), color=hue, label=label)
         return
-    margin = 0.15 * np.ptp(values)
-    places = np.linspace(values.min() - margin, values.max() + margin, 200)
+    margin = 0.3 * np.ptp(values)
+    low = max(0.0, values.min() - margin)  # no measure is below zero
+    places = np.linspace(low, values.max() + margin, 200)
     density = gaussian_kde(values)(places)
     axis.plot(places, density, color=hue, label=label)
     axis.fill_between(places, density, color=hue, alpha=0.15)

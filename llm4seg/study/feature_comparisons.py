@@ -24,7 +24,7 @@ OF_CLASS = {
 OF_TOKENS = {"effective_rank": "effective rank", "lsvr": "LSVR"}
 COMPARED = OF_CLASS | OF_TOKENS
 CLASSES, TOKENS, DATASET = "features", "feature_tokens", "feature_places"  # tables of a run's record
-FEATURES, COMPARISONS = "analysis", "analysis_comparisons"  # files of a study
+FEATURES, COMPARISONS, SIMILARITY = "analysis", "analysis_comparisons", "analysis_similarity"  # files of a study
 
 
 def feature_table(runs: Iterable[tuple[PlannedRun, dict[str, Any]]], block: int) -> pd.DataFrame:

@@ -4,12 +4,14 @@ from typing import Any
 
 from llm4seg.analysis.analyze import analyze
 from llm4seg.analysis.measures import Row
+from llm4seg.analysis.places import AFTER, BEFORE
 from llm4seg.analysis.subject import Subject
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.split import Split
 from llm4seg.models import Hybrid
 from llm4seg.study.feature_comparisons import CLASSES, DATASET, TOKENS
+from llm4seg.study.feature_similarity import COORDINATES, coordinates
 from llm4seg.utils.provenance import code_digest
 
 
@@ -30,6 +32,7 @@ def measure_features(config: Config, model: Hybrid, data: Prepared, split: Split
         CLASSES: result.classes.to_dict("records"),
         TOKENS: result.tokens.to_dict("records"),
         DATASET: places,
+        COORDINATES: [{"coordinates": row} for row in coordinates(result.means.get(AFTER, result.means[BEFORE]))],
     }
     return {name: [{"data": data.name, **row} for row in rows] for name, rows in tables.items()}
 

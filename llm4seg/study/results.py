@@ -12,7 +12,15 @@ from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.cross_validation import cross_validation
-from llm4seg.study.feature_comparisons import COMPARISONS, FEATURES, compare_features, feature_table, feature_verdicts
+from llm4seg.study.feature_comparisons import (
+    COMPARISONS,
+    FEATURES,
+    SIMILARITY,
+    compare_features,
+    feature_table,
+    feature_verdicts,
+)
+from llm4seg.study.feature_similarity import mean_similarity, similarity_table
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -42,6 +50,7 @@ class StudyResult:
     comparisons: pd.DataFrame
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
     feature_comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -57,11 +66,13 @@ def results(config: Config, runs: Runs) -> StudyResult:
     content = summary(config, each, comparisons)
     if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
-    features = feature_table([(run, record) for run, record in runs if record and finished(record)], config.split.block)
-    between = compare_features(features, config)
+    done = [(run, record) for run, record in runs if record and finished(record)]
+    features = feature_table(done, config.split.block)
+    between, alike = compare_features(features, config), similarity_table(done)
     if len(features):
-        content["analysis"] = {"verdicts": feature_verdicts(between, config.evaluation.confidence)}
-    return StudyResult(content, cases, volumes, each, comparisons, features, between)
+        lines = feature_verdicts(between, config.evaluation.confidence)
+        content["analysis"] = {"verdicts": lines, "similarity": mean_similarity(alike)}
+    return StudyResult(content, cases, volumes, each, comparisons, features, between, alike)
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
@@ -70,7 +81,7 @@ def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None
     `write_models` adds the models of its runs.
     """
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
-    tables |= {FEATURES: result.features, COMPARISONS: result.feature_comparisons}
+    tables |= {FEATURES: result.features, COMPARISONS: result.feature_comparisons, SIMILARITY: result.similarity}
     with replacing(folder) as partial:
         partial.mkdir()
         write_json(partial / "study.json", result.summary)
