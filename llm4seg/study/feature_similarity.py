@@ -26,8 +26,8 @@ def coordinates(means_MD: Tensor) -> list[list[float]]:
 
 
 def similarity_table(runs: Iterable[tuple[PlannedRun, dict[str, Any]]]) -> pd.DataFrame:
-    """CKA of pairs of finished runs with the same test images: of two arms in one repeat, and of one arm in two repeats,
-    which says how alike two trainings are that differ by their seed alone.
+    """CKA of pairs of finished runs with the same test images: of two arms in one repeat, and of one arm in two
+    repeats, which says how alike two trainings are that differ by their seed alone.
     """
     known = [(run, _features(record)) for run, record in runs if record.get(COORDINATES)]
     rows = []

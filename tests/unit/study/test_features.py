@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from llm4seg.config import Config
 from llm4seg.report.inputs import without
 from llm4seg.study import runner as study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.feature_comparisons import COMPARED, compare_features, feature_table, feature_verdicts
+from llm4seg.study.feature_similarity import coordinates, similarity_table
 from llm4seg.study.results import read
+from llm4seg.utils.files import read_json
 from pipelines.study import write_results
 from tests.import_graph import ROOT
 from tests.study_factory import studied
@@ -82,6 +85,29 @@ def test_results_are_written_and_read(tmp_path: Path) -> None:
     assert set(result.features["arm"]) == {"cnn", "llm", "mlp"}
 
 
+def test_arms_are_as_alike_as_their_images_kernels() -> None:
+    """Unbiased CKA by hand, of the kernels of the images' mean tokens without their diagonals (Song et al. 2012)."""
+    random = np.random.default_rng(1)
+    first = random.normal(size=(9, 5)) + 3
+    turned = first @ np.linalg.qr(random.normal(size=(5, 5)))[0] * 2 + 1
+    other = first @ random.normal(size=(5, 4)) + 2 * random.normal(size=(9, 4))
+    runs = []
+    for arm, repeat, means in (("a", 0, first), ("b", 0, turned), ("c", 0, other), ("a", 1, other)):
+        rows = [{"coordinates": row} for row in coordinates(torch.from_numpy(means))]
+        runs.append((PlannedRun(arm, repeat, None), {"feature_means": rows}))
+    found = similarity_table(runs).set_index(["arm", "other"])["cka"]
+    assert set(found.index) == {("a", "b"), ("a", "c"), ("b", "c"), ("a", "a")}
+    assert found["a", "b"] == pytest.approx(1, abs=1e-5)
+
+    def hsic(one: Any, two: Any) -> float:
+        k, m = (part @ part.T * (1 - np.eye(9)) for part in (one, two))
+        total = np.trace(k @ m) + k.sum() * m.sum() / (8 * 7) - 2 * (k @ m).sum() / 7
+        return float(total / (9 * 6))
+
+    by_hand = hsic(first, other) / (hsic(first, first) * hsic(other, other)) ** 0.5
+    assert found["a", "c"] == found["a", "a"] == pytest.approx(by_hand, abs=1e-5)
+
+
 def test_without_features_a_study_is_what_it_was(tmp_path: Path) -> None:
     config = CONFIG.override({"paths.study": str(tmp_path / "study")})
     write_results(config, studied({"cnn": 0.0, "llm": 0.1, "mlp": 0.0}, 3, 8))
@@ -120,3 +146,5 @@ def test_a_studys_runs_have_their_features_measured(config: Config) -> None:
     assert set(table["measure"]) == set(COMPARED)
     compared = pd.read_csv(config.paths.study / "analysis_comparisons.csv")
     assert list(compared["measure"]) == list(COMPARED)
+    (alike,) = read_json(config.paths.study / "study.json")["analysis"]["similarity"]
+    assert (alike["arm"], alike["other"], alike["pairs"]) == ("cnn", "llm", 1)
