@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from llm4seg.analysis.places import AFTER, BEFORE
 from llm4seg.analysis.results import AnalysisResult
 from llm4seg.report.charts import GRAY, STYLE, TRAIN, VALIDATION, WIDTH, to_svg
-from llm4seg.utils.drawing import outline, show_image
+from llm4seg.utils.drawing import fill, show_image
 
 PLACES = {BEFORE: ("encoder", TRAIN), AFTER: ("decoder input", VALIDATION)}
 DENSITIES = {  # of the headline class, or of the tokens: what the axis says
@@ -44,7 +44,7 @@ def _draw_maps(figure: SubFigure, result: AnalysisResult, roles: list[str]) -> N
     for axes, role in zip(rows, roles, strict=True):
         mask = result.examples[f"{role}/mask"].numpy().astype(int)
         show_image(axes[0], result.examples[f"{role}/image"].numpy(), 1.0)
-        outline(axes[0], mask, [MASK])
+        fill(axes[0], mask, [MASK])
         example = result.summary["examples"][role]
         axes[0].set_title(f"{role}: {example['case']}", fontsize=7.5)
         cells = result.examples[f"{role}/cells"].numpy() > 0
@@ -100,7 +100,7 @@ def _draw_curve(axis: Axes, values: np.ndarray[Any, Any], label: str, hue: str) 
         return
     margin = 0.3 * np.ptp(values)
     low = max(0.0, values.min() - margin)  # no measure is below zero
-    places = np.linspace(low, values.max() + margin, 200)
+    places = np.linspace(low, values.max() + margin, 80)
     density = gaussian_kde(values)(places)
     axis.plot(places, density, color=hue, label=label)
     axis.fill_between(places, density, color=hue, alpha=0.15)

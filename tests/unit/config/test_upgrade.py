@@ -117,9 +117,11 @@ search:
 study:
   per: case
   keep: none
+  analyze: false
   only:
   arms:
     exact: {preset: paper-exact}
+analysis: {enabled: false}
 presets:
   "paper-exact": {}
 """
