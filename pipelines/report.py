@@ -16,7 +16,7 @@ def report(config: Config) -> None:
     from llm4seg.report.pictures import comparison_charts, training_charts, write_pictures
 
     inputs = read_inputs(config)
-    charts = training_charts(inputs) | comparison_charts(inputs.search, inputs.study)
+    charts = training_charts(inputs) | comparison_charts(inputs.search, inputs.study, inputs.analysis)
     write_pictures(config.paths.pictures, charts)
     page = render(inputs)
     write_text(config.paths.report, page)
@@ -27,15 +27,17 @@ def report(config: Config) -> None:
 
 
 def pictures(config: Config) -> None:
-    """draw the pictures of search and study from what is there so far, and no page"""
+    """draw the pictures of search, study and analysis from what is there so far, and no page"""
+    from llm4seg.analysis import results as analysis_results
     from llm4seg.report.pictures import comparison_charts, write_pictures
     from llm4seg.search import results as search_results
     from llm4seg.study import results as study_results
 
-    search, study = config.paths.search, config.paths.study
+    search, study, analysis = config.paths.search, config.paths.study, config.paths.analysis
     charts = comparison_charts(
         search_results.read(search) if search.exists() else None,
         study_results.read(study) if study.exists() else None,
+        analysis_results.read(analysis) if analysis.exists() else None,
     )
     write_pictures(config.paths.pictures, charts)
 

@@ -101,7 +101,8 @@ def write_results(config: Config, runs: "Runs", named: "Sequence[NamedRun]" = ()
         write(config.paths.study, result, partial(write_models, config, kept))
     else:
         write(config.paths.study, result)
-    for line in [*result.summary["verdicts"], *result.summary["cautions"]]:
+    of_features = result.summary.get("analysis", {}).get("verdicts", [])
+    for line in [*result.summary["verdicts"], *of_features, *result.summary["cautions"]]:
         log.info(f"study: {line}")
     for line in result.summary["failures"]:
         log.warning(f"study: {line}")

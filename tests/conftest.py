@@ -56,7 +56,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def config(workspace: Config, tmp_path: Path) -> Config:
     """The tiny workspace's config, with the run's own folders in this test's folder."""
     names = (
-        *("model", "history", "evaluation", "metrics", "report", "pictures"),
+        *("model", "history", "evaluation", "metrics", "analysis", "report", "pictures"),
         *("runs", "cache", "study", "study_runs", "tracking"),
     )
     return workspace.override({f"paths.{name}": str(tmp_path / getattr(workspace.paths, name).name) for name in names})

@@ -17,6 +17,7 @@ from llm4seg.datasets.cases import Dataset, RawCase
 from llm4seg.datasets.writer import write_prepared
 from llm4seg.models.saved import describe, describe_data
 from llm4seg.utils.files import write_json
+from pipelines.analyze import analyze
 from pipelines.evaluate import write_evaluation
 from pipelines.prepare import prepare
 from pipelines.search import search
@@ -84,7 +85,7 @@ def finished_run(root: Path, changes: dict[str, Any] | None = None) -> Config:
         "evaluation.bootstrap": 200,
     }
     config = config_at(root, small | (changes or {}))
-    for stage in (prepare, split, search, study):
+    for stage in (prepare, split, search, study, analyze):
         stage(config)
     data = Prepared(config.paths.prepared)
     write_json(config.paths.model / "model.json", describe(config, describe_data(data), "torch"))

@@ -21,6 +21,7 @@ FLOORS = {
     "training": 4,
     "analysis": 5,
     "evaluation": 5,
+    "analysis": 5,
     "released": 5,
     "predict": 6,
     "tracking": 5,

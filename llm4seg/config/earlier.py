@@ -61,6 +61,21 @@ ADDED: dict[str, tuple[Any, str]] = {
     "tracking": ({"to": "none", "pictures": 0}, "what is seen of a training while it runs (docs/tracking.md)"),
     "engine.deterministic": (True, "on GPUs the same bits each time; false: faster, with sums in any order"),
     "engine.graph": ("auto", "auto (a GPU replays steps as a CUDA graph, the same bits) | off (docs/distributed.md)"),
+    "paths.analysis": ("outputs/analysis", "analysis.json, analysis.csv, tokens.csv, examples.safetensors"),
+    "study.analyze": (False, "true: each run's features are measured by `analysis`, too (docs/analysis.md)"),
+    "analysis": (
+        {
+            "enabled": False,
+            "part": "test",
+            "classes": None,
+            "activation": "magnitude",
+            "at": "tokens",
+            "shifts": 100,
+            "probe_cases": 100,
+            "field_cases": 8,
+        },
+        "what the block does to the features (docs/analysis.md)",
+    ),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from llm4seg.analysis import results as analysis_results
+from llm4seg.analysis.results import AnalysisResult
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
 from llm4seg.data.prepared import Prepared
@@ -38,6 +40,7 @@ class Inputs:
     overlays: dict[str, bytes]  # PNGs by role: best, median, worst
     search: SearchResult | None
     study: StudyResult | None
+    analysis: AnalysisResult | None
 
 
 def read_inputs(config: Config) -> Inputs:
@@ -59,6 +62,7 @@ def read_inputs(config: Config) -> Inputs:
         overlays=read_overlays(paths.evaluation),
         search=search_results.read(paths.search),
         study=study_results.read(paths.study),
+        analysis=analysis_results.read(paths.analysis),
     )
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from llm4seg.analysis.places import AFTER, BEFORE
+from llm4seg.analysis.results import AnalysisResult
+from llm4seg.analysis.verdicts import class_words
 from llm4seg.config.schema import Model
 from llm4seg.evaluation.gains import OPTIONS
 from llm4seg.evaluation.score_tables import score_tables
 from llm4seg.evaluation.volumes import not_whole
 from llm4seg.report import charts, study_charts
+from llm4seg.report.analysis_charts import draw_analysis
 from llm4seg.report.data_facts import PART_NAMES, data_facts, parts, pixels_of
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.search_charts import draw_search
@@ -27,6 +31,8 @@ COLUMNS = {  # the table's columns after Dice: title, metric, digits
     "HD95": ("hd95", 1),
     "NSD": ("nsd", 2),
 }
+
+KINDS = {"group": "patients", "block": "blocks of neighboring slices", "case": "images"}  # units of the analysis
 
 
 def render(inputs: Inputs) -> str:
@@ -63,6 +69,8 @@ def render(inputs: Inputs) -> str:
         search_charts=draw_search(inputs.search) if inputs.search else {},
         strips=charts.split_strips(inputs.split, inputs.data.cases),
         study=inputs.study and study(inputs.study),
+        analysis=inputs.analysis and analysis(inputs.analysis),
+        kinds_of_units=KINDS,
         gains=inputs.metrics.get("gains", {}),
         gain_names=OPTIONS,
         seen=inputs.metrics.get("models", {}).get("seen"),
@@ -153,6 +161,16 @@ def study(study: StudyResult) -> dict[str, Any]:
         "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],
         "rows": study.comparisons.to_dict("records"),
         **study_charts.draw_study(study),
+    }
+
+
+def analysis(result: AnalysisResult) -> dict[str, Any]:
+    """The section on the features: its chart, and each class's differences through the block."""
+    changes = result.summary["differences"].get(f"{AFTER} - {BEFORE}", {}).get("classes", {})
+    return {
+        "headline": class_words(result.summary["headline"]),
+        "chart": draw_analysis(result),
+        "changes": {name: change for name, change in changes.items() if change},
     }
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from llm4seg.analysis.results import AnalysisResult
+from llm4seg.report.analysis_charts import draw_analysis
 from llm4seg.report.charts import as_file, training_curves
 from llm4seg.report.inputs import Inputs
 from llm4seg.report.page import distributions, kept_epoch
@@ -18,9 +20,12 @@ def training_charts(inputs: Inputs) -> dict[str, str]:
     return {"training": training_curves(inputs.history, kept_epoch(inputs)), **distributions(inputs)}
 
 
-def comparison_charts(search: SearchResult | None, study: StudyResult | None) -> dict[str, str]:
-    """Charts of the search and the study, as far as there was one, as SVG by name."""
+def comparison_charts(
+    search: SearchResult | None, study: StudyResult | None, analysis: AnalysisResult | None
+) -> dict[str, str]:
+    """Charts of the search, the study and the analysis, as far as there was one, as SVG by name."""
     charts = {f"search-{name}": svg for name, svg in (draw_search(search) if search else {}).items()}
+    charts |= {"analysis": draw_analysis(analysis)} if analysis else {}
     return charts | {f"study-{name}": svg for name, svg in (draw_study(study) if study else {}).items()}
 
 

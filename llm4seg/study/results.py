@@ -1,7 +1,7 @@
 """Outputs of a study: tables of its runs, as far as they have finished, comparisons of arms, and verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,15 @@ from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.cross_validation import cross_validation
+from llm4seg.study.feature_comparisons import (
+    COMPARISONS,
+    FEATURES,
+    SIMILARITY,
+    compare_features,
+    feature_table,
+    feature_verdicts,
+)
+from llm4seg.study.feature_similarity import mean_similarity, similarity_table
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -32,13 +41,16 @@ def finished(record: Record | None) -> bool:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """`summary`: the content of study.json; the tables may be empty."""
+    """`summary`: the content of study.json; the tables may be empty, as those of features are without study.analyze."""
 
     summary: dict[str, Any]
     cases: pd.DataFrame
     volumes: pd.DataFrame
     runs: pd.DataFrame
     comparisons: pd.DataFrame
+    features: pd.DataFrame = field(default_factory=pd.DataFrame)
+    feature_comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -54,7 +66,13 @@ def results(config: Config, runs: Runs) -> StudyResult:
     content = summary(config, each, comparisons)
     if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
-    return StudyResult(content, cases, volumes, each, comparisons)
+    done = [(run, record) for run, record in runs if record and finished(record)]
+    features = feature_table(done, config.split.block)
+    between, alike = compare_features(features, config), similarity_table(done)
+    if len(features):
+        lines = feature_verdicts(between, config.evaluation.confidence)
+        content["analysis"] = {"verdicts": lines, "similarity": mean_similarity(alike)}
+    return StudyResult(content, cases, volumes, each, comparisons, features, between, alike)
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
@@ -63,6 +81,7 @@ def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None
     `write_models` adds the models of its runs.
     """
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
+    tables |= {FEATURES: result.features, COMPARISONS: result.feature_comparisons, SIMILARITY: result.similarity}
     with replacing(folder) as partial:
         partial.mkdir()
         write_json(partial / "study.json", result.summary)
@@ -92,6 +111,18 @@ def read(folder: Path) -> StudyResult | None:
         read_table(folder / "volumes.csv", *columns) if per_volume else pd.DataFrame(),
         read_table(folder / "runs.csv", "arm", "state", summary["metric"]),
         read_table(folder / "comparisons.csv", *COMPARED) if summary["verdicts"] else pd.DataFrame(),
+        *_read_features(folder, summary.get("analysis")),
+    )
+
+
+def _read_features(folder: Path, analysis: dict[str, Any] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of features, which are there with study.analyze."""
+    if analysis is None:
+        return pd.DataFrame(), pd.DataFrame()
+    compared = analysis["verdicts"]
+    return (
+        read_table(folder / f"{FEATURES}.csv", "arm", "case", "measure", "score"),
+        read_table(folder / f"{COMPARISONS}.csv", "measure", *COMPARED[1:]) if compared else pd.DataFrame(),
     )
 
 

@@ -24,6 +24,7 @@ from llm4seg.objectives.metrics import Row
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import set_deterministic
 from llm4seg.study.arms import PlannedRun, planned_runs, write_splits
+from llm4seg.study.features import measure_features, name_sources
 from llm4seg.study.models import keep_model, lacks_model
 from llm4seg.study.results import Record, Runs, finished
 from llm4seg.study.run_store import RunStore
@@ -36,7 +37,7 @@ from llm4seg.utils.provenance import MEASURING, code_digest, git_commit, version
 
 log = logging.getLogger(__name__)
 
-Measured = dict[str, list[Row]]  # `rows` of cases and `volumes`, as in a run's record
+Measured = dict[str, list[Row]]  # `rows` of cases, `volumes`, and with study.analyze features, as in a run's record
 STOPPED = "finished runs are kept and those under way have saved a checkpoint; run it again to go on"
 
 
@@ -71,6 +72,7 @@ def _named(planned: PlannedRun, config: Config) -> NamedRun:
     for option in ("tta", "postprocess"):
         if values := getattr(section, option):  # without, a run is what it was before there were these
             sources.append((option, values))
+    sources += name_sources(config)
     return NamedRun(planned, config, "run-" + config.digest(extra=str(sources)))
 
 
@@ -182,7 +184,7 @@ def checkpoints_name(name: str) -> str:
 
 def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
     """Evaluate the final weights of a run on the test part and all of `study.other_data`: `rows`, a row per case and
-    class, and `volumes`, per volume and class.
+    class, and `volumes`, per volume and class; with study.analyze also the tables of `measure_features`.
     """
     weights: dict[str, Tensor] = final_weights(config, checkpoints_name(name))
     own, split = training_inputs(config)
@@ -202,6 +204,8 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
         rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation)
         measured["rows"] += [{"data": data.name, **_position(data.cases[row["case"]]), **row} for row in rows]
         measured["volumes"] += [{"data": data.name, **row} for row in volumes]
+    if config.study.analyze:
+        measured |= measure_features(config, model, own, split)
     return measured
 
 

@@ -7,11 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# The rooms that decide a training, and those that decide a measurement: dvc.yaml lists them, names of runs hash them.
+# The rooms that decide a training, a measurement, and an analysis of features (the last also in runs of a study with
+# study.analyze): dvc.yaml lists them, names of runs hash them.
 # Not among them: utils and config, whose values are parameters, cluster, which says only where a run happens, and
 # tracking, which says who is told of it.
 TRAINING = ("data", "inference", "llm", "models", "objectives", "runtime", "training")
 MEASURING = ("data", "evaluation", "inference", "llm", "models", "objectives", "runtime")
+ANALYZING = ("analysis", "data", "evaluation", "llm", "models", "objectives", "runtime")
 LIBRARIES = ("torch", "transformers", "deepspeed", "ray", "monai", "numpy")
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from llm4seg.analysis.results import write as write_analysis
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.evaluation.confusion import Confusion
 from llm4seg.study.results import StudyResult
@@ -57,6 +58,7 @@ def repository(tmp_path: Path) -> Path:
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(outputs / "evaluation" / "overlays" / "best.png")
     off = StudyResult({}, *[pd.DataFrame()] * 4)
     write_study(outputs / "study", off)
+    write_analysis(outputs / "analysis", None)
     (outputs / "metrics.json").write_text("{}")
     return tmp_path
 

@@ -34,6 +34,7 @@ def test_a_changed_room_makes_those_stages_stale_that_run_it(project: Project) -
         "search": llm,
         "train": llm,
         "evaluate": llm,
+        "analyze": llm,
         "study": llm,
         "report": ["llm4seg/llm", "llm4seg/report"],
     }

@@ -3,7 +3,7 @@
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.utils.provenance import MEASURING, TRAINING
+from llm4seg.utils.provenance import ANALYZING, MEASURING, TRAINING
 from pipelines.stage import ANYWHERE
 from tests.import_graph import ROOT, closure, room
 
@@ -24,7 +24,9 @@ READ_BY: list[tuple[str, set[str]]] = [
     ("search.epochs", {"search"}),
     ("search.space", {"fetch_llm", "search"}),
     ("search.trials", {"fetch_llm", "search"}),
-    ("evaluation.seed", {"evaluate", "study", "report"}),
+    ("evaluation.seed", {"analyze", "evaluate", "study", "report"}),
+    ("analysis.part", {"analyze", "study"}),
+    ("split.block", {"analyze", "split", "study", "report"}),
     ("report.title", {"report"}),
     ("cluster.workers", set()),
     ("cluster.device", set()),
@@ -71,7 +73,8 @@ def test_names_of_runs_hash_what_dvc_yaml_lists() -> None:
     assert listed("train") == set(TRAINING)
     assert listed("search") == {*TRAINING, "analysis", "search"}
     assert listed("evaluate") == set(MEASURING)
-    assert listed("study") == {*TRAINING, *MEASURING, "study"}
+    assert listed("analyze") == set(ANALYZING)
+    assert listed("study") == {*TRAINING, *MEASURING, *ANALYZING, "study"}
 
 
 def test_params_exist_and_none_says_where_a_run_happens() -> None:

@@ -6,6 +6,7 @@ from llm4seg.config.schema.folder import FolderData
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
 from llm4seg.config.schema.run import (
     POSTPROCESS,
+    Analysis,
     Cluster,
     EngineConfig,
     Evaluation,
@@ -23,6 +24,7 @@ __all__ = [
     "POSTPROCESS",
     "PRESET",
     "Adapter",
+    "Analysis",
     "Augment",
     "Block",
     "Choice",

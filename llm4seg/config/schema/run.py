@@ -35,6 +35,7 @@ class Paths(Section):
     history: Path
     evaluation: Path
     metrics: Path
+    analysis: Path
     report: Path
     pictures: Path
     contact_sheet: Path
@@ -179,6 +180,25 @@ class Evaluation(Section):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: found {[*map(str, values)]}, allowed: each once")
+        return self
+
+
+class Analysis(Section):
+    """The analysis of features: which images and classes, how maps are made and compared, how much is measured."""
+
+    enabled: bool
+    part: Literal["test", "val"]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None
+    activation: Literal["magnitude", "norm", "frequency"]
+    at: Literal["tokens", "image"]
+    shifts: PositiveInt
+    probe_cases: NonNegativeInt
+    field_cases: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _each_class_once(self) -> Self:
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: found {[*self.classes]}, allowed: each once")
         return self
 
 

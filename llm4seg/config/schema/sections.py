@@ -10,6 +10,7 @@ from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
 from llm4seg.config.schema.data import LLM, Data
 from llm4seg.config.schema.model import Model
 from llm4seg.config.schema.run import (
+    Analysis,
     Cluster,
     EngineConfig,
     Evaluation,
@@ -42,6 +43,7 @@ class Sections(Section):
     search: Search
     study: Study
     evaluation: Evaluation
+    analysis: Analysis
     report: Report
     presets: Presets
 

@@ -41,6 +41,7 @@ class Study(Section):
     metric: Literal["dice", "iou", "nsd"]
     per: Literal["case", "volume"]
     keep: Literal["none", "weights"]
+    analyze: bool
     arms: Annotated[dict[str, Overrides], Field(min_length=1)]
     only: Annotated[tuple[str, ...], Field(min_length=1)] | None
     references: Annotated[tuple[str, ...], Field(min_length=1)]

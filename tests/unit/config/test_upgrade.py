@@ -118,9 +118,11 @@ search:
 study:
   per: case
   keep: none
+  analyze: false
   only:
   arms:
     exact: {preset: paper-exact}
+analysis: {enabled: false}
 presets:
   "paper-exact": {}
 """
