@@ -52,6 +52,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
     "study.keep": ("none", "none | weights: each run's model, in outputs/study/models (docs/ensembles.md)"),
     "study.only": (None, "null: all arms; else a list of those that take part; `model` is that of this file as it is"),
+    "study.data": ([], "[]: the pipeline's own; else folders of data sets, on each of which all arms are trained"),
     "evaluation.models": (None, "null: paths.model; else folders of models, whose probabilities are averaged"),
     "evaluation.tta": ([], "test-time augmentation: image axes to mirror along (docs/ensembles.md)"),
     "evaluation.postprocess": ([], "largest:CLASS, min:PIXELS or min:PIXELS:CLASS (docs/ensembles.md)"),

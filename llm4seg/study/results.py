@@ -1,7 +1,7 @@
 """Outputs of a study: tables of its runs, as far as they have finished, comparisons of arms, and verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.cross_validation import cross_validation
+from llm4seg.study.data_sets import described
+from llm4seg.study.over_data import compare_over_data, verdict_over_data
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -32,13 +34,14 @@ def finished(record: Record | None) -> bool:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """`summary`: the content of study.json; the tables may be empty."""
+    """`summary`: the content of study.json; the tables may be empty. `over_data`: comparisons over `study.data`."""
 
     summary: dict[str, Any]
     cases: pd.DataFrame
     volumes: pd.DataFrame
     runs: pd.DataFrame
     comparisons: pd.DataFrame
+    over_data: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -52,6 +55,14 @@ def results(config: Config, runs: Runs) -> StudyResult:
     scores = volumes if config.study.per == "volume" else cases
     comparisons, each = compared(config, scores), run_table(runs, config.study)
     content = summary(config, each, comparisons)
+    if config.study.data:
+        over_data = compared_over_data(config, scores, comparisons)
+        content["data_sets"] = described(config)
+        content["verdicts"] += [
+            verdict_over_data(row, config.study.metric, config.evaluation.confidence)
+            for row in over_data.to_dict("records")
+        ]
+        return StudyResult(content, cases, volumes, each, comparisons, over_data)
     if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
     return StudyResult(content, cases, volumes, each, comparisons)
@@ -63,6 +74,7 @@ def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None
     `write_models` adds the models of its runs.
     """
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
+    tables["over_data"] = result.over_data
     with replacing(folder) as partial:
         partial.mkdir()
         write_json(partial / "study.json", result.summary)
@@ -121,6 +133,7 @@ def run_table(runs: Runs, section: Study) -> pd.DataFrame:
         own = cases[cases["data"] == cases["data"].iloc[0]] if len(cases) else cases
         mean = own.groupby("case")[metric].mean().mean() if len(own) else None
         about = {"arm": run.arm, "repeat": run.repeat, "fold": run.fold, "state": state, metric: mean}
+        about |= {} if run.data is None else {"data": run.data}
         rows.append(
             {**about, "seconds": known.get("seconds"), "commit": known.get("git_commit"), "error": known.get("error")}
         )
@@ -140,6 +153,7 @@ def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[
         "folds": list(section.folds),
         "metric": section.metric,
         "per": section.per,
+        "block": config.split.block,
         "confidence": config.evaluation.confidence,
         "arms": section.chosen,
         "references": list(section.chosen_references),
@@ -162,3 +176,11 @@ def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame()
     return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)
+
+
+def compared_over_data(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Every arm against every reference over the data sets of `study.data`, as far as both have finished runs."""
+    if table.empty:
+        return pd.DataFrame()
+    blocks = with_blocks(table, config.split.block)
+    return compare_over_data(blocks, compared, config.study, config.evaluation.confidence)

@@ -55,8 +55,8 @@ def sources_in(folder: Path, name: str | None) -> list[Source]:
         if found := [path for path in below if any((path / file).is_file() for file in (STUDY, RUN))]:
             return [Source(path, name, str(path)) for path in found]
     raise InputError(
-        f"{folder}: found no {STUDY} (of a study) and no {RUN} (of a trained model), allowed: a folder with one of them, "
-        "or of such folders"
+        f"{folder}: found no {STUDY} (of a study) and no {RUN} (of a trained model), allowed: a folder of one, "
+        "or of several of these folders"
     )
 
 
