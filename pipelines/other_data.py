@@ -83,7 +83,7 @@ def value_of(word: str) -> tuple[str, Any]:
 
 
 def run_command(name: str, description: str | None, work: Work, example: str) -> None:
-    """Run `work` of params.yaml, a folder, presets and values, as `python -m pipelines.NAME` with the words of `example`.
+    """Run `work` of params.yaml, a folder, presets and values, as `python -m pipelines.NAME` with words as `example`.
 
     Exit 1 with one line for a bad input.
     """

@@ -72,7 +72,6 @@ def fold_splits(config: Config, data: Prepared) -> dict[int, Split]:
 
 
 def _split_path(config: Config, fold: int) -> Path:
-    name = config.digest(
-        "split", extra=Prepared(config.paths.prepared).sha256
-    )  # of several data sets, each has its own
+    data = Prepared(config.paths.prepared)  # each of several data sets has its own splits
+    name = config.digest("split", extra=data.sha256)
     return config.paths.study_runs / f"split-{name}-{fold}.json"

@@ -1,4 +1,4 @@
-"""The data sets of a study: `study.data`, folders with prepared data and a split, on each of which all arms are trained.
+"""The data sets of a study: `study.data`, folders of prepared data and a split, on each of which arms are trained.
 
 Other than `study.other_data`, on which models that were trained elsewhere are only measured.
 """
@@ -75,12 +75,8 @@ def _on_data(config: Config, folder: Path, data: Prepared) -> Config:
 
     Names of runs have the data's sha256 and the split, and not this section.
     """
-    changes: Overrides = {
-        "study.data": [],
-        "paths.prepared": str(folder / PREPARED),
-        "paths.split": str(folder / SPLIT),
-    }
-    changes |= NOT_READ | {"data.spatial_dims": data.spatial_dims}
+    paths = {"paths.prepared": str(folder / PREPARED), "paths.split": str(folder / SPLIT)}
+    changes: Overrides = {**paths, **NOT_READ, "study.data": [], "data.spatial_dims": data.spatial_dims}
     if data.spacing is None:
         changes |= {"data.grid": "resize", "data.size": [*data.size]}
     else:

@@ -31,7 +31,7 @@ def lacks_model(config: Config, name: str) -> bool:
 
 
 def folder_of(planned: PlannedRun, seed: int) -> Path:
-    """The folder of a run's model below MODELS: arm/fold-K-seed-S, or arm/seed-S; of `study.data`, in one of its name."""
+    """The folder of a run's model below MODELS: arm/fold-K-seed-S, or arm/seed-S; of `study.data`, below its name."""
     fold = "" if planned.fold is None else f"fold-{planned.fold}-"
     folder = Path(planned.arm) / f"{fold}seed-{seed}"
     return folder if planned.data is None else Path(re.sub(r"[^\w+=-]", "_", planned.data)) / folder
