@@ -17,7 +17,7 @@ from llm4seg.study.over_data import compare_over_data, verdict_over_data
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
-from llm4seg.utils.tables import read_table
+from llm4seg.utils.tables import read_table, records
 
 # of a run: name, seconds, rows (of cases), volumes (their rows), versions, git_commit; of a failed run: name and error
 Record = dict[str, Any]
@@ -59,8 +59,7 @@ def results(config: Config, runs: Runs) -> StudyResult:
         over_data = compared_over_data(config, scores, comparisons)
         content["data_sets"] = described(config)
         content["verdicts"] += [
-            verdict_over_data(row, config.study.metric, config.evaluation.confidence)
-            for row in over_data.to_dict("records")
+            verdict_over_data(row, config.study.metric, config.evaluation.confidence) for row in records(over_data)
         ]
         return StudyResult(content, cases, volumes, each, comparisons, over_data)
     if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:

@@ -11,6 +11,7 @@ from llm4seg.study.over_data import compare_over_data
 from llm4seg.study.pairs import class_scores, pairs
 from llm4seg.study.verdict import caution
 from llm4seg.tools.table.scores import Scores, shared_cases
+from llm4seg.utils.tables import records
 
 RUN = ["data", "arm", "repeat", "fold"]
 
@@ -55,7 +56,8 @@ def best_of(scores: pd.DataFrame, cells: pd.DataFrame, section: Evaluation) -> s
     rows = [{"one": one, "other": other, **_test(scores, one, other, section)} for one, other in _pairs_of(methods)]
     tests = pd.DataFrame(rows, columns=["one", "other", "difference", "p"])
     tests["p_holm"] = holm(tests["p"])
-    top = cells.loc[cells["mean"].idxmax(), "arm"] if cells["mean"].notna().any() else None
+    known = cells.dropna(subset="mean")
+    top = known["arm"].iloc[known["mean"].argmax()] if len(known) else None
     of_top = tests[(tests["one"] == top) | (tests["other"] == top)]
     ahead = of_top["difference"].where(of_top["one"] == top, -of_top["difference"]) > 0
     certain = ahead & (of_top["p_holm"] < 1 - section.confidence)
@@ -88,7 +90,7 @@ def over_data(scores: Scores, cells: pd.DataFrame, study: Study, section: Evalua
 def cautions(scores: Scores, cells: pd.DataFrame) -> list[str]:
     """What makes intervals too narrow, a line each."""
     known = cells.dropna(subset=["reference"]) if "reference" in cells else cells.iloc[:0]
-    found = {f"{row['data']}: {line}": None for row in known.to_dict("records") if (line := caution(row))}
+    found = {f"{row['data']}: {line}": None for row in records(known) if (line := caution(row))}
     shared = [
         f"{data}: test parts share cases, so that they are no independent folds and intervals are too narrow"
         for data in shared_cases(scores.rows)

@@ -13,6 +13,7 @@ from llm4seg.tools.table.cells import cautions, compared_cells, over_data
 from llm4seg.tools.table.published import Published, published
 from llm4seg.tools.table.scores import Scores
 from llm4seg.utils.errors import InputError
+from llm4seg.utils.tables import records
 
 MISSING = "-"
 
@@ -51,8 +52,8 @@ class ResultTable:
     @property
     def rows(self) -> dict[str, list[Cell]]:
         """The cells of each method in the order of `headings`."""
-        found = {(row["arm"], row["data"]): row for row in self.cells.to_dict("records")}
-        over = {row["arm"]: row for row in self.over.to_dict("records")} if len(self.over) else {}
+        found = {(row["arm"], row["data"]): row for row in records(self.cells)}
+        over = {row["arm"]: row for row in records(self.over)} if len(self.over) else {}
         table = {}
         for method in self.methods:
             of_data = [self._cell(found.get((method, data))) for data in self.data_sets]
@@ -106,7 +107,7 @@ class ResultTable:
         ]
         if "method" in self.cells and (self.cells["method"] == "bootstrap").any():
             lines.append("†: too few runs or cases for a test; the interval takes the trained networks as given.")
-        lines += [verdict_over_data(row, self.metric, self.confidence) for row in self.over.to_dict("records")]
+        lines += [verdict_over_data(row, self.metric, self.confidence) for row in records(self.over)]
         lines += self.cautions
         return [*lines, *self._published_legend()]
 
@@ -136,7 +137,7 @@ def build_table(scores: Scores, config: Config, reference: str | None, with_publ
     reference = reference or scores.reference or methods[0]
     if reference not in methods:
         raise InputError(f"--reference: found {reference}, allowed: {', '.join(methods)}")
-    chosen = {
+    chosen: dict[str, Any] = {
         "metric": scores.metric,
         "per": scores.per,
         "arms": {name: {} for name in methods},

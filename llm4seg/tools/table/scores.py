@@ -12,7 +12,7 @@ from llm4seg.study.verdict import METRICS
 from llm4seg.tools.table.method import differing, method_of
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
-from llm4seg.utils.tables import read_table
+from llm4seg.utils.tables import read_table, records
 
 STUDY, RUN = "study.json", "metrics.json"  # what a folder of each has
 MODEL = Path("model", "model.json")  # of a trained run
@@ -140,11 +140,12 @@ def shared_cases(rows: pd.DataFrame) -> list[str]:
 
 def _check_once(rows: pd.DataFrame) -> None:
     """Raise InputError where two sources have a run of one method, data set, seed and test part."""
-    keys = rows.assign(fold=rows["fold"].fillna(-1)).groupby(["data", "arm", "repeat", "fold"])["source"].unique()
-    for (data, arm, repeat, _), found in keys.items():
-        if len(found) > 1:
+    known = rows.assign(fold=rows["fold"].fillna(-1))
+    for run in records(known.groupby(["data", "arm", "repeat", "fold"])["source"].unique().reset_index()):
+        if len(found := run["source"]) > 1:
+            of = f"{run['arm']} on {run['data']}, repeat or seed {run['repeat']}"
             raise InputError(
-                f"{arm} on {data}, repeat or seed {repeat}: found in {found[0]} and {found[1]}, allowed: one of them; "
+                f"{of}: found in {found[0]} and {found[1]}, allowed: one of them; "
                 "other methods need other names: NAME=FOLDER"
             )
 
