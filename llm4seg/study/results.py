@@ -55,7 +55,7 @@ def results(config: Config, runs: Runs) -> StudyResult:
     scores = volumes if config.study.per == "volume" else cases
     comparisons, each = compared(config, scores), run_table(runs, config.study)
     content = summary(config, each, comparisons)
-    if config.study.data:
+    if config.study.data and runs:
         over_data = compared_over_data(config, scores, comparisons)
         content["data_sets"] = described(config)
         content["verdicts"] += [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm4seg.tools.table.result_table import Cell, ResultTable
+from llm4seg.tools.table.result_table import OVER, Cell, ResultTable
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import write_text
 
@@ -71,11 +71,11 @@ def _escaped(text: str) -> str:
 
 
 def csv(table: ResultTable) -> str:
-    """A row per method and data set (`data` "over data sets" for all of them together), scores from 0 to 1, the
+    """A row per method and data set (`data` is OVER for all of them together), scores from 0 to 1, the
     published ones with their `source`.
     """
     about = {"metric": table.metric, "per": table.per, "reference": table.reference}
-    over = table.over.assign(data="over data sets") if len(table.over) else table.over
+    over = table.over.assign(data=OVER) if len(table.over) else table.over
     ours = pd.concat([table.cells, over], ignore_index=True).assign(**about)
     names = ("method", "data", "metric", "source", "second_hand", "protocol", "same_protocol", "same_split")
     rows = [

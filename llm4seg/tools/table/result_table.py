@@ -15,7 +15,7 @@ from llm4seg.tools.table.scores import Scores
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.tables import records
 
-MISSING = "-"
+MISSING, OVER = "-", "over data sets"
 
 
 @dataclass(frozen=True)
@@ -46,45 +46,43 @@ class ResultTable:
 
     @property
     def data_sets(self) -> list[str]:
-        """Ours, then those that have published scores alone."""
-        return list(dict.fromkeys([*self.cells["data"], *(one.data for one in self.published)]))
+        return list(dict.fromkeys(self.cells["data"]))
+
+    @property
+    def headings(self) -> list[str]:
+        """Our data sets, OVER where methods are compared over them, then what has published scores alone."""
+        others = dict.fromkeys(one.data for one in self.published if one.data not in self.data_sets)
+        return [*self.data_sets, *([OVER] if len(self.over) else []), *others]
 
     @property
     def rows(self) -> dict[str, list[Cell]]:
         """The cells of each method in the order of `headings`."""
-        found = {(row["arm"], row["data"]): row for row in records(self.cells)}
-        over = {row["arm"]: row for row in records(self.over)} if len(self.over) else {}
-        table = {}
-        for method in self.methods:
-            of_data = [self._cell(found.get((method, data))) for data in self.data_sets]
-            table[method] = [*of_data, *([self._over_cell(over.get(method))] if over else [])]
-        return table
-
-    @property
-    def headings(self) -> list[str]:
-        return [*self.data_sets, *(["over data sets"] if len(self.over) else [])]
+        cells = {(row["arm"], row["data"]): self._cell(row) for row in records(self.cells)}
+        cells |= {(row["arm"], OVER): self._over_cell(row) for row in records(self.over)}
+        return {
+            method: [cells.get((method, data), Cell("" if data == OVER else MISSING)) for data in self.headings]
+            for method in self.methods
+        }
 
     def published_rows(self) -> dict[str, list[str]]:
         """The published scores of each method, with a letter for where they come from, in the order of `headings`."""
         rows: dict[str, list[str]] = {}
         for one in self.published:
-            texts = rows.setdefault(one.method, [MISSING if data in self.data_sets else "" for data in self.headings])
+            texts = rows.setdefault(one.method, ["" if data == OVER else MISSING for data in self.headings])
             texts[self.headings.index(one.data)] = f"{one.digits} [{self._letter(one.source)}]"
         return rows
 
     def _letter(self, source: str) -> str:
         return "abcdefghij"[list(dict.fromkeys(one.source for one in self.published)).index(source)]
 
-    def _cell(self, row: Mapping[str, Any] | None) -> Cell:
-        if row is None or not known(row["mean"]):
+    def _cell(self, row: Mapping[str, Any]) -> Cell:
+        if not known(row["mean"]):
             return Cell(MISSING)
         spread = f" ± {100 * row['std']:.1f}" if known(row["std"]) else ""
         difference = _difference(row, self._differs(row)) if known(row.get("difference")) else ""
         return Cell(f"{100 * row['mean']:.1f}{spread}", difference, bool(row["best"]))
 
-    def _over_cell(self, row: Mapping[str, Any] | None) -> Cell:
-        if row is None:
-            return Cell("")
+    def _over_cell(self, row: Mapping[str, Any]) -> Cell:
         if row["method"] == WILCOXON:
             p = f", p {row['p']:.2g}" if known(row["p"]) else ""
             return Cell("", f"{100 * row['difference']:+z.1f}{p}{'*' if self._differs(row) else ''}")
@@ -105,7 +103,7 @@ class ResultTable:
             f"*: differs from {self.reference} after Holm's correction over the methods. Bold: better than every other "
             "method, after Holm's correction over all pairs of methods of the data set.",
         ]
-        if "method" in self.cells and (self.cells["method"] == "bootstrap").any():
+        if "reason" in self.cells and self.cells["reason"].isin(["runs", "units"]).any():
             lines.append("†: too few runs or cases for a test; the interval takes the trained networks as given.")
         lines += [verdict_over_data(row, self.metric, self.confidence) for row in records(self.over)]
         lines += self.cautions
@@ -124,7 +122,7 @@ class ResultTable:
 def _difference(row: Mapping[str, Any], differs: bool) -> str:
     """The difference in points with its interval, and the marks that the legend explains."""
     ends = f" [{100 * row['low']:z.1f}, {100 * row['high']:z.1f}]" if known(row["low"]) else ""
-    mark = "*" if differs else "†" if row["method"] == "bootstrap" else ""
+    mark = "*" if differs else "†" if row["reason"] in ("runs", "units") else ""
     return f"{100 * row['difference']:+z.1f}{ends}{mark}"
 
 
