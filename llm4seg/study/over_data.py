@@ -33,7 +33,7 @@ def compare_over_data(table: pd.DataFrame, compared: pd.DataFrame, study: Study,
         own = compared[(compared["reference"] == reference) & (compared["arm"] == arm)] if len(compared) else compared
         if len(own) > 1:
             about = {"reference": reference, "arm": arm, "per": study.per, "data_sets": len(own)}
-            cells = pd.concat(_cells(scores, own["data"], arm, reference))
+            cells = _cells(scores, own["data"], arm, reference)
             rows.append({**about, **_tested(own["difference"].to_numpy(), cells, confidence)})
     found = pd.DataFrame(rows)
     if len(found):
@@ -50,7 +50,7 @@ def _cells(scores: pd.DataFrame, data_sets: pd.Series, arm: str, reference: str)
         yield cells.assign(fold=data, run=f"{data}/" + cells["run"], unit=f"{data}/" + cells["unit"].astype(str))
 
 
-def _tested(differences: Any, cells: pd.DataFrame, confidence: float) -> dict[str, Any]:
+def _tested(differences: Any, cells: Iterator[pd.DataFrame], confidence: float) -> dict[str, Any]:
     """The mean over data sets, and the test that their number allows."""
     about = {"difference": float(differences.mean()), "smallest": differences.min(), "largest": differences.max()}
     if len(differences) >= ENOUGH_DATA_SETS:
@@ -58,7 +58,7 @@ def _tested(differences: Any, cells: pd.DataFrame, confidence: float) -> dict[st
 
         p = float(wilcoxon(differences).pvalue) if differences.any() else None
         return {**about, "low": None, "high": None, "p": p, "method": WILCOXON, "reason": None if p else "equal"}
-    fit = fit_mixed(cells)
+    fit = fit_mixed(pd.concat(cells))
     if not isinstance(fit, Mixed):
         return {**about, "low": None, "high": None, "p": None, "method": MIXED, "reason": fit}
     low, high = fit.interval(confidence)
