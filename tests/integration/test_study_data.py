@@ -82,8 +82,10 @@ def test_every_arm_is_trained_on_every_data_set_and_the_result_says_on_which(
     assert "over 2 data sets" in summary["verdicts"][2]
     over = pd.read_csv(folder / "over_data.csv")
     of_runs = table.groupby(["data", "arm", "case"])["dice"].mean().groupby(["data", "arm"]).mean().unstack()
-    assert over["difference"].item() == pytest.approx((of_runs["llm"] - of_runs["cnn"]).mean(), abs=0.2)
-    assert runs.set_index(["data", "arm"])["dice"].to_dict() == pytest.approx(of_runs.stack().to_dict())
+    compared = pd.read_csv(folder / "comparisons.csv")
+    assert compared["data"].tolist() == ["phantom", "drawn"]
+    assert over["difference"].item() == pytest.approx(compared["difference"].mean(), abs=1e-6)
+    assert runs.set_index(["data", "arm"])["dice"].to_dict() == pytest.approx(of_runs.stack().to_dict(), abs=2e-6)
     pictures(over_two)
     write_params(over_two, tmp_path)
     capsys.readouterr()
@@ -176,7 +178,7 @@ def test_a_folder_that_is_no_data_set_is_named(
     [
         ({"training.class_weights": [1, 1, 1]}, "drawn: training.class_weights: found 3 numbers, allowed: 4"),
         ({"training.augment.quarter_turns": True}, r"drawn: params: training.augment.quarter_turns: .* \[32, 48\] is"),
-        ({"evaluation.postprocess": ["largest:lesion"]}, "drawn: evaluation.postprocess: found .*lesion"),
+        ({"evaluation.postprocess": ["largest:lesion 1"]}, "drawn: evaluation.postprocess: found the class lesion 1, allowed: a, b, c"),
     ],
     ids=["weights", "turns", "postprocess"],
 )
