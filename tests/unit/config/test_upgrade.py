@@ -120,6 +120,7 @@ study:
   only:
   arms:
     exact: {preset: paper-exact}
+  data: []
 presets:
   "paper-exact": {}
 """
