@@ -38,6 +38,7 @@ def problems(config: Config) -> Iterator[str]:
     if config.cluster.data == "pull":
         yield from _refused(lambda: require("dvc", "cluster.data: pull"))
     yield from _volumes(config)
+    yield from _refused(lambda: _data_sets(config))
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
     if config.cluster.launcher == "ray":
@@ -52,6 +53,14 @@ def problems(config: Config) -> Iterator[str]:
         yield from _libaio()
     if config.cluster.device == "cuda":
         yield from _cuda()
+
+
+def _data_sets(config: Config) -> None:
+    """Raise InputError for a folder of `study.data` that is no data set, or that an arm cannot be trained on."""
+    if config.study.repeats and config.study.data:
+        from llm4seg.study.data_sets import configs_of_data  # here: torch takes seconds
+
+        configs_of_data(config)
 
 
 def _volumes(config: Config) -> Iterator[str]:

@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipelines.stage import near
 
 log = logging.getLogger("llm4seg.pipelines.other_data")
 
+Work = Callable[[Path, Path, Sequence[str], Overrides], None]  # of params.yaml, a folder, presets and values
 NO_LIST: Overrides = {"split.rule": "auto", "split.file": None}  # which are the own data's: all of these are measured
 
 
@@ -81,12 +82,15 @@ def value_of(word: str) -> tuple[str, Any]:
     return name, parse(f"value: {value}".encode(), f"-S {word}")["value"]
 
 
-def main() -> None:
-    """Exit 1 with one line for a bad input."""
+def run_command(name: str, description: str | None, work: Work, example: str) -> None:
+    """Run `work` of params.yaml, a folder, presets and values, as `python -m pipelines.NAME` with words as `example`.
+
+    Exit 1 with one line for a bad input.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.other_data",
-        description=__doc__,
-        epilog="example: python -m pipelines.other_data data/other cvc-clinicdb recipe-2d",
+        prog=f"python -m pipelines.{name}",
+        description=description,
+        epilog=f"example: python -m pipelines.{name} {example}",
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     parser.add_argument("-S", dest="values", metavar="NAME=VALUE", action="append", default=[], help="a parameter")
@@ -97,9 +101,14 @@ def main() -> None:
     try:
         configure(arguments.log)
         values = dict(map(value_of, arguments.values))
-        other_data(arguments.params, arguments.folder, arguments.presets, values)
+        work(arguments.params, arguments.folder, arguments.presets, values)
     except (UserError, OSError) as error:
-        sys.exit(f"other_data: {error}")
+        sys.exit(f"{name}: {error}")
+
+
+def main() -> None:
+    """Run the command line of this module."""
+    run_command("other_data", __doc__, other_data, "data/other cvc-clinicdb recipe-2d")
 
 
 if __name__ == "__main__":

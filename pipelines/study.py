@@ -79,6 +79,9 @@ def plan(config: Config) -> None:
     """print how many runs there are, how long they take and what they can find, and run none of them"""
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
+    if config.study.data:
+        _plan_each(config)
+        return
     from llm4seg.study.plan import cost_estimate, power_analysis
     from llm4seg.study.runner import named_runs, records
 
@@ -87,6 +90,15 @@ def plan(config: Config) -> None:
     power = power_analysis(config, runs) if len(config.study.chosen) > 1 else ()
     for line in [*cost_estimate(config, runs), *power]:
         print(line, flush=True)
+
+
+def _plan_each(config: Config) -> None:
+    """The plan of the study on each data set of `study.data`, by itself."""
+    from llm4seg.study.data_sets import configs_of_data
+
+    for name, own in configs_of_data(config).items():
+        print(f"on {name}:", flush=True)
+        plan(own)
 
 
 def write_results(config: Config, runs: "Runs", named: "Sequence[NamedRun]" = ()) -> None:

@@ -34,7 +34,7 @@ def committed_values(path: Path) -> dict[str, Any]:
     try:
         command = ["git", "show", f"HEAD:./{path.name}"]
         shown = subprocess.run(command, cwd=path.absolute().parent, capture_output=True, check=True)
-        return dict(_leaves(parse(shown.stdout, "HEAD")))
+        return dict(leaves(parse(shown.stdout, "HEAD")))
     except (FileNotFoundError, subprocess.CalledProcessError, InputError):  # no git, no checkout, another file
         return {}
 
@@ -44,16 +44,17 @@ def changes_since_commit(path: Path) -> dict[str, str]:
     then = committed_values(path)
     if not then:
         return {}
-    now = dict(_leaves(read(path)))
+    now = dict(leaves(read(path)))
     names = [*now, *(name for name in then if name not in now)]
     changed = [name for name in names if name not in now or name not in then or now[name] != then[name]]
     return {name: f"{_word(now, name)} ({_word(then, name)})" for name in changed}
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted parameters of nested values, with their values."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

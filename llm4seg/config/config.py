@@ -89,6 +89,7 @@ class Config(Sections):
         if self.evaluation.models is not None:
             changes["evaluation.models"] = [os.path.normpath(root / folder) for folder in self.evaluation.models]
         changes["study.other_data"] = _absolute(root, self.study.other_data)
+        changes["study.data"] = [os.path.normpath(root / folder) for folder in self.study.data]
         changes["study.arms"] = {
             name: arm | {INIT: _absolute(root, arm[INIT])} if isinstance(arm.get(INIT), str) else arm
             for name, arm in self.study.arms.items()

@@ -53,6 +53,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "search.screen": (False, "true: the first trials have the layers that a screen without training ranks first"),
     "study.keep": ("none", "none | weights: each run's model, in outputs/study/models (docs/ensembles.md)"),
     "study.only": (None, "null: all arms; else a list of those that take part; `model` is that of this file as it is"),
+    "study.data": ([], "[]: the pipeline's own; else folders of data sets, on each of which all arms are trained"),
     "evaluation.models": (None, "null: paths.model; else folders of models, whose probabilities are averaged"),
     "evaluation.tta": ([], "test-time augmentation: image axes to mirror along (docs/ensembles.md)"),
     "evaluation.postprocess": ([], "largest:CLASS, min:PIXELS or min:PIXELS:CLASS (docs/ensembles.md)"),

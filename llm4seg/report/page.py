@@ -152,6 +152,8 @@ def caution(metrics: Mapping[str, Any], of: str = "cases") -> str | None:
 def study(study: StudyResult) -> dict[str, Any]:
     """The section on the study: its rows, and its charts."""
     finished = study.runs[study.runs["state"] == "finished"]
+    if "data" in finished:  # of several data sets: each has means of its own
+        finished = finished.assign(arm=finished["arm"] + ", " + finished["data"])
     means = finished.groupby("arm", sort=False)[study.summary["metric"]].agg(["mean", "std", "count"])
     over_folds = study.summary.get("cross_validation")
     return {

@@ -13,11 +13,15 @@ from llm4seg.utils.errors import InputError
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of an arm. Runs of one repeat and fold are paired: equal seed, split, batches and initial CNN."""
+    """One training of an arm. Runs of one repeat and fold are paired: equal seed, split, batches and initial CNN.
+
+    `data`: the name of its data set of `study.data`; None: of the pipeline's own data.
+    """
 
     arm: str
     repeat: int
     fold: int | None
+    data: str | None = None
 
     def config(self, config: Config) -> Config:
         """The config of the run, from the study's config."""
@@ -68,4 +72,6 @@ def fold_splits(config: Config, data: Prepared) -> dict[int, Split]:
 
 
 def _split_path(config: Config, fold: int) -> Path:
-    return config.paths.study_runs / f"split-{config.digest('split')}-{fold}.json"
+    data = Prepared(config.paths.prepared)  # each of several data sets has its own splits
+    name = config.digest("split", extra=data.sha256)
+    return config.paths.study_runs / f"split-{name}-{fold}.json"

@@ -1,5 +1,6 @@
 """Models of a study's runs: which are kept, and where they are written."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def lacks_model(config: Config, name: str) -> bool:
 
 
 def folder_of(planned: PlannedRun, seed: int) -> Path:
-    """The folder of a run's model below MODELS: arm/fold-K-seed-S, or arm/seed-S."""
+    """The folder of a run's model below MODELS: arm/fold-K-seed-S, or arm/seed-S; of `study.data`, below its name."""
     fold = "" if planned.fold is None else f"fold-{planned.fold}-"
-    return Path(planned.arm) / f"{fold}seed-{seed}"
+    folder = Path(planned.arm) / f"{fold}seed-{seed}"
+    return folder if planned.data is None else Path(re.sub(r"[^\w+=-]", "_", planned.data)) / folder
 
 
 def write_models(config: Config, runs: Sequence[tuple[PlannedRun, int, str]], folder: Path) -> None:

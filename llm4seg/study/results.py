@@ -12,6 +12,7 @@ from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.cross_validation import cross_validation
+from llm4seg.study.data_sets import described
 from llm4seg.study.feature_comparisons import (
     COMPARISONS,
     FEATURES,
@@ -21,10 +22,11 @@ from llm4seg.study.feature_comparisons import (
     feature_verdicts,
 )
 from llm4seg.study.feature_similarity import mean_similarity, similarity_table
+from llm4seg.study.over_data import compare_over_data, verdict_over_data
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
-from llm4seg.utils.tables import read_table
+from llm4seg.utils.tables import read_table, records
 
 # of a run: name, seconds, rows (of cases), volumes (their rows), versions, git_commit; of a failed run: name and error
 Record = dict[str, Any]
@@ -41,13 +43,17 @@ def finished(record: Record | None) -> bool:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """`summary`: the content of study.json; the tables may be empty, as those of features are without study.analyze."""
+    """`summary`: the content of study.json; the tables may be empty.
+
+    `over_data`: comparisons over `study.data`; those of features are of `study.analyze`.
+    """
 
     summary: dict[str, Any]
     cases: pd.DataFrame
     volumes: pd.DataFrame
     runs: pd.DataFrame
     comparisons: pd.DataFrame
+    over_data: pd.DataFrame = field(default_factory=pd.DataFrame)
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
     feature_comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -64,7 +70,13 @@ def results(config: Config, runs: Runs) -> StudyResult:
     scores = volumes if config.study.per == "volume" else cases
     comparisons, each = compared(config, scores), run_table(runs, config.study)
     content = summary(config, each, comparisons)
-    if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
+    over_data = pd.DataFrame()
+    if config.study.data and runs:
+        over_data = compared_over_data(config, scores, comparisons)
+        content["data_sets"] = described(config)
+        metric, confidence = config.study.metric, config.evaluation.confidence
+        content["verdicts"] += [verdict_over_data(row, metric, confidence) for row in records(over_data)]
+    elif (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
     done = [(run, record) for run, record in runs if record and finished(record)]
     features = feature_table(done, config.split.block)
@@ -72,7 +84,7 @@ def results(config: Config, runs: Runs) -> StudyResult:
     if len(features):
         lines = feature_verdicts(between, config.evaluation.confidence)
         content["analysis"] = {"verdicts": lines, "similarity": mean_similarity(alike)}
-    return StudyResult(content, cases, volumes, each, comparisons, features, between, alike)
+    return StudyResult(content, cases, volumes, each, comparisons, over_data, features, between, alike)
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
@@ -82,6 +94,7 @@ def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None
     """
     tables = {"study": result.cases, "volumes": result.volumes, "runs": result.runs, "comparisons": result.comparisons}
     tables |= {FEATURES: result.features, COMPARISONS: result.feature_comparisons, SIMILARITY: result.similarity}
+    tables["over_data"] = result.over_data
     with replacing(folder) as partial:
         partial.mkdir()
         write_json(partial / "study.json", result.summary)
@@ -111,19 +124,18 @@ def read(folder: Path) -> StudyResult | None:
         read_table(folder / "volumes.csv", *columns) if per_volume else pd.DataFrame(),
         read_table(folder / "runs.csv", "arm", "state", summary["metric"]),
         read_table(folder / "comparisons.csv", *COMPARED) if summary["verdicts"] else pd.DataFrame(),
-        *_read_features(folder, summary.get("analysis")),
+        **_read_features(folder, summary.get("analysis")),
     )
 
 
-def _read_features(folder: Path, analysis: dict[str, Any] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _read_features(folder: Path, analysis: dict[str, Any] | None) -> dict[str, pd.DataFrame]:
     """The tables of features, which are there with study.analyze."""
     if analysis is None:
-        return pd.DataFrame(), pd.DataFrame()
-    compared = analysis["verdicts"]
-    return (
-        read_table(folder / f"{FEATURES}.csv", "arm", "case", "measure", "score"),
-        read_table(folder / f"{COMPARISONS}.csv", "measure", *COMPARED[1:]) if compared else pd.DataFrame(),
-    )
+        return {}
+    tables = {"features": read_table(folder / f"{FEATURES}.csv", "arm", "case", "measure", "score")}
+    if analysis["verdicts"]:
+        tables["feature_comparisons"] = read_table(folder / f"{COMPARISONS}.csv", "measure", *COMPARED[1:])
+    return tables
 
 
 def case_table(runs: Runs, per: str = "case") -> pd.DataFrame:
@@ -152,6 +164,7 @@ def run_table(runs: Runs, section: Study) -> pd.DataFrame:
         own = cases[cases["data"] == cases["data"].iloc[0]] if len(cases) else cases
         mean = own.groupby("case")[metric].mean().mean() if len(own) else None
         about = {"arm": run.arm, "repeat": run.repeat, "fold": run.fold, "state": state, metric: mean}
+        about |= {} if run.data is None else {"data": run.data}
         rows.append(
             {**about, "seconds": known.get("seconds"), "commit": known.get("git_commit"), "error": known.get("error")}
         )
@@ -171,6 +184,7 @@ def summary(config: Config, runs: pd.DataFrame, compared: pd.DataFrame) -> dict[
         "folds": list(section.folds),
         "metric": section.metric,
         "per": section.per,
+        "block": config.split.block,
         "confidence": config.evaluation.confidence,
         "arms": section.chosen,
         "references": list(section.chosen_references),
@@ -193,3 +207,11 @@ def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame()
     return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)
+
+
+def compared_over_data(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Every arm against every reference over the data sets of `study.data`, as far as both have finished runs."""
+    if table.empty:
+        return pd.DataFrame()
+    blocks = with_blocks(table, config.split.block)
+    return compare_over_data(blocks, compared, config.study, config.evaluation.confidence)

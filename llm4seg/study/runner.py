@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from llm4seg.objectives.metrics import Row
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import set_deterministic
 from llm4seg.study.arms import PlannedRun, planned_runs, write_splits
+from llm4seg.study.data_sets import configs_of_data, naming
 from llm4seg.study.features import measure_features, name_sources
 from llm4seg.study.models import keep_model, lacks_model
 from llm4seg.study.results import Record, Runs, finished
@@ -51,7 +52,23 @@ class NamedRun:
 
 
 def named_runs(config: Config) -> list[NamedRun]:
-    """Every run of the study. Reads and hashes files, so callers compute it once."""
+    """Every run of the study; of several data sets, a repeat and fold on all of them before the next.
+
+    Reads and hashes files, so callers compute it once.
+    """
+    if not config.study.data:
+        return _runs_on(config)
+    each = []
+    for folder, (name, own) in zip(config.study.data, configs_of_data(config).items(), strict=True):
+        with naming(folder):
+            each.append([replace(run, planned=replace(run.planned, data=name)) for run in _runs_on(own)])
+    arms = len(config.study.chosen)
+    starts = range(0, len(each[0]), arms)
+    return [run for start in starts for runs in each for run in runs[start : start + arms]]
+
+
+def _runs_on(config: Config) -> list[NamedRun]:
+    """Every run on the data of `paths.prepared`."""
     _check_other_data(config)
     data = Prepared(config.paths.prepared)
     check_options(data, config.evaluation)

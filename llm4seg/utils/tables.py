@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm4seg.utils.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows of a table, each by its columns' names; none of a table without columns."""
+    rows: list[Any] = table.to_dict("records")
+    return rows
 
 
 def read_table(path: Path, *columns: str, missing: Sequence[str] | None = None) -> "pd.DataFrame":

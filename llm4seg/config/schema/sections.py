@@ -145,6 +145,7 @@ class Sections(Section):
             "training.init_from": self.training.init_from,
             "study.folds": [*self.study.folds] if self.study.repeats else [],
             "study.other_data": self.study.other_data if self.study.repeats else None,
+            "study.data": [*map(str, self.study.data)] if self.study.repeats else [],
         }
         for dotted, value in local.items():
             if value and self.cluster.data == "pull":

@@ -45,6 +45,7 @@ class Study(Section):
     arms: Annotated[dict[str, Overrides], Field(min_length=1)]
     only: Annotated[tuple[str, ...], Field(min_length=1)] | None
     references: Annotated[tuple[str, ...], Field(min_length=1)]
+    data: tuple[Path, ...]
     other_data: Path | None
     plan: Plan
 
@@ -74,4 +75,13 @@ class Study(Section):
             raise ValueError(f"arms: found {astray[0]!r}, allowed with keep: weights: names of folders")
         if len(set(self.folds)) < len(self.folds):
             raise ValueError(f"folds: found {list(self.folds)}, allowed: each fold once")
+        if twice := [folder for folder in self.data if self.data.count(folder) > 1]:
+            raise ValueError(f"data: found {twice[0]} twice, allowed: each data set once")
+        if self.data and self.other_data is not None:
+            raise ValueError(
+                f"other_data: found {self.other_data}, allowed with study.data: null (arms are trained on each of "
+                "study.data; on other_data, they are only measured)"
+            )
+        if self.data and self.analyze:
+            raise ValueError("analyze: found true, allowed with study.data: false")
         return self

@@ -159,6 +159,7 @@ BAD_VALUES = [
     ("study.arms", {"cnn": {}, "random": {"preset": "rnd"}}, "study.arms.random.preset: found 'rnd'", "random-frozen"),
     ("study.arms", {"cnn": {}, "random": {"optimizer.lr": -1}}, "optimizer.lr: found -1", "greater than 0"),
     ("study.references", ["cmn"], "study:", "references: found 'cmn', allowed: model, cnn, random"),
+    ("study.data", ["a", "b", "a"], "study:", "data: found a twice, allowed: each data set once"),
     ("study.folds", [1, 1], "study:", "folds: found [1, 1], allowed: each fold once"),
     ("study.folds", [5], "study.folds: found 5", "0 to 4"),
     ("evaluation.bootstrap", 10, "found 10", "greater than or equal to 100"),

@@ -95,6 +95,7 @@ def test_a_nodes_cache_is_at_the_same_place_wherever_a_worker_starts(config: Con
         {"training.init_from": "model"},
         {"study.repeats": 1, "study.folds": [0]},
         {"study.repeats": 1, "study.other_data": "x"},
+        {"study.repeats": 1, "study.data": ["x", "y"]},
     ],
 )
 def test_nodes_that_share_nothing_have_only_what_dvc_knows(config: Config, changes: dict[str, Any]) -> None:

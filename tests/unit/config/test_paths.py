@@ -49,6 +49,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
 def test_what_a_study_names_is_found_from_the_folder_of_the_file(tmp_path: Path) -> None:
     changed = values()
     changed["study"]["other_data"] = "data/other"
+    assert load(tmp_path, values({"study.data": ["data", "/x"]})).study.data == (tmp_path / "data", Path("/x"))
     changed["study"]["arms"]["transfer"] = {"preset": "frozen", "training.init_from": "models/lung"}
     loaded = load(tmp_path, changed)
     assert loaded.study.other_data == tmp_path / "data" / "other"

@@ -122,6 +122,7 @@ study:
   only:
   arms:
     exact: {preset: paper-exact}
+  data: []
 analysis: {enabled: false}
 presets:
   "paper-exact": {}
