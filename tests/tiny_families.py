@@ -1,4 +1,4 @@
-"""A small config of any kind of LLM that transformers knows: its own default values, with every size made small."""
+"""A small config of any kind of LLM or image encoder that transformers knows: its default values, with small sizes."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ SIZES = {
     96: ("intermediate_size", "dense_intermediate_size", "ffn_hidden_size", "intermediate_size_mlp"),
     128: ("vocab_size", "vocab_size_per_layer_input", "mamba_d_ssm"),
     32: (
+        "image_size",
         "expert_ffn_hidden_size",
         "moe_intermediate_size",
         "moe_shared_expert_intermediate_size",
@@ -34,6 +35,7 @@ SIZES = {
         "linear_value_head_dim",
         "mamba_d_state",
         "mamba_n_heads",
+        "patch_size",
         "qk_nope_head_dim",
         "qk_rope_head_dim",
     ),
@@ -66,6 +68,7 @@ SIZES = {
     0: ("num_kv_shared_layers", "pad_token_id"),
 }
 SMALL = {name: size for size, names in SIZES.items() for name in names}
+STAGES = ("stage_names", "out_features", "out_indices")  # follow from the number of layers
 # null by default, and yet needed
 NEEDED = {
     "bos_token_id",
@@ -87,6 +90,24 @@ def kinds() -> list[str]:
     return sorted({*auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES})
 
 
+def encoder_kinds() -> list[str]:
+    """The model types of transformers' models that read images alone."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    return sorted(kind for kind, config in CONFIG_MAPPING.items() if config in MODEL_MAPPING and _reads_images(config))
+
+
+def _reads_images(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    try:
+        model = MODEL_MAPPING[config]
+        return bool(getattr(model, "main_input_name", None) == "pixel_values")
+    except (ImportError, ValueError):  # its packages are not installed, or its class is not there
+        return False
+
+
 def text_part(kind: str) -> Any:
     """The default config of a kind; of a multimodal model, its text config."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -97,13 +118,14 @@ def text_part(kind: str) -> Any:
 def small_config(kind: str) -> Any:
     """The default config with small sizes. Where values depend on each other in other ways, transformers raises."""
     text = text_part(kind)
-    values = text.to_dict()
+    values = {name: value for name, value in text.to_dict().items() if name not in STAGES}
     small = {name: size for name, size in SMALL.items() if values.get(name) is not None or name in NEEDED & {*values}}
     if "qk_rope_head_dim" in values:
         small["head_dim"] = ROPE_DIM
     if values.get("num_key_value_heads") == values.get("num_attention_heads"):
         small["num_key_value_heads"] = small.get("num_attention_heads", 4)
     small |= _by_layer(values, values.get("num_hidden_layers"))
+    small |= {name: [SMALL[name]] * 2 for name in ("image_size", "patch_size") if isinstance(values.get(name), list)}
     small |= _multimodal_rope(text, values)
     return type(text).from_dict({**values, **small, "num_hidden_layers": LAYERS})
 
