@@ -1,7 +1,7 @@
 """Types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
-from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
-from llm4seg.config.schema.data import LLM, Data, PhantomData
+from llm4seg.config.schema.base import DEFAULT_LLM, SECTIONS_ALONE, Overrides, Section
+from llm4seg.config.schema.data import LLM, Data, LLMSource, PhantomData
 from llm4seg.config.schema.folder import FolderData
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
 from llm4seg.config.schema.run import (
@@ -24,6 +24,7 @@ from llm4seg.config.schema.split import Split
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 
 __all__ = [
+    "DEFAULT_LLM",
     "POSTPROCESS",
     "PRESET",
     "Adapter",
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluation",
     "FolderData",
     "LLM",
+    "LLMSource",
     "LabelNoise",
     "LoRA",
     "LogUniform",
