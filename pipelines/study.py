@@ -76,16 +76,35 @@ def so_far(config: Config) -> None:
 
 
 def plan(config: Config) -> None:
-    """print how many runs there are, how long they take and what they can find, and run none of them"""
+    """print how many runs there are, how long they take and what they and other designs can find, and run none"""
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
-    from llm4seg.study.plan import cost_estimate, power_analysis
+    from llm4seg.study.plan import cost_estimate, power_analysis, run_seconds
     from llm4seg.study.runner import named_runs, records
 
     config = config.override(read_best(config.paths.search))
     runs = records(config, named_runs(config))
+    seconds = run_seconds(config, runs)
     power = power_analysis(config, runs) if len(config.study.chosen) > 1 else ()
-    for line in [*cost_estimate(config, runs), *power]:
+    for line in [*cost_estimate(config, runs, seconds), *power]:
+        print(line, flush=True)
+    if len(config.study.chosen) > 1:
+        _propose(config, runs, seconds)
+
+
+def _propose(config: Config, runs: "Runs", seconds: dict[str, float]) -> None:
+    """Print the designs that the study could have, and which metric tells its arms apart best."""
+    from rich.console import Console
+
+    from llm4seg.study.designs import candidates, conclusion, proposal, sensitivity
+    from llm4seg.study.plan import design
+    from llm4seg.study.results import compared_by_metric
+
+    by_metric = compared_by_metric(config, runs)
+    compared = by_metric[config.study.metric]
+    of, found = design(config, compared), candidates(config, compared, seconds)
+    Console().print(proposal(config, of, found))
+    for line in [*conclusion(config, of, found), *sensitivity(by_metric)]:
         print(line, flush=True)
 
 

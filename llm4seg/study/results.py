@@ -13,7 +13,7 @@ from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.cross_validation import cross_validation
 from llm4seg.study.pairs import with_blocks
-from llm4seg.study.verdict import caution, verdict
+from llm4seg.study.verdict import METRICS, caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
 from llm4seg.utils.tables import read_table
 
@@ -162,3 +162,12 @@ def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame()
     return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)
+
+
+def compared_by_metric(config: Config, runs: Runs) -> dict[str, pd.DataFrame]:
+    """The comparisons of the finished runs by each metric that all of them have; by `study.metric` in any case."""
+    table, of_metric = case_table(runs, config.study.per), {}
+    for metric in dict.fromkeys((config.study.metric, *METRICS)):
+        if metric == config.study.metric or (metric in table and table[metric].notna().any()):
+            of_metric[metric] = compared(config.override({"study.metric": metric}), table)
+    return of_metric
