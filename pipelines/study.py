@@ -32,19 +32,20 @@ def study(config: Config) -> None:
         write_results(config, [])
         return
     from llm4seg.study.runner import jobs, named_runs, records, without_models
+    from llm4seg.study.stopping import any_due
 
     runs = named_runs(config)
     if line := without_models(config, runs):
         log.info(f"study: {line}")
     pending = jobs(config, runs)
     log.debug("study: %d of %d runs are finished already", len(runs) - len(pending), len(runs))
-    if pending:
+    if any_due(config, runs):
         run_missing(config, runs)
     write_results(config, records(config, runs), runs)
 
 
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
-    """Run the unfinished runs with the launcher of `cluster.launcher`."""
+    """Run the unfinished runs with the launcher of `cluster.launcher`, as far as no look stops the study."""
     from llm4seg.cluster.run_lock import run_lock
     from llm4seg.study.runner import forget_finished, names_in_storage
 
@@ -54,16 +55,20 @@ def run_missing(config: Config, runs: "list[NamedRun]") -> None:
 
 
 def _run(config: Config, runs: "list[NamedRun]") -> None:
+    from llm4seg.study.stopping import due
+
     if config.cluster.launcher == "process":
         from llm4seg.study.runner import run_in_process
 
-        run_in_process(config, runs)
+        for part in due(config, runs):
+            run_in_process(config, part)
         return
     from llm4seg.cluster.session import ray_session
     from llm4seg.study.driver import run_on_ray
 
     with ray_session(config.cluster):
-        run_on_ray(config, runs)
+        for part in due(config, runs):
+            run_on_ray(config, part)
 
 
 def so_far(config: Config) -> None:
@@ -120,7 +125,8 @@ def write_results(config: Config, runs: "Runs", named: "Sequence[NamedRun]" = ()
         write(config.paths.study, result, partial(write_models, config, kept))
     else:
         write(config.paths.study, result)
-    for line in [*result.summary["verdicts"], *result.summary["cautions"]]:
+    looks = [line] if (line := result.summary.get("about_looks")) else []
+    for line in [*result.summary["verdicts"], *looks, *result.summary["cautions"]]:
         log.info(f"study: {line}")
     for line in result.summary["failures"]:
         log.warning(f"study: {line}")

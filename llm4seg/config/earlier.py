@@ -50,6 +50,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "optimizer.nesterov": (False, "for sgd: Nesterov's momentum"),
     "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
     "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
+    "study.looks": (None, "null: none; else how many, or after which repeats, as in [3, 4, 5] (docs/study.md)"),
     "study.keep": ("none", "none | weights: each run's model, in outputs/study/models (docs/ensembles.md)"),
     "study.only": (None, "null: all arms; else a list of those that take part; `model` is that of this file as it is"),
     "evaluation.models": (None, "null: paths.model; else folders of models, whose probabilities are averaged"),

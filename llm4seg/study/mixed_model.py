@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from llm4seg.config.schema import ENOUGH_RUNS
 from llm4seg.study.reml import Fit, reml
 
-ENOUGH_RUNS, ENOUGH_UNITS = 3, 5
+ENOUGH_UNITS = 5
 TINY = 1e-24  # a variance below is of rounding
 Reason = Literal["runs", "units", "equal"]  # too few runs, too few units, all differences equal
 

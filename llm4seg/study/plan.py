@@ -18,9 +18,10 @@ from llm4seg.evaluation.volumes import volume_name
 from llm4seg.runtime.device import default_device
 from llm4seg.study.arms import PlannedRun, fold_splits
 from llm4seg.study.comparisons import VARIANCES
+from llm4seg.study.looks import looks
 from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 from llm4seg.study.pairs import unit_of, with_blocks
-from llm4seg.study.power import MOST_REPEATS, can_test, detectable, draw, repeats_needed
+from llm4seg.study.power import MOST_REPEATS, can_test, detectable, draw, power_of_looks, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
 from llm4seg.study.verdict import units
 from llm4seg.training.run import LocalRun, Row, start_group_of_one
@@ -85,6 +86,22 @@ def power_analysis(config: Config, runs: Runs) -> Iterator[str]:
     more = "more folds or cases" if of.folds > 1 else "more cases"
     takes = f"{needed} repeats" if needed else f"more than {MOST_REPEATS} repeats: it needs {more}, not more seeds"
     yield f"a difference of {section.effect:g} takes {takes}"
+    if smallest is not None and config.study.look_repeats:
+        yield look_analysis(config, of, smallest)
+
+
+def look_analysis(config: Config, of: Design, effect: float) -> str:
+    """A line on the looks: their levels, and how often and how early they find an effect."""
+    plan, ends = config.study.plan, looks(config.study)
+    levels = [(look.repeats, look.level(of.alpha)) for look in ends]
+    tables = simulate(of.spread, of.repeats, of.folds, of.units, plan.simulations, config.evaluation.seed)
+    found, repeats = power_of_looks(tables, levels, effect)
+    after = ", ".join(str(repeats) for repeats, _ in levels)
+    below = ", ".join(f"{level:.2g}" for _, level in levels)
+    return (
+        f"looks after {after} repeats decide on an arm at p below {below}: they find a difference of {effect:.3g} with "
+        f"a power of {found:.0%}, after {repeats:.1f} repeats on average"
+    )
 
 
 def design(config: Config, compared: pd.DataFrame) -> Design:

@@ -93,6 +93,21 @@ def power(tested: Tested, effect: float, alpha: float) -> float:
     return float(np.mean(np.abs(mean + effect) > error * t.ppf(1 - alpha / 2, df)))
 
 
+def power_of_looks(tables: Array, looks: Iterable[tuple[int, float]], effect: float) -> tuple[float, float]:
+    """The power with looks, each after some of the tables' repeats and of its own level, the last after all; and the
+    mean number of repeats after which a comparison is decided or all are made.
+    """
+    from scipy.stats import t
+
+    crossed, repeats_made = np.zeros(len(tables), dtype=bool), np.full(len(tables), float(tables.shape[2]))
+    for repeats, level in looks:
+        mean, error, df = test(tables[:, :, :repeats])
+        now = np.abs(mean + effect) > error * t.ppf(1 - level / 2, df)
+        repeats_made[now & ~crossed] = repeats
+        crossed |= now
+    return float(crossed.mean()), float(repeats_made.mean())
+
+
 def detectable(tested: Tested, wanted: float, alpha: float) -> float:
     """The smallest effect that is detected with the wanted power."""
     low, high = 0.0, float(tested[0].std())

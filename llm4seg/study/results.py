@@ -12,6 +12,7 @@ from llm4seg.config.schema import Study
 from llm4seg.study.arms import PlannedRun
 from llm4seg.study.comparisons import compare_all
 from llm4seg.study.cross_validation import cross_validation
+from llm4seg.study.looks import Look, Reached, about_looks, latest
 from llm4seg.study.pairs import with_blocks
 from llm4seg.study.verdict import METRICS, caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -50,11 +51,45 @@ def results(config: Config, runs: Runs) -> StudyResult:
     """The result of the finished runs."""
     cases, volumes = case_table(runs), case_table(runs, "volume")
     scores = volumes if config.study.per == "volume" else cases
-    comparisons, each = compared(config, scores), run_table(runs, config.study)
-    content = summary(config, each, comparisons)
+    each, at_look = run_table(runs, config.study), reached(config, runs)
+    if config.study.look_repeats:
+        comparisons = pd.DataFrame() if at_look is None else at_look.comparisons
+        each = _with_skipped(each, at_look)
+        content = summary(config, each, comparisons) | _looked(config.study, each, at_look)
+    else:
+        comparisons = compared(config, scores)
+        content = summary(config, each, comparisons)
     if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
     return StudyResult(content, cases, volumes, each, comparisons)
+
+
+def reached(config: Config, runs: Runs) -> Reached | None:
+    """The look at which a study is, by its runs; None before the first, and without looks."""
+    if not config.study.look_repeats:
+        return None
+    table = case_table(runs, config.study.per)
+    waiting = [run for run, record in runs if record is None]
+    return latest(config.study, waiting, config.evaluation.confidence, lambda look: compared(config, table, look))
+
+
+def _with_skipped(each: pd.DataFrame, at_look: Reached | None) -> pd.DataFrame:
+    """The table of runs, in which those that a look has made needless are `skipped`."""
+    if at_look is None or not at_look.stops:
+        return each
+    needless = (each["repeat"] >= at_look.look.repeats) & (each["state"] == "missing")
+    return each.assign(state=each["state"].mask(needless, "skipped"))
+
+
+def _looked(study: Study, each: pd.DataFrame, at_look: Reached | None) -> dict[str, Any]:
+    """Entries of study.json on looks: after how many repeats there are some, which one this is, whether it stopped."""
+    return {
+        "looks": list(study.look_repeats),
+        "look": at_look and at_look.look.number,
+        "stopped": at_look is not None and at_look.stops,
+        "skipped": int((each["state"] == "skipped").sum()),
+        "about_looks": about_looks(study, at_look),
+    }
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
@@ -157,11 +192,11 @@ def _once(lines: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
-    """Every arm against every reference, as far as both have finished runs."""
+def compared(config: Config, table: pd.DataFrame, look: Look | None = None) -> pd.DataFrame:
+    """Every arm against every reference, as far as both have finished runs; at a look, those that it is after."""
     if table.empty:
         return pd.DataFrame()
-    return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)
+    return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation, look)
 
 
 def compared_by_metric(config: Config, runs: Runs) -> dict[str, pd.DataFrame]:

@@ -9,6 +9,8 @@ METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "NSD"}
 def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
     """The verdict on an arm against a reference, from a row of `compare_all`."""
     runs = f"{row['runs']} paired run{'s' if row['runs'] > 1 else ''}"
+    if known(row.get("look")):
+        runs += f" at look {row['look']}"
     within = (
         f"{confidence:.0%} interval {_points(row['low'])} to {_points(row['high'])}"
         if known(row["low"])

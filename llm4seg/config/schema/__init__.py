@@ -21,9 +21,10 @@ from llm4seg.config.schema.run import (
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
 from llm4seg.config.schema.sections import Presets, Sections
 from llm4seg.config.schema.split import Split
-from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
+from llm4seg.config.schema.study import ENOUGH_RUNS, PRESET, Plan, Spread, Study
 
 __all__ = [
+    "ENOUGH_RUNS",
     "POSTPROCESS",
     "PRESET",
     "Adapter",
