@@ -31,12 +31,13 @@ def study(config: Config) -> None:
         log.info("study: off (study.repeats is 0)")
         write_results(config, [])
         return
-    from llm4seg.study.runner import jobs, named_runs, records, without_models
+    from llm4seg.study.runner import jobs, named_runs, records, without_metric, without_models
     from llm4seg.study.stopping import any_due
 
     runs = named_runs(config)
-    if line := without_models(config, runs):
-        log.info(f"study: {line}")
+    for line in (without_metric(config, runs), without_models(config, runs)):
+        if line is not None:
+            log.info(f"study: {line}")
     pending = jobs(config, runs)
     log.debug("study: %d of %d runs are finished already", len(runs) - len(pending), len(runs))
     if any_due(config, runs):

@@ -31,6 +31,11 @@ def finished(record: Record | None) -> bool:
     return record is not None and "rows" in record
 
 
+def lacks_metric(record: Record | None, metric: str) -> bool:
+    """Whether a run has finished and was not measured by this metric."""
+    return record is not None and finished(record) and any(metric not in row for row in record["rows"])
+
+
 @dataclass(frozen=True)
 class StudyResult:
     """`summary`: the content of study.json; the tables may be empty."""
@@ -203,6 +208,7 @@ def compared_by_metric(config: Config, runs: Runs) -> dict[str, pd.DataFrame]:
     """The comparisons of the finished runs by each metric that all of them have; by `study.metric` in any case."""
     table, of_metric = case_table(runs, config.study.per), {}
     for metric in dict.fromkeys((config.study.metric, *METRICS)):
-        if metric == config.study.metric or (metric in table and table[metric].notna().any()):
+        measured = [record for _, record in runs if record is not None and finished(record)]
+        if metric == config.study.metric or (measured and not any(lacks_metric(one, metric) for one in measured)):
             of_metric[metric] = compared(config.override({"study.metric": metric}), table)
     return of_metric

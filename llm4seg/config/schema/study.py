@@ -40,7 +40,7 @@ class Study(Section):
     repeats: NonNegativeInt
     folds: tuple[NonNegativeInt, ...]
     looks: tuple[PositiveInt, ...] | PositiveInt | None
-    metric: Literal["dice", "iou", "nsd"]
+    metric: Literal["dice", "iou", "nsd", "log_likelihood"]
     per: Literal["case", "volume"]
     keep: Literal["none", "weights"]
     arms: Annotated[dict[str, Overrides], Field(min_length=1)]
