@@ -36,9 +36,10 @@ def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
     within = (
         f"{confidence:.0%} interval {shown(row['low'])} to {shown(row['high'])}" if known(row["low"]) else "no interval"
     )
-    unit = f"{shown.unit} per volume" if row["per"] == "volume" else shown.unit
+    measured = f"{METRICS[metric]} points" if shown is POINTS else f"{shown.unit} of {METRICS[metric]}"
+    per = " per volume" if row["per"] == "volume" else ""
     return (
-        f"{row['arm']}: {shown(row['difference'], '+')} {METRICS[metric]} {unit} against {row['reference']}, "
+        f"{row['arm']}: {shown(row['difference'], '+')} {measured}{per} against {row['reference']}, "
         f"{within.replace('%', ' %')}, {runs}: {judgment(row, confidence)}{_scope(row)}"
     )
 
