@@ -26,7 +26,8 @@ def compare(paired: pd.DataFrame, section: Evaluation, look: Look | None = None)
     and `superiority` the share of these in which the arm is better, ties counted half: neither grows with repeats.
 
     At a look, `p` is adjusted for all looks (`p_unadjusted` is not), and the interval is the repeated one (Jennison &
-    Turnbull, J. R. Stat. Soc. B 51, 1989): of the look's own level, it leaves out zero where p is below alpha.
+    Turnbull, J. R. Stat. Soc. B 51, 1989): of the look's own level, it leaves out zero where p is below alpha. Before
+    the last look, one split's have the fewest degrees of freedom.
     """
     cells = paired.groupby(["fold", "run", "unit"], sort=False)["difference"].mean().reset_index()
     single = cells["difference"].to_numpy()
@@ -35,6 +36,8 @@ def compare(paired: pd.DataFrame, section: Evaluation, look: Look | None = None)
     of_runs = paired.groupby("fold" if folds > 1 else "run", sort=False)["difference"].mean().to_numpy()
     fit = fit_mixed(cells)
     fitted = fit if isinstance(fit, Mixed) else None
+    if fitted and look and not look.last and folds == 1:
+        fitted = fitted.with_fewest_degrees(paired["run"].nunique(), paired["unit"].nunique())
     ends = bootstrap_interval(of_units, np.arange(len(of_units)), section)
     if fitted:
         effect, spread = fitted.effect, fitted.spread

@@ -96,12 +96,17 @@ def power(tested: Tested, effect: float, alpha: float) -> float:
 def power_of_looks(tables: Array, looks: Iterable[tuple[int, float]], effect: float) -> tuple[float, float]:
     """The power with looks, each after some of the tables' repeats and of its own level, the last after all; and the
     mean number of repeats after which a comparison is decided or all are made.
+
+    Degrees of freedom as `compare` has them: of one split, the fewest before the last look.
     """
     from scipy.stats import t
 
-    crossed, repeats_made = np.zeros(len(tables), dtype=bool), np.full(len(tables), float(tables.shape[2]))
+    studies, folds, planned, units = tables.shape
+    crossed, repeats_made = np.zeros(studies, dtype=bool), np.full(studies, float(planned))
     for repeats, level in looks:
         mean, error, df = test(tables[:, :, :repeats])
+        if folds == 1 and repeats < planned:
+            df = np.minimum(df, min(repeats, units) - 1)
         now = np.abs(mean + effect) > error * t.ppf(1 - level / 2, df)
         repeats_made[now & ~crossed] = repeats
         crossed |= now

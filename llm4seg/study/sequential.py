@@ -8,12 +8,13 @@ the Royal Statistical Society A 132, 1969) for a Brownian motion at these times.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-NODES = 400  # of the numeric integral between two boundaries
+NODES = 128  # of the numeric integral between two boundaries
 WIDEST = 10.0  # standard deviations of the integral's limits, beyond which there is nothing
 FARTHEST = 37.0  # standard deviations, beyond which a normal tail is zero in float64
 SMALLEST_P = 1e-12  # that is adjusted; smaller ones count as this
@@ -28,7 +29,7 @@ def spent(time: float, alpha: float) -> float:
 
 def boundaries(times: Sequence[float], alpha: float) -> Array:
     """The |z| at each look from which on a test rejects; they depend on no later look."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _quadrature()
     found, last, before = [], 0.0, 0.0
     places, masses = np.zeros(1), np.ones(1)  # of the Brownian motion where no look has rejected
     for time in times:
@@ -40,6 +41,13 @@ def boundaries(times: Sequence[float], alpha: float) -> Array:
         places, masses = edge * nodes, edge * weights * (density @ masses)
         last, before = time, total
     return np.array(found)
+
+
+@cache
+def _quadrature() -> tuple[Array, Array]:
+    """Nodes and weights of Gauss and Legendre on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    return nodes, weights
 
 
 def _boundary(increment: float, places: Array, masses: Array, time: float, step: float) -> float:
