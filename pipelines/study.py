@@ -31,20 +31,22 @@ def study(config: Config) -> None:
         log.info("study: off (study.repeats is 0)")
         write_results(config, [])
         return
-    from llm4seg.study.runner import jobs, named_runs, records, without_models
+    from llm4seg.study.runner import jobs, named_runs, records, without_metric, without_models
+    from llm4seg.study.stopping import any_due
 
     runs = named_runs(config)
-    if line := without_models(config, runs):
-        log.info(f"study: {line}")
+    for line in (without_metric(config, runs), without_models(config, runs)):
+        if line is not None:
+            log.info(f"study: {line}")
     pending = jobs(config, runs)
     log.debug("study: %d of %d runs are finished already", len(runs) - len(pending), len(runs))
-    if pending:
+    if any_due(config, runs):
         run_missing(config, runs)
     write_results(config, records(config, runs), runs)
 
 
 def run_missing(config: Config, runs: "list[NamedRun]") -> None:
-    """Run the unfinished runs with the launcher of `cluster.launcher`."""
+    """Run the unfinished runs with the launcher of `cluster.launcher`, as far as no look stops the study."""
     from llm4seg.cluster.run_lock import run_lock
     from llm4seg.study.runner import forget_finished, names_in_storage
 
@@ -54,16 +56,20 @@ def run_missing(config: Config, runs: "list[NamedRun]") -> None:
 
 
 def _run(config: Config, runs: "list[NamedRun]") -> None:
+    from llm4seg.study.stopping import due
+
     if config.cluster.launcher == "process":
         from llm4seg.study.runner import run_in_process
 
-        run_in_process(config, runs)
+        for part in due(config, runs):
+            run_in_process(config, part)
         return
     from llm4seg.cluster.session import ray_session
     from llm4seg.study.driver import run_on_ray
 
     with ray_session(config.cluster):
-        run_on_ray(config, runs)
+        for part in due(config, runs):
+            run_on_ray(config, part)
 
 
 def so_far(config: Config) -> None:
@@ -76,19 +82,38 @@ def so_far(config: Config) -> None:
 
 
 def plan(config: Config) -> None:
-    """print how many runs there are, how long they take and what they can find, and run none of them"""
+    """print how many runs there are, how long they take and what they and other designs can find, and run none"""
     if config.study.repeats == 0:
         raise InputError("study.repeats: found 0, allowed for a plan: 1 or more")
     if config.study.data:
         _plan_each(config)
         return
-    from llm4seg.study.plan import cost_estimate, power_analysis
+    from llm4seg.study.plan import cost_estimate, power_analysis, run_seconds
     from llm4seg.study.runner import named_runs, records
 
     config = config.override(read_best(config.paths.search))
     runs = records(config, named_runs(config))
+    seconds = run_seconds(config, runs)
     power = power_analysis(config, runs) if len(config.study.chosen) > 1 else ()
-    for line in [*cost_estimate(config, runs), *power]:
+    for line in [*cost_estimate(config, runs, seconds), *power]:
+        print(line, flush=True)
+    if len(config.study.chosen) > 1:
+        _propose(config, runs, seconds)
+
+
+def _propose(config: Config, runs: "Runs", seconds: dict[str, float]) -> None:
+    """Print the designs that the study could have, and which metric tells its arms apart best."""
+    from rich.console import Console
+
+    from llm4seg.study.designs import candidates, conclusion, proposal, sensitivity
+    from llm4seg.study.plan import design
+    from llm4seg.study.results import compared_by_metric
+
+    by_metric = compared_by_metric(config, runs)
+    compared = by_metric[config.study.metric]
+    of, found = design(config, compared), candidates(config, compared, seconds)
+    Console().print(proposal(config, of, found))
+    for line in [*conclusion(config, of, found), *sensitivity(by_metric)]:
         print(line, flush=True)
 
 

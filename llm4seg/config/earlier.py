@@ -53,6 +53,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
     "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
     "search.screen": (False, "true: the first trials have the layers that a screen without training ranks first"),
+    "study.looks": (None, "null: none; else how many, or after which repeats, as in [3, 4, 5] (docs/study.md)"),
     "study.keep": ("none", "none | weights: each run's model, in outputs/study/models (docs/ensembles.md)"),
     "study.only": (None, "null: all arms; else a list of those that take part; `model` is that of this file as it is"),
     "study.data": ([], "[]: the pipeline's own; else folders of data sets, on each of which all arms are trained"),

@@ -1,6 +1,6 @@
 """Prediction for cases of prepared data: by the networks' grids, whatever those are, to the original image's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from llm4seg.data.prepared import Prepared
 from llm4seg.inference.grid_logits import NetworkInput
 from llm4seg.inference.mirroring import mirroring
 from llm4seg.inference.predictor import Predictor
+from llm4seg.inference.probabilities import mean_probabilities
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,15 @@ class PreparedPredictor:
         the patch, and become labels in the part of the original volume that this grid covers; around it, there is
         background.
         """
-        return self._predictor.labels([network_input(member.data, case_id) for member in self._members])
+        return self._predictor.labels(self._read(case_id))
+
+    def probabilities(self, case_id: str) -> tuple[int, Iterator[Tensor]]:
+        """Of a case at its original shape, the number of channels, and the probabilities of each in turn."""
+        logits = self._predictor.logits(self._read(case_id))
+        return logits[0].channels, mean_probabilities(logits, self._predictor.scheme)
+
+    def _read(self, case_id: str) -> list[NetworkInput]:
+        return [network_input(member.data, case_id) for member in self._members]
 
 
 def network_input(data: Prepared, case_id: str) -> NetworkInput:

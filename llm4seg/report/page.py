@@ -158,6 +158,7 @@ def study(study: StudyResult) -> dict[str, Any]:
     over_folds = study.summary.get("cross_validation")
     return {
         "metric": study_charts.METRICS[study.summary["metric"]],
+        "scale": study_charts.scale(study.summary["metric"]),
         "over_folds": over_folds,
         "caution_over_folds": over_folds and caution(over_folds, f"{study.summary.get('per', 'case')}s"),
         "arms": [{"arm": arm, **row} for arm, row in means.to_dict("index").items()],

@@ -32,20 +32,26 @@ class PlannedRun:
 
 
 def planned_runs(config: Config) -> list[PlannedRun]:
-    """The planned runs in order: all arms of a repeat and fold, references first, then the next repeat and fold."""
+    """The planned runs in order: all arms of a repeat and fold, references first, then the next repeat and fold.
+
+    Repeats and folds up to a look come before all others.
+    """
     section = config.study
     first = section.chosen_references
     arms = [*first, *(name for name in section.chosen if name not in first)]
-    return [PlannedRun(arm, repeat, fold) for repeat, fold in _blocks(section.repeats, section.folds) for arm in arms]
+    ends = section.look_repeats or (section.repeats,)
+    starts = (0, *ends)
+    blocks = [block for span in zip(starts, ends, strict=False) for block in _blocks(range(*span), section.folds)]
+    return [PlannedRun(arm, repeat, fold) for repeat, fold in blocks for arm in arms]
 
 
-def _blocks(repeats: int, folds: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
+def _blocks(repeats: range, folds: tuple[int, ...]) -> Iterator[tuple[int, int | None]]:
     """Every pair of repeat and fold once; early pairs share neither, since new seeds and new cases inform the most."""
     if not folds:
-        yield from ((repeat, None) for repeat in range(repeats))
+        yield from ((repeat, None) for repeat in repeats)
         return
     for offset in range(len(folds)):
-        yield from ((repeat, folds[(repeat + offset) % len(folds)]) for repeat in range(repeats))
+        yield from ((repeat, folds[(repeat + offset) % len(folds)]) for repeat in repeats)
 
 
 def write_splits(config: Config) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from llm4seg.config.schema import Evaluation, Study
 from llm4seg.evaluation.summary import bootstrap_interval
+from llm4seg.study.looks import Look
 from llm4seg.study.mixed_model import Mixed, fit_mixed
 from llm4seg.study.pairs import class_scores, pairs
 
@@ -15,14 +16,18 @@ ENOUGH_FOR_WILCOXON = 6  # of five differences the smallest possible p is above 
 VARIANCES = ("fold", "run", "unit", "rest")
 
 
-def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
-    """The difference between two arms, from pairs.
+def compare(paired: pd.DataFrame, section: Evaluation, look: Look | None = None) -> dict[str, Any]:
+    """The difference between two arms, from pairs, at a look or, without, at the end of a study that has none.
 
     `low`, `high` and `p` are the mixed model's, over other seeds and units; where it has too few runs or units, the
     bootstrap's over units (no p; `reason` is the cause), for which these trained networks are fixed. `bootstrap_low`
     and `bootstrap_high` are the latter in any case. Wilcoxon's signed-rank test goes over units (their mean over runs),
     and over runs (their mean over cases), or folds where there are several. The effect size is for one unit in one run,
     and `superiority` the share of these in which the arm is better, ties counted half: neither grows with repeats.
+
+    At a look, `p` is adjusted for all looks (`p_unadjusted` is not), and the interval is the repeated one (Jennison &
+    Turnbull, J. R. Stat. Soc. B 51, 1989): of the look's own level, it leaves out zero where p is below alpha. Before
+    the last look, one split's have the fewest degrees of freedom.
     """
     cells = paired.groupby(["fold", "run", "unit"], sort=False)["difference"].mean().reset_index()
     single = cells["difference"].to_numpy()
@@ -31,18 +36,24 @@ def compare(paired: pd.DataFrame, section: Evaluation) -> dict[str, Any]:
     of_runs = paired.groupby("fold" if folds > 1 else "run", sort=False)["difference"].mean().to_numpy()
     fit = fit_mixed(cells)
     fitted = fit if isinstance(fit, Mixed) else None
+    if fitted and look and not look.last and folds == 1:
+        fitted = fitted.with_fewest_degrees(paired["run"].nunique(), paired["unit"].nunique())
     ends = bootstrap_interval(of_units, np.arange(len(of_units)), section)
     if fitted:
         effect, spread = fitted.effect, fitted.spread
     else:
         effect = float(single.mean())
         spread = float(single.std(ddof=1)) if len(single) > 1 else 0.0
-    low, high = fitted.interval(section.confidence) if fitted else ends
+    confidence = section.confidence if look is None else 1 - look.level(1 - section.confidence)
+    low, high = fitted.interval(confidence) if fitted else ends
+    p = fitted.p if fitted else None
+    at_look = {} if look is None else {"p_unadjusted": p, "look": f"{look.number} of {look.looks}"}
     return {
         "difference": effect,
         "low": low,
         "high": high,
-        "p": fitted.p if fitted else None,
+        "p": p if p is None or look is None else look.p(p),
+        **at_look,
         "method": "mixed model" if fitted else "bootstrap",
         "reason": None if fitted else fit,
         "bootstrap_low": ends[0],
@@ -86,15 +97,20 @@ def holm(p_values: pd.Series) -> pd.Series:
     return pd.Series(corrected, index=known.index, dtype=float).reindex(p_values.index)
 
 
-def compare_all(table: pd.DataFrame, study: Study, section: Evaluation) -> pd.DataFrame:
-    """Every arm against every reference on each dataset, with p corrected over the arms by Holm's procedure."""
+def compare_all(table: pd.DataFrame, study: Study, section: Evaluation, look: Look | None = None) -> pd.DataFrame:
+    """Every arm against every reference on each dataset, with p corrected over the arms by Holm's procedure.
+
+    At a look, of the runs that it is after.
+    """
+    if look is not None:
+        table = table[table["repeat"] < look.repeats]
     scores, rows = class_scores(table, study.metric), []
     for data, own_scores in scores.groupby("data", sort=False):
         for reference, arm in product(study.chosen_references, study.chosen):
             paired = pairs(own_scores, arm, reference)
             if arm != reference and len(paired):
                 about = {"data": data, "reference": reference, "arm": arm, "per": study.per}
-                rows.append({**about, **compare(paired, section)})
+                rows.append({**about, **compare(paired, section, look)})
     compared = pd.DataFrame(rows)
     if compared.empty:
         return compared

@@ -7,15 +7,16 @@ their training and test cases, so that more of them have no information on other
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 
+from llm4seg.config.schema import ENOUGH_RUNS
 from llm4seg.study.reml import Fit, reml
 
-ENOUGH_RUNS, ENOUGH_UNITS = 3, 5
+ENOUGH_UNITS = 5
 TINY = 1e-24  # a variance below is of rounding
 Reason = Literal["runs", "units", "equal"]  # too few runs, too few units, all differences equal
 
@@ -39,6 +40,12 @@ class Mixed:
     def spread(self) -> float:
         """The standard deviation of one unit's difference in one run."""
         return ((self.fold or 0.0) + self.run + self.unit + self.rest) ** 0.5
+
+    def with_fewest_degrees(self, runs: int, units: int) -> Self:
+        """The same with no more degrees of freedom than either of both has: for the small levels of early looks, which
+        Satterthwaite's, an estimate itself, exceed with three or four runs.
+        """
+        return replace(self, df=min(self.df, runs - 1, units - 1))
 
     def interval(self, confidence: float) -> tuple[float, float]:
         from scipy.stats import t

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from llm4seg.evaluation.volumes import volume_name
 from llm4seg.runtime.device import default_device
 from llm4seg.study.arms import PlannedRun, fold_splits
 from llm4seg.study.comparisons import VARIANCES
+from llm4seg.study.looks import looks
 from llm4seg.study.mixed_model import ENOUGH_RUNS, ENOUGH_UNITS
 from llm4seg.study.pairs import unit_of, with_blocks
-from llm4seg.study.power import MOST_REPEATS, can_test, detectable, repeats_needed, simulate
+from llm4seg.study.power import MOST_REPEATS, can_test, detectable, draw, power_of_looks, repeats_needed, simulate
 from llm4seg.study.results import Runs, case_table, compared, finished
 from llm4seg.study.verdict import units
 from llm4seg.training.run import LocalRun, Row, start_group_of_one
@@ -40,15 +41,26 @@ class Design:
     alpha: float  # of the first step of Holm's procedure, the strictest
 
 
-def cost_estimate(config: Config, runs: Runs) -> Iterator[str]:
-    """Lines on the number of missing runs and the time of their training."""
+def run_seconds(config: Config, runs: Runs) -> dict[str, float]:
+    """The seconds of a run of each arm: the mean of its finished ones; without any, its epochs as timed here."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in config.study.chosen}
+    for run, record in runs:
+        if record is not None and finished(record):
+            seconds[run.arm].append(record["seconds"])
+    untimed = [arm for arm, values in seconds.items() if not values]
+    timed = {arm: each * config.arm(arm).training.epochs for arm, each in epoch_seconds(config, untimed)}
+    return {arm: float(np.mean(values)) if values else timed[arm] for arm, values in seconds.items()}
+
+
+def cost_estimate(config: Config, runs: Runs, seconds: Mapping[str, float]) -> Iterator[str]:
+    """Lines on the number of missing runs and the time of their training, from the seconds of a run by arm."""
     missing = [run.arm for run, record in runs if not finished(record)]
     yield f"{len(runs)} runs, of which {len(runs) - len(missing)} have finished; training, one run after another here:"
     total = 0.0
-    for arm, seconds in epoch_seconds(config, dict.fromkeys(missing)):
+    for arm in dict.fromkeys(missing):
         epochs, count = config.arm(arm).training.epochs, missing.count(arm)
-        total += seconds * epochs * count
-        yield f"  {arm:16} {count:3} runs x {epochs} epochs x {seconds:6.2f} s"
+        total += seconds[arm] * count
+        yield f"  {arm:16} {count:3} runs x {epochs} epochs x {seconds[arm] / epochs:6.2f} s"
     yield f"  {total / 3600:.1f} hours in all, and for each run the time that its workers' start and the measuring take"
 
 
@@ -74,6 +86,22 @@ def power_analysis(config: Config, runs: Runs) -> Iterator[str]:
     more = "more folds or cases" if of.folds > 1 else "more cases"
     takes = f"{needed} repeats" if needed else f"more than {MOST_REPEATS} repeats: it needs {more}, not more seeds"
     yield f"a difference of {section.effect:g} takes {takes}"
+    if smallest is not None and config.study.look_repeats:
+        yield look_analysis(config, of, smallest)
+
+
+def look_analysis(config: Config, of: Design, effect: float) -> str:
+    """A line on the looks: their levels, and how often and how early they find an effect."""
+    plan, ends = config.study.plan, looks(config.study)
+    levels = [(look.repeats, look.level(of.alpha)) for look in ends]
+    tables = simulate(of.spread, of.repeats, of.folds, of.units, plan.simulations, config.evaluation.seed)
+    found, repeats = power_of_looks(tables, levels, effect)
+    after = ", ".join(str(repeats) for repeats, _ in levels)
+    below = ", ".join(f"{level:.2g}" for _, level in levels)
+    return (
+        f"looks after {after} repeats decide on an arm at p below {below}: they find a difference of {effect:.3g} with "
+        f"a power of {found:.0%}, after {repeats:.1f} repeats on average"
+    )
 
 
 def design(config: Config, compared: pd.DataFrame) -> Design:
@@ -121,8 +149,8 @@ def detectable_effect(config: Config, of: Design) -> tuple[float | None, int | N
     needed = repeats_needed(of.spread, of.folds, of.units, plan.effect, plan.power, of.alpha, plan.simulations, seed)
     if not can_test(of.repeats, of.folds, of.units):
         return None, needed
-    tables = simulate(of.spread, of.repeats, of.folds, of.units, plan.simulations, seed)
-    return detectable(tables, plan.power, of.alpha), needed
+    drawn = draw(of.spread, of.repeats, of.folds, of.units, plan.simulations, seed)
+    return detectable(drawn, plan.power, of.alpha), needed
 
 
 class _Timed(LocalRun):

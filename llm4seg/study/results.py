@@ -22,9 +22,10 @@ from llm4seg.study.feature_comparisons import (
     feature_verdicts,
 )
 from llm4seg.study.feature_similarity import mean_similarity, similarity_table
+from llm4seg.study.looks import Look, Reached, about_looks, latest
 from llm4seg.study.over_data import compare_over_data, verdict_over_data
 from llm4seg.study.pairs import with_blocks
-from llm4seg.study.verdict import caution, verdict
+from llm4seg.study.verdict import METRICS, caution, verdict
 from llm4seg.utils.files import read_json, replacing, write_json
 from llm4seg.utils.tables import read_table, records
 
@@ -39,6 +40,11 @@ Runs = Sequence[tuple[PlannedRun, Record | None]]
 def finished(record: Record | None) -> bool:
     """Whether a run has finished, by its record."""
     return record is not None and "rows" in record
+
+
+def lacks_metric(record: Record | None, metric: str) -> bool:
+    """Whether a run has finished and was not measured by this metric."""
+    return record is not None and finished(record) and any(metric not in row for row in record["rows"])
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,14 @@ def results(config: Config, runs: Runs) -> StudyResult:
     """The result of the finished runs."""
     cases, volumes = case_table(runs), case_table(runs, "volume")
     scores = volumes if config.study.per == "volume" else cases
-    comparisons, each = compared(config, scores), run_table(runs, config.study)
-    content = summary(config, each, comparisons)
+    each, at_look = run_table(runs, config.study), reached(config, runs)
+    if config.study.look_repeats:
+        comparisons = pd.DataFrame() if at_look is None else at_look.comparisons
+        each = _with_skipped(each, at_look)
+        content = summary(config, each, comparisons) | _looked(config.study, each, at_look)
+    else:
+        comparisons = compared(config, scores)
+        content = summary(config, each, comparisons)
     over_data = pd.DataFrame()
     if config.study.data and runs:
         over_data = compared_over_data(config, scores, comparisons)
@@ -85,6 +97,34 @@ def results(config: Config, runs: Runs) -> StudyResult:
         lines = feature_verdicts(between, config.evaluation.confidence)
         content["analysis"] = {"verdicts": lines, "similarity": mean_similarity(alike)}
     return StudyResult(content, cases, volumes, each, comparisons, over_data, features, between, alike)
+
+
+def reached(config: Config, runs: Runs) -> Reached | None:
+    """The look at which a study is, by its runs; None before the first, and without looks."""
+    if not config.study.look_repeats:
+        return None
+    table = case_table(runs, config.study.per)
+    waiting = [run for run, record in runs if record is None]
+    return latest(config.study, waiting, config.evaluation.confidence, lambda look: compared(config, table, look))
+
+
+def _with_skipped(each: pd.DataFrame, at_look: Reached | None) -> pd.DataFrame:
+    """The table of runs, in which those that a look has made needless are `skipped`."""
+    if at_look is None or not at_look.stops:
+        return each
+    needless = (each["repeat"] >= at_look.look.repeats) & (each["state"] == "missing")
+    return each.assign(state=each["state"].mask(needless, "skipped"))
+
+
+def _looked(study: Study, each: pd.DataFrame, at_look: Reached | None) -> dict[str, Any]:
+    """Entries of study.json on looks: after how many repeats there are some, which one this is, whether it stopped."""
+    return {
+        "looks": list(study.look_repeats),
+        "look": at_look and at_look.look.number,
+        "stopped": at_look is not None and at_look.stops,
+        "skipped": int((each["state"] == "skipped").sum()),
+        "about_looks": about_looks(study, at_look),
+    }
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
@@ -202,11 +242,11 @@ def _once(lines: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
-    """Every arm against every reference, as far as both have finished runs."""
+def compared(config: Config, table: pd.DataFrame, look: Look | None = None) -> pd.DataFrame:
+    """Every arm against every reference, as far as both have finished runs; at a look, those that it is after."""
     if table.empty:
         return pd.DataFrame()
-    return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)
+    return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation, look)
 
 
 def compared_over_data(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
@@ -215,3 +255,13 @@ def compared_over_data(config: Config, table: pd.DataFrame, compared: pd.DataFra
         return pd.DataFrame()
     blocks = with_blocks(table, config.split.block)
     return compare_over_data(blocks, compared, config.study, config.evaluation.confidence)
+
+
+def compared_by_metric(config: Config, runs: Runs) -> dict[str, pd.DataFrame]:
+    """The comparisons of the finished runs by each metric that all of them have; by `study.metric` in any case."""
+    table, of_metric = case_table(runs, config.study.per), {}
+    for metric in dict.fromkeys((config.study.metric, *METRICS)):
+        measured = [record for _, record in runs if record is not None and finished(record)]
+        if metric == config.study.metric or (measured and not any(lacks_metric(one, metric) for one in measured)):
+            of_metric[metric] = compared(config.override({"study.metric": metric}), table)
+    return of_metric

@@ -18,8 +18,10 @@ from llm4seg.config import Config
 from llm4seg.data.prepared import Case, Prepared
 from llm4seg.data.split import read_split
 from llm4seg.evaluation.evaluate import evaluate_cases
+from llm4seg.evaluation.likelihood import LOG_LIKELIHOOD, add_log_likelihood
 from llm4seg.evaluation.masks import check_options, check_turned
 from llm4seg.evaluation.volumes import are_slices, not_whole
+from llm4seg.inference.prepared import Member
 from llm4seg.objectives.metrics import Row
 from llm4seg.runtime.device import device_that_fits
 from llm4seg.runtime.seeding import set_deterministic
@@ -27,7 +29,7 @@ from llm4seg.study.arms import PlannedRun, planned_runs, write_splits
 from llm4seg.study.data_sets import configs_of_data, naming
 from llm4seg.study.features import measure_features, name_sources
 from llm4seg.study.models import keep_model, lacks_model
-from llm4seg.study.results import Record, Runs, finished
+from llm4seg.study.results import Record, Runs, finished, lacks_metric
 from llm4seg.study.run_store import RunStore
 from llm4seg.training.inputs import training_inputs
 from llm4seg.training.run import Event
@@ -94,9 +96,10 @@ def _named(planned: PlannedRun, config: Config) -> NamedRun:
 
 
 def records(config: Config, runs: Sequence[NamedRun]) -> Runs:
-    """Every run of the study with its record, or None where it has none."""
-    store = RunStore(config)
-    return [(run.planned, store.read(run.name)) for run in runs]
+    """Every run of the study with its record, or None where it has none, or one without `study.metric`."""
+    store, metric = RunStore(config), config.study.metric
+    found = [(run.planned, store.read(run.name)) for run in runs]
+    return [(planned, None if lacks_metric(record, metric) else record) for planned, record in found]
 
 
 def jobs(config: Config, runs: Sequence[NamedRun]) -> dict[str, Config]:
@@ -117,6 +120,14 @@ def without_models(config: Config, runs: Sequence[NamedRun]) -> str | None:
     if not (count := sum(lacks_model(config, run.name) for run in done)):
         return None
     return f"{count} finished runs have left no model, which study.keep: weights wants: they are trained again"
+
+
+def without_metric(config: Config, runs: Sequence[NamedRun]) -> str | None:
+    """A line on finished runs that are made again, since they were not measured by `study.metric`; None without any."""
+    store, metric = RunStore(config), config.study.metric
+    if not (count := sum(lacks_metric(store.read(run.name), metric) for run in runs)):
+        return None
+    return f"{count} finished runs were measured without {metric}, which study.metric wants: they are trained again"
 
 
 def forget_finished(config: Config, runs: Sequence[NamedRun]) -> None:
@@ -219,6 +230,8 @@ def evaluate_run(config: Config, name: str, device: torch.device) -> Measured:
     measured: Measured = {"rows": [], "volumes": []}
     for data, case_ids in parts:
         rows, volumes = evaluate_cases(model, data, case_ids, config.evaluation)
+        if config.study.metric == LOG_LIKELIHOOD:
+            rows, volumes = add_log_likelihood(rows, volumes, [Member(model, data)], config.evaluation)
         measured["rows"] += [{"data": data.name, **_position(data.cases[row["case"]]), **row} for row in rows]
         measured["volumes"] += [{"data": data.name, **row} for row in volumes]
     if config.study.analyze:

@@ -1,22 +1,45 @@
 """A comparison in one plain sentence."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "NSD"}
+METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "log_likelihood": "log-likelihood"}  # more of each is better
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How differences of a metric are shown: times `factor`, in `unit`, with so many digits."""
+
+    factor: float
+    unit: str
+    digits: int
+
+    def __call__(self, value: float, sign: str = "") -> str:
+        return f"{self.factor * value:{sign}z.{self.digits}f}"
+
+
+POINTS, NATS = Scale(100, "points", 1), Scale(1, "nats a pixel", 4)
+
+
+def scale(metric: str) -> Scale:
+    """The scale of a metric's differences."""
+    return NATS if metric == "log_likelihood" else POINTS
 
 
 def verdict(row: Mapping[str, Any], metric: str, confidence: float) -> str:
     """The verdict on an arm against a reference, from a row of `compare_all`."""
     runs = f"{row['runs']} paired run{'s' if row['runs'] > 1 else ''}"
+    if known(row.get("look")):
+        runs += f" at look {row['look']}"
+    shown = scale(metric)
     within = (
-        f"{confidence:.0%} interval {_points(row['low'])} to {_points(row['high'])}"
-        if known(row["low"])
-        else "no interval"
+        f"{confidence:.0%} interval {shown(row['low'])} to {shown(row['high'])}" if known(row["low"]) else "no interval"
     )
-    points = "points per volume" if row["per"] == "volume" else "points"
+    measured = f"{METRICS[metric]} points" if shown is POINTS else f"{shown.unit} of {METRICS[metric]}"
+    per = " per volume" if row["per"] == "volume" else ""
     return (
-        f"{row['arm']}: {_points(row['difference'], '+')} {METRICS[metric]} {points} against {row['reference']}, "
+        f"{row['arm']}: {shown(row['difference'], '+')} {measured}{per} against {row['reference']}, "
         f"{within.replace('%', ' %')}, {runs}: {judgment(row, confidence)}{_scope(row)}"
     )
 
@@ -78,7 +101,3 @@ def caution(row: Mapping[str, Any]) -> str | None:
 def known(value: Any) -> bool:
     """Whether there is a number: tables have NaN for None."""
     return value is not None and value == value
-
-
-def _points(value: float, sign: str = "") -> str:
-    return f"{100 * value:{sign}z.1f}"

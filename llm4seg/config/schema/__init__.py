@@ -17,11 +17,12 @@ from llm4seg.config.schema.run import (
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
 from llm4seg.config.schema.sections import Presets, Sections
 from llm4seg.config.schema.split import Split
-from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
+from llm4seg.config.schema.study import ENOUGH_RUNS, PRESET, Plan, Spread, Study
 from llm4seg.config.schema.training import Augment, LabelNoise, OptimizerConfig, Patch, Training
 
 __all__ = [
     "DEFAULT_LLM",
+    "ENOUGH_RUNS",
     "POSTPROCESS",
     "PRESET",
     "Adapter",

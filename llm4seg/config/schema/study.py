@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from llm4seg.config.schema.base import Overrides, Section
 
@@ -12,6 +12,7 @@ FOLDER = re.compile(r"[\w+=-][\w .+=-]*")  # a name that is one on any system
 PRESET = "preset"  # in an arm, beside dotted parameters: the name of a preset, whose overrides come first
 
 
+ENOUGH_RUNS = 3  # paired runs, below which a comparison has no p
 MODEL = "model"  # of `only`: the model as it is, an arm without overrides
 
 
@@ -38,7 +39,8 @@ class Study(Section):
 
     repeats: NonNegativeInt
     folds: tuple[NonNegativeInt, ...]
-    metric: Literal["dice", "iou", "nsd"]
+    looks: tuple[PositiveInt, ...] | PositiveInt | None
+    metric: Literal["dice", "iou", "nsd", "log_likelihood"]
     per: Literal["case", "volume"]
     keep: Literal["none", "weights"]
     analyze: bool
@@ -59,6 +61,15 @@ class Study(Section):
         """The references that take part; where none does, the first arm that does is one."""
         chosen = self.chosen
         return tuple(name for name in self.references if name in chosen) or (next(iter(chosen)),)
+
+    @property
+    def look_repeats(self) -> tuple[int, ...]:
+        """The repeats after which there is a look, the last after all; empty without looks."""
+        if not self.repeats:
+            return ()
+        if isinstance(self.looks, int):
+            return tuple(-(-number * self.repeats // self.looks) for number in range(1, self.looks + 1))
+        return self.looks or ()
 
     @property
     def known(self) -> dict[str, Overrides]:
@@ -84,4 +95,23 @@ class Study(Section):
             )
         if self.data and self.analyze:
             raise ValueError("analyze: found true, allowed with study.data: false")
+        if self.data and self.looks is not None:
+            raise ValueError("looks: found some, allowed with study.data: null")
+        if self.repeats and self.looks is not None:
+            self._check_looks()
         return self
+
+    def _check_looks(self) -> None:
+        """Looks have more runs each, the first enough for a p, the last all of them."""
+        found = list(self.looks) if isinstance(self.looks, tuple) else self.looks
+        ends, folds = self.look_repeats, max(1, len(self.folds))
+        if list(ends) != sorted(set(ends)) or ends[-1:] != (self.repeats,):
+            raise ValueError(
+                f"looks: found {found}, allowed: rising numbers of repeats up to study.repeats ({self.repeats}), or "
+                f"how many looks, at most {self.repeats}"
+            )
+        if ends[0] * folds < ENOUGH_RUNS:
+            raise ValueError(
+                f"looks: found {found}, whose first has {ends[0] * folds} paired runs, allowed: {ENOUGH_RUNS} or more, "
+                "below which there is no p"
+            )
