@@ -66,6 +66,8 @@ def _volumes(config: Config) -> Iterator[str]:
     if isinstance(spacing, str) or not (prepared / MANIFEST).is_file():
         return
     for case in Prepared(prepared).cases.values():
+        if len(case.shape) != len(spacing):  # slices that were prepared before: volumes will take their place
+            return
         too_large = list(_refused(partial(check_memory, case, in_array_order(spacing))))
         if too_large and case.unit == "mm":
             yield too_large[0]
@@ -126,11 +128,15 @@ def _cuda() -> Iterator[str]:
 def remarks(config: Config) -> Iterator[str]:
     """One line for each thing that works here, but slowly."""
     wanted, cluster = config.engine.precision, config.cluster
-    if wanted not in ("bf16", "fp16") or cluster.device == "cpu" or cluster.address is not None:
+    if wanted not in ("bf16", "fp16") or cluster.address is not None:
+        return
+    if cluster.device == "cpu":
+        yield from _slow_on_a_cpu(config)
         return
     import torch
 
     if not torch.cuda.is_available():
+        yield from _slow_on_a_cpu(config)
         return
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
     if wanted == "bf16" and major < BF16_SINCE:
@@ -140,6 +146,14 @@ def remarks(config: Config) -> Iterator[str]:
         )
     if wanted == "fp16" and major >= BF16_SINCE:
         yield f"engine.precision: fp16 is for GPUs without bf16; {name} has bf16, which needs no scaled loss"
+
+
+def _slow_on_a_cpu(config: Config) -> Iterator[str]:
+    if config.engine.precision == "bf16" and config.data.spatial_dims == 3:
+        yield (
+            "engine.precision: bf16 is slow for volumes on a CPU, where a step took ten times as long as in fp32 "
+            "(docs/notes/benchmarks.md)"
+        )
 
 
 def check(config: Config) -> None:

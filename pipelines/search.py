@@ -29,6 +29,10 @@ def search(config: Config) -> None:
         return
     if config.cluster.launcher == "process":
         raise InputError("cluster.launcher: found process, allowed for a search: ray, whose Tune runs the trials")
+    if config.search.screen:
+        from llm4seg.search.screened import check_screen
+
+        check_screen()
     from llm4seg.cluster.run_lock import run_lock
     from llm4seg.cluster.session import ray_session
     from llm4seg.search.driver import forget_search, run_search, search_name

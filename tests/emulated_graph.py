@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.torch_internals import TorchDispatchMode, tree_leaves
-
-# what makes the host wait for the device, as a recording on a GPU refuses it
-SYNCS = ("_local_scalar_dense", "nonzero", "bincount", "equal", "masked_select", "is_nonzero", "_unique2")
+from tests.torch_internals import HOST_WAITS, TorchDispatchMode, tree_leaves
 
 
 class Trace(TorchDispatchMode):
@@ -24,7 +21,7 @@ class Trace(TorchDispatchMode):
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation.overloadpacket.__name__ in SYNCS:
+        if operation.overloadpacket.__name__ in HOST_WAITS:
             raise RuntimeError(f"operation not permitted when stream is capturing: {operation}")
         result = operation(*args, **(kwargs or {}))
         if operation.namespace != "profiler":

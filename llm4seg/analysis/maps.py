@@ -1,7 +1,7 @@
 """Masks and activation maps on the token grid, as in LM4VisualEncoding (Pang et al., ICLR 2024, appendix A)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Kind = Literal["magnitude", "norm", "frequency"]
-POOLING = {2: functional.adaptive_avg_pool2d, 3: functional.adaptive_avg_pool3d}
+POOLING: dict[int, Callable[..., Tensor]] = {2: functional.adaptive_avg_pool2d, 3: functional.adaptive_avg_pool3d}
 TINY = 1e-12  # a span of values below this share of their scale is of rounding
 
 
@@ -18,7 +18,7 @@ def token_mask(mask_S: Tensor, grid: Sequence[int]) -> Tensor:
 
     The sides of the grid need not divide those of the mask; cells then overlap, as in adaptive average pooling.
     """
-    shares = POOLING[mask_S.ndim](mask_S[None, None].double(), tuple(grid))  # type: ignore[operator]
+    shares = POOLING[mask_S.ndim](mask_S[None, None].double(), tuple(grid))
     return shares[0, 0] >= 0.5
 
 

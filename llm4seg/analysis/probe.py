@@ -48,6 +48,11 @@ class Moments:
             self.sums[fold, label] += part.sum(0)
             self.outer[fold, label] += part.T @ part
 
+    def testable_folds(self) -> list[int]:
+        """The folds that can be left out: with tokens of both classes, as the others together have."""
+        others = self.counts.sum(0) - self.counts
+        return [fold for fold in range(len(others)) if self.counts[fold].all() and others[fold].all()]
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -75,7 +80,7 @@ def fit_probe(moments: Moments) -> Probe:
     counts = moments.counts.sum(0)
     if not counts.all():
         raise ValueError(f"mask: found {counts[1]:.0f} tokens inside and {counts[0]:.0f} outside, allowed: 1 or more")
-    errors = [_errors(moments, fold) for fold in range(len(moments.counts)) if _can_be_left_out(moments, fold)]
+    errors = [_errors(moments, fold) for fold in moments.testable_folds()]
     if not errors:
         raise ValueError("folds: found none that can be left out with tokens inside and outside the mask")
     total = np.sum(errors, axis=0)
@@ -84,11 +89,6 @@ def fit_probe(moments: Moments) -> Probe:
     weight_D = weights_PD[best]
     assert moments.offset is not None
     return Probe(weight_D, float(biases_P[best] - weight_D @ moments.offset), PENALTIES[best])
-
-
-def _can_be_left_out(moments: Moments, fold: int) -> bool:
-    others = moments.counts.sum(0) - moments.counts[fold]
-    return bool(moments.counts[fold].all() and others.all())
 
 
 def _fit(counts: np.ndarray, sums: np.ndarray, outer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,8 @@ def contributions(function: Callable[[Tensor], Tensor], image_CS: Tensor) -> tup
     with torch.enable_grad():
         features_DG = function(image_CS)
         grid = tuple(features_DG.shape[1:])
-        center = tuple(side // 2 for side in grid)
-        (gradient_CS,) = torch.autograd.grad(features_DG[(slice(None), *center)].sum(), image_CS)
+        center = int(np.ravel_multi_index([side // 2 for side in grid], grid))
+        (gradient_CS,) = torch.autograd.grad(features_DG.flatten(1)[:, center].sum(), image_CS)
     return gradient_CS.abs().double().sum(0).cpu(), grid
 
 

@@ -50,6 +50,7 @@ ADDED: dict[str, tuple[Any, str]] = {
     "optimizer.nesterov": (False, "for sgd: Nesterov's momentum"),
     "training.patience": (None, "epochs without a better validation Dice after which training stops; null: all epochs"),
     "training.validate_every": (1, "epochs from one validation to the next; the last epoch is always validated"),
+    "search.screen": (False, "true: the first trials have the layers that a screen without training ranks first"),
     "study.keep": ("none", "none | weights: each run's model, in outputs/study/models (docs/ensembles.md)"),
     "study.only": (None, "null: all arms; else a list of those that take part; `model` is that of this file as it is"),
     "evaluation.models": (None, "null: paths.model; else folders of models, whose probabilities are averaged"),

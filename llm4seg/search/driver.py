@@ -15,7 +15,7 @@ from llm4seg.cluster.launch import train_on_ray
 from llm4seg.cluster.progress import EpochPrinter
 from llm4seg.cluster.ray_events import ray_events
 from llm4seg.cluster.ray_stop_signal import RayStopSignal
-from llm4seg.cluster.runs import forget_run, run_folder, run_name, storage
+from llm4seg.cluster.runs import final_weights, forget_run, run_folder, run_name, storage
 from llm4seg.cluster.stop_signal import stop_on_sigterm
 from llm4seg.cluster.storage import RunFolder
 from llm4seg.cluster.trials import trial_resources
@@ -25,6 +25,7 @@ from llm4seg.config.schema import Search
 from llm4seg.llm.store import LayerStore
 from llm4seg.search.progress import TrialProgress
 from llm4seg.search.results import SearchResult
+from llm4seg.search.screened import screened
 from llm4seg.search.searcher import OptunaSearcher
 from llm4seg.search.trial import Trial
 from llm4seg.search.trial_tables import collect
@@ -45,7 +46,8 @@ def run_search(config: Config, name: str) -> SearchResult:
     Raises InputError when every trial failed.
     """
     searching = shared_out(_of_trials(config))
-    initial = train_cnn_only(config, f"{name}-baseline") if config.search.warm_start else None
+    needs_cnn = config.search.warm_start or config.search.screen
+    initial = train_cnn_only(config, f"{name}-baseline") if needs_cnn else None
     log.info(f"search: at most {config.search.trials} trials of at most {config.search.epochs} epochs")
     results = _tuner(searching, name, initial).fit()
     return collect(results, config.search, config.cluster.max_failures)
@@ -63,9 +65,11 @@ def search_name(config: Config) -> str:
     Raises InputError when a layer is not in the store. Reads and hashes files, so callers compute it once.
     """
     parts: list[Any] = [run_name(_of_trials(config)), layers_sha256(config), code_digest("search")]
-    if config.search.warm_start:
+    if config.search.warm_start or config.search.screen:
         section = config.training  # of the CNN-only baseline
         parts += [section.epochs, section.patience, section.validate_every]
+    if config.search.screen:
+        parts.append(code_digest("analysis"))
     return "search-" + config.digest("search", extra=str(parts))
 
 
@@ -102,14 +106,16 @@ def train_cnn_only(config: Config, name: str) -> str:
 
 
 def _tuner(config: Config, name: str, initial: str | None) -> Tuner:
-    """Tune's Tuner: new, or restored after an interruption."""
-    trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=data_sync(config), initial=initial)
+    """Tune's Tuner: new, or restored after an interruption. `initial`: the run of the CNN alone, where there is one."""
+    start = initial if config.search.warm_start else None
+    trial = tune.with_parameters(Trial, params=config.plain(), name=name, data=data_sync(config), initial=start)
     trainable = tune.with_resources(trial, trial_resources(config.cluster))
     folder = run_folder(config, name)
     if _has_trials(folder):
         return Tuner.restore(_join(storage(config), name), trainable, resume_unfinished=True)
     folder.forget()
-    scheduler, searcher = build_scheduler(config.search), OptunaSearcher(config.search)
+    first = screened(config, final_weights(config, initial)) if config.search.screen and initial else []
+    scheduler, searcher = build_scheduler(config.search), OptunaSearcher(config.search, first)
     return Tuner(
         trainable,
         tune_config=TuneConfig(

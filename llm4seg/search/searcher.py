@@ -5,7 +5,7 @@ import logging
 import random
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,9 +81,12 @@ def build_sampler(algorithm: str, *seeds: int) -> BaseSampler:
 
 
 class OptunaSearcher(Searcher):
-    """Suggests each point at most once, until trials, points or the budget are used up. Its state can be saved."""
+    """Suggests each point at most once, until trials, points or the budget are used up. Its state can be saved.
 
-    def __init__(self, section: Search) -> None:
+    `first`: values of some parameters that the first points have, a point each; the sampler draws their others.
+    """
+
+    def __init__(self, section: Search, first: Sequence[Overrides] = ()) -> None:
         super().__init__(metric="best_dice", mode="max")
         self._section = section
         self._study = optuna.create_study(directions=[DIRECTIONS[name] for name in section.objectives])
@@ -92,6 +95,7 @@ class OptunaSearcher(Searcher):
         self._epochs: dict[str, int] = {}
         self._points = _shuffled(section)
         self._tried: set[str] = set()
+        self._first = list(first)
         self._seconds, self._since = 0.0, time.monotonic()
         self._max_concurrent = 1
 
@@ -115,6 +119,9 @@ class OptunaSearcher(Searcher):
     def _new_point(self) -> tuple[optuna.Trial, Overrides] | None:
         """A new point with its Optuna trial; None if no new point is found."""
         algorithm = self._section.algorithm
+        while self._first:
+            if found := self._draw(algorithm, ATTEMPTS, self._first.pop(0)):
+                return found
         if algorithm != "grid" and (found := self._draw(algorithm, ATTEMPTS)):
             return found
         if self._points is None:
@@ -122,11 +129,17 @@ class OptunaSearcher(Searcher):
         point = next(point for key, point in self._points.items() if key not in self._tried)
         return self._trial_of(point), point
 
-    def _draw(self, algorithm: str, attempts: int) -> tuple[optuna.Trial, Overrides] | None:
-        """A new point of a sampler with its Optuna trial; None after `attempts` earlier points."""
+    def _draw(
+        self, algorithm: str, attempts: int, fixed: Overrides | None = None
+    ) -> tuple[optuna.Trial, Overrides] | None:
+        """A new point of a sampler, `fixed` in some parameters, with its Optuna trial; None after `attempts` earlier
+        points.
+        """
         for _ in range(attempts):
             self._draws += 1
             self._study.sampler = build_sampler(algorithm, self._section.seed, self._draws)
+            if fixed:
+                self._study.enqueue_trial(_to_optuna(fixed, self._section.space))
             trial = self._study.ask()
             point = draw(trial, self._section.space)
             if _key(point) not in self._tried:
@@ -189,6 +202,7 @@ class OptunaSearcher(Searcher):
             "seconds": self._seconds,
             "epochs": self._epochs,
             "tried": sorted(self._tried),
+            "first": self._first,
             "ended": [_to_json(trial) for trial in trials if trial.state in ENDED],
             "asked": {trial_id: _to_json(trials[trial.number]) for trial_id, trial in self._running.items()},
         }
@@ -202,7 +216,7 @@ class OptunaSearcher(Searcher):
             log.warning("search: a kill cut the sampler's notes short; it learns anew, the trials are kept")
             return
         self._draws, self._seconds, self._epochs = state["asks"], state["seconds"], state["epochs"]
-        self._tried = set(state["tried"])
+        self._tried, self._first = set(state["tried"]), state.get("first", [])
         for ended in state["ended"]:
             self._study.add_trial(_from_json(ended, self._section.space))
         for trial_id, running in state["asked"].items():

@@ -29,7 +29,7 @@ from llm4seg.training.trainer import Trainer
 from tests.benchmarks.default import PARAMS, parser
 from tests.tiny import CHANGES, prepare_workspace
 from tests.tiny_llm import tiny_store
-from tests.torch_internals import TorchDispatchMode, tree_map
+from tests.torch_internals import HOST_WAITS, TorchDispatchMode, tree_map
 
 CLASSES, BATCH, SIDE = 4, 4, 64
 # calls of aten that launch nothing: they allocate, or look at memory in another way
@@ -37,10 +37,6 @@ VIEWS = frozenset(
     """_reshape_alias _unsafe_view alias as_strided detach diagonal empty empty_like empty_strided expand is_pinned
     is_same_size lift_fresh narrow new_empty new_empty_strided permute record_stream resize_ select set_ slice split
     split_with_sizes squeeze t transpose unbind unfold unsafe_split unsqueeze view view_as""".split()  # noqa: SIM905
-)
-# calls after which the host waits for the device
-SYNCS = frozenset(
-    "_local_scalar_dense bincount equal is_nonzero item masked_select nonzero unique _unique2".split()  # noqa: SIM905
 )
 HOST_TENSORS = ((torch, "as_tensor"), (torch, "tensor"), (torch, "from_numpy"), (Tensor, "new_tensor"))
 BUDGET, STEP_BUDGET = 490, 520
@@ -63,10 +59,10 @@ class Trace(TorchDispatchMode):
 
     def launches(self) -> Counter[tuple[str, str]]:
         """The number of calls that launch a kernel, by phase and name."""
-        return Counter((phase, name) for phase, name, _ in self.calls if name not in VIEWS | SYNCS)
+        return Counter((phase, name) for phase, name, _ in self.calls if name not in VIEWS | HOST_WAITS)
 
     def syncs(self) -> Counter[str]:
-        return Counter(name for _, name, _ in self.calls if name in SYNCS)
+        return Counter(name for _, name, _ in self.calls if name in HOST_WAITS)
 
 
 def _described(value: Any) -> Any:

@@ -71,7 +71,7 @@ def test_paths_that_may_be_anywhere_are_all_that_are_no_outputs() -> None:
 
 def test_names_of_runs_hash_what_dvc_yaml_lists() -> None:
     assert listed("train") == set(TRAINING)
-    assert listed("search") == {*TRAINING, "search"}
+    assert listed("search") == {*TRAINING, "analysis", "search"}
     assert listed("evaluate") == set(MEASURING)
     assert listed("analyze") == set(ANALYZING)
     assert listed("study") == {*TRAINING, *MEASURING, *ANALYZING, "study"}

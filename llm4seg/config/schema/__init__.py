@@ -7,22 +7,18 @@ from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layer
 from llm4seg.config.schema.run import (
     POSTPROCESS,
     Analysis,
-    Augment,
     Cluster,
     EngineConfig,
     Evaluation,
-    LabelNoise,
-    OptimizerConfig,
-    Patch,
     Paths,
     Report,
     Tracking,
-    Training,
 )
 from llm4seg.config.schema.search import Choice, Conditional, LogUniform, RandInt, Search, Uniform, points
 from llm4seg.config.schema.sections import Presets, Sections
 from llm4seg.config.schema.split import Split
 from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
+from llm4seg.config.schema.training import Augment, LabelNoise, OptimizerConfig, Patch, Training
 
 __all__ = [
     "POSTPROCESS",

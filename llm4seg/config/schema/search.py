@@ -20,6 +20,7 @@ from llm4seg.config.earlier import current
 from llm4seg.config.schema.base import AtLeastTwo, Overrides, Section
 
 Objective = Literal["val_dice", "parameters", "latency"]
+LAYER = "model.llm.layer"
 MOST_POINTS = 10_000  # of a space whose points are listed
 
 
@@ -171,6 +172,7 @@ class Search(Section):
     asha: Asha | None
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1), AfterValidator(_dice_first)]
     warm_start: bool
+    screen: bool
     seed: NonNegativeInt
     space: Annotated[dict[str, Distribution], BeforeValidator(current)]
 
@@ -181,6 +183,8 @@ class Search(Section):
             raise ValueError(f"algorithm: found grid, allowed: tpe or random, since {endless[0]} has no list of values")
         if self.algorithm == "grid" and points(self.space) is None:
             raise ValueError(f"algorithm: found grid, allowed: tpe or random above {MOST_POINTS} points of the space")
+        if self.screen and (LAYER not in self.space or self.algorithm == "grid"):
+            raise ValueError(f"screen: found true, allowed: with {LAYER} in the space and algorithm: tpe or random")
         if self.trials and not self.space:
             raise ValueError("space: found nothing to choose from, allowed: a dotted parameter with its values")
         return self

@@ -14,15 +14,14 @@ from llm4seg.config.schema.run import (
     Cluster,
     EngineConfig,
     Evaluation,
-    OptimizerConfig,
     Paths,
     Report,
     Tracking,
-    Training,
 )
 from llm4seg.config.schema.search import Search
 from llm4seg.config.schema.split import LISTED, Split
 from llm4seg.config.schema.study import Study
+from llm4seg.config.schema.training import OptimizerConfig, Training
 from llm4seg.utils.errors import InputError
 
 Presets = Annotated[dict[str, Overrides], BeforeValidator(current_presets)]  # by their present names

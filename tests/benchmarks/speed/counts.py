@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from tests.torch_internals import TorchDispatchMode, is_view
+from tests.torch_internals import HOST_WAITS, TorchDispatchMode, is_view
 
 LAUNCHES = {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch"}
 SYNCS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"}
-# of aten: calls after which the host waits for a device
-READS = {"_local_scalar_dense", "bincount", "equal", "is_nonzero", "masked_select", "nonzero", "_unique2"}
 # calls that are no views by their schema and yet launch nothing
 NOTHING = {
     "_reshape_alias",
@@ -39,7 +37,7 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
-        if name in READS:
+        if name in HOST_WAITS:
             self.counts["syncs"] += 1
         elif launches(function):
             self.counts["launches"] += 1

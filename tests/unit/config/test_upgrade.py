@@ -106,6 +106,7 @@ training:
 model: {llm: {position: 'paper', note: paper}}
 tracking: {to: none}
 search:
+  screen: false
   space:
     # which one
     model.llm.position: [native, paper]

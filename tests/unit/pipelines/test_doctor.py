@@ -69,6 +69,19 @@ def test_a_precision_that_the_gpu_has_not_is_said_and_not_refused(
     assert words is None or words in lines[0]
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_half_precision_of_volumes_is_slow_on_a_cpu(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    volumes = config.override(config.presets["demo-3d"] | {"cluster.device": device})
+    check(volumes)
+    check(config.override({"engine.precision": "bf16", "cluster.device": device}))
+    assert not capsys.readouterr().out
+    check(volumes.override({"engine.precision": "bf16"}))
+    assert "bf16 is slow for volumes on a CPU" in capsys.readouterr().out
+
+
 def test_git(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "git")
     assert list(problems(config)) == ["git is missing: apt-get install git"]
@@ -206,3 +219,11 @@ def test_volumes_larger_than_memory(tmp_path: Path) -> None:
     fine = 1e-3 * 24 / psutil.virtual_memory().available ** (1 / 3)
     (found,) = [line for line in problems(config.override({"data.spacing": [fine] * 3})) if "data.spacing" in line]
     assert "allowed: a coarser one" in found
+
+
+def test_slices_that_were_prepared_before_are_no_volumes(tmp_path: Path) -> None:
+    case = raw_case("flat", np.ones((24, 24)), np.random.default_rng(0).integers(1, 9, (1, 24, 24)))
+    config = tiny_config(tmp_path)
+    write_cases(config, [case], ["lesion"])
+    volumes = config.override(VOLUMES | {"data.spacing": [1, 1, 1], "data.classes": None})
+    assert not [line for line in problems(volumes) if "data.spacing" in line]
