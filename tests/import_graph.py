@@ -21,7 +21,6 @@ FLOORS = {
     "training": 4,
     "analysis": 5,
     "evaluation": 5,
-    "analysis": 5,
     "released": 5,
     "predict": 6,
     "tracking": 5,
