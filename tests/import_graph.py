@@ -20,7 +20,6 @@ FLOORS = {
     "inference": 3,
     "training": 4,
     "evaluation": 5,
-    "analysis": 5,
     "released": 5,
     "predict": 6,
     "tracking": 5,

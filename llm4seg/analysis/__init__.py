@@ -1,1 +1,1 @@
-"""What the block does to the features: measures of tokens, attention and gradients, as functions of tensors alone."""
+"""What the block does to the features: places where they are read, measures, summaries; and a screen of layers."""

@@ -28,7 +28,7 @@ def draw_analysis(result: AnalysisResult) -> str:
     roles = list(result.summary["examples"])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.1 * max(len(roles), 2)), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=[1.05, 1])
+        left, right = figure.subfigures(1, 2, width_ratios=[1.05, 1], squeeze=False)[0]
         if roles:
             _draw_maps(left, result, roles)
         axes = right.subplots(2, 2).flatten()
@@ -64,13 +64,12 @@ def _aspect(mask: np.ndarray[Any, Any], cells: np.ndarray[Any, Any]) -> float:
 
 def cell_edges(cells: np.ndarray[Any, Any]) -> list[list[tuple[float, float]]]:
     """The edges between cells inside and outside of a mask, and around it at the border, as lines of (x, y)."""
-    around = np.pad(cells, 1)
-    rows, columns = np.nonzero(around[1:, :-1] != around[:-1, :-1])
-    lines = [[(column - 1.5, row - 0.5), (column - 0.5, row - 0.5)] for row, column in zip(rows, columns, strict=True)]
-    rows, columns = np.nonzero(around[:-1, 1:] != around[:-1, :-1])
-    return lines + [
-        [(column - 0.5, row - 1.5), (column - 0.5, row - 0.5)] for row, column in zip(rows, columns, strict=True)
-    ]
+    around, lines = np.pad(cells, 1), []
+    for row, column in np.argwhere(around[1:, :-1] != around[:-1, :-1]).tolist():
+        lines.append([(column - 1.5, row - 0.5), (column - 0.5, row - 0.5)])
+    for row, column in np.argwhere(around[:-1, 1:] != around[:-1, :-1]).tolist():
+        lines.append([(column - 0.5, row - 1.5), (column - 0.5, row - 0.5)])
+    return lines
 
 
 def _draw_density(axis: Axes, result: AnalysisResult, measure: str, words: str) -> None:

@@ -1,5 +1,7 @@
 """Features at every place, against a forward pass by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LayerStore:
     return tiny_store(tmp_path_factory.mktemp("llm"))
 
 
-def build(store: LayerStore, bottleneck: str = "llm", dims: int = 2, **block: object) -> Hybrid:
+def build(store: LayerStore, bottleneck: str = "llm", dims: int = 2, **block: Any) -> Hybrid:
     torch.manual_seed(0)
     section = model_section(bottleneck, **block)
     model = build_model(section, store, spatial_dims=dims, in_channels=1, out_channels=3, seed=0)
@@ -34,7 +36,8 @@ def test_each_place_has_what_a_pass_by_hand_gives(store: LayerStore) -> None:
     model, image_CS = build(store), image(16, 24)
     found = features_of(model, image_CS, [1])
     features_NCS = model.encoder(image_CS[None])[-1]
-    block, grid = model.bottleneck, features_NCS.shape[2:]
+    block: Any = model.bottleneck
+    grid = features_NCS.shape[2:]
     tokens_NTD = features_NCS.flatten(2).transpose(1, 2)
     adapted_NTE = block.adapter_in(tokens_NTD)
     llm_NTE = block.core(adapted_NTE, grid)
@@ -58,7 +61,8 @@ def test_attention_weights_are_those_that_the_layer_attends_by(store: LayerStore
     weights_HTT = found.attention[1]
     torch.testing.assert_close(weights_HTT.sum(-1), torch.ones(4, 16))
     assert torch.equal(weights_HTT.triu(1), torch.zeros(4, 16, 16))
-    layer = model.bottleneck.core.layers[0]
+    block: Any = model.bottleneck
+    layer = block.core.layers[0]
     values_TE = layer.self_attn.v_proj(layer.input_layernorm(found.tokens["adapter_in"]))
     values_HTE = values_TE.unflatten(1, (2, 16)).transpose(0, 1).repeat_interleave(2, 0)  # two heads share one
     added_TE = layer.self_attn.o_proj((weights_HTT @ values_HTE).transpose(0, 1).flatten(1))
@@ -74,7 +78,7 @@ def test_the_kernel_is_the_same_afterwards_whatever_happens(store: LayerStore) -
         assert attention(config) == "eager" != before
         raise ZeroDivisionError
 
-    hook = model.bottleneck.core.register_forward_pre_hook(broken)
+    hook = dict(model.named_modules())["bottleneck.core"].register_forward_pre_hook(broken)
     with pytest.raises(ZeroDivisionError):
         features_of(model, image(16, 16), [1])
     hook.remove()

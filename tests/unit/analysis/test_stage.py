@@ -50,7 +50,7 @@ def test_on_it_measures_the_trained_model(trained: Config, caplog: pytest.LogCap
     cases = read_split(trained.paths.split).test
     assert list(result.classes["case"].unique()) == list(cases)
     assert set(result.summary["differences"]) == {"decoder_input - encoder", "llm - adapter_in"}
-    attended = result.tokens.set_index("place").loc["layer.1.attention", "attention_entropy"]
+    attended = result.tokens.query("place == 'layer.1.attention'")["attention_entropy"]
     assert attended.between(0, 4.2).all()  # ln 64 tokens
     assert result.tokens.query("place == 'decoder_input'")["change"].gt(0).all()
     assert result.summary["dataset"]["encoder"]["cka_tokens"] == pytest.approx(1)
