@@ -117,11 +117,14 @@ def test_a_looks_power_counts_first_crossings_by_hand() -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("ends", "arms"), [((3, 4, 5), 1), ((4, 8, 12), 1), ((3, 4, 5), 3)], ids=str)
 def test_the_type_i_error_of_2000_studies_is_5_percent(ends: Sequence[int], arms: int) -> None:
-    """By the mixed model that studies are compared with; of several arms, any by Holm's procedure at any look."""
-    assert type_i_error(ends, arms, 2000) == pytest.approx(0.05, abs=0.015)
+    """By the mixed model that studies are compared with; of several arms, any by Holm's procedure at any look.
+
+    Holm's is below 5 % for arms that share a reference, and so are looks before which cases differ more than runs.
+    """
+    assert 0.03 < type_i_error(ends, arms, 2000) < 0.065
 
 
-def type_i_error(ends: Sequence[int], arms: int, studies: int, units: int = 12) -> float:
+def type_i_error(ends: Sequence[int], arms: int, studies: int, units: int = 36) -> float:
     """The share of studies without any difference that call one at a look; arms share their reference.
 
     The mixed model is fitted where the closed form, which takes no time, is not far from calling one.
