@@ -8,12 +8,15 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from rich.table import Table
+from tqdm import tqdm
 
 from llm4seg.config import Config
+from llm4seg.config.schema import Training
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import replacing
-from llm4seg.utils.logs import add_flags, configure
+from llm4seg.utils.logs import add_flags, bars_off, configure
 from pipelines.stage import near, show
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ def screen(config: Config, folder: Path, layers: Sequence[int] = ()) -> "pd.Data
     import pandas as pd
 
     from llm4seg.analysis.screen import Screen, screen_loss
-    from llm4seg.config.schema import Training
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
     from llm4seg.llm.store import LayerStore
@@ -51,14 +53,25 @@ def screen(config: Config, folder: Path, layers: Sequence[int] = ()) -> "pd.Data
     check_data(folder, data)
     device = default_device(config.cluster)
     set_deterministic(device)
-    loss = screen_loss(Training.model_validate(described["config"]["training"]), data, split.train, device)
+    loss = screen_loss(_training(folder, described["config"]["training"]), data, split.train, device)
     screening = Screen(load_trained(folder, None).to(device), data, split, config.model, loss)
     log.info(f"screen: probed: {', '.join(screening.targets)}")
     rows = [screening.cnn()]
-    for layer in layers or store.layers:
+    for layer in tqdm(layers or store.layers, desc="screen", unit="layer", disable=bars_off()):
         rows.append(screening.layer(store, layer))
         log.debug("screen: layer %d: %s", layer, rows[-1])
     return pd.DataFrame(rows)
+
+
+def _training(folder: Path, values: "dict[str, Any]") -> Training:
+    """The `training` section of a model, whose loss gives the gradients."""
+    try:
+        return Training.model_validate(values)
+    except ValidationError:
+        raise InputError(
+            f"{folder}: found a model without its training's parameters, allowed: one of the stage "
+            "`train` or of a study"
+        ) from None
 
 
 def shown(rows: "pd.DataFrame") -> Table:

@@ -7,6 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from llm4seg.analysis import screen
+from llm4seg.analysis.screen import Screen, ranking, screen_loss
 from llm4seg.config import Config
 from llm4seg.config.schema import Overrides
 from llm4seg.config.schema.search import LAYER
@@ -42,12 +43,12 @@ def screened(config: Config, cnn: Mapping[str, Tensor]) -> list[Overrides]:
     set_deterministic(device)
     model = assemble(alone, data)
     model.load_weights(cnn)
-    loss = screen.screen_loss(config.training, data, split.train, device)
-    screening = screen.Screen(model.to(device), data, split, config.model, loss)
+    loss = screen_loss(config.training, data, split.train, device)
+    screening = Screen(model.to(device), data, split, config.model, loss)
     dimension, store = config.search.space[LAYER], LayerStore(config.paths.llm_used)
     layers = [value for value in dimension.values or () if isinstance(value, int)]
     log.info(f"search: a screen of {len(layers)} layers, of which the first {FIRST} are tried first")
     rows = [screening.layer(store, layer) for layer in layers]
-    first = screen.ranking(pd.DataFrame(rows), screen.RELIABLE)[:FIRST] if rows else []
+    first = ranking(pd.DataFrame(rows), screen.RELIABLE)[:FIRST] if rows else []
     conditions = {parent: allowed[0] for parent, allowed in dimension.when.items()}
     return [conditions | {LAYER: layer} for layer in first]

@@ -1,12 +1,14 @@
 """The search stage with a real Ray Tune: trials are trainings, and the best one's values become overrides."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+from llm4seg.analysis import screen
 from llm4seg.cluster.process_run import train_in_process
 from llm4seg.config import Config
 from llm4seg.config.schema import points
@@ -149,4 +151,24 @@ def test_warm_trials_begin_as_the_trained_cnn(on_ray: Config, workers: int) -> N
     trials = trials_of(config)
     assert trials["val_dice"].nunique() == 1
     assert trials["val_dice"][0] > 0.05
+    assert not list(config.paths.runs.glob("*"))
+
+
+def test_a_screened_search_begins_with_the_layer_that_is_ranked_first(
+    on_ray: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CNN alone is trained once, for the screen, and no trial starts from it."""
+    rankings: list[list[int]] = []
+
+    def ranking(table: pd.DataFrame, measures: Sequence[str]) -> list[int]:
+        rankings.append(screen.ranking(table, measures))
+        return rankings[-1]
+
+    monkeypatch.setattr(screen, "RELIABLE", ("recovery",))
+    monkeypatch.setattr("llm4seg.search.screened.ranking", ranking)
+    config = searching(on_ray, trials=1, epochs=1, screen=True)
+    search(config)
+    trials = trials_of(config)
+    assert [sorted(one) for one in rankings] == [[0, 1]]
+    assert [*trials["model.llm.layer"]] == rankings[0][:1]
     assert not list(config.paths.runs.glob("*"))
