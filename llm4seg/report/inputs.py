@@ -62,7 +62,8 @@ def read_inputs(config: Config) -> Inputs:
         overlays=read_overlays(paths.evaluation),
         search=search_results.read(paths.search),
         study=study_results.read(paths.study),
-        analysis=analysis_results.read(paths.analysis),
+        # a project of before there was this stage has none
+        analysis=analysis_results.read(paths.analysis) if paths.analysis.exists() else None,
     )
 
 

@@ -44,6 +44,7 @@ OURS = [
     rf"search: \d/\d  trial \d  finished  \d/\d  {NUMBER}  layer \d",
     r"search: best of \d trials: \{'model\.llm\.layer': \d\}",
     r"study: off \(study\.repeats is 0\)",
+    r"analyze: off \(analysis\.enabled is false\)",
     rf"study: \d of \d runs: {NUMBER} s of training",
     rf"study: llm: {NUMBER} Dice points against cnn, .*",
     r"study: The \d+ cases are of \d+ patients or volumes, too few to resample: .*",
