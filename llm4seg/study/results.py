@@ -1,7 +1,7 @@
 """Outputs of a study: tables of its runs, as far as they have finished, comparisons of arms, and verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,21 @@ def results(config: Config, runs: Runs) -> StudyResult:
     scores = volumes if config.study.per == "volume" else cases
     comparisons, each = compared(config, scores), run_table(runs, config.study)
     content = summary(config, each, comparisons)
-    if config.study.data and runs:
-        over_data = compared_over_data(config, scores, comparisons)
-        content["data_sets"] = described(config)
-        content["verdicts"] += [
-            verdict_over_data(row, config.study.metric, config.evaluation.confidence) for row in records(over_data)
-        ]
-        return StudyResult(content, cases, volumes, each, comparisons, over_data)
     if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
-    return StudyResult(content, cases, volumes, each, comparisons)
+    return _with_data_sets(config, StudyResult(content, cases, volumes, each, comparisons))
+
+
+def _with_data_sets(config: Config, result: StudyResult) -> StudyResult:
+    """The result with what identifies the data sets of `study.data`, and the comparisons and verdicts over them."""
+    if not config.study.data or result.runs.empty:
+        return result
+    over = compare_over_data(
+        with_blocks(result.scores, config.split.block), result.comparisons, config.study, config.evaluation.confidence
+    )
+    lines = [verdict_over_data(row, config.study.metric, config.evaluation.confidence) for row in records(over)]
+    content = {**result.summary, "verdicts": [*result.summary["verdicts"], *lines], "data_sets": described(config)}
+    return replace(result, summary=content, over_data=over)
 
 
 def write(folder: Path, result: StudyResult, write_models: Callable[[Path], None] | None = None) -> None:
@@ -175,11 +180,3 @@ def compared(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return pd.DataFrame()
     return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation)
-
-
-def compared_over_data(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Every arm against every reference over the data sets of `study.data`, as far as both have finished runs."""
-    if table.empty:
-        return pd.DataFrame()
-    blocks = with_blocks(table, config.split.block)
-    return compare_over_data(blocks, compared, config.study, config.evaluation.confidence)
