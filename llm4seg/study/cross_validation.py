@@ -10,13 +10,14 @@ from llm4seg.evaluation.summary import case_means, estimate, resampled_units, ro
 
 
 def cross_validation(table: pd.DataFrame, study: Study, section: Evaluation) -> dict[str, Any] | None:
-    """`study.metric` on the study's own data, from the table of all finished runs; None without folds.
+    """`study.metric` on the study's own data, from the table of all finished runs; None without folds, and
+    for several data sets (`study.data`).
 
     `rows`: for each arm the mean over classes (`class` null), and each class: `estimate` over all cases (their mean
     over repeats), and `folds`, the mean over the cases of each fold, null where none has finished. `unit`, `cases` and
     `groups`: as in `summarize`.
     """
-    if not study.folds or table.empty:
+    if not study.folds or study.data or table.empty:
         return None
     own = table[table["data"] == table["data"].iloc[0]]
     records: Any = own.to_dict("records")

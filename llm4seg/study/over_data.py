@@ -28,9 +28,11 @@ def compare_over_data(table: pd.DataFrame, compared: pd.DataFrame, study: Study,
     (the data sets' mean), `smallest` and `largest` of theirs, `low`, `high` and `p` (Wilcoxon's test has no interval),
     `method`, `reason` (why there is no p, else None), and `p_holm`, corrected over the arms.
     """
+    if compared.empty:
+        return pd.DataFrame()
     scores, rows = class_scores(table, study.metric), []
     for reference, arm in product(study.chosen_references, study.chosen):
-        own = compared[(compared["reference"] == reference) & (compared["arm"] == arm)] if len(compared) else compared
+        own = compared[(compared["reference"] == reference) & (compared["arm"] == arm)]
         if len(own) > 1:
             about = {"reference": reference, "arm": arm, "per": study.per, "data_sets": len(own)}
             cells = _cells(scores, own["data"], arm, reference)

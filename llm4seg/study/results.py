@@ -1,7 +1,7 @@
 """Outputs of a study: tables of its runs, as far as they have finished, comparisons of arms, and verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +82,34 @@ def results(config: Config, runs: Runs) -> StudyResult:
     else:
         comparisons = compared(config, scores)
         content = summary(config, each, comparisons)
-    over_data = pd.DataFrame()
-    if config.study.data and runs:
-        over_data = compared_over_data(config, scores, comparisons)
-        content["data_sets"] = described(config)
-        metric, confidence = config.study.metric, config.evaluation.confidence
-        content["verdicts"] += [verdict_over_data(row, metric, confidence) for row in records(over_data)]
-    elif (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
+    if (over_folds := cross_validation(scores, config.study, config.evaluation)) is not None:
         content["cross_validation"] = over_folds
+    result = StudyResult(content, cases, volumes, each, comparisons)
+    return _with_features(config, runs, _with_data_sets(config, result))
+
+
+def _with_data_sets(config: Config, result: StudyResult) -> StudyResult:
+    """The result with what identifies the data sets of `study.data`, and the comparisons and verdicts over them."""
+    if not config.study.data or result.runs.empty:
+        return result
+    over = compare_over_data(
+        with_blocks(result.scores, config.split.block), result.comparisons, config.study, config.evaluation.confidence
+    )
+    lines = [verdict_over_data(row, config.study.metric, config.evaluation.confidence) for row in records(over)]
+    content = {**result.summary, "verdicts": [*result.summary["verdicts"], *lines], "data_sets": described(config)}
+    return replace(result, summary=content, over_data=over)
+
+
+def _with_features(config: Config, runs: Runs, result: StudyResult) -> StudyResult:
+    """The result with what `study.analyze` measured, and the comparisons of arms in it."""
     done = [(run, record) for run, record in runs if record and finished(record)]
     features = feature_table(done, config.split.block)
+    if features.empty:
+        return result
     between, alike = compare_features(features, config), similarity_table(done)
-    if len(features):
-        lines = feature_verdicts(between, config.evaluation.confidence)
-        content["analysis"] = {"verdicts": lines, "similarity": mean_similarity(alike)}
-    return StudyResult(content, cases, volumes, each, comparisons, over_data, features, between, alike)
+    lines = feature_verdicts(between, config.evaluation.confidence)
+    content = {**result.summary, "analysis": {"verdicts": lines, "similarity": mean_similarity(alike)}}
+    return replace(result, summary=content, features=features, feature_comparisons=between, similarity=alike)
 
 
 def reached(config: Config, runs: Runs) -> Reached | None:
@@ -247,14 +260,6 @@ def compared(config: Config, table: pd.DataFrame, look: Look | None = None) -> p
     if table.empty:
         return pd.DataFrame()
     return compare_all(with_blocks(table, config.split.block), config.study, config.evaluation, look)
-
-
-def compared_over_data(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Every arm against every reference over the data sets of `study.data`, as far as both have finished runs."""
-    if table.empty:
-        return pd.DataFrame()
-    blocks = with_blocks(table, config.split.block)
-    return compare_over_data(blocks, compared, config.study, config.evaluation.confidence)
 
 
 def compared_by_metric(config: Config, runs: Runs) -> dict[str, pd.DataFrame]:

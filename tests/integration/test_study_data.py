@@ -178,7 +178,10 @@ def test_a_folder_that_is_no_data_set_is_named(
     [
         ({"training.class_weights": [1, 1, 1]}, "drawn: training.class_weights: found 3 numbers, allowed: 4"),
         ({"training.augment.quarter_turns": True}, r"drawn: params: training.augment.quarter_turns: .* \[32, 48\] is"),
-        ({"evaluation.postprocess": ["largest:lesion 1"]}, "drawn: evaluation.postprocess: found the class lesion 1, allowed: a, b, c"),
+        (
+            {"evaluation.postprocess": ["largest:lesion 1"]},
+            "drawn: evaluation.postprocess: found the class lesion 1, allowed: a, b, c",
+        ),
     ],
     ids=["weights", "turns", "postprocess"],
 )
