@@ -1,4 +1,4 @@
-"""Stage `fetch_llm`: copy the layers that the parameters name from the LLM's source to the layer store."""
+"""Stage `fetch_llm`: copy the layers that the parameters name from the sources of their LLMs to the layer stores."""
 
 import logging
 
@@ -6,18 +6,20 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.llm.store import LayerStore
-from llm4seg.llm_sources.build_store import fill_store, select_layers
+from llm4seg.llm_sources.fetch_layers import fetch_layers
 from pipelines.stage import run_stage, show
 
 log = logging.getLogger("llm4seg.pipelines.fetch_llm")
 
 
 def fetch_llm(config: Config) -> None:
-    """Fill the layer store; layers already there are kept."""
-    store = fill_store(config.paths.llm, config.llm, config.layers_needed(), config.paths.cache)
-    select_layers(store, config.layers_used(), config.paths.llm_used)
-    log.info(f"{store.source}, license: {store.license or 'not stated'}")
-    show(_table(store))
+    """Fill the layer stores; layers already there are kept."""
+    paths = config.paths
+    needed, used = config.layers_needed(), config.layers_used()
+    stores = fetch_layers(config.llm, needed, used, paths.llm, paths.llm_used, paths.cache)
+    for name, store in stores.items():
+        log.info(f"{name}: {store.source}, license: {store.license or 'not stated'}")
+        show(_table(store))
 
 
 def _table(store: LayerStore) -> Table:

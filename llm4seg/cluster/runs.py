@@ -10,6 +10,7 @@ from torch import Tensor
 from llm4seg.cluster.storage import RunFolder, retrying
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
+from llm4seg.llm.store import named_store
 from llm4seg.models.saved import WEIGHTS, describe_llm, trained_intensity
 from llm4seg.training.checkpoint import Checkpoint, DamagedCheckpoint
 from llm4seg.training.run import Row
@@ -57,6 +58,8 @@ def run_name(config: Config) -> str:
         config.paths.split.read_text(),
         llm and (llm["layers"], llm["norm_sha256"]),
     ]
+    if config.model.bottleneck == "mlp":  # whose width follows from the LLM's
+        sources.append(named_store(config.paths.llm_used, config.model.llm.source).config)
     if config.training.init_from is not None:
         sources.append(sha256_file(config.training.init_from / WEIGHTS))
         if (intensity := trained_intensity(config.training.init_from)) is not None:

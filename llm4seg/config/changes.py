@@ -8,6 +8,7 @@ from typing import Any
 
 from llm4seg.config.config import Config
 from llm4seg.config.params_file import parse, read
+from llm4seg.config.schema import DEFAULT_LLM
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.text import elided
 
@@ -83,6 +84,11 @@ def _unread(config: Config) -> Iterator[tuple[str, str]]:
     for name, section in model.sections().items():
         if name != model.backbone:
             yield f"model.{section}", f"model.backbone is {model.backbone}"
+    for name in config.llm.named:
+        if name != llm.source:
+            own = ("llm.source", "llm.sha256", "llm.layer_sha256")
+            for parameter in own if name == DEFAULT_LLM else (f"llm.sources.{name}",):
+                yield parameter, f"model.llm.source is {llm.source}"
     if model.bottleneck == "identity":
         yield "model.llm", "model.bottleneck is identity"
     if model.bottleneck == "mlp":

@@ -10,9 +10,10 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from llm4seg.config.earlier import PRESETS
+from llm4seg.config.llms import layers_of_arms, layers_of_search, merged
 from llm4seg.config.overrides import apply, explain, find
 from llm4seg.config.params_file import read
-from llm4seg.config.schema import PRESET, SECTIONS_ALONE, Overrides, Presets, Sections, parse_layers
+from llm4seg.config.schema import DEFAULT_LLM, PRESET, SECTIONS_ALONE, Overrides, Presets, Sections
 from llm4seg.utils.errors import InputError
 
 INIT = "training.init_from"
@@ -93,28 +94,40 @@ class Config(Sections):
             name: arm | {INIT: _absolute(root, arm[INIT])} if isinstance(arm.get(INIT), str) else arm
             for name, arm in self.study.arms.items()
         }
-        if "://" not in self.llm.source:
-            changes["llm.source"] = os.path.normpath(root / self.llm.source)
+        changes["llm.source"] = _located(root, self.llm.source)
+        changes["llm.sources"] = {
+            name: one.model_dump(mode="json") | {"source": _located(root, one.source)}
+            for name, one in self.llm.sources.items()
+        }
         return self.override(changes)
 
     def digest(self, *sections: str, extra: str = "") -> str:
         """The sha256 of some sections' values and `extra`, 12 hex digits of it: equal digest, equal computation."""
         values = self.plain()
+        if self.model.llm.source == DEFAULT_LLM:
+            del values["model"]["llm"]["source"]  # so names of runs stay as they were when there was one LLM
         text = json.dumps([{name: values[name] for name in sections}, extra], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def layers_needed(self) -> list[int]:
-        """The LLM layers that the store must hold, ascending."""
-        return sorted({*self.layers_used(), *self.llm.layers})
+    def layers_needed(self) -> dict[str, list[int]]:
+        """The layers that the stores must hold, ascending, by the LLM's name in `llm.named`."""
+        kept = [(name, one.layers) for name, one in self.llm.named.items() if one.layers]
+        return merged([*self.layers_used().items(), *kept])
 
-    def layers_used(self) -> list[int]:
-        """The LLM layers of the model, of the search space and of the study's arms, ascending."""
-        searched = self.search.space.get("model.llm.layer") if self.search.trials else None
-        values = (searched.values or ()) if searched else ()
-        arms = [self._arm_changes(name) for name in self.study.chosen] if self.study.repeats else []
-        studied = [changes["model.llm.layer"] for changes in arms if "model.llm.layer" in changes]
-        others = (layer for value in [*values, *studied] for layer in parse_layers(value))
-        return sorted({*self.model.llm.layer, *others})
+    def layers_used(self) -> dict[str, list[int]]:
+        """The layers of the model, of the search space and of the study's arms, ascending, by the LLM's name.
+
+        An LLM whose width alone is used, by an MLP of its size, has none.
+        """
+        block = self.model.llm
+        used = [(block.source, block.layer)]
+        if self.search.trials:
+            used += layers_of_search(self.search.space, block)
+        if self.study.repeats:
+            # whatever model.bottleneck is, which stage `fetch_llm` does not read
+            arms = [{"model.bottleneck": "llm"} | self._arm_changes(name) for name in self.study.chosen]
+            used += layers_of_arms(self.override(changes, SECTIONS_ALONE).model for changes in arms)
+        return merged(used)
 
     def _check_named_overrides(self) -> None:
         for name, changes in self.presets.items():
@@ -183,6 +196,11 @@ def home(root: Path) -> Path:
     if named := os.environ.get(HOME):
         return Path(named).expanduser().absolute()
     return next((folder.parents[2] for folder in root.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), root)
+
+
+def _located(root: Path, source: str) -> str:
+    """The source of an LLM: an address as it is, a path made absolute."""
+    return source if "://" in source else os.path.normpath(root / source)
 
 
 def _absolute(root: Path, path: Path | str | None) -> str | None:

@@ -19,6 +19,8 @@ ADDED: dict[str, tuple[Any, str]] = {
     "paths.contact_sheet": ("outputs/data.png", "a look at the data: cases with their masks, counts, what was noticed"),
     "split.file": (None, "for rule file: a list inside data.root, text or JSON (docs/splits.md)"),
     "study.per": ("case", "case | volume: what has one score; volume: all slices of one put together"),
+    "llm.sources": ({}, "name: address of another LLM, which model.llm.source may choose: docs/llms.md"),
+    "model.llm.source": ("default", "which LLM: default (that of llm.source) | a name in llm.sources"),
     "data.root": ("data/raw", "the images: a folder, or the archive (.zip, .tar, .tar.gz) as downloaded"),
     "data.classes": (None, "null: the dataset's own; else class name: what it means, see docs/datasets.md"),
     "data.regions_class_order": (None, "of classes that overlap: a value of each, see docs/datasets.md"),

@@ -1,11 +1,13 @@
 """The layer store: a folder with a safetensors file per layer, and config.json that describes them.
 
 A layer's file describes itself and does not depend on which others are present, so a result can be bound to it alone.
-`llm_sources.build_store` writes the store.
+`llm_sources.build_store` writes the store. Several LLMs are stores in one folder: that of `default` is the folder
+itself, as when there was one LLM, and each other LLM's a folder in it, by its name.
 """
 
 import hashlib
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from llm4seg.config.schema import DEFAULT_LLM
 from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import read_json
@@ -79,6 +82,11 @@ class LayerStore:
             raise InputError(found)
         return found
 
+    def lists(self, layers: Mapping[int, str], norm: str | None) -> bool:
+        """Whether the store has layers of these sha256, and if `norm` is given, a final norm of that one."""
+        listed = all(self._sha256.get(layer) == sha256 for layer, sha256 in layers.items())
+        return listed and norm in (None, self.norm_sha256)
+
     def path(self, layer: int) -> Path:
         """The file of a layer."""
         return self.folder / layer_file(layer)
@@ -102,6 +110,31 @@ class LayerStore:
         if self.norm_sha256 is None:
             raise InputError(f"model.llm.norm: found true, but {self.source} has no final norm that could be read")
         return read_verified(self.norm_path, self.norm_sha256)
+
+
+def store_folder(folder: Path, name: str) -> Path:
+    """The folder of an LLM's store among those in `folder`."""
+    return folder if name == DEFAULT_LLM else folder / name
+
+
+def named_store(folder: Path, name: str) -> LayerStore:
+    """The store of an LLM, by its name, among those in `folder`. Raises InputError where it is missing."""
+    found = store_folder(folder, name)
+    if name != DEFAULT_LLM and not (found / CONFIG).is_file():
+        raise InputError(f"model.llm.source: found {name}, but there is no layer store {found}; {REMEDY}")
+    return LayerStore(found)
+
+
+def stores_in(folder: Path) -> Iterator[LayerStore]:
+    """The store that a folder is, if it is one, and those in it. Raises InputError at the first that is damaged."""
+    for path in [folder, *sorted(folder.glob("[!.]*"))]:
+        if (path / CONFIG).is_file():
+            yield LayerStore(path)
+
+
+def find_store(folder: Path, layers: Mapping[int, str], norm: str | None, name: str) -> LayerStore:
+    """The store in `folder` that holds layers (with their sha256) and norm, whatever its name; else that of `name`."""
+    return next((one for one in stores_in(folder) if one.lists(layers, norm)), None) or named_store(folder, name)
 
 
 def read_verified(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from llm4seg.config.schema import LLM
+from llm4seg.config.schema import LLMSource
 from llm4seg.llm.architecture import check_finite, check_tensors, meta_model
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, read_verified, tensors_sha256
 from llm4seg.llm_sources.sources import Source, check_layers, open_source
@@ -41,15 +41,19 @@ class CachedLayers:
     current: bool = False  # config.json still describes the source, the layers and the files
 
 
-def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -> LayerStore:
-    """Fill the layer store `folder` with `layers` of the LLM that `section` names, atomically.
+def fill_store(folder: Path, section: LLMSource, layers: Sequence[int], cache: Path) -> LayerStore:
+    """Fill the layer store `folder` with `layers` of the LLM that `section` names, atomically: see `fill_from`."""
+    return fill_from(folder, open_source(section, cache), section, layers)
+
+
+def fill_from(folder: Path, source: Source, section: LLMSource, layers: Sequence[int]) -> LayerStore:
+    """Fill the layer store `folder` with `layers` of an opened source, which `section` names, atomically.
 
     Intact layers of the same source stay; another source replaces them all. Where the source may have changed, since
     its place has no versions, its layers are read again and compared.
     Raises InputError: see `open_source`; also for a layer out of range or other than `llm.layer_sha256`, and for
     tensors that do not fit the architecture.
     """
-    source = open_source(section, cache)
     check_layers(layers, source)
     cached = _cached(folder, source)
     if cached.certain and cached.current and set(layers) <= cached.layers.keys():
@@ -62,18 +66,15 @@ def fill_store(folder: Path, section: LLM, layers: Sequence[int], cache: Path) -
     return LayerStore(folder)
 
 
-def select_layers(store: LayerStore, layers: Sequence[int], folder: Path) -> LayerStore:
-    """Write a layer store with these layers alone to `folder`, atomically: all that a model depends on."""
-    with replacing(folder) as partial:
-        partial.mkdir()
-        for path in [*(store.path(layer) for layer in layers), *([store.norm_path] if store.norm_sha256 else [])]:
-            _link_or_copy(path, partial / path.name)
-        described = read_json(store.folder / CONFIG)
-        write_json(partial / CONFIG, described | _listed({n: store.sha256(n) for n in layers}, store.norm_sha256))
-    return LayerStore(folder)
+def select_layers(store: LayerStore, layers: Sequence[int], folder: Path) -> None:
+    """Write a layer store with these layers alone into an empty folder: all that a model depends on."""
+    for path in [*(store.path(layer) for layer in layers), *([store.norm_path] if store.norm_sha256 else [])]:
+        link_or_copy(path, folder / path.name)
+    described = read_json(store.folder / CONFIG)
+    write_json(folder / CONFIG, described | _listed({n: store.sha256(n) for n in layers}, store.norm_sha256))
 
 
-def _link_or_copy(path: Path, new: Path) -> None:
+def link_or_copy(path: Path, new: Path) -> None:
     """Hard-link a file; copy it where the file system has no links, or not between the two folders."""
     try:
         os.link(path, new)
@@ -159,7 +160,9 @@ def _parts(model: Any, layers: Collection[int], cached: CachedLayers) -> Iterato
         yield Part(*norms[0], None, cached.norm)
 
 
-def _fill(new: Path, old: Path, layers: Collection[int], cached: CachedLayers, source: Source, section: LLM) -> None:
+def _fill(
+    new: Path, old: Path, layers: Collection[int], cached: CachedLayers, source: Source, section: LLMSource
+) -> None:
     """Write a store: files of the old store that are certain are linked, all others read from the source."""
     model = meta_model(source.checkpoint.config)
     specs = layer_specs(model, range(len(model.layers)))  # of all layers: random ones need not be fetched
@@ -185,7 +188,7 @@ def _fill(new: Path, old: Path, layers: Collection[int], cached: CachedLayers, s
 
 
 def _link(new: Path, old: Path, part: Part) -> str | None:
-    _link_or_copy(old / part.file, new / part.file)
+    link_or_copy(old / part.file, new / part.file)
     return part.cached
 
 
@@ -226,7 +229,7 @@ def _check_floating(tensors: Mapping[str, Tensor], where: str) -> None:
             )
 
 
-def _check_expected(layers: Mapping[int, str], section: LLM, source: Source) -> None:
+def _check_expected(layers: Mapping[int, str], section: LLMSource, source: Source) -> None:
     """Raise InputError naming the first layer whose sha256 is not that of `llm.layer_sha256`."""
     for layer, sha256 in layers.items():
         if (wanted := section.layer_sha256.get(layer, sha256)) != sha256:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from llm4seg.config.schema import LLM
+from llm4seg.config.schema import LLMSource
 from llm4seg.llm.architecture import text_config
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
 from llm4seg.llm_sources.license import LicenseFile, find_license_file
@@ -67,7 +67,7 @@ class Source:
     storage: Storage
 
 
-def open_source(section: LLM, cache: Path) -> Source:
+def open_source(section: LLMSource, cache: Path) -> Source:
     """Open the checkpoint that `llm.source` names.
 
     Raises InputError naming the parameter or the file: unknown source, wrong sha256, unreadable or unsupported file.
@@ -79,7 +79,7 @@ def open_source(section: LLM, cache: Path) -> Source:
     return Source(location.name, revision, sha256, checkpoint, location.storage)
 
 
-def locate(section: LLM, cache: Path) -> Location:
+def locate(section: LLMSource, cache: Path) -> Location:
     """The location that `llm.source` names, not opened yet. Raises InputError naming the parameter."""
     source = section.source
     if re.match(r"\w+://[^/]*@|https?://.*[?#]", source):
@@ -118,7 +118,7 @@ def _locate_local(path: Path) -> Location:
     return Location(path.name, None, LocalFolder(folder), file)
 
 
-def _remote(folder: str, section: LLM, cache: Path) -> Storage:
+def _remote(folder: str, section: LLMSource, cache: Path) -> Storage:
     from llm4seg.llm_sources.remote import RemoteFolder
 
     return RemoteFolder(folder, cache, section.whole_files)
@@ -147,7 +147,7 @@ def _revision(storage: Storage, files: Sequence[str]) -> str | None:
     return versions[0] if len(files) == 1 else _digest(versions, files)
 
 
-def _verified_sha256(section: LLM, storage: Storage, files: Sequence[str]) -> str | None:
+def _verified_sha256(section: LLMSource, storage: Storage, files: Sequence[str]) -> str | None:
     """The sha256 that `llm.sha256` must equal: the file's; for a folder, that of a list of its files' sha256.
 
     The list is what `sha256sum` prints, sorted by name, of config.json, the index if any, and all safetensors files:
@@ -178,5 +178,5 @@ def check_layers(layers: Sequence[int], source: Source) -> None:
     count = text_config(source.checkpoint.config).num_hidden_layers
     beyond = [layer for layer in layers if layer >= count]
     if beyond:
-        where = "model.llm.layer, llm.layers or search.space"
+        where = "model.llm.layer (of the model, an arm or search.space) or llm.layers"
         raise InputError(f"{where}: found layer {beyond[0]}, allowed: 0 to {count - 1} ({source.name})")

@@ -105,6 +105,8 @@ def _other_bottleneck(config: Config, folder: Path) -> str | None:
     if trained.bottleneck == "identity":
         return None
     for name, value in config.model.llm:
+        if name == "source":
+            continue  # a name: the layers' sha256 say whether the LLM is the same
         if (was := getattr(trained.llm, name)) != value:
             return f"model.llm.{name} was {_short(was)}"
     old, new = description["llm"] or {}, describe_llm(config) or {}

@@ -18,7 +18,7 @@ from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.prepared import Prepared
 from llm4seg.data.preprocessing import Preprocessing
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import LayerStore, find_store, named_store
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.bottleneck import LLMLayers
 from llm4seg.models.hybrid import BOTTLENECK
@@ -61,10 +61,11 @@ def describe_llm(config: Config) -> dict[str, Any] | None:
     """The entry of model.json on the LLM, with the sha256 of each of its layers; None where there is none."""
     if config.model.bottleneck != "llm":
         return None
-    store, block = LayerStore(config.paths.llm_used), config.model.llm
+    block = config.model.llm
+    store, configured = named_store(config.paths.llm_used, block.source), config.llm.named[block.source]
     return {
         "source": store.source,
-        "address": source_address(store.source, store.revision, config.llm.source),
+        "address": source_address(store.source, store.revision, configured.source),
         "revision": store.revision,
         "source_sha256": store.source_sha256,
         "licence": store.license,
@@ -92,7 +93,7 @@ def describe_drawn(config: Config) -> dict[str, str]:
     block = config.model.llm
     if config.model.bottleneck != "llm" or block.weights == "pretrained" or block.training == "full":
         return {}
-    return LLMLayers(block, LayerStore(config.paths.llm_used), config.training.seed).random_sha256
+    return LLMLayers(block, named_store(config.paths.llm_used, block.source), config.training.seed).random_sha256
 
 
 def save_trained(
@@ -179,7 +180,8 @@ def needs_layers(section: Model) -> bool:
 def load_trained(folder: Path, store_folder: Path | None) -> Hybrid:
     """Load a trained model in evaluation mode. Raises InputError when an LLM layer differs from training.
 
-    Without a store, a block that is for training alone is left out; a model that `needs_layers` needs one.
+    `store_folder` may hold stores of several LLMs, whose names may be others than in training: its layers' sha256
+    choose one. Without it, a block that is for training alone is left out; a model that `needs_layers` needs it.
     """
     description, section = read_metadata(folder)
     training, data, weights = description["config"]["training"], description["data"], read_weights(folder)
@@ -189,11 +191,9 @@ def load_trained(folder: Path, store_folder: Path | None) -> Hybrid:
         if section.llm.train_only:
             section = section.model_copy(update={"bottleneck": "identity"})
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BOTTLENECK)}
-        elif section.bottleneck == "mlp":
-            mlp_width = len(weights[f"{BOTTLENECK}adapter_in.weight"])
-    store = None if section.bottleneck == "identity" or store_folder is None else LayerStore(store_folder)
-    if store and description["llm"] is not None:
-        _check_llm(store, description["llm"], folder)
+    if section.bottleneck == "mlp":
+        mlp_width = len(weights[f"{BOTTLENECK}adapter_in.weight"])
+    store = trained_store(folder, store_folder) if store_folder and section.bottleneck == "llm" else None
     model = build_model(
         _without_pretrained(section),
         store,
@@ -208,6 +208,21 @@ def load_trained(folder: Path, store_folder: Path | None) -> Hybrid:
     _check_drawn(model, description, folder)
     model.load_weights(weights)
     return model.eval()
+
+
+def trained_store(folder: Path, store_folder: Path) -> LayerStore:
+    """The store among those in `store_folder` with the LLM layers of a trained model, whatever the LLM's name is there.
+
+    Raises InputError naming the first layer that differs from the model's in training.
+    """
+    description, section = read_metadata(folder)
+    name, trained_with = section.llm.source, description["llm"]
+    if trained_with is None:
+        return named_store(store_folder, name)
+    layers = {one["layer"]: one["sha256"] for one in trained_with["layers"]}
+    store = find_store(store_folder, layers, trained_with["norm_sha256"], name)
+    _check_llm(store, trained_with, folder)
+    return store
 
 
 def _without_pretrained(section: Model) -> Model:

@@ -10,8 +10,8 @@ from typing import Any
 from filelock import FileLock
 
 from llm4seg.config.config import HOME
-from llm4seg.config.schema import LLM
-from llm4seg.llm.store import CONFIG, LayerStore
+from llm4seg.config.schema import LLMSource
+from llm4seg.llm.store import CONFIG, LayerStore, stores_in
 from llm4seg.models.saved import DESCRIPTION, needs_layers, read_metadata, source_address
 from llm4seg.utils.errors import InputError, UserError
 
@@ -51,11 +51,11 @@ def layer_store(folder: Path, llm: str | None) -> Path | None:
 
 
 def _is_store(folder: Path) -> bool:
+    """Whether a folder is a layer store, or holds one."""
     try:
-        LayerStore(folder)
+        return next(stores_in(folder), None) is not None
     except UserError:
         return False
-    return True
 
 
 def _holds(folder: Path, layers: dict[int, str], norm: str | None) -> bool:
@@ -73,7 +73,7 @@ def _holds(folder: Path, layers: dict[int, str], norm: str | None) -> bool:
 def _fetch(store: Path, source: str, layers: dict[int, str], folder: Path) -> None:
     from llm4seg.llm_sources.build_store import fill_store  # here: the import takes a while
 
-    section = LLM(source=source, sha256=None, layer_sha256=layers, layers=(), whole_files=True)
+    section = LLMSource(source=source, sha256=None, layer_sha256=layers, layers=(), whole_files=True)
     try:
         fill_store(store, section, sorted(layers), cache_folder())
     except InputError as error:

@@ -14,10 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from llm4seg.config import Config
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import LayerStore, named_store
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.hybrid import LLM, SUPERVISED
-from llm4seg.models.saved import DESCRIPTION, WEIGHTS, load_trained, read_metadata, read_weights
+from llm4seg.models.saved import DESCRIPTION, WEIGHTS, load_trained, read_metadata, read_weights, trained_store
 from llm4seg.released.architecture import (
     FAMILIES,
     LLM_PREFIX,
@@ -56,7 +56,7 @@ def convert(
     """
     state = read_official(checkpoint)
     has_block = any(name.startswith("llm4seg.") for name in state)
-    store = LayerStore(config.paths.llm_used) if has_block else None
+    store = named_store(config.paths.llm_used, config.model.llm.source) if has_block else None
     with _naming(checkpoint):
         shape = official_shape(state)
         verdict = _judged(llm_tensors(state), store, config.model.llm.layer, keep, drop) if store else None
@@ -88,7 +88,7 @@ def convert_back(folder: Path, out: Path, store: Path, drop: bool = False) -> Ro
         state = {name: tensor for name, tensor in read_weights(folder).items() if not name.startswith(LLM)}
         llm_layer = "left out"
     else:
-        _check_family(LayerStore(store))
+        _check_family(trained_store(folder, store))
         state = dict(load_trained(folder, store).state_dict())
         llm_layer = f"put in: layer {section.llm.layer[0]} of {described['llm']['source']}, {section.llm.training}"
     released = to_official({name: tensor for name, tensor in state.items() if not name.startswith(SUPERVISED)})

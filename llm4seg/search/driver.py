@@ -21,8 +21,8 @@ from llm4seg.cluster.storage import RunFolder
 from llm4seg.cluster.trials import trial_resources
 from llm4seg.cluster.tune_output import NoTrialLines
 from llm4seg.config import Config
-from llm4seg.config.schema import Search
-from llm4seg.llm.store import LayerStore
+from llm4seg.config.schema import DEFAULT_LLM, Search
+from llm4seg.llm.store import named_store
 from llm4seg.search.progress import TrialProgress
 from llm4seg.search.results import SearchResult
 from llm4seg.search.searcher import OptunaSearcher
@@ -76,11 +76,18 @@ def _of_trials(config: Config) -> Config:
 
 
 def layers_sha256(config: Config) -> list[str | None]:
-    """The SHA-256 of the norm and of every layer that a trial may use. Raises InputError if the store lacks a layer."""
+    """For each LLM its name, if not `default`, and the SHA-256 of its norm and of every layer that a trial may use.
+
+    Raises InputError if a store lacks a layer.
+    """
     if config.model.bottleneck != "llm" and "model.bottleneck" not in config.search.space:
         return []
-    store = LayerStore(config.paths.llm_used)
-    return [store.norm_sha256, *(store.sha256(layer) for layer in config.layers_used())]
+    every: list[str | None] = []
+    for name, layers in config.layers_used().items():
+        store = named_store(config.paths.llm_used, name)
+        every += [] if name == DEFAULT_LLM else [name]
+        every += [store.norm_sha256, *(store.sha256(layer) for layer in layers)]
+    return every
 
 
 def shared_out(config: Config) -> Config:

@@ -18,7 +18,7 @@ from llm4seg.config.schema import EngineConfig
 from llm4seg.data.label_scheme import LabelScheme
 from llm4seg.llm.architecture import final_norm, meta_model
 from llm4seg.llm.layer_inputs import LayerSpec
-from llm4seg.llm.store import CONFIG, LayerStore
+from llm4seg.llm.store import CONFIG, LayerStore, store_folder
 from llm4seg.llm_sources.sources import open_source
 from llm4seg.llm_sources.supported import check_supported
 from llm4seg.models import Hybrid, build_model
@@ -228,12 +228,13 @@ def images_per_worker(config: Config, workers: int) -> int | None:
 
 
 def llm_config(config: Config) -> dict[str, Any] | None:
-    """The LLM's config: from the layer store if it is filled, else from `llm.source` if that is on this machine."""
+    """The LLM's config: from its layer store if there is one, else from its source if that is on this machine."""
     if config.model.bottleneck == "identity":
         return None
-    for folder in (config.paths.llm_used, config.paths.llm):
-        if (folder / CONFIG).exists():
-            return LayerStore(folder).config
-    if Path(config.llm.source).exists():
-        return open_source(config.llm.model_copy(update={"sha256": None}), config.paths.cache).checkpoint.config
-    raise InputError(f"{config.paths.llm}: no layer store, so the LLM's shape is not known; run `dvc repro fetch_llm`")
+    name = config.model.llm.source
+    folder, section = store_folder(config.paths.llm_used, name), config.llm.named[name]
+    if (folder / CONFIG).exists():
+        return LayerStore(folder).config
+    if Path(section.source).exists():
+        return open_source(section.model_copy(update={"sha256": None}), config.paths.cache).checkpoint.config
+    raise InputError(f"{folder}: no layer store, so the LLM's shape is not known; run `dvc repro fetch_llm`")

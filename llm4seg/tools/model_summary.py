@@ -14,7 +14,7 @@ from rich.table import Table
 
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
-from llm4seg.llm.store import CONFIG, REMEDY, LayerStore
+from llm4seg.llm.store import CONFIG, REMEDY, LayerStore, store_folder
 from llm4seg.runtime.device import default_device
 from llm4seg.tools.profile_model import STEPS, Cost, Description, describe, training_speed
 from llm4seg.utils.errors import InputError, UserError
@@ -84,7 +84,7 @@ def print_table(
     """Print the table, and below it the backbones that could not be built and why."""
     sides = " x ".join(map(str, size["data.size"]))
     table = empty_table(f"{sides} images, {channels[0]} in, {channels[1]} out", speed)
-    folder, notes = config.paths.llm_used, []
+    folder, notes = store_folder(config.paths.llm_used, config.model.llm.source), []
     store = LayerStore(folder) if (folder / CONFIG).exists() else None
     for name, changes in candidates(config, chosen).items():
         try:

@@ -16,7 +16,7 @@ from llm4seg.data.batches import epoch_order, steps_per_epoch
 from llm4seg.data.label_noise import corrupt_labels
 from llm4seg.data.patch_size import resolve_auto
 from llm4seg.data.prepared import Prepared
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import named_store
 from llm4seg.models import Hybrid, build_model
 from llm4seg.models.init_from import init_from
 from llm4seg.objectives.deep_supervision import supervised_loss
@@ -53,7 +53,8 @@ def assemble(config: Config, data: Prepared, log: Callable[[str], None] | None =
     they fit; `log` gets lines on which.
     """
     torch.manual_seed(config.training.seed)
-    store = None if config.model.bottleneck == "identity" else LayerStore(config.paths.llm_used)
+    alone = config.model.bottleneck == "identity"
+    store = None if alone else named_store(config.paths.llm_used, config.model.llm.source)
     model = build_model(
         resolve_auto(config, data).model,
         store,

@@ -1,7 +1,7 @@
 """Types and limits of every section of params.yaml; the values are in params.yaml alone."""
 
-from llm4seg.config.schema.base import SECTIONS_ALONE, Overrides, Section
-from llm4seg.config.schema.data import LLM, Data, PhantomData
+from llm4seg.config.schema.base import DEFAULT_LLM, SECTIONS_ALONE, Overrides, Section
+from llm4seg.config.schema.data import LLM, Data, LLMSource, PhantomData
 from llm4seg.config.schema.folder import FolderData
 from llm4seg.config.schema.model import Adapter, Block, LoRA, Model, parse_layers
 from llm4seg.config.schema.run import (
@@ -20,6 +20,7 @@ from llm4seg.config.schema.study import PRESET, Plan, Spread, Study
 from llm4seg.config.schema.training import Augment, LabelNoise, OptimizerConfig, Patch, Training
 
 __all__ = [
+    "DEFAULT_LLM",
     "POSTPROCESS",
     "PRESET",
     "Adapter",
@@ -33,6 +34,7 @@ __all__ = [
     "Evaluation",
     "FolderData",
     "LLM",
+    "LLMSource",
     "LabelNoise",
     "LoRA",
     "LogUniform",

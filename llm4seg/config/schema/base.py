@@ -11,6 +11,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 AtLeastTwo = Annotated[int, Field(ge=2)]
+# the name of an LLM of `llm.sources`: of a folder, and a part of dotted names, so without dots
+LLMName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+DEFAULT_LLM = "default"  # the name of the LLM of `llm.source`
 # validation context of overrides that may be meant for other values than these: no checks of what must agree across
 # sections, nor of what model.llm's own values must agree on
 SECTIONS_ALONE = "sections alone"

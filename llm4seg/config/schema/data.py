@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeInt,
@@ -18,7 +19,7 @@ from pydantic import (
 )
 
 from llm4seg.config.earlier import moved
-from llm4seg.config.schema.base import SECTIONS_ALONE, SHA256, Section
+from llm4seg.config.schema.base import DEFAULT_LLM, SECTIONS_ALONE, SHA256, LLMName, Section
 from llm4seg.config.schema.folder import FolderData
 
 PICTURES = ("busi", "cvc-clinicdb", "isic", "kvasir-seg", "tn3k", "tnscui")  # datasets in 2-D alone
@@ -56,14 +57,43 @@ Spacing = Annotated[Literal["auto"] | tuple[float, ...], BeforeValidator(_spacin
 Classes = Annotated[dict[str, tuple[ClassValue, ...]], Field(min_length=1)]
 
 
-class LLM(Section):
-    """The source of the pre-trained LLM, and the layers that the store keeps beside those in use."""
+class LLMSource(Section):
+    """The source of a pre-trained LLM, and the layers that the store keeps beside those in use."""
 
     source: str
     sha256: SHA256 | None
     layer_sha256: dict[NonNegativeInt, SHA256]
     layers: tuple[NonNegativeInt, ...]
     whole_files: bool
+
+
+def _spelled_out(value: Any) -> Any:
+    """The full form of another LLM: an address alone is its source; what is not said is as in `UNSAID`."""
+    if isinstance(value, str):
+        value = {"source": value}
+    return UNSAID | value if isinstance(value, dict) else value
+
+
+UNSAID = {"sha256": None, "layer_sha256": {}, "layers": [], "whole_files": False}
+
+
+def _without_default(sources: dict[str, LLMSource]) -> dict[str, LLMSource]:
+    if DEFAULT_LLM in sources:
+        raise ValueError(f"the name {DEFAULT_LLM} is that of llm.source; allowed: other names")
+    return sources
+
+
+class LLM(LLMSource):
+    """The LLM named `default`; `sources` are others by name, of which `model.llm.source` may choose one."""
+
+    sources: Annotated[
+        dict[LLMName, Annotated[LLMSource, BeforeValidator(_spelled_out)]], AfterValidator(_without_default)
+    ]
+
+    @property
+    def named(self) -> dict[str, LLMSource]:
+        """Every LLM by its name, `default` first."""
+        return {DEFAULT_LLM: self, **self.sources}
 
 
 def mask_codes(value: int | str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, model_validator
 
 from llm4seg.config.schema.backbone_choice import Backbones
-from llm4seg.config.schema.base import SECTIONS_ALONE, Section, read_as
+from llm4seg.config.schema.base import SECTIONS_ALONE, LLMName, Section, read_as
 
 MOST_LAYERS = 1000  # of a range
 
@@ -49,6 +49,7 @@ class LoRA(Section):
 class Block(Section):
     """The LLM block in the bottleneck."""
 
+    source: LLMName
     layer: Layers
     norm: bool
     weights: Literal["pretrained", "random", "shuffled"]

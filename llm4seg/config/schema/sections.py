@@ -85,6 +85,7 @@ class Sections(Section):
             self._check_size()
         if self.engine.offload == "nvme" and self.cluster.nvme is None:
             raise ValueError("cluster.nvme: found null, allowed: a folder, since engine.offload is nvme")
+        self._check_llm_name()
         self._check_local_paths()
         self._check_launcher()
         self._check_study_folds()
@@ -136,6 +137,11 @@ class Sections(Section):
             raise ValueError(f"study.folds: found {[*folds]}, allowed with split.rule: random: []")
         if folds and max(folds) >= split.folds and split.rule not in LISTED:
             raise ValueError(f"study.folds: found {max(folds)}, allowed: 0 to {split.folds - 1}")
+
+    def _check_llm_name(self) -> None:
+        if (name := self.model.llm.source) not in self.llm.named:
+            known = ", ".join(self.llm.named)
+            raise ValueError(f"model.llm.source: found {name}, allowed: {known} (llm.sources has others than default)")
 
     def _check_local_paths(self) -> None:
         """Refuse files that dvc.lock does not list where nodes share no file system: they get no others."""
