@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from llm4seg.config import Config
-from llm4seg.config.schema import LLM, Block, Model
+from llm4seg.config.schema import Block, LLMSource, Model
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store
 
@@ -44,8 +44,8 @@ def save_llm(folder: Path, model: Any, **options: Any) -> Path:
     return folder
 
 
-def section(source: Path | str, sha256: str | None = None) -> LLM:
-    return LLM(source=str(source), sha256=sha256, layer_sha256={}, layers=(), whole_files=False)
+def section(source: Path | str, sha256: str | None = None) -> LLMSource:
+    return LLMSource(source=str(source), sha256=sha256, layer_sha256={}, layers=(), whole_files=False)
 
 
 def tiny_store(root: Path, layers: tuple[int, ...] = (1, 2), kind: str = "llama", **changes: Any) -> LayerStore:

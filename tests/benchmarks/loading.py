@@ -98,10 +98,10 @@ def whole_model_mapped(folder: Path) -> Any:
 
 def source_to_store(folder: Path) -> Any:
     """The stage fetch_llm: into a store that is not there yet. The layer is read, checked, hashed and written."""
-    from llm4seg.config.schema import LLM
+    from llm4seg.config.schema import LLMSource
     from llm4seg.llm_sources.build_store import fill_store
 
-    section = LLM(source=str(folder / "llama"), sha256=None, layer_sha256={}, layers=(), whole_files=False)
+    section = LLMSource(source=str(folder / "llama"), sha256=None, layer_sha256={}, layers=(), whole_files=False)
     return fill_store(folder / f"store-{os.getpid()}", section, [LAYER], folder / "cache")
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from llm4seg.config import Config
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import LayerStore, stores_in
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
 from llm4seg.llm_sources.storage import LocalFolder
 from llm4seg.utils.errors import InputError
@@ -56,7 +56,13 @@ def write_params(folder: Path, layer: int = 1, **llm: object) -> None:
 def run(folder: Path) -> LayerStore:
     config = Config.load(folder / "params.yaml")
     fetch_llm(config)
-    return LayerStore(config.paths.llm)
+    return kept(folder)
+
+
+def kept(folder: Path) -> LayerStore:
+    """The layer store of the one source from which something was fetched."""
+    (store,) = stores_in(folder / "data/llm")
+    return store
 
 
 def test_from_a_package_to_layers(project: Path) -> None:
@@ -64,7 +70,7 @@ def test_from_a_package_to_layers(project: Path) -> None:
     command = [sys.executable, "-m", "pipelines.fetch_llm", "--params", str(project / "params.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    store = LayerStore(project / "data/llm")
+    store = kept(project)
     assert (store.source, store.revision, store.license, store.layers) == (PACKAGE, "1.0", "apache-2.0", (1,))
     expected = tiny_llm().layers[1].state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in store.load(1).items())
@@ -77,7 +83,7 @@ def test_bad_input_leaves_the_last_good_store(project: Path) -> None:
     write_params(project, source=PACKAGE, sha256="0" * 64)
     with pytest.raises(InputError, match=rf"^llm\.sha256: found {'0' * 64}, but .*$"):
         run(project)
-    assert LayerStore(project / "data/llm").sha256(1) == before
+    assert kept(project).sha256(1) == before
 
 
 def test_a_local_source_is_taken_from_the_folder_of_params(project: Path) -> None:
@@ -109,7 +115,7 @@ def test_an_interrupted_stage_leaves_the_last_good_store(project: Path) -> None:
         stage.send_signal(signal.SIGINT)
         assert "interrupted; the last good outputs are untouched" in stage.communicate(timeout=30)[1]
     assert stage.returncode == 130
-    assert LayerStore(project / "data/llm").load(1)
+    assert kept(project).load(1)
 
 
 @pytest.mark.slow

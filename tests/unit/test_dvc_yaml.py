@@ -12,12 +12,14 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # A parameter and the stages that read it. What they write decides whether others follow; the report shows some.
 READ_BY: list[tuple[str, set[str]]] = [
     ("llm.layers", {"fetch_llm"}),
+    ("llm.sources", {"fetch_llm"}),
     ("data.phantom.seed", {"prepare", "report"}),
     ("data.size", {"prepare", "report"}),
     ("split.seed", {"split", "study", "report"}),
     ("split.file", {"prepare", "split", "study", "report"}),
     ("model.cmunext.dims", {"search", "study", "train"}),
     ("model.llm.layer", {"fetch_llm", "search", "study", "train"}),
+    ("model.llm.source", {"fetch_llm", "search", "study", "train"}),
     ("optimizer.lr", {"search", "study", "train"}),
     ("training.augment.rotate", {"search", "study", "train"}),
     ("engine.name", {"search", "study", "train"}),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import stores_in
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 from tests.integration.llm_sources.served import LAYER, MB, assert_is_layer, fill, module_bytes, write_params
@@ -138,4 +138,4 @@ def test_hub_in_the_stage(hub: HubServer, llama: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.fetch_llm", "--params", str(tmp_path / "params.yaml")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert_is_layer(LayerStore(tmp_path / "data/llm"), llama)
+    assert_is_layer(next(stores_in(tmp_path / "data/llm")), llama)

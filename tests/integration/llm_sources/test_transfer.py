@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import stores_in
 from llm4seg.llm_sources import remote
 from llm4seg.llm_sources.sources import open_source
 from llm4seg.utils.errors import InputError, UserError
@@ -118,10 +118,10 @@ def test_an_interrupted_fetch(served: Served, folders: Path, llama: Any, tmp_pat
         wait_until(lambda: served.proxy.sent > 3 * MB)
         stage.send_signal(signal.SIGINT)
         assert "interrupted; the last good outputs are untouched" in stage.communicate(timeout=60)[1]
-    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     served.proxy.rate = None
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert_is_layer(LayerStore(tmp_path / "data/llm"), llama)
+    assert_is_layer(next(stores_in(tmp_path / "data/llm")), llama)
 
 
 def wait_until(done: Callable[[], bool]) -> None:

@@ -18,13 +18,13 @@ def config() -> Config:
 
 
 def test_layers_needed(config: Config) -> None:
-    assert config.layers_needed() == [14]
-    assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == [1, 3, 14]
+    assert config.layers_needed() == {"default": [14]}
+    assert config.override({"llm.layers": [3, 14, 1]}).layers_needed() == {"default": [1, 3, 14]}
     searching = config.override({"search.trials": 2, "llm.layers": [3]})
-    assert searching.layers_used() == list(range(30))
+    assert searching.layers_used() == {"default": [*range(30)]}
     listed = searching.override({"search.space": {"model.llm.layer": [0, "7-8", [9, 2]]}})
-    assert listed.layers_used() == [0, 2, 7, 8, 9, 14]
-    assert listed.layers_needed() == [0, 2, 3, 7, 8, 9, 14]
+    assert listed.layers_used() == {"default": [0, 2, 7, 8, 9, 14]}
+    assert listed.layers_needed() == {"default": [0, 2, 3, 7, 8, 9, 14]}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_layers_needed(config: Config) -> None:
 def test_layers_are_one_or_a_range_or_a_list(config: Config, written: Any, layers: tuple[int, ...]) -> None:
     assert config.override({"model.llm.layer": written}).model.llm.layer == layers
     searching = config.override({"search.trials": 1, "search.space": {"model.llm.layer": [written]}})
-    assert searching.layers_used() == sorted({14, *layers})
+    assert searching.layers_used() == {"default": sorted({14, *layers})}
 
 
 STRIDES = {

@@ -37,6 +37,12 @@ def fill(root: Path, source: Path | str, layers: list[int], sha256: str | None =
     return fill_store(root / "store", section(source, sha256), layers, root / "cache")
 
 
+def selected(store: LayerStore, layers: list[int], folder: Path) -> LayerStore:
+    folder.mkdir()
+    select_layers(store, layers, folder)
+    return LayerStore(folder)
+
+
 def expect(message: str, root: Path, source: Path | str, layers: list[int], sha256: str | None = None) -> None:
     with pytest.raises(InputError, match=message):
         fill(root, source, layers, sha256)
@@ -193,8 +199,7 @@ def test_specs_of_layers_do_not_depend_on_which_are_held(folder: Path, tmp_path:
     assert [store.spec(layer) for layer in range(4)] == [spec] * 4
     with pytest.raises(InputError, match=r"^model\.llm\.layer: found 4, allowed: 0 to 3 \(tiny-llama\)$"):
         store.spec(4)
-    used = select_layers(fill(tmp_path, folder, [1, 2]), [2], tmp_path / "used")
-    assert used.spec(0) == spec
+    assert selected(fill(tmp_path, folder, [1, 2]), [2], tmp_path / "used").spec(0) == spec
 
 
 @pytest.mark.parametrize("error", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])
@@ -205,7 +210,7 @@ def test_a_file_system_without_links(folder: Path, tmp_path: Path, error: int, m
     monkeypatch.setattr(os, "link", refuse)
     fill(tmp_path, folder, [1])
     store = fill(tmp_path, folder, [2])
-    assert select_layers(store, [1], tmp_path / "used").load(1)
+    assert selected(store, [1], tmp_path / "used").load(1)
 
 
 def test_another_source_replaces_the_store(folder: Path, tmp_path: Path) -> None:

@@ -305,13 +305,17 @@ def test_a_search_that_may_choose_the_llm_is_bound_to_its_layers(monkeypatch: py
     """Of an interrupted one, no trial is mixed with trials on another LLM's layers."""
     monkeypatch.setattr(
         cluster_search,
-        "LayerStore",
-        lambda folder: SimpleNamespace(norm_sha256="norm", sha256=lambda layer: f"{layer}"),
+        "named_store",
+        lambda folder, name: SimpleNamespace(norm_sha256="norm", sha256=lambda layer: f"{layer} of {name}"),
     )
     alone = Config.load(PARAMS).override({BOTTLENECK: "identity", "search.trials": 1, "search.space": {RATE: [1, 2]}})
     assert cluster_search.layers_sha256(alone) == []
     either = alone.override({"search.space": {BOTTLENECK: ["identity", "llm"], LAYER: [3, 4]}})
-    assert cluster_search.layers_sha256(either) == ["norm", "3", "4", "14"]
+    layers = ["norm", *(f"{layer} of default" for layer in (3, 4, 14))]
+    assert cluster_search.layers_sha256(either) == layers
+    two = either.override({"llm.sources": {"qwen": "models/qwen"}})
+    two = two.override({"search.space": {BOTTLENECK: ["identity", "llm"], "model.llm.source": ["default", "qwen"]}})
+    assert cluster_search.layers_sha256(two) == ["norm", "14 of default", "qwen", "norm", "14 of qwen"]
 
 
 def test_every_chart_is_drawn() -> None:

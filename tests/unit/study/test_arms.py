@@ -71,8 +71,8 @@ def test_each_fold_is_the_test_part_once(studying: Config) -> None:
 def test_layers_of_arms_are_fetched_when_the_study_is_on(config: Config) -> None:
     arms = {"cnn": {"preset": "none"}, "early": {"preset": "frozen", "model.llm.layer": "3-4"}}
     changes = {"study.arms": arms, "study.references": ["cnn"]}
-    assert config.override(changes).layers_used() == [1]
-    assert config.override({**changes, "study.repeats": 1}).layers_used() == [1, 3, 4]
+    assert config.override(changes).layers_used() == {"default": [1]}
+    assert config.override({**changes, "study.repeats": 1}).layers_used() == {"default": [1, 3, 4]}
 
 
 def test_transfer_begins_with_the_other_models_weights_where_they_fit(config: Config) -> None:
