@@ -55,9 +55,12 @@ def test_paths_are_those_of_the_file_and_addresses_stay(config: Config, tmp_path
 )
 def test_mistakes_name_the_parameter(config: Config, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        changed = config.override(changes)
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed.plain()))
-        Config.load(tmp_path / "params.yaml")
+        loaded(config, changes, tmp_path / "params.yaml")
+
+
+def loaded(config: Config, changes: dict[str, Any], path: Path) -> Config:
+    path.write_text(yaml.safe_dump(config.override(changes).plain()))
+    return Config.load(path)
 
 
 def test_the_models_llm_is_needed_and_what_is_kept_of_others(config: Config) -> None:

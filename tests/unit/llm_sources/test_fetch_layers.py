@@ -113,8 +113,8 @@ def test_two_sources_of_one_name_are_not_mixed(here: Path, models: dict[str, Any
         (
             {},
             [3],
-            r"^model\.llm\.layer \(of the model, an arm or search\.space\) or llm\.sources\.qwen\.layers: found layer 3, "
-            r"allowed: 0 to 2 \(qwen\)$",
+            r"^model\.llm\.layer \(of the model, an arm or search\.space\) or llm\.sources\.qwen\.layers: "
+            r"found layer 3, allowed: 0 to 2 \(qwen\)$",
         ),
         ({"sha256": "0" * 64}, [1], r"^llm\.sources\.qwen\.sha256: found 0{64}, but .*qwen has "),
         (
