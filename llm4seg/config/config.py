@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from llm4seg.config.earlier import PRESETS
-from llm4seg.config.llms import layers_of_arms, layers_of_search, merged
+from llm4seg.config.llms import choices, layers_of, searched
 from llm4seg.config.overrides import apply, explain, find
 from llm4seg.config.params_file import read
 from llm4seg.config.schema import DEFAULT_LLM, PRESET, SECTIONS_ALONE, Overrides, Presets, Sections
@@ -111,23 +111,25 @@ class Config(Sections):
 
     def layers_needed(self) -> dict[str, list[int]]:
         """The layers that the stores must hold, ascending, by the LLM's name in `llm.named`."""
-        kept = [(name, one.layers) for name, one in self.llm.named.items() if one.layers]
-        return merged([*self.layers_used().items(), *kept])
+        needed = self.layers_used()
+        for name, one in self.llm.named.items():
+            if one.layers:
+                needed[name] = sorted({*needed.get(name, ()), *one.layers})
+        return needed
 
     def layers_used(self) -> dict[str, list[int]]:
         """The layers of the model, of the search space and of the study's arms, ascending, by the LLM's name.
 
-        An LLM whose width alone is used, by an MLP of its size, has none.
+        An LLM whose width alone is used, by an MLP of its size, has none. An arm begins with what the search found.
+        Stage `fetch_llm` does not read model.bottleneck: the model is taken for one with layers.
         """
-        block = self.model.llm
-        used = [(block.source, block.layer)]
+        trainings: list[Overrides] = [{}]
         if self.search.trials:
-            used += layers_of_search(self.search.space, block)
+            trainings += searched(self.search.space, self.model.llm)
         if self.study.repeats:
-            # whatever model.bottleneck is, which stage `fetch_llm` does not read
-            arms = [{"model.bottleneck": "llm"} | self._arm_changes(name) for name in self.study.chosen]
-            used += layers_of_arms(self.override(changes, SECTIONS_ALONE).model for changes in arms)
-        return merged(used)
+            arms = [choices(self._arm_changes(name)) for name in self.study.chosen]
+            trainings += [found | arm for arm in arms for found in trainings]
+        return layers_of(self.model.llm, trainings)
 
     def _check_named_overrides(self) -> None:
         for name, changes in self.presets.items():

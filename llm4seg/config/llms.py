@@ -1,43 +1,45 @@
 """Which layers of which LLM the trainings of a config use."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import product
 
-from llm4seg.config.schema import Block, Conditional, Model, Overrides, parse_layers, points
+from llm4seg.config.schema import Block, Conditional, Overrides, parse_layers, points
 
 SOURCE, LAYER, BOTTLENECK = "model.llm.source", "model.llm.layer", "model.bottleneck"
-Used = tuple[str, Sequence[int]]  # the name of an LLM, and layers of it
+NAMES = (SOURCE, LAYER, BOTTLENECK)
 
 
-def merged(used: Iterable[Used]) -> dict[str, list[int]]:
-    """The layers of each LLM, ascending, each once."""
+def layers_of(block: Block, trainings: Iterable[Overrides]) -> dict[str, list[int]]:
+    """The layers of each LLM that trainings use, ascending; `trainings`: what each changes of NAMES.
+
+    Where a training changes nothing, it has the LLM and layer of `block`, and a bottleneck with layers in it. An MLP
+    uses the width of its LLM and no layers, the CNN alone no LLM.
+    """
     layers: dict[str, set[int]] = {}
-    for name, some in used:
-        layers.setdefault(name, set()).update(some)
-    return {name: sorted(some) for name, some in layers.items()}
-
-
-def layers_of_arms(models: Iterable[Model]) -> list[Used]:
-    """What the models of a study's arms use: an MLP the width of its LLM, the CNN alone nothing."""
-    return [
-        (model.llm.source, model.llm.layer if model.bottleneck == "llm" else ())
-        for model in models
-        if model.bottleneck != "identity"
-    ]
-
-
-def layers_of_search(space: Mapping[str, Conditional], block: Block) -> Iterator[Used]:
-    """What the points of a search space use, which have `block`'s LLM and layer where they choose none."""
-    for point in _points(space, block):
-        bottleneck = point.get(BOTTLENECK, "llm")
+    for changes in trainings:
+        bottleneck = changes.get(BOTTLENECK, "llm")
         if bottleneck != "identity":
-            layers = parse_layers(point.get(LAYER, block.layer))
-            yield point.get(SOURCE, block.source), layers if bottleneck == "llm" else ()
+            used = layers.setdefault(changes.get(SOURCE, block.source), set())
+            used.update(parse_layers(changes.get(LAYER, block.layer)) if bottleneck == "llm" else ())
+    return {name: sorted(used) for name, used in layers.items()}
 
 
-def _points(space: Mapping[str, Conditional], block: Block) -> list[Overrides]:
-    """The points of the part of a space on which LLM and layer depend."""
-    names = {SOURCE, LAYER, BOTTLENECK}
+def choices(changes: Overrides) -> Overrides:
+    """What overrides change of NAMES, by the dotted name or with a whole section."""
+    found: Overrides = {}
+    for dotted, value in changes.items():
+        for name in NAMES:
+            if f"{name}.".startswith(f"{dotted}."):
+                parts = name.removeprefix(dotted).split(".")[1:]
+                found[name] = value
+                for part in parts:
+                    found[name] = found[name][part]
+    return found
+
+
+def searched(space: Mapping[str, Conditional], block: Block) -> list[Overrides]:
+    """The points of a search space, as far as LLM, layer and bottleneck depend on it."""
+    names = set(NAMES)
     for name in reversed(list(space)):  # what a condition names stands above it
         if name in names:
             names |= space[name].when.keys()

@@ -88,6 +88,15 @@ def test_arms_need_the_layers_of_their_own_llm(config: Config) -> None:
     assert config.override(study | {"study.only": ["cnn", "model"]}).layers_used() == {"default": [14]}
 
 
+def test_arms_begin_with_what_the_search_found(config: Config) -> None:
+    """So one without an LLM or a layer of its own may have any that a point chooses."""
+    space = {SOURCE: ["default", "qwen"], LAYER: {"choice": [3], "when": {SOURCE: "default"}}}
+    arms = {"cnn": {"preset": "none"}, "deep": {LAYER: 20}, "tiny": {SOURCE: "tiny", "preset": "frozen"}}
+    changes = {"search.space": space, "search.trials": 1, "study.arms": arms, "study.references": ["cnn"]}
+    both = config.override({**changes, "study.repeats": 1})
+    assert both.layers_used() == {"default": [3, 14, 20], "qwen": [14, 20], "tiny": [3, 14]}
+
+
 def test_an_arm_that_sets_the_whole_section(config: Config) -> None:
     block = config.plain()["model"]["llm"] | {"source": "qwen", "layer": [2]}
     arms = {"study.arms": {"a": {"model.llm": block}}, "study.references": ["a"], "study.repeats": 1}
