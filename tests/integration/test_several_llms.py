@@ -105,13 +105,11 @@ def predicts_anywhere(model: Path, config: Config, folder: Path, monkeypatch: py
     assert np.array_equal(llm4seg.load(model, llm=config.paths.llm_used).predict(image), expected)
 
 
-@pytest.mark.parametrize("launcher", ["ray"])
-def test_a_search_over_llm_and_layer(both: Config, ray_address: str, launcher: str) -> None:
+def test_a_search_over_llm_and_layer(both: Config, ray_address: str) -> None:
     space = {SOURCE: ["default", "qwen"], "model.llm.layer": [0, 1]}
     config = both.override(
         {
             "cluster.address": ray_address,
-            "cluster.launcher": launcher,
             "search.trials": 9,
             "search.epochs": 1,
             "search.asha": None,
