@@ -103,7 +103,7 @@ training:
   class_weights: null
   deep_supervision: false
   loss: "paper"   # the paper's
-model: {llm: {position: 'paper', note: paper}}
+model: {llm: {source: default, position: 'paper', note: paper}}
 tracking: {to: none}
 search:
   space:
@@ -129,9 +129,9 @@ def test_words_are_replaced_where_they_stand() -> None:
     text, done = upgraded(RENAMED)
     assert changed_lines(RENAMED, text) == [
         '-  loss: "paper"   # the paper\'s',
-        "-model: {llm: {position: 'paper', note: paper}}",
+        "-model: {llm: {source: default, position: 'paper', note: paper}}",
         '+  loss: "bce_dice"   # the paper\'s',
-        "+model: {llm: {position: 'released', note: paper}}",
+        "+model: {llm: {source: default, position: 'released', note: paper}}",
         "-    model.llm.position: [native, paper]",
         "+    model.llm.position: [native, released]",
         "-        - paper   # one class",
