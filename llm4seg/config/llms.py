@@ -1,7 +1,6 @@
 """Which layers of which LLM the trainings of a config use."""
 
 from collections.abc import Iterable, Mapping
-from itertools import product
 
 from llm4seg.config.schema import Block, Conditional, Overrides, parse_layers, points
 
@@ -47,6 +46,6 @@ def searched(space: Mapping[str, Conditional], block: Block) -> list[Overrides]:
     if every is not None:
         return every
     # a condition on a number between two bounds, or too many points: each LLM with each layer
-    chosen = {SOURCE: [block.source], LAYER: [block.layer]}
-    chosen |= {name: [*(space[name].values or ())] for name in chosen if name in space}
-    return [dict(zip(chosen, values, strict=True)) for values in product(*chosen.values())]
+    sources = (SOURCE in space and space[SOURCE].values) or [block.source]
+    layers = (LAYER in space and space[LAYER].values) or [block.layer]
+    return [{SOURCE: source, LAYER: layer} for source in sources for layer in layers]

@@ -12,7 +12,7 @@ import yaml
 from llm4seg.cluster.data_sync import DataSync, DvcOutput, FetchFailed, data_sync, dvc_md5
 from llm4seg.config import Config
 from llm4seg.data.prepared import Prepared
-from llm4seg.llm.store import LayerStore
+from llm4seg.llm.store import named_store
 from llm4seg.utils.errors import InputError
 from tests.project import Project
 from tests.servers import BUCKET, ENVIRONMENT, S3
@@ -25,6 +25,7 @@ def first_project(workspace: Config, tmp_path_factory: pytest.TempPathFactory) -
     project.folder.mkdir()
     for name in ("prepared", "llm_used"):
         shutil.copytree(getattr(workspace.paths, name), project.folder / name)
+    shutil.copytree(workspace.paths.llm_used, project.folder / "llm_used" / "qwen")  # the store of another LLM
     shutil.copy(workspace.paths.split, project.folder / "split")
     project.dvc("init", "--no-scm", "--quiet")
     project.dvc("add", "--quiet", "prepared", "llm_used", "split")
@@ -92,7 +93,8 @@ def test_many_workers_fetch_once_and_the_next_run_nothing(pulling: Config, s3: S
     assert all(path.is_relative_to(cache) for path in (here.paths.prepared, here.paths.split, here.paths.llm_used))
     for case in Prepared(here.paths.prepared).cases:
         Prepared(here.paths.prepared).resampled(case)
-    LayerStore(here.paths.llm_used).load(1)
+    for name in ("default", "qwen"):
+        named_store(here.paths.llm_used, name).load(1)
     got = s3.got("dvc/files/md5")
     assert len(got) == len(set(got)) > 3
     data.on_this_node(pulling)

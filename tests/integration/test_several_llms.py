@@ -85,7 +85,7 @@ def test_a_study_of_two_llms(both: Config, qwen: Any, tmp_path: Path, monkeypatc
     assert (described["llm"]["source"], section.llm.source) == ("tiny-qwen", "qwen")
     assert described["llm"]["layers"] == [{"layer": 2, "sha256": expected}]
     assert read_metadata(model_of(config, "llama"))[0]["llm"]["source"] == "llama"
-    networks = {arm: load_trained(model_of(config, arm), config.paths.llm_used) for arm in ARMS}
+    networks: dict[str, Any] = {arm: load_trained(model_of(config, arm), config.paths.llm_used) for arm in ARMS}
     widths = {arm: networks[arm].bottleneck.adapter_in.out_features for arm in ARMS if arm != "cnn"}
     # between linear adapters, an MLP with as many parameters is as wide as the LLM
     assert widths == {"llama": 48, "qwen": WIDTH, "random": WIDTH, "mlp": WIDTH}

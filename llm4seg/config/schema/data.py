@@ -67,14 +67,15 @@ class LLMSource(Section):
     whole_files: bool
 
 
+# what another LLM is where `llm.sources` says its address alone
+UNSAID: dict[str, Any] = {"sha256": None, "layer_sha256": {}, "layers": [], "whole_files": False}
+
+
 def _spelled_out(value: Any) -> Any:
     """The full form of another LLM: an address alone is its source; what is not said is as in `UNSAID`."""
     if isinstance(value, str):
         value = {"source": value}
     return UNSAID | value if isinstance(value, dict) else value
-
-
-UNSAID = {"sha256": None, "layer_sha256": {}, "layers": [], "whole_files": False}
 
 
 def _without_default(sources: dict[str, LLMSource]) -> dict[str, LLMSource]:

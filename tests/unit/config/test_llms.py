@@ -24,7 +24,8 @@ def config() -> Config:
 
 
 def test_an_address_alone_is_the_source_of_another_llm(config: Config) -> None:
-    full = {"source": "models/qwen", "sha256": None, "layer_sha256": {}, "layers": [], "whole_files": False}
+    full: dict[str, Any] = {"source": "models/qwen", "sha256": None, "layer_sha256": {}, "layers": []}
+    full["whole_files"] = False
     assert config.llm.sources["qwen"].model_dump(mode="json") == full
     assert config.override({"llm.sources": {"qwen": full}}).llm.sources["qwen"] == config.llm.sources["qwen"]
     assert list(config.llm.named) == ["default", "qwen", "tiny"]
