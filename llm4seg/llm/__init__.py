@@ -1,1 +1,1 @@
-"""Decoder layers of an LLM as modules: the layer store, the architecture, and a layer's inputs."""
+"""Layers of an LLM or a vision transformer as modules: the layer store, the architecture, and a layer's inputs."""

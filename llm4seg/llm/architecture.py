@@ -1,4 +1,4 @@
-"""LLM architectures of transformers, built from a config: all whose model has `layers` and `rotary_emb`.
+"""Architectures of transformers, built from a config: decoders with `layers` and `rotary_emb`, and vision transformers.
 
 `transformers` is imported where it is used, since that takes seconds.
 """
@@ -10,46 +10,82 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm4seg.llm.encoder import encoder_layers, is_encoder, norms_after
 from llm4seg.llm.transformers_internals import decode_special_floats, initialize, set_attention
 from llm4seg.utils.errors import InputError
 
 
-def text_config(config: dict[str, Any]) -> Any:
-    """The LLM's config as transformers' class; of a multimodal model, its text config.
+def layers_config(config: dict[str, Any]) -> Any:
+    """The config of the part whose layers are used, as transformers' class: a multimodal model's text config.
+
+    Of a model that compares images with texts and writes none, such as SigLIP or CLIP, it is the vision config.
 
     Raises InputError when transformers does not know the architecture, or rejects the values.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    )
 
     kind = config.get("model_type", "")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InputError(f"the LLM's config: model_type: found {kind!r}, which transformers does not know")
     with _config_errors(kind):
-        return CONFIG_MAPPING[kind].from_dict(decode_special_floats(config)).get_text_config(decoder=True)
+        whole = CONFIG_MAPPING[kind].from_dict(decode_special_floats(config))
+        compares = kind in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        if compares and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            return whole.vision_config
+        return whole.get_text_config(decoder=True)
+
+
+def layer_count(config: dict[str, Any]) -> int:
+    """The number of layers. Raises InputError as `layers_config` does, and for an architecture in stages."""
+    part = layers_config(config)
+    count = getattr(part, "num_hidden_layers", None)
+    if not isinstance(count, int):
+        raise unsupported(part, "its config has no num_hidden_layers, so its layers are not alike")
+    return count
 
 
 def meta_model(config: dict[str, Any]) -> Any:
-    """The complete LLM on the meta device, without memory for its weights, in float32.
+    """The complete LLM or vision transformer on the meta device, without memory for its weights, in float32.
 
     It has all layers, so that each is built with its own index and its own entries of per-layer lists.
-    Raises InputError when transformers cannot build it, or it lacks `layers` or rotary position embeddings.
+    Raises InputError when transformers cannot build it, or it lacks layers or, as a decoder, rotary position embeddings.
     """
     from transformers import AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    text = text_config(config)
+    part = layers_config(config)
     if quantized := config.get("quantization_config"):
-        raise unsupported(text, f"its weights are quantized ({quantized.get('quant_method')})")
-    if type(text) not in MODEL_MAPPING:
-        raise unsupported(text, "transformers builds no model of its text part alone")
-    set_attention(text, None)  # transformers' default: the checkpoint's own may not be installed
-    with _config_errors(text.model_type), torch.device("meta"):
-        model = AutoModel.from_config(text, dtype=torch.float32)
-    if not isinstance(getattr(model, "layers", None), nn.ModuleList):
-        raise unsupported(text, "its model has no list of `layers`")
-    if not isinstance(getattr(model, "rotary_emb", None), nn.Module):
-        raise unsupported(text, "its model has no `rotary_emb`, so its positions are not rotary")
+        raise unsupported(part, f"its weights are quantized ({quantized.get('quant_method')})")
+    if type(part) not in MODEL_MAPPING:
+        kind = "vision" if "vision" in part.model_type else "text"
+        raise unsupported(part, f"transformers builds no model of its {kind} part alone")
+    set_attention(part, None)  # transformers' default: the checkpoint's own may not be installed
+    with _config_errors(part.model_type), torch.device("meta"):
+        model = AutoModel.from_config(part, dtype=torch.float32)
+    layer_list(model)
+    if not is_encoder(model) and not isinstance(getattr(model, "rotary_emb", None), nn.Module):
+        raise unsupported(part, "its model has no `rotary_emb`, so its positions are not rotary")
     return model
+
+
+def layer_list(model: Any) -> tuple[str, nn.ModuleList]:
+    """The path of a model's layers in it, and the layers. Raises InputError where it has no such list, or several."""
+    if is_encoder(model):
+        found = encoder_layers(model)
+    else:
+        layers = getattr(model, "layers", None)
+        found = [("layers", layers)] if isinstance(layers, nn.ModuleList) else []
+    if not found:
+        raise unsupported(model.config, "its model has no list of `layers`")
+    if len(found) > 1:
+        raise unsupported(
+            model.config, f"its model has several lists of layers: {', '.join(path for path, _ in found)}"
+        )
+    return found[0]
 
 
 def unsupported(config: Any, reason: str) -> InputError:
@@ -69,10 +105,17 @@ def _config_errors(kind: str) -> Iterator[None]:
 
 def final_norm(model: Any) -> tuple[str, nn.Module]:
     """The final norm of a meta model: its name and module. Raises InputError unless there is exactly one."""
-    norms = [(name, module) for name, module in model.named_children() if "norm" in name]
+    norms = final_norms(model)
     if len(norms) != 1:
         raise InputError(f"model.llm.norm: a {type(model).__name__} has {len(norms)} final norms, needed: one")
     return norms[0]
+
+
+def final_norms(model: Any) -> list[tuple[str, nn.Module]]:
+    """All modules of a model that may be its final norm, and their names."""
+    if is_encoder(model):
+        return norms_after(model, layer_list(model)[0])
+    return [(name, module) for name, module in model.named_children() if "norm" in name]
 
 
 def check_tensors(layer: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Inputs of an LLM's decoder layer beside the hidden states: rotary position embeddings and a causal mask."""
+"""Inputs of a layer beside the hidden states: rotary position embeddings and, of a decoder's, a causal mask."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 INPUTS = ("attention_mask", "position_embeddings", "position_ids", "cache_position")
+ENCODER_INPUTS = ("attention_mask", "position_embeddings")
 
 
 @dataclass(frozen=True)
@@ -17,21 +18,24 @@ class LayerSpec:
     inputs: frozenset[str]  # of INPUTS
     layer_type: str | None  # where the rotary embedding's frequencies depend on the type of the layer
     window: int | None  # sliding window: the tokens that a token attends to, itself included; None: all before it
-    rotates: bool = True  # False where the LLM passes positions to the layer, which does not use them
+    rotates: bool = True  # False where the layer uses no rotary positions, even if the LLM passes them to it
+    encoder: bool = False  # of a vision transformer: it attends to all tokens, and its positions are of a grid
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "LayerSpec":
         """A spec from the values of `plain`. Raises KeyError or TypeError for other values."""
-        return cls(frozenset(values["inputs"]), values["layer_type"], values["window"], values["rotates"])
+        inputs, encoder = frozenset(values["inputs"]), values.get("encoder", False)
+        return cls(inputs, values["layer_type"], values["window"], values["rotates"], encoder)
 
     def plain(self) -> dict[str, Any]:
-        """The spec as JSON values."""
-        return {
+        """The spec as JSON values; of a decoder's layer as before there were encoders, so that its store stays the same."""
+        values = {
             "inputs": sorted(self.inputs),
             "layer_type": self.layer_type,
             "window": self.window,
             "rotates": self.rotates,
         }
+        return values | {"encoder": True} if self.encoder else values
 
     @property
     def rotary_options(self) -> dict[str, str]:

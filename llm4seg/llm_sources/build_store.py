@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm4seg.config.schema import LLM
-from llm4seg.llm.architecture import check_finite, check_tensors, meta_model
+from llm4seg.llm.architecture import check_finite, check_tensors, final_norms, layer_list, meta_model
+from llm4seg.llm.encoder import is_encoder
 from llm4seg.llm.store import CONFIG, NORM_FILE, LayerStore, layer_file, read_verified, tensors_sha256
-from llm4seg.llm_sources.sources import Source, check_layers, open_source
-from llm4seg.llm_sources.state_dict_conversion import convert_state_dict
+from llm4seg.llm_sources.sources import Checkpoint, Source, check_layers, open_source
+from llm4seg.llm_sources.state_dict_conversion import PublishedNames, convert_state_dict
 from llm4seg.llm_sources.supported import layer_specs
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import read_json, replacing, write_json
@@ -141,6 +142,7 @@ class Part:
     """A module of the LLM and its file in the store; `cached`: the sha256 of its tensors where the file is intact."""
 
     path: str
+    published: str  # its path in the checkpoint
     module: nn.Module
     layer: int | None  # None: the final norm
     cached: str | None
@@ -150,25 +152,30 @@ class Part:
         return NORM_FILE if self.layer is None else layer_file(self.layer)
 
 
-def _parts(model: Any, layers: Collection[int], cached: CachedLayers) -> Iterator[Part]:
+def _parts(model: Any, checkpoint: Checkpoint, layers: Collection[int], cached: CachedLayers) -> Iterator[Part]:
     """The layers and the final norm, which an LLM may lack as long as `model.llm.norm` is off."""
+    published = PublishedNames(model, checkpoint.names if is_encoder(model) else ())
+    path, modules = layer_list(model)
     for layer in sorted(layers):
-        yield Part(f"layers.{layer}", model.layers[layer], layer, cached.layers.get(layer))
-    norms = [(name, module) for name, module in model.named_children() if "norm" in name]
+        yield Part(
+            f"{path}.{layer}", published.path(f"{path}.{layer}"), modules[layer], layer, cached.layers.get(layer)
+        )
+    norms = final_norms(model)
     if len(norms) == 1:
-        yield Part(*norms[0], None, cached.norm)
+        ((name, module),) = norms
+        yield Part(name, published.path(name), module, None, cached.norm)
 
 
 def _fill(new: Path, old: Path, layers: Collection[int], cached: CachedLayers, source: Source, section: LLM) -> None:
     """Write a store: files of the old store that are certain are linked, all others read from the source."""
     model = meta_model(source.checkpoint.config)
-    specs = layer_specs(model, range(len(model.layers)))  # of all layers: random ones need not be fetched
+    specs = layer_specs(model, range(len(layer_list(model)[1])))  # of all layers: random ones need not be fetched
     for layer in sorted(layers):
         if isinstance(reason := specs.get(layer), str):
             raise InputError(reason)
-    parts = list(_parts(model, layers, cached))
+    parts = list(_parts(model, source.checkpoint, layers, cached))
     reading = [part for part in parts if not (cached.certain and part.cached)]
-    nbytes = sum(source.checkpoint.nbytes(part.path, part.module.state_dict()) for part in reading)
+    nbytes = sum(source.checkpoint.nbytes(part.published, part.module.state_dict()) for part in reading)
     log.debug("%s: %d of %d modules are read, %.1f MB", source.name, len(reading), len(parts), nbytes / 1e6)
     layer_sha256: dict[int, str] = {}
     norm = None
@@ -203,11 +210,11 @@ def _refresh(new: Path, old: Path, part: Part, source: Source, model: Any) -> st
 
 def _read(source: Source, model: Any, part: Part) -> dict[str, Tensor]:
     """A module's tensors, checked against the architecture; only a final norm may be absent."""
-    raw = source.checkpoint.tensors(part.path, part.module.state_dict().keys())
+    raw = source.checkpoint.tensors(part.published, part.module.state_dict().keys())
     tensors = convert_state_dict(model, part.path, raw)
     if tensors or part.layer is not None:
         if not raw:
-            raise InputError(f"{source.name}: has no tensors {part.path}.*")
+            raise InputError(f"{source.name}: has no tensors {part.published}.*")
         what = "final norm" if part.layer is None else f"layer {part.layer}"
         check_tensors(part.module, tensors, f"{source.name}: {what}")
         _check_floating(tensors, f"{source.name}: {what}")

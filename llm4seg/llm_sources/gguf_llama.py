@@ -59,6 +59,11 @@ class GGUFLlama:
         license = self._file.fields.get("general.license")
         self.license = None if license is None else str(license)
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all tensors, as they are in the file."""
+        return self._file.tensors.keys()
+
     def nbytes(self, path: str, keys: Collection[str]) -> int:
         """The number of bytes that `tensors` reads."""
         return sum(self._file.tensors[name].nbytes for name in self._names(path).values() if name in self._file.tensors)

@@ -31,6 +31,11 @@ class SafetensorsFolder:
         self._file_of = self._shards or dict.fromkeys(self._open(SINGLE).tensors, SINGLE)
         self.license, self.license_file = find_license(storage)
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all tensors, as they are in the files."""
+        return self._file_of.keys()
+
     def nbytes(self, path: str, keys: Collection[str]) -> int:
         """The number of bytes that `tensors` reads."""
         _, names = self._module(path, keys)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from llm4seg.config.schema import LLM
-from llm4seg.llm.architecture import text_config
+from llm4seg.llm.architecture import layer_count
 from llm4seg.llm_sources.gguf_llama import GGUFLlama
 from llm4seg.llm_sources.license import LicenseFile, find_license_file
 from llm4seg.llm_sources.safetensors_folder import SafetensorsFolder
@@ -35,11 +35,15 @@ class Checkpoint(Protocol):
     license_file: LicenseFile | None
     files: list[str]  # of all of it, sorted
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all tensors, as they are in the files."""
+
     def nbytes(self, path: str, keys: Collection[str]) -> int:
         """The number of bytes that `tensors` reads."""
 
     def tensors(self, path: str, keys: Collection[str]) -> dict[str, Tensor]:
-        """The tensors of one module of transformers' base model, such as `layers.3` or `norm`, named as in it.
+        """The tensors of one module, such as `layers.3` or `norm` of transformers' base model, named as in it.
 
         `keys`, the names that it must have, distinguish it from a module of that path elsewhere (in a vision tower,
         say). Empty when the checkpoint has no such module.
@@ -175,7 +179,7 @@ def _digest(values: Sequence[str | None], files: Sequence[str]) -> str:
 
 def check_layers(layers: Sequence[int], source: Source) -> None:
     """Raise InputError for a layer that the LLM does not have."""
-    count = text_config(source.checkpoint.config).num_hidden_layers
+    count = layer_count(source.checkpoint.config)
     beyond = [layer for layer in layers if layer >= count]
     if beyond:
         where = "model.llm.layer, llm.layers or search.space"

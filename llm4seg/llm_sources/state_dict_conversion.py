@@ -2,14 +2,65 @@
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from llm4seg.llm.transformers_internals import ignored_names
+from llm4seg.utils.errors import InputError
 
 OLD_BUFFERS = r"rotary_emb\.inv_freq"  # ignored by transformers in any family
+
+
+class PublishedNames:
+    """Where a checkpoint has the modules of a meta model, by transformers' own rules for loading it.
+
+    ViT's `layers.3` is `vit.encoder.layer.3` in most files, and SigLIP's encoder of images lies beside one of texts.
+    """
+
+    def __init__(self, model: Any, names: Collection[str]) -> None:
+        present = model.state_dict().keys()
+        rules = _rules(model) if names else ([], [])
+        self._loaded = {name: _loaded_name(name, present, model.base_model_prefix, rules) for name in names}
+
+    def path(self, path: str) -> str:
+        """The path of a module in the checkpoint; the same as in the model where no name says otherwise.
+
+        It is read off the tensors whose own names do not change. Raises InputError where there are several paths.
+        """
+        found = set()
+        for name, loaded in self._loaded.items():
+            inside = loaded.removeprefix(path)
+            if loaded.startswith(f"{path}.") and name.endswith(inside):
+                found.add(name.removesuffix(inside))
+        if len(found) > 1:
+            raise InputError(f"the LLM's tensors: {path} is there more than once: {', '.join(sorted(found))}")
+        return found.pop() if found else path
+
+
+def _loaded_name(name: str, present: Collection[str], base: str, rules: tuple[list[Any], list[Any]]) -> str:
+    """The name in a model with `present` names of a tensor that a checkpoint, maybe with a head, has as `name`.
+
+    `base`: the name that a model with a head has this one under.
+    """
+    from transformers.core_model_loading import rename_source_key
+
+    if name in present:
+        return name
+    new = str(rename_source_key(name, *rules)[0])
+    without_head = new.removeprefix(f"{base}.")
+    return without_head if without_head in present else new
+
+
+def _rules(model: Any) -> tuple[list[Any], list[Any]]:
+    """transformers' rules for a model's checkpoints: new names for single tensors, and conversions of several."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming
+
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    return renamings, [rule for rule in rules if isinstance(rule, WeightConverter)]
 
 
 def convert_state_dict(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -24,12 +75,9 @@ def convert_state_dict(model: Any, path: str, tensors: Mapping[str, Tensor]) -> 
 
 def _converted(model: Any, path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under present names: each is added to the conversion that makes a new tensor of one or several."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+    from transformers.core_model_loading import WeightRenaming, dot_natural_key, rename_source_key
 
-    rules = get_model_conversion_mapping(model)
-    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    renamings, converters = _rules(model)
     by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
     conversions: dict[str, Any] = {}
     for name in sorted(tensors, key=dot_natural_key):  # experts in their order

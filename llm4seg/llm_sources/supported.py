@@ -4,8 +4,7 @@ No list of families: transformers' own forward pass of the complete model runs, 
 """
 
 import copy
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,16 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from llm4seg.llm.architecture import rotary_embedding, unsupported
+from llm4seg.llm.encoder import is_encoder
 from llm4seg.llm.layer_inputs import INPUTS, LayerSpec, causal_mask, layer_spec
 from llm4seg.llm.transformers_internals import set_attention
+from llm4seg.llm_sources.forward_pass import Call, Uses, is_plain, layer_call, unsaved_buffers
+from llm4seg.llm_sources.supported_encoders import encoder_spec, runnable_encoder
 from llm4seg.utils.errors import InputError
 
 TOKENS, WINDOW = 7, 3  # enough tokens for a window to show
 WINDOWS = ("sliding_window", "attention_chunk_size")  # all that transformers' masks read from a config
-Call = dict[str, Any]  # the arguments of a layer's forward pass, by name
 
 
 def check_supported(model: Any, layers: Collection[int]) -> dict[int, LayerSpec]:
@@ -40,10 +40,13 @@ def layer_specs(model: Any, layers: Collection[int]) -> dict[int, LayerSpec | st
     """The specs of layers of a meta model; for a layer that cannot run alone, the error message."""
     specs: dict[int, LayerSpec | str] = {}
     with torch.device("cpu"):  # values are compared, also inside a caller's torch.device("meta")
-        runnable = _weightless(model)
+        runnable = runnable_encoder(model) if is_encoder(model) else _weightless(model)
         for layer in sorted(layers):
             try:
-                specs[layer] = _spec(runnable, model.config, layer)
+                if is_encoder(model):
+                    specs[layer] = encoder_spec(runnable, layer)
+                else:
+                    specs[layer] = _spec(runnable, model.config, layer)
             except InputError as error:
                 specs[layer] = str(error)
     return specs
@@ -86,70 +89,27 @@ def _embedded(tokens: Tensor, width: int) -> Tensor:
     return torch.linspace(-1, 1, tokens.numel() * width).reshape(*tokens.shape, width)
 
 
-class _Reached(Exception):
-    """The layer of interest has been called."""
-
-
-class _Recorder:
-    """Replaces a layer's forward pass: records its arguments, and returns the hidden states unchanged."""
-
-    def __init__(self, layer: nn.Module, returns_tuple: bool, last: bool) -> None:
-        self.calls: list[Call] = []
-        self._names = list(inspect.signature(layer.forward).parameters)
-        self._returns_tuple, self._last = returns_tuple, last
-
-    def __call__(self, *positional: Any, **named: Any) -> Any:
-        call = dict(zip(self._names, positional, strict=False)) | named
-        self.calls.append(call)
-        if self._last:
-            raise _Reached
-        return (call["hidden_states"],) if self._returns_tuple else call["hidden_states"]
-
-
 def _call(runnable: Any, last: int) -> Call:
-    """The arguments of layer `last` in a forward pass. In most families layers return a tensor, in some a tuple."""
-    failures = []
-    for returns_tuple in (False, True):
-        recorders = [_Recorder(layer, returns_tuple, number == last) for number, layer in enumerate(runnable.layers)]
-        for layer, recorder in zip(runnable.layers, recorders, strict=True):
-            layer.forward = recorder
-        failures.append(_failure(runnable, recorders))
-        for layer in runnable.layers:
-            del layer.forward
-        if failures[-1] is None:
-            return recorders[last].calls[-1]
-    raise unsupported(runnable.config, str(failures[0]))
-
-
-def _failure(runnable: Any, recorders: list[_Recorder]) -> str | None:
-    """Run the model on some tokens; returns a message unless hidden states pass from layer to layer unchanged."""
+    """The arguments of layer `last` in a forward pass."""
     size = (1, TOKENS, runnable.config.hidden_size)
-    try:
-        runnable(torch.arange(TOKENS)[None], use_cache=False)
-    except _Reached:
-        seen = [call["hidden_states"] for recorder in recorders for call in recorder.calls]
-        if all(hidden.shape == size and torch.equal(hidden, seen[0]) for hidden in seen):
-            return None
-        return "what enters a layer is not simply what left the one before"
-    except Exception as error:  # any error of transformers' code about inputs that it does not expect
-        message = " ".join(str(error).split())
-        return f"its layers cannot be run one after the other by hidden states alone (transformers: {message})"
-    return "its forward pass does not go through its layers one after the other"
+    found = layer_call(
+        runnable.layers, last, lambda: runnable(torch.arange(TOKENS)[None], use_cache=False), lambda one: one == size
+    )
+    if isinstance(found, str):
+        raise unsupported(runnable.config, found)
+    return found
 
 
 def _difference(runnable: Any, layer: int, call: Call, spec: LayerSpec) -> str | None:
     """How a layer's inputs in its model differ from those that this project passes by its spec; None: not at all."""
-    extra = [name for name, value in call.items() if name not in ("hidden_states", *INPUTS) and not _plain(value)]
+    extra = [name for name, value in call.items() if name not in ("hidden_states", *INPUTS) and not is_plain(value)]
     if extra:
         return f"is also given {', '.join(extra)}"
-    module = runnable.layers[layer]
-    if unsaved := {name for name, _ in module.named_buffers()} - module.state_dict().keys():
-        return f"keeps {', '.join(sorted(unsaved))}, which no checkpoint holds"
-    return _other_mask(call, spec) or _other_rotation(runnable.rotary_emb, call, spec)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+    return (
+        unsaved_buffers(runnable.layers[layer])
+        or _other_mask(call, spec)
+        or _other_rotation(runnable.rotary_emb, call, spec)
+    )
 
 
 def _other_mask(call: Call, spec: LayerSpec) -> str | None:
@@ -172,35 +132,6 @@ def _other_rotation(rotary: nn.Module, call: Call, spec: LayerSpec) -> str | Non
     return None if same else "is given other rotary positions than its model's rotary_emb makes of 0, 1, 2, ..."
 
 
-class _Uses(TorchFunctionMode):
-    """Records whether torch computes anything from some tensors."""
-
-    def __init__(self, watched: Collection[Tensor]) -> None:
-        super().__init__()
-        self.seen = False
-        self._watched = {id(tensor) for tensor in watched}
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if function.__name__ != "__get__":  # dtype or shape, which are not values
-            self.seen = self.seen or any(id(one) in self._watched for one in _tensors((args, kwargs)))
-        return function(*args, **(kwargs or {}))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list | dict):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(one)
-
-
 def _rotates(layer: nn.Module, call: Call) -> bool:
     """Whether a layer makes any use of its rotary positions; its own code is run, without values.
 
@@ -209,7 +140,7 @@ def _rotates(layer: nn.Module, call: Call) -> bool:
     inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in call.items()}
     inputs["position_embeddings"] = tuple(one.to("meta") for one in call["position_embeddings"])
     completed = False
-    with torch.device("meta"), _Uses(inputs["position_embeddings"]) as uses, suppress(Exception):
+    with torch.device("meta"), Uses(inputs["position_embeddings"]) as uses, suppress(Exception):
         type(layer).forward(layer, **inputs)
         completed = True
     return uses.seen or not completed  # unknown: nearly all layers do

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from llm4seg.config import Config
 from llm4seg.config.schema import EngineConfig
 from llm4seg.data.label_scheme import LabelScheme
-from llm4seg.llm.architecture import final_norm, meta_model
+from llm4seg.llm.architecture import final_norm, layer_list, meta_model
 from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import CONFIG, LayerStore
 from llm4seg.llm_sources.sources import open_source
@@ -75,12 +75,12 @@ class Architecture:
 
     def spec(self, layer: int) -> LayerSpec:
         model = meta_model(self.config)
-        if layer >= len(model.layers):
-            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {len(model.layers) - 1} ({self.source})")
+        if layer >= (count := len(layer_list(model)[1])):
+            raise InputError(f"model.llm.layer: found {layer}, allowed: 0 to {count - 1} ({self.source})")
         return check_supported(model, [layer])[layer]
 
     def load(self, layer: int) -> dict[str, Tensor]:
-        return dict(meta_model(self.config).layers[layer].state_dict())
+        return dict(layer_list(meta_model(self.config))[1][layer].state_dict())
 
     def load_norm(self) -> dict[str, Tensor]:
         return dict(final_norm(meta_model(self.config))[1].state_dict())

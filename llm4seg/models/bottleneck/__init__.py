@@ -3,7 +3,7 @@
 from torch import nn
 
 from llm4seg.config.schema import Model
-from llm4seg.llm.architecture import text_config
+from llm4seg.llm.architecture import layers_config
 from llm4seg.llm.store import LayerStore
 from llm4seg.models.bottleneck.adapters import ACTIVATIONS, adapter, adapter_parameters, control_width
 from llm4seg.models.bottleneck.block import Activation, TokenBlock
@@ -27,7 +27,7 @@ def build_bottleneck(
         core = Activation(ACTIVATIONS[section.llm.adapter.activation])
         return TokenBlock(section.llm, channels, nn.Linear(channels, width), core, nn.Linear(width, channels))
     assert store is not None
-    hidden = text_config(store.config).hidden_size
+    hidden = layers_config(store.config).hidden_size
     adapter_in = adapter(section.llm.adapter, channels, hidden)
     adapter_out = adapter(section.llm.adapter, hidden, channels)
     return TokenBlock(section.llm, channels, adapter_in, LLMLayers(section.llm, store, seed), adapter_out)
@@ -35,5 +35,5 @@ def build_bottleneck(
 
 def _control_width(section: Model, store: LayerStore | None, channels: int) -> int:
     assert store is not None, "model.bottleneck: the MLP's width follows from the LLM's"
-    hidden = text_config(store.config).hidden_size
+    hidden = layers_config(store.config).hidden_size
     return control_width(adapter_parameters(section.llm.adapter, channels, hidden), channels)

@@ -1,4 +1,6 @@
-"""The LLM layers of the block: one or several decoder layers with the positions and masks of `model.llm`."""
+"""The LLM layers of the block: one or several, of a decoder or a vision encoder, with the positions and masks of
+`model.llm`.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,23 +15,26 @@ from llm4seg.llm.architecture import (
     check_tensors,
     final_norm,
     initialized,
+    layer_list,
     loaded,
     meta_model,
     rotary_embedding,
     shuffled,
 )
+from llm4seg.llm.encoder import PatchRotation, is_encoder
 from llm4seg.llm.layer_inputs import LayerSpec
 from llm4seg.llm.store import LayerStore, tensors_sha256
 from llm4seg.models.bottleneck.inputs import InputCache, Inputs
 from llm4seg.models.bottleneck.lora import add_lora
-from llm4seg.models.bottleneck.position import attend_both_ways, attention_mask, rotation
+from llm4seg.models.bottleneck.position import attend_both_ways, attention_mask, grid_rotation, rotation
 from llm4seg.models.bottleneck.quantized import quantize
 from llm4seg.utils.errors import InputError
 
 
 class LLMLayers(nn.Module):
-    """Decoder layers of an LLM one after the other over the tokens of a grid, then the LLM's final norm if wanted.
+    """Layers of an LLM one after the other over the tokens of a grid, then the LLM's final norm if wanted.
 
+    The "LLM" may be a vision transformer, whose layers attend to all tokens (see `llm.encoder`).
     Frozen layers get no gradients for their weights, only for their inputs, and stay in evaluation mode.
     Random and shuffled weights come from `seed` alone, not from torch's generator.
     """
@@ -40,16 +45,18 @@ class LLMLayers(nn.Module):
         llm = meta_model(store.config)
         self._specs = [store.spec(layer) for layer in section.layer]
         self._check_position(llm.config.model_type, store.source)
+        if is_encoder(llm):
+            self._check_encoder(llm.config.model_type, store.source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.layers = nn.ModuleList(_decoder_layer(llm, layer, section, store) for layer in section.layer)
+            self.layers = nn.ModuleList(_layer(llm, layer, section, store) for layer in section.layer)
             self.norm = _norm(llm, section, store) if section.norm else nn.Identity()
         self.random_sha256 = self._random_sha256()
         self.requires_grad_(section.training == "full")
         if section.training == "lora":
             add_lora(self.layers, section.lora)
         quantize(self, section.dtype)
-        self.rotary = rotary_embedding(llm)
+        self.rotary = PatchRotation.of(llm.config) if is_encoder(llm) else rotary_embedding(llm)
         self._needs_mask = section.attention == "causal" or not attend_both_ways(self.layers)
         self._cache = InputCache()
 
@@ -60,6 +67,19 @@ class LLMLayers(nn.Module):
             raise InputError(
                 f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates nothing "
                 f"in layer {layers} ({source})"
+            )
+
+    def _check_encoder(self, model_type: str, source: str) -> None:
+        """Refuse what is defined for decoders alone. Positions that a layer does not use are refused before."""
+        if self._section.attention == "causal":
+            raise InputError(
+                f"model.llm.attention: found causal, allowed: bidirectional, since a {model_type} is an encoder, whose "
+                f"layers attend to all tokens ({source})"
+            )
+        if (position := self._section.position) in ("axial", "released"):
+            raise InputError(
+                f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates by rows and "
+                f"columns of its own ({source})"
             )
 
     def _random_sha256(self) -> dict[str, str]:
@@ -89,6 +109,13 @@ class LLMLayers(nn.Module):
         return {spec: self._inputs_of(spec, like, grid) for spec in set(self._specs)}
 
     def _inputs_of(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
+        if spec.encoder:
+            rotary = self.rotary if spec.rotates else None
+            return dict.fromkeys(spec.inputs) | (
+                {}
+                if rotary is None
+                else {"position_embeddings": grid_rotation(self._section.position, rotary, grid, like)}
+            )
         rotary_at = partial(self.rotary, like, **spec.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
         # a mask of zeros keeps attention from a GPU's fast kernels; on the CPU it costs nothing, and keeps the bits
@@ -110,8 +137,8 @@ class LLMLayers(nn.Module):
         return out[0] if isinstance(out, tuple) else out  # transformers: some architectures return a tuple
 
 
-def _decoder_layer(llm: Any, layer: int, section: Block, store: LayerStore) -> nn.Module:
-    module: nn.Module = llm.layers[layer]
+def _layer(llm: Any, layer: int, section: Block, store: LayerStore) -> nn.Module:
+    module = layer_list(llm)[1][layer]
     if section.weights == "random":
         return initialized(llm, module)
     tensors = store.load(layer)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from llm4seg.llm.encoder import PatchRotation
 from llm4seg.llm.layer_inputs import causal_mask
 
 Rotation = tuple[Tensor, Tensor]  # the cosines and sines that rotate queries and keys, each (1, T, rotated)
@@ -57,6 +58,17 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
             return rotary_at(torch.zeros_like(index))
         case _:
             return cos, sin
+
+
+def grid_rotation(position: str, rotary: PatchRotation, grid: Sequence[int], like: Tensor) -> Rotation:
+    """A vision transformer's rotary embedding of a grid's tokens: `native` its own, `none` that of a single patch, which
+    rotates nothing. Each is (T, rotated).
+    """
+    if position == "none":
+        cos, sin = rotary((1, 1), like)
+        tokens = torch.Size(grid).numel()
+        return cos.expand(tokens, -1), sin.expand(tokens, -1)
+    return rotary(grid, like)
 
 
 def axial(rotary_at: RotaryAt, grid: Sequence[int], device: torch.device) -> Rotation:
