@@ -52,7 +52,7 @@ def meta_model(config: dict[str, Any]) -> Any:
     """The complete LLM or vision transformer on the meta device, without memory for its weights, in float32.
 
     It has all layers, so that each is built with its own index and its own entries of per-layer lists.
-    Raises InputError when transformers cannot build it, or it lacks layers or, as a decoder, rotary position embeddings.
+    Raises InputError when transformers cannot build it, or it lacks layers or, as a decoder, rotary positions.
     """
     from transformers import AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -82,9 +82,8 @@ def layer_list(model: Any) -> tuple[str, nn.ModuleList]:
     if not found:
         raise unsupported(model.config, "its model has no list of `layers`")
     if len(found) > 1:
-        raise unsupported(
-            model.config, f"its model has several lists of layers: {', '.join(path for path, _ in found)}"
-        )
+        paths = ", ".join(path for path, _ in found)
+        raise unsupported(model.config, f"its model has several lists of layers: {paths}")
     return found[0]
 
 

@@ -7,6 +7,7 @@ learned positions, class and register tokens) is no part of a layer, and not use
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,13 +66,12 @@ class PatchRotation:
         """
         if len(grid) != 2:
             raise InputError(
-                f"model.llm.position: found native, allowed: none, since this encoder's rotary positions are of rows and "
-                f"columns, and the grid has {len(grid)} axes"
+                "model.llm.position: found native, allowed: none, since this encoder rotates by rows and columns, "
+                f"and the grid has {len(grid)} axes"
             )
-        with torch.device(like.device):
-            centers = [2 * (torch.arange(0.5, side, dtype=torch.float32) / side) - 1 for side in grid]
-            steps = torch.arange(0, 1, 4 / self.head_dim, dtype=torch.float32)
+        arange = partial(torch.arange, dtype=torch.float32, device=like.device)
+        centers = [2 * (arange(0.5, side) / side) - 1 for side in grid]
+        frequencies = 1 / self.theta ** arange(0, 1, 4 / self.head_dim)
         places_TA = torch.stack(torch.meshgrid(*centers, indexing="ij"), dim=-1).flatten(0, 1)
-        angles = 2 * math.pi * places_TA[:, :, None] * (1 / self.theta**steps)
-        angles = angles.flatten(1).tile(2)
+        angles = (2 * math.pi * places_TA[:, :, None] * frequencies).flatten(1).tile(2)
         return angles.cos().to(like.dtype), angles.sin().to(like.dtype)

@@ -28,7 +28,7 @@ class LayerSpec:
         return cls(inputs, values["layer_type"], values["window"], values["rotates"], encoder)
 
     def plain(self) -> dict[str, Any]:
-        """The spec as JSON values; of a decoder's layer as before there were encoders, so that its store stays the same."""
+        """The spec as JSON values; of a decoder's layer as before there were encoders: its store stays the same."""
         values = {
             "inputs": sorted(self.inputs),
             "layer_type": self.layer_type,

@@ -155,11 +155,10 @@ class Part:
 def _parts(model: Any, checkpoint: Checkpoint, layers: Collection[int], cached: CachedLayers) -> Iterator[Part]:
     """The layers and the final norm, which an LLM may lack as long as `model.llm.norm` is off."""
     published = PublishedNames(model, checkpoint.names if is_encoder(model) else ())
-    path, modules = layer_list(model)
+    inside, modules = layer_list(model)
     for layer in sorted(layers):
-        yield Part(
-            f"{path}.{layer}", published.path(f"{path}.{layer}"), modules[layer], layer, cached.layers.get(layer)
-        )
+        path = f"{inside}.{layer}"
+        yield Part(path, published.path(path), modules[layer], layer, cached.layers.get(layer))
     norms = final_norms(model)
     if len(norms) == 1:
         ((name, module),) = norms

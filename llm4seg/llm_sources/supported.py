@@ -105,11 +105,8 @@ def _difference(runnable: Any, layer: int, call: Call, spec: LayerSpec) -> str |
     extra = [name for name, value in call.items() if name not in ("hidden_states", *INPUTS) and not is_plain(value)]
     if extra:
         return f"is also given {', '.join(extra)}"
-    return (
-        unsaved_buffers(runnable.layers[layer])
-        or _other_mask(call, spec)
-        or _other_rotation(runnable.rotary_emb, call, spec)
-    )
+    other = _other_mask(call, spec) or _other_rotation(runnable.rotary_emb, call, spec)
+    return unsaved_buffers(runnable.layers[layer]) or other
 
 
 def _other_mask(call: Call, spec: LayerSpec) -> str | None:

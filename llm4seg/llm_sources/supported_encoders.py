@@ -97,11 +97,8 @@ def _other_rotation(call: Call, rotation: PatchRotation | None, grid: tuple[int,
     if passed is None:
         return None
     if rotation is not None and isinstance(passed, tuple) and len(passed) == 2:
-        expected = rotation(grid, call["hidden_states"])
-        same = (
-            one.shape == other.shape and torch.equal(one, other) for one, other in zip(passed, expected, strict=True)
-        )
-        if all(same):
+        pairs = zip(passed, rotation(grid, call["hidden_states"]), strict=True)
+        if all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs):
             return None
     return "is given other positions than the rotary ones of DINOv3"
 

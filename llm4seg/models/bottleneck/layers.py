@@ -78,8 +78,8 @@ class LLMLayers(nn.Module):
             )
         if (position := self._section.position) in ("axial", "released"):
             raise InputError(
-                f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates by rows and "
-                f"columns of its own ({source})"
+                f"model.llm.position: found {position}, allowed: native or none, since a {model_type} rotates by rows "
+                f"and columns of its own ({source})"
             )
 
     def _random_sha256(self) -> dict[str, str]:
@@ -110,12 +110,7 @@ class LLMLayers(nn.Module):
 
     def _inputs_of(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
         if spec.encoder:
-            rotary = self.rotary if spec.rotates else None
-            return dict.fromkeys(spec.inputs) | (
-                {}
-                if rotary is None
-                else {"position_embeddings": grid_rotation(self._section.position, rotary, grid, like)}
-            )
+            return self._encoder_inputs(spec, like, grid)
         rotary_at = partial(self.rotary, like, **spec.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
         # a mask of zeros keeps attention from a GPU's fast kernels; on the CPU it costs nothing, and keeps the bits
@@ -128,6 +123,14 @@ class LLMLayers(nn.Module):
             "cache_position": index,
         }
         return {name: inputs[name] for name in spec.inputs}
+
+    def _encoder_inputs(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
+        """No mask, and rotary positions where the layer uses some."""
+        inputs: dict[str, Any] = dict.fromkeys(spec.inputs)
+        if spec.rotates:
+            assert isinstance(self.rotary, PatchRotation)
+            inputs["position_embeddings"] = grid_rotation(self._section.position, self.rotary, grid, like)
+        return inputs
 
     def _through(self, layer: nn.Module, hidden_NTE: Tensor, inputs: dict[str, Any]) -> Tensor:
         if self._section.checkpointing and torch.is_grad_enabled():

@@ -61,8 +61,9 @@ def rotation(position: str, rotary_at: RotaryAt, grid: Sequence[int], device: to
 
 
 def grid_rotation(position: str, rotary: PatchRotation, grid: Sequence[int], like: Tensor) -> Rotation:
-    """A vision transformer's rotary embedding of a grid's tokens: `native` its own, `none` that of a single patch, which
-    rotates nothing. Each is (T, rotated).
+    """A vision transformer's rotary embedding of a grid's tokens, each (T, rotated).
+
+    `native`: its own. `none`: that of a single patch, which rotates nothing.
     """
     if position == "none":
         cos, sin = rotary((1, 1), like)
