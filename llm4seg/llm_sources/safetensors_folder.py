@@ -114,9 +114,11 @@ def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str
     candidates = {match[0] for name in names if (match := re.match(rf"(?:.*\.)?{re.escape(path)}\.", name))}
     present = set(names)
 
-    def score(prefix: str) -> tuple[int, bool]:
-        beside = prefix.removesuffix(f"{path}.") + "layers."
-        return sum(prefix + key in present for key in keys), any(name.startswith(beside) for name in names)
+    def score(prefix: str) -> tuple[int, bool, bool]:
+        beside = prefix.removesuffix(f"{path}.")
+        layers, inside_encoder = (beside + "layers.", (beside + "encoder.layer.", beside + "encoder.layers."))
+        matching = sum(prefix + key in present for key in keys)
+        return matching, *(any(name.startswith(one) for name in names) for one in (layers, inside_encoder))
 
     best = sorted(prefix for prefix in candidates if score(prefix) == max(map(score, candidates)))
     if len(best) > 1:

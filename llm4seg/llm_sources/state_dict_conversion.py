@@ -25,18 +25,19 @@ class PublishedNames:
         self._loaded = {name: _loaded_name(name, present, model.base_model_prefix, rules) for name in names}
 
     def path(self, path: str) -> str:
-        """The path of a module in the checkpoint; the same as in the model where no name says otherwise.
+        """The path of a module in the checkpoint: what the names of its tensors there have in common.
 
-        It is read off the tensors whose own names do not change. Raises InputError where there are several paths.
+        The same as in the model where none is loaded into it. Raises InputError where several are for one tensor.
         """
-        found = set()
-        for name, loaded in self._loaded.items():
-            inside = loaded.removeprefix(path)
-            if loaded.startswith(f"{path}.") and name.endswith(inside):
-                found.add(name.removesuffix(inside))
-        if len(found) > 1:
-            raise InputError(f"the LLM's tensors: {path} is there more than once: {', '.join(sorted(found))}")
-        return found.pop() if found else path
+        names = {name: loaded for name, loaded in self._loaded.items() if loaded.startswith(f"{path}.")}
+        if len(set(names.values())) < len(names):
+            raise InputError(f"the LLM's tensors: {path} is there more than once: {', '.join(sorted(names))}")
+        shared = []
+        for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+            if len(set(parts)) > 1:
+                break
+            shared.append(parts[0])
+        return ".".join(shared) or path
 
 
 def _loaded_name(name: str, present: Collection[str], base: str, rules: tuple[list[Any], list[Any]]) -> str:
