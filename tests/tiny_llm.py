@@ -1,5 +1,6 @@
 """Tiny LLMs for tests: real transformers models with random weights, as folders and as GGUF files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ def write_gguf(
 
 def through_layers(model: Any, tokens: int = 9) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """The inputs and outputs of each layer in a causal forward pass of the complete model, and its output."""
+    text = torch.arange(2 * tokens).reshape(2, tokens) % 28 + 3
+    return recorded(model.layers, lambda: model(text, use_cache=False)[0])
+
+
+def recorded(layers: nn.ModuleList, run: Callable[[], Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """The inputs and outputs of each layer while `run` runs the complete model, and what that returns."""
     inputs: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
 
@@ -155,10 +162,10 @@ def through_layers(model: Any, tokens: int = 9) -> tuple[list[Tensor], list[Tens
 
         return hook
 
-    hooks = [layer.register_forward_hook(note(n), with_kwargs=True) for n, layer in enumerate(model.layers)]
+    hooks = [layer.register_forward_hook(note(n), with_kwargs=True) for n, layer in enumerate(layers)]
     with torch.no_grad():
-        last = model(torch.arange(2 * tokens).reshape(2, tokens) % 28 + 3, use_cache=False)[0]
+        last = run()
     for hook in hooks:
         hook.remove()
-    numbers = range(len(model.layers))
+    numbers = range(len(layers))
     return [inputs[number] for number in numbers], [outputs[number] for number in numbers], last
