@@ -1,4 +1,4 @@
-"""A small config of any kind of LLM that transformers knows: its own default values, with every size made small."""
+"""A small config of any kind of LLM or image encoder that transformers knows: its default values, with small sizes."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ SIZES = {
     96: ("intermediate_size", "dense_intermediate_size", "ffn_hidden_size", "intermediate_size_mlp"),
     128: ("vocab_size", "vocab_size_per_layer_input", "mamba_d_ssm"),
     32: (
+        "image_size",
         "expert_ffn_hidden_size",
         "moe_intermediate_size",
         "moe_shared_expert_intermediate_size",
@@ -34,6 +35,7 @@ SIZES = {
         "linear_value_head_dim",
         "mamba_d_state",
         "mamba_n_heads",
+        "patch_size",
         "qk_nope_head_dim",
         "qk_rope_head_dim",
     ),
@@ -87,6 +89,24 @@ def kinds() -> list[str]:
     return sorted({*auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES})
 
 
+def encoder_kinds() -> list[str]:
+    """The model types of transformers' models that read images alone."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    return sorted(kind for kind, config in CONFIG_MAPPING.items() if config in MODEL_MAPPING and _reads_images(config))
+
+
+def _reads_images(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    try:
+        model = MODEL_MAPPING[config]
+        return bool(getattr(model, "main_input_name", None) == "pixel_values")
+    except (ImportError, ValueError):  # its packages are not installed, or its class is not there
+        return False
+
+
 def text_part(kind: str) -> Any:
     """The default config of a kind; of a multimodal model, its text config."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -104,6 +124,7 @@ def small_config(kind: str) -> Any:
     if values.get("num_key_value_heads") == values.get("num_attention_heads"):
         small["num_key_value_heads"] = small.get("num_attention_heads", 4)
     small |= _by_layer(values, values.get("num_hidden_layers"))
+    small |= {name: [SMALL[name]] * 2 for name in ("image_size", "patch_size") if isinstance(values.get(name), list)}
     small |= _multimodal_rope(text, values)
     return type(text).from_dict({**values, **small, "num_hidden_layers": LAYERS})
 

@@ -1,4 +1,4 @@
-"""Which LLMs of those that transformers knows can be used, found out by using a small random one of each kind.
+"""Which LLMs and encoders of images that transformers knows can be used, found out by a small random one of each kind.
 
 For each layer of each: the whole way from a saved checkpoint over the layer store to the LLM block's layers, compared
 with what leaves the layer in transformers' whole model. The table of results is docs/families.md.
@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm4seg.llm.architecture import meta_model
+from llm4seg.llm.architecture import layer_list, meta_model
+from llm4seg.llm.encoder import is_encoder
 from llm4seg.llm.store import LayerStore
 from llm4seg.llm_sources.build_store import fill_store
 from llm4seg.models.bottleneck.layers import LLMLayers
 from llm4seg.utils.errors import InputError
-from tests.tiny_families import LAYERS, kinds, small_config, text_part
-from tests.tiny_llm import block_section, save_llm, section, through_layers
+from tests.tiny_families import LAYERS, SMALL, encoder_kinds, kinds, small_config, text_part
+from tests.tiny_llm import block_section, recorded, save_llm, section, through_layers
 
 EQUAL, UNBUILT = "equal", "no small one could be built"
 TOLERANCE = 1e-5
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", help="model types as in config.json; none: all of them")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there too")
     arguments = parser.parse_args()
-    page = as_markdown(sweep(arguments.kinds or kinds()))
+    page = as_markdown(sweep(arguments.kinds or kinds()), sweep(arguments.kinds or encoder_kinds()))
     print(page)
     if arguments.write:
         arguments.write.write_text(page, encoding="utf-8")
@@ -73,7 +74,7 @@ def judged(kind: str) -> dict[str, list[str]]:
             config = small_config(kind)
             refusal = _refusal(config)
             model = None if refusal else _saved(config, Path(name))
-            inputs, outputs, _ = ([], [], None) if refusal else through_layers(model)
+            inputs, outputs = ([], []) if refusal else _through(model)
         except Exception:  # small_config did not make it well
             return {UNBUILT: []}
         if refusal:
@@ -111,14 +112,27 @@ def _saved(config: Any, folder: Path) -> Any:
     return model
 
 
+def _through(model: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """What enters and leaves each layer in a forward pass of the whole model."""
+    if not is_encoder(model):
+        return through_layers(model)[:2]
+    size = SMALL["image_size"]
+    images_NCHW = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return recorded(layer_list(model)[1], lambda: model(images_NCHW)[0])[:2]
+
+
 def _layer_result(folder: Path, layer: int, hidden: Tensor, expected: Tensor) -> str:
     try:
         store = fill_store(folder / f"store_{layer}", section(folder / "source"), [layer], folder / "cache")
-        ours = LLMLayers(block_section(layer=layer, attention="causal"), store, 0).eval()
+        encoder = store.spec(layer).encoder
+        attention = "bidirectional" if encoder else "causal"
+        ours = LLMLayers(block_section(layer=layer, attention=attention), store, 0).eval()
     except InputError as refused:
         return _reason(refused).replace(f"layer {layer} ", "", 1)
+    side = SMALL["image_size"] // SMALL["patch_size"]
     with torch.no_grad():
-        error = (ours(hidden, (hidden.shape[1],)) - expected).abs().max() / expected.abs().max().clamp(min=1)
+        found = ours(hidden, (side, side) if encoder else (hidden.shape[1],))
+    error = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
     return (EQUAL if error < TOLERANCE else f"WRONG by {error:.1g}") + _random_too(store, layer)
 
 
@@ -134,18 +148,23 @@ def _label(config: Any, layer: int) -> str:
     return (getattr(config, "layer_types", None) or ["all"] * (layer + 1))[layer]
 
 
-def as_markdown(results: Results) -> str:
-    """The page: by result, the model types; where it is that of some layers only, which."""
+def as_markdown(llms: Results, encoders: Results) -> str:
+    """The page: a table of LLMs, and one of encoders of images."""
     import transformers
 
+    head = HEAD.format(version=transformers.__version__, command=COMMAND, layers=LAYERS, unbuilt=UNBUILT)
+    return head + _table(llms) + ENCODERS + _table(encoders)
+
+
+def _table(results: Results) -> str:
+    """By result, the model types; where it is that of some layers only, which."""
     by_result = defaultdict(list)
     for model_type, found in sorted(results.items()):
         for result, layers in found.items():
             some = f" ({', '.join(sorted(set(layers)))})" if len(found) > 1 else ""
             by_result[result].append(f"{model_type}{some}")
     rows = sorted(by_result.items(), key=lambda row: (not row[0].startswith(EQUAL), row[0] == UNBUILT, row[0]))
-    table = "".join(f"| {result} | {len(types)} | {', '.join(types)} |\n" for result, types in rows)
-    return HEAD.format(version=transformers.__version__, command=COMMAND, layers=LAYERS, unbuilt=UNBUILT) + table
+    return "".join(f"| {result} | {len(types)} | {', '.join(types)} |\n" for result, types in rows)
 
 
 HEAD = """# Which LLMs can be used
@@ -171,6 +190,15 @@ The small models hold their weights unquantized. A checkpoint whose config has a
 
 Some types rotate nothing in some of their layers: cohere2, exaone4 and smollm3 in every fourth, flint in its first two.
 There `model.llm.position` can be `native` or `none`; `axial` and `released` are refused: they would change nothing.
+
+| result | number | model types |
+|---|---|---|
+"""
+
+ENCODERS = """
+## Vision transformers
+
+The same of every model type that reads images alone, on an image of 4 x 4 patches, with attention to all tokens.
 
 | result | number | model types |
 |---|---|---|

@@ -172,8 +172,8 @@ def test_half_precision_weights_and_nothing_else_of_it(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "swin": ({}, r"'swin' is not supported: layer 0 is also given input_dimensions"),
-    "convnext": ({}, r"'convnext' is not supported: its config has no num_hidden_layers"),
+    "swin": ({}, r"'swin' is not supported: what enters a layer is not simply what left the one before"),
+    "convnext": ({}, r"'convnext' is not supported: its model has no list of `layers`"),
     "resnet": ({}, r"'resnet' is not supported: its config has no num_hidden_layers"),
     "beit": (
         SHAPE | {"use_relative_position_bias": True},
