@@ -68,6 +68,7 @@ SIZES = {
     0: ("num_kv_shared_layers", "pad_token_id"),
 }
 SMALL = {name: size for size, names in SIZES.items() for name in names}
+STAGES = ("stage_names", "out_features", "out_indices")  # follow from the number of layers
 # null by default, and yet needed
 NEEDED = {
     "bos_token_id",
@@ -117,7 +118,7 @@ def text_part(kind: str) -> Any:
 def small_config(kind: str) -> Any:
     """The default config with small sizes. Where values depend on each other in other ways, transformers raises."""
     text = text_part(kind)
-    values = text.to_dict()
+    values = {name: value for name, value in text.to_dict().items() if name not in STAGES}
     small = {name: size for name, size in SMALL.items() if values.get(name) is not None or name in NEEDED & {*values}}
     if "qk_rope_head_dim" in values:
         small["head_dim"] = ROPE_DIM

@@ -25,10 +25,11 @@ class _Recorder:
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
         call = dict(zip(self._names, positional, strict=False)) | named
+        hidden = call["hidden_states"]
         self.calls.append(call)
         if self._last:
             raise _Reached
-        return (call["hidden_states"],) if self._returns_tuple else call["hidden_states"]
+        return (hidden,) if self._returns_tuple else hidden
 
 
 def layer_call(
