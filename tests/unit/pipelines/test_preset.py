@@ -66,6 +66,22 @@ NETWORKS_3D = ("cmunext", "dynunet", "unetr", "swin-unetr")
 LLMS = ("llama-3.2-1b", "deepseek-r1-qwen-1.5b", "smollm2-135m", "qwen2.5-0.5b")
 
 
+ENCODERS = {
+    "vit-base": "hf://google/vit-base-patch16-224",
+    "dinov2-base": "hf://facebook/dinov2-base",
+    "dinov3-vits16": "hf://facebook/dinov3-vits16-pretrain-lvd1689m",
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_vision_transformer_takes_an_llms_place(config: Config, name: str) -> None:
+    """Whatever was there before: the positions and attention of decoders are none of its own. It has 12 layers."""
+    row = config.override(preset_changes(config.presets, "default", "released", name, "frozen"))
+    assert (row.llm.source, row.llm.sha256) == (ENCODERS[name], None)
+    assert (row.model.llm.position, row.model.llm.attention) == ("native", "bidirectional")
+    assert max(row.model.llm.layer) < 12
+
+
 @pytest.mark.parametrize("data", [*PICTURES, *VOLUMES])
 def test_a_row_of_the_papers_table_is_one_command(tmp_path: Path, data: str) -> None:
     """Data, recipe, LLM and arm; data and LLM are where its owner has them. Any recipe goes with any data set."""

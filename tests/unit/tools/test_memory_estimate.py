@@ -14,6 +14,7 @@ from llm4seg.tools.memory_model import decided, images_per_worker, llm_config, m
 from llm4seg.training.engines import offload
 from llm4seg.training.trainer import assemble
 from llm4seg.utils.errors import InputError
+from tests.tiny_vision import encoder_store
 
 
 def test_sizes_are_those_of_the_real_model(config: Config) -> None:
@@ -35,6 +36,18 @@ def test_activations_are_what_autograd_keeps(config: Config, precision: str) -> 
             logits = model(torch.randn(images, 1, 32, 32))
             build_loss("dice_ce")(logits, torch.zeros(images, 32, 32, dtype=torch.int64))
         assert sizes.activations + images * sizes.activations_per_image == pytest.approx(saved(), rel=0.05)
+
+
+def test_a_vision_layer_counts_as_an_llms_and_is_left_as_it_was(config: Config, tmp_path: Path) -> None:
+    """Its positions are computed on fake tensors here, of which a real forward pass must find none."""
+    config = config.override({"paths.llm_used": str(encoder_store(tmp_path, "dinov3_vit", layers=(1,)).folder)})
+    sizes = model_sizes(config, llm_config(config), 1, LabelScheme(("a", "b")))
+    model = assemble(config, Prepared(config.paths.prepared)).train()
+    whole = [*model.parameters(), *model.buffers()]
+    assert sizes.trained + sizes.frozen + sizes.rest == sum(tensor.nbytes for tensor in whole)
+    with saved_bytes(whole) as saved:
+        build_loss("dice_ce")(model(torch.randn(8, 1, 32, 32)), torch.zeros(8, 32, 32, dtype=torch.int64))
+    assert sizes.activations + 8 * sizes.activations_per_image == pytest.approx(saved(), rel=0.05)
 
 
 def test_zero_3_shares_out_and_offload_takes_away(config: Config) -> None:
