@@ -91,20 +91,20 @@ def kinds() -> list[str]:
 
 
 def encoder_kinds() -> list[str]:
-    """The model types of transformers' models that read images alone."""
+    """The model types of transformers' models that read images, and whose config has no part for texts."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return sorted(kind for kind in CONFIG_MAPPING if _reads_images(kind))
+
+
+def _reads_images(kind: str) -> bool:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    return sorted(kind for kind, config in CONFIG_MAPPING.items() if config in MODEL_MAPPING and _reads_images(config))
-
-
-def _reads_images(config: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
-
     try:
-        model = MODEL_MAPPING[config]
-        return bool(getattr(model, "main_input_name", None) == "pixel_values")
-    except (ImportError, ValueError):  # its packages are not installed, or its class is not there
+        model = MODEL_MAPPING[CONFIG_MAPPING[kind]]
+        return getattr(model, "main_input_name", None) == "pixel_values" and text_part(kind).model_type == kind
+    except Exception:  # its packages are not installed, it has no base model, or its defaults contradict each other
         return False
 
 
@@ -125,7 +125,8 @@ def small_config(kind: str) -> Any:
     if values.get("num_key_value_heads") == values.get("num_attention_heads"):
         small["num_key_value_heads"] = small.get("num_attention_heads", 4)
     small |= _by_layer(values, values.get("num_hidden_layers"))
-    small |= {name: [SMALL[name]] * 2 for name in ("image_size", "patch_size") if isinstance(values.get(name), list)}
+    pairs = [name for name in ("image_size", "patch_size") if isinstance(values.get(name), list)]
+    small |= {name: [SMALL[name]] * 2 for name in pairs}
     small |= _multimodal_rope(text, values)
     return type(text).from_dict({**values, **small, "num_hidden_layers": LAYERS})
 

@@ -116,9 +116,9 @@ def find_prefix(names: Collection[str], path: str, keys: Collection[str]) -> str
 
     def score(prefix: str) -> tuple[int, bool, bool]:
         beside = prefix.removesuffix(f"{path}.")
-        layers, inside_encoder = (beside + "layers.", (beside + "encoder.layer.", beside + "encoder.layers."))
-        matching = sum(prefix + key in present for key in keys)
-        return matching, *(any(name.startswith(one) for name in names) for one in (layers, inside_encoder))
+        has_layers = any(name.startswith(beside + "layers.") for name in names)
+        has_encoder = any(name.startswith((beside + "encoder.layer.", beside + "encoder.layers.")) for name in names)
+        return sum(prefix + key in present for key in keys), has_layers, has_encoder
 
     best = sorted(prefix for prefix in candidates if score(prefix) == max(map(score, candidates)))
     if len(best) > 1:

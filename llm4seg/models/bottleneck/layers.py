@@ -56,7 +56,8 @@ class LLMLayers(nn.Module):
         if section.training == "lora":
             add_lora(self.layers, section.lora)
         quantize(self, section.dtype)
-        self.rotary = PatchRotation.of(llm.config) if is_encoder(llm) else rotary_embedding(llm)
+        self.rotary = None if is_encoder(llm) else rotary_embedding(llm)
+        self._patch_rotation = PatchRotation.of(llm.config) if is_encoder(llm) else None
         self._needs_mask = section.attention == "causal" or not attend_both_ways(self.layers)
         self._cache = InputCache()
 
@@ -111,6 +112,7 @@ class LLMLayers(nn.Module):
     def _inputs_of(self, spec: LayerSpec, like: Tensor, grid: Sequence[int]) -> dict[str, Any]:
         if spec.encoder:
             return self._encoder_inputs(spec, like, grid)
+        assert self.rotary is not None
         rotary_at = partial(self.rotary, like, **spec.rotary_options)
         index = torch.arange(like.shape[1], device=like.device)
         # a mask of zeros keeps attention from a GPU's fast kernels; on the CPU it costs nothing, and keeps the bits
@@ -128,8 +130,8 @@ class LLMLayers(nn.Module):
         """No mask, and rotary positions where the layer uses some."""
         inputs: dict[str, Any] = dict.fromkeys(spec.inputs)
         if spec.rotates:
-            assert isinstance(self.rotary, PatchRotation)
-            inputs["position_embeddings"] = grid_rotation(self._section.position, self.rotary, grid, like)
+            assert self._patch_rotation is not None
+            inputs["position_embeddings"] = grid_rotation(self._section.position, self._patch_rotation, grid, like)
         return inputs
 
     def _through(self, layer: nn.Module, hidden_NTE: Tensor, inputs: dict[str, Any]) -> Tensor:

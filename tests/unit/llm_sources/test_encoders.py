@@ -19,7 +19,7 @@ from tests.tiny_vision import PATCH, SHAPE, encoder_store, layers_of, through_en
 
 LAYERS = 4
 SQUARE, WIDE = (4, 4), (2, 5)  # ViT and SigLIP take images of one size alone
-DINOV3 = {"num_register_tokens": 2, "rope_theta": 50.0, "layerscale_value": 0.5}
+DINOV3: dict[str, Any] = {"num_register_tokens": 2, "rope_theta": 50.0, "layerscale_value": 0.5}
 ENCODERS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "vit": ("vit", {}, SQUARE),
     "vit without biases": ("vit", {"qkv_bias": False}, SQUARE),

@@ -32,6 +32,11 @@ def block(store: LayerStore, seed: int = 0, **changes: Any) -> TokenBlock:
     return built
 
 
+def core(one: TokenBlock) -> LLMLayers:
+    assert isinstance(one.core, LLMLayers)
+    return one.core
+
+
 def features(*size: int) -> Tensor:
     return torch.randn(2, CHANNELS, *size, generator=torch.Generator().manual_seed(0))
 
@@ -98,8 +103,8 @@ def test_a_frozen_layer_learns_nothing_and_is_never_random(stores: dict[str, Lay
     out = one(x)
     out.sum().backward()
     assert torch.equal(out, one(x))
-    assert not any(module.training for module in one.core.layers.modules())
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in one.core.parameters())
+    assert not any(module.training for module in core(one).layers.modules())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in core(one).parameters())
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
 
@@ -108,7 +113,7 @@ def test_a_trained_layer_has_drop_path(stores: dict[str, LayerStore]) -> None:
     one, x = block(stores["dinov2"], training="full").train(), features(2, 2)
     assert not torch.equal(one(x), one(x))
     one(x).sum().backward()
-    assert all(parameter.grad is not None for parameter in one.core.layers.parameters())
+    assert all(parameter.grad is not None for parameter in core(one).layers.parameters())
     assert torch.equal(one.eval()(x), block(stores["dinov2"]).eval()(x))
 
 
@@ -134,7 +139,7 @@ def test_narrow_weights_stay_near_float32(stores: dict[str, LayerStore], kind: s
 
 def test_random_layers_are_as_the_architecture_begins(stores: dict[str, LayerStore]) -> None:
     """DINOv2's LayerScale at its own value, norms at 1, matrices by a truncated normal distribution of 0.02."""
-    layer = block(stores["dinov2"], weights="random").core.layers[0]
+    layer: Any = core(block(stores["dinov2"], weights="random")).layers[0]
     assert torch.equal(layer.layer_scale1.lambda1, torch.full((WIDTH,), 0.5))
     assert torch.equal(layer.norm1.weight, torch.ones(WIDTH))
     assert layer.mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.1)
