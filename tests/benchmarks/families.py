@@ -145,7 +145,8 @@ def _random_too(store: LayerStore, layer: int) -> str:
 
 
 def _label(config: Any, layer: int) -> str:
-    return (getattr(config, "layer_types", None) or ["all"] * (layer + 1))[layer]
+    types = getattr(config, "layer_types", None)
+    return types[layer] if types else f"layer {layer}"
 
 
 def as_markdown(llms: Results, encoders: Results) -> str:
