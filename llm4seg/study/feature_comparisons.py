@@ -23,6 +23,7 @@ OF_CLASS = {
 }
 OF_TOKENS = {"effective_rank": "effective rank", "lsvr": "LSVR"}
 COMPARED = OF_CLASS | OF_TOKENS
+FAMILY = ["data", "reference"]  # of comparisons whose p are corrected together
 CLASSES, TOKENS, DATASET = "features", "feature_tokens", "feature_places"  # tables of a run's record
 FEATURES, COMPARISONS, SIMILARITY = "analysis", "analysis_comparisons", "analysis_similarity"  # files of a study
 
@@ -35,7 +36,7 @@ def feature_table(runs: Iterable[tuple[PlannedRun, dict[str, Any]]], block: int)
     for run, record in runs:
         if not record.get(CLASSES):
             continue
-        about = {"arm": run.arm, "repeat": run.repeat, "fold": run.fold}
+        about: Row = {"arm": run.arm, "repeat": run.repeat, "fold": run.fold}
         headline = record[CLASSES][0]["class"]
         own = [row for row in record[CLASSES] if row["class"] == headline]
         rows += [about | row for row in _entering(own, OF_CLASS)]
@@ -58,30 +59,36 @@ def _entering(rows: list[Row], measures: dict[str, str]) -> list[Row]:
 
 
 def compare_features(table: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """Every arm against every reference in each measure, as `compare` does, from pairs of the same image and seed.
+    """Every arm against every reference in each measure on each data set, as `compare` does, from pairs of the same
+    image and seed.
 
-    p is corrected by Holm's procedure over all measures and arms against one reference.
+    p is corrected by Holm's procedure over all measures and arms against one reference on one data set.
     """
     study, rows = config.study, []
-    for measure, own in table.groupby("measure", sort=False) if len(table) else ():
+    for (data, measure), own in table.groupby(["data", "measure"], sort=False) if len(table) else ():
         scores = class_scores(own, "score")
         for reference, arm in product(study.chosen_references, study.chosen):
             paired = pairs(scores, arm, reference) if arm != reference else pd.DataFrame()
             if len(paired):
-                about = {"measure": measure, "class": own["class"].iloc[0], "reference": reference, "arm": arm}
+                about = {"data": data, "measure": measure, "class": own["class"].iloc[0]}
+                about |= {"reference": reference, "arm": arm}
                 rows.append({**about, "per": "case", **compare(paired, config.evaluation)})
     compared = pd.DataFrame(rows)
     if compared.empty:
         return compared
-    corrected = [holm(family["p"]) for _, family in compared.groupby("reference", sort=False)]
+    corrected = [holm(family["p"]) for _, family in compared.groupby(FAMILY, sort=False)]
     compared["p_holm"] = pd.concat(corrected)
     return compared.astype(dict.fromkeys(("low", "high", "bootstrap_low", "bootstrap_high"), float))
 
 
 def feature_verdicts(compared: pd.DataFrame, confidence: float) -> list[str]:
     """A sentence for each comparison."""
-    counts = compared.groupby("reference")["p"].count().to_dict() if len(compared) else {}
-    return [_verdict(row, confidence, counts[row["reference"]]) for row in compared.to_dict("records")]
+    counts = compared.groupby(FAMILY)["p"].count().to_dict() if len(compared) else {}
+    several = len(compared) and compared["data"].nunique() > 1
+    return [
+        (f"on {row['data']}, " if several else "") + _verdict(row, confidence, counts[row["data"], row["reference"]])
+        for row in compared.to_dict("records")
+    ]
 
 
 def _verdict(row: dict[Any, Any], confidence: float, tests: int) -> str:

@@ -32,7 +32,7 @@ def similarity_table(runs: Iterable[tuple[PlannedRun, dict[str, Any]]]) -> pd.Da
     known = [(run, _features(record)) for run, record in runs if record.get(COORDINATES)]
     rows = []
     for (one, own), (other, theirs) in combinations(known, 2):
-        if one.fold == other.fold and (one.repeat == other.repeat or one.arm == other.arm):
+        if (one.data, one.fold) == (other.data, other.fold) and (one.repeat == other.repeat or one.arm == other.arm):
             about = (one.arm, other.arm, one.repeat, other.repeat, one.fold)
             rows.append(dict(zip(COLUMNS, (*about, cka(own, theirs)), strict=True)))
     return pd.DataFrame(rows, columns=[*COLUMNS])

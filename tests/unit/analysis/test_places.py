@@ -1,5 +1,6 @@
 """Features at every place, against a forward pass by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from llm4seg.llm.store import LayerStore
 from llm4seg.llm.transformers_internals import attention
 from llm4seg.models import Hybrid, build_model
 from tests.tiny_llm import model_section, tiny_store
+from tests.tiny_vision import encoder_store
 
 BLOCK = ["adapter_in", "layer.1.attention", "layer.1.mlp", "llm"]
 
@@ -125,3 +127,11 @@ def test_the_model_is_measured_in_evaluation_mode_whatever_it_was_in(store: Laye
     again = features_of(model, image(16, 16), [1])
     assert all(torch.equal(again.tokens[place], tokens_TD) for place, tokens_TD in wanted.tokens.items())
     assert not any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+def test_a_layer_of_a_vision_transformer_has_the_same_places(tmp_path: Path, kind: str) -> None:
+    found = features_of(build(encoder_store(tmp_path, kind)), image(16, 16), [1])
+    assert list(found.tokens) == ["encoder", *BLOCK, "decoder_input"]
+    assert found.attention[1].shape == (4, 16, 16)
+    torch.testing.assert_close(found.attention[1].sum(-1), torch.ones(4, 16))

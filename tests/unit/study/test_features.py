@@ -26,7 +26,7 @@ CONFIG = Config.load(ROOT / "params.yaml").override(
 MEASURES = ("auroc", "iou_area", "probe")
 
 
-def with_features(effects: dict[str, float], repeats: int = 5, patients: int = 12) -> Any:
+def with_features(effects: dict[str, float], repeats: int = 5, patients: int = 12, data: str = "drawn") -> Any:
     """Finished runs whose AUROC, and no other measure, lies higher by the arm's effect; `cnn` has no block."""
     random, runs = np.random.default_rng(0), []
     level = random.uniform(0.5, 0.7, (patients, 5))
@@ -34,7 +34,7 @@ def with_features(effects: dict[str, float], repeats: int = 5, patients: int = 1
         places = ["encoder"] if run.arm == "cnn" else ["encoder", "decoder_input"]
         classes, tokens = [], []
         for patient in range(patients):
-            about = {"data": "drawn", "case": f"p{patient}-0", "group": f"p{patient}", "volume": None, "position": None}
+            about = {"data": data, "case": f"p{patient}-0", "group": f"p{patient}", "volume": None, "position": None}
             noise = random.normal(0, 0.02, 5)
             for place in places:
                 values = level[patient] + noise
@@ -74,6 +74,19 @@ def test_an_effect_on_one_measure_is_found_in_that_one_alone() -> None:
     assert found[0].startswith("llm: AUROC of the activation map of any class +0.")
     assert "95 % interval" in found[0]
     assert "5 paired runs" in found[0]
+
+
+def test_data_sets_are_compared_apart() -> None:
+    """Though their images have the same names."""
+    effects = {"one": 0.1, "two": -0.1}
+    runs = [run for data, effect in effects.items() for run in with_features({"cnn": 0.0, "llm": effect}, data=data)]
+    compared = compare_features(feature_table(runs, 6), CONFIG)
+    own = compared[compared["measure"] == "auroc"].set_index("data")["difference"]
+    assert own.to_dict() == pytest.approx(effects, abs=0.02)
+    assert compared["cases"].eq(12).all()
+    lines = [line for line in feature_verdicts(compared, 0.95) if "AUROC" in line]
+    assert [line.split(":")[0] for line in lines] == ["on one, llm", "on two, llm"]
+    assert [line.rpartition(": ")[2] for line in lines] == ["higher than cnn", "lower than cnn"]
 
 
 def test_results_are_written_and_read(tmp_path: Path) -> None:
