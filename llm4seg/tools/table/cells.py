@@ -89,7 +89,8 @@ def over_data(scores: Scores, cells: pd.DataFrame, study: Study, section: Evalua
 
 def cautions(scores: Scores, cells: pd.DataFrame) -> list[str]:
     """What makes intervals too narrow, a line each."""
-    known = cells.dropna(subset=["reference"]) if "reference" in cells else cells.iloc[:0]
+    known = cells.dropna(subset=["reference"]) if "reference" in cells else cells.iloc[:0].assign(cases=0, groups=0)
+    known = known.astype({"cases": int, "groups": int})  # those of the reference's own rows are missing
     found = {f"{row['data']}: {line}": None for row in records(known) if (line := caution(row))}
     shared = [
         f"{data}: test parts share cases, so that they are no independent folds and intervals are too narrow"

@@ -238,6 +238,12 @@ def test_test_parts_are_told_apart_and_shared_cases_are_told(tmp_path: Path) -> 
     assert "own: test parts share cases" in markdown(table)
 
 
+def test_slices_of_one_patient_are_told(tmp_path: Path) -> None:
+    runs = studied({"cnn": 0.0, "llm": 0.0}, 3, 1, slices=8)
+    write(tmp_path / "study", results(CONFIG, runs))
+    assert "- drawn: All 8 cases are of one patient or volume: " in markdown(table_of(tmp_path / "study"))
+
+
 def test_data_on_which_nothing_was_trained_is_kept_apart(tmp_path: Path) -> None:
     runs = studied(EFFECTS, 3, 8)
     for _, record in runs:
