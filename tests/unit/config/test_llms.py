@@ -89,6 +89,13 @@ def test_arms_need_the_layers_of_their_own_llm(config: Config) -> None:
     assert config.override(study | {"study.only": ["cnn", "model"]}).layers_used() == {"default": [14]}
 
 
+def test_a_preset_chooses_an_llm_and_its_layer(config: Config) -> None:
+    changed = config.override({"presets": {**config.presets, "late": {SOURCE: "qwen", LAYER: 9}}})
+    assert (changed.preset("late").model.llm.source, changed.preset("late").model.llm.layer) == ("qwen", (9,))
+    arms = {"study.arms": {"cnn": {"preset": "none"}, "late": {"preset": "late"}}, "study.references": ["cnn"]}
+    assert changed.override({**arms, "study.repeats": 1}).layers_used() == {"default": [14], "qwen": [9]}
+
+
 def test_arms_begin_with_what_the_search_found(config: Config) -> None:
     """So one without an LLM or a layer of its own may have any that a point chooses."""
     space = {SOURCE: ["default", "qwen"], LAYER: {"choice": [3], "when": {SOURCE: "default"}}}
