@@ -139,7 +139,8 @@ def write_results(config: Config, runs: "Runs", named: "Sequence[NamedRun]" = ()
     else:
         write(config.paths.study, result)
     of_features = result.summary.get("analysis", {}).get("verdicts", [])
-    for line in [*result.summary["verdicts"], *of_features, *result.summary["cautions"]]:
+    looks = [line] if (line := result.summary.get("about_looks")) else []
+    for line in [*result.summary["verdicts"], *of_features, *looks, *result.summary["cautions"]]:
         log.info(f"study: {line}")
     for line in result.summary["failures"]:
         log.warning(f"study: {line}")
