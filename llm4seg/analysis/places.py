@@ -21,6 +21,8 @@ BEFORE, ADAPTER, LLM, AFTER = "encoder", "adapter_in", "llm", "decoder_input"
 # how families of transformers call the parts of a decoder or encoder layer
 ATTENTION = ("self_attn", "attention", "attn", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
+# DINOv2 and DINOv3 scale what each part gives before it is added
+PARTS = {"attention": ("layer_scale1", ATTENTION), "mlp": ("layer_scale2", MLP)}
 
 
 @dataclass
@@ -103,8 +105,8 @@ def block_places(bottleneck: nn.Module, layers: Sequence[int]) -> dict[str, nn.M
     places = {ADAPTER: bottleneck.adapter_in}
     if isinstance(bottleneck.core, LLMLayers):
         for number, layer in zip(layers, bottleneck.core.layers, strict=True):
-            for part, names in (("attention", ATTENTION), ("mlp", MLP)):
-                if (module := _child(layer, names)) is not None:
+            for part, (scale, names) in PARTS.items():
+                if (module := _child(layer, (scale, *names))) is not None:
                     places[f"layer.{number}.{part}"] = module
         places[LLM] = bottleneck.core
     return places
@@ -112,9 +114,10 @@ def block_places(bottleneck: nn.Module, layers: Sequence[int]) -> dict[str, nn.M
 
 def attention_modules(bottleneck: nn.Module, layers: Sequence[int]) -> dict[int, nn.Module]:
     """The attention module of each LLM layer, by the layer's number."""
-    places = block_places(bottleneck, layers)
-    names = {number: f"layer.{number}.attention" for number in layers}
-    return {number: places[name] for number, name in names.items() if name in places}
+    if not (isinstance(bottleneck, TokenBlock) and isinstance(bottleneck.core, LLMLayers)):
+        return {}
+    found = {number: _child(layer, ATTENTION) for number, layer in zip(layers, bottleneck.core.layers, strict=True)}
+    return {number: module for number, module in found.items() if module is not None}
 
 
 def _child(layer: nn.Module, names: Sequence[str]) -> nn.Module | None:

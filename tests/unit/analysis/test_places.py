@@ -55,6 +55,20 @@ def test_each_place_has_what_a_pass_by_hand_gives(store: LayerStore) -> None:
     assert set(found.grids) == set(found.tokens)
 
 
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "dinov3_vit", "siglip_vision_model"])
+def test_a_vision_layers_parts_are_what_they_add(kind: str, tmp_path: Path) -> None:
+    """Behind LayerScale, where there is one; each row of the attention weights sums to 1 over all tokens."""
+    model = build(encoder_store(tmp_path, kind, layerscale_value=0.5))
+    found = features_of(model, image(16, 24), [1])
+    assert list(found.tokens) == ["encoder", *BLOCK, "decoder_input"]
+    parts = sum(found.tokens[place] for place in BLOCK[:3])
+    torch.testing.assert_close(found.tokens["llm"], parts, rtol=1e-4, atol=1e-5)
+    weights_HTT = found.attention[1]
+    assert weights_HTT.shape == (4, 24, 24)
+    assert (weights_HTT > 0).all()
+    torch.testing.assert_close(weights_HTT.sum(2), torch.ones(4, 24))
+
+
 @torch.no_grad()
 def test_attention_weights_are_those_that_the_layer_attends_by(store: LayerStore) -> None:
     """With them and the values, by hand, what the attention adds."""
