@@ -19,6 +19,7 @@ FLOORS = {
     "models": 3,
     "inference": 3,
     "training": 4,
+    "analysis": 5,
     "evaluation": 5,
     "released": 5,
     "predict": 6,
