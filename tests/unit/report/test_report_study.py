@@ -35,6 +35,22 @@ def test_shows_the_study_when_there_is_one(copy: Config) -> None:
     assert html == page(copy)
 
 
+def test_shows_at_which_look_a_study_stopped_and_a_log_likelihood(copy: Config) -> None:
+    section = {"study.repeats": 5, "study.arms": {"cnn": {}, "llm": {}}, "study.references": ["cnn"]}
+    runs = [(run, record if run.repeat < 3 else None) for run, record in studied({"cnn": 0.0, "llm": 0.3}, 5, 12)]
+    for run, record in runs:
+        for row in record["rows"] if record else []:
+            row["log_likelihood"] = -0.1 + (0.01 if run.arm == "llm" else 0) + 1e-4 * (run.repeat + len(row["case"]))
+    write_results(copy.override(section | {"study.looks": [3, 5]}), runs)
+    text = words(page(copy))
+    assert "6 of 10 runs have finished; 4 were not needed" in text
+    assert "The study stopped at look 1 of 2, after 3 of 5 repeats: every arm can be told from cnn" in text
+    write_results(copy.override(section | {"study.metric": "log_likelihood"}), runs)
+    text = words(page(copy))
+    assert "llm: +0.0100 nats a pixel of log-likelihood against cnn" in text
+    assert "Differences and their intervals in nats a pixel" in text
+
+
 def test_shows_the_cross_validation_of_a_single_arm(copy: Config) -> None:
     """With no arm to compare it with, there are no verdicts and no charts."""
     page_without = page(copy)
