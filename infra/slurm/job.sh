@@ -31,6 +31,7 @@ export RAY_memory_monitor_refresh_ms=0 # it would end workers when other jobs fi
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 ray=("${inside[@]}" ray start --block --disable-usage-stats --object-store-memory=1000000000)
 ray+=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --dashboard-agent-listen-port=0)
+head=(--head --port=0 --dashboard-port=0 --ray-client-server-port=$((20000 + SLURM_JOB_ID % 10000)))
 
 end_ray() {
     kill $(jobs -p) 2>/dev/null || true
@@ -40,9 +41,9 @@ end_ray() {
 
 mkdir -m 700 "$TMPDIR"
 trap end_ray EXIT
-"${ray[@]}" --head --port=0 --ray-client-server-port=$((20000 + SLURM_JOB_ID % 10000)) >"$TMPDIR/head.log" &
+"${ray[@]}" "${head[@]}" >"$TMPDIR/head.log" 2>&1 &
 until [ -s "$TMPDIR/ray/ray_current_cluster" ]; do
-    kill -0 $! || { cat "$TMPDIR/head.log"; exit 1; }
+    kill -0 $! 2>/dev/null || { cat "$TMPDIR/head.log"; exit 1; }
     sleep 1
 done
 RAY_ADDRESS=$(cat "$TMPDIR/ray/ray_current_cluster")

@@ -23,7 +23,7 @@ from tests.servers import free_port
 PATH = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
 SLURM = all(shutil.which(name, path=PATH) for name in ("slurmctld", "slurmd", "sbatch"))
 pytestmark = pytest.mark.skipif(not SLURM, reason="apt-get install slurm-wlm")
-EPOCHS = 40
+EPOCHS = 30
 SETTINGS = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -121,23 +121,17 @@ def epochs(project: Project, job: str) -> list[int]:
 
 
 def workers(job: str) -> list[psutil.Process]:
-    """The processes of a job's Ray that train, or lead those that do."""
-    found = psutil.process_iter(["name", "cmdline"])
-    raylets = [
-        one for one in found if one.info["name"] == "raylet" and f"/llm4seg-{job}/" in " ".join(one.info["cmdline"])
-    ]
-    return [
-        child
-        for raylet in raylets
-        for child in raylet.children()
-        if child.cmdline()[:1] and "ray::" in child.cmdline()[0]
-    ]
+    """The processes of a job's Ray that train."""
+    found = [one for one in psutil.process_iter(["name", "cmdline"]) if one.info["name"] == "raylet"]
+    raylets = [one for one in found if f"/llm4seg-{job}/" in " ".join(one.info["cmdline"])]
+    children = [child for raylet in raylets for child in raylet.children()]
+    return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
 
 
 def test_a_job_at_its_time_limit_ends_as_if_undisturbed_beside_another_on_two_nodes(
     slurm: Slurm, prepared: Project, tmp_path: Path
 ) -> None:
-    """Slurm looks at time limits every 30 seconds; until it does, the first job's workers are suspended."""
+    """Slurm looks at time limits every 30 seconds; until it does, the first job's worker is suspended."""
     limited, wide, undisturbed = (prepared.copied(tmp_path / name) for name in ("limited", "wide", "undisturbed"))
     for name, value in {"workers": 2, "launcher": "ray"}.items():
         wide.change(f"cluster.{name}", value)
@@ -147,10 +141,9 @@ def test_a_job_at_its_time_limit_ends_as_if_undisturbed_beside_another_on_two_no
         limited, "--nodelist=n1", "--time=60", "--signal=B:TERM@240", script, "dvc", "repro", "--single-item", "train"
     )
     second = slurm.submit(wide, "--nodes=2", script, *train)
-    wait_until(lambda: len(epochs(limited, first)) > 1)
-    stopped = workers(first)
-    for process in stopped:
-        process.suspend()
+    wait_until(lambda: len(epochs(limited, first)) > 1 or slurm.state(first) == "FAILED")
+    (stopped,) = workers(first)
+    stopped.suspend()
     minutes = int(slurm("squeue", "--noheader", "--format=%M", "--jobs", first).split(":")[0])
     slurm("scontrol", "update", f"JobId={first}", f"TimeLimit={minutes + 4}")
     undisturbed.run(*train)
@@ -158,8 +151,7 @@ def test_a_job_at_its_time_limit_ends_as_if_undisturbed_beside_another_on_two_no
     wait_until(lambda: "SIGTERM: the job saves a checkpoint" in log.read_text())
     slurm("scontrol", "update", f"JobId={first}", "TimeLimit=60")
     before = epochs(limited, first)
-    for process in stopped:
-        process.resume()
+    stopped.resume()
     wait_until(lambda: slurm.state(first) == "PENDING")
     slurm("scontrol", "update", f"JobId={first}", "StartTime=now")  # else two minutes later
     for project, job in ((limited, first), (wide, second)):
