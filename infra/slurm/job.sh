@@ -28,7 +28,7 @@ RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export TMPDIR=/tmp/llm4seg-$SLURM_JOB_ID
 export RAY_TMPDIR=$TMPDIR LLM4SEG_CLUSTER='{"cluster.launcher": "ray", "cluster.address": "auto"}'
 export RAY_memory_monitor_refresh_ms=0 # it would end workers when other jobs fill the node's memory
-export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # half a minute of the two that are left before the time limit
 ray=("${inside[@]}" ray start --block --disable-usage-stats --object-store-memory=1000000000)
 ray+=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --dashboard-agent-listen-port=0)
 head=(--head --port=0 --dashboard-port=0 --ray-client-server-port=$((20000 + SLURM_JOB_ID % 10000)))
@@ -39,6 +39,7 @@ end_ray() {
     rm -rf "$TMPDIR"
 }
 
+rm -rf "$TMPDIR" # of this job before its node failed
 mkdir -m 700 "$TMPDIR"
 trap end_ray EXIT
 "${ray[@]}" "${head[@]}" >"$TMPDIR/head.log" 2>&1 &
@@ -50,7 +51,7 @@ RAY_ADDRESS=$(cat "$TMPDIR/ray/ray_current_cluster")
 export RAY_ADDRESS
 if [ "$SLURM_NNODES" -gt 1 ]; then
     srun --relative=1 --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-        bash -c 'trap : TERM; mkdir -p -m 700 "$TMPDIR"; "$@"; rm -rf "$TMPDIR"' - \
+        bash -c 'trap : TERM; mkdir -p -m 700 "$TMPDIR" && [ -O "$TMPDIR" ] && "$@"; rm -rf "$TMPDIR"' - \
         "${ray[@]}" --address="$RAY_ADDRESS" >"$TMPDIR/others.log" 2>&1 &
     timeout 300 "${inside[@]}" python - "$SLURM_NNODES" <<-'END' || { cat "$TMPDIR/others.log"; exit 1; }
 	import ray, sys, time
@@ -68,7 +69,7 @@ stop() {
         requeue=yes
         echo "SIGTERM: the job saves a checkpoint and is queued again"
     fi
-    pkill -TERM -g "$command" -f '^[^ ]*python[0-9.]* -m pipelines\.' || kill -TERM -- "-$command"
+    pkill -TERM -g "$command" -f '^[^ ]*python[0-9.]* -m pipelines\.' || kill -TERM -- "-$command" || true
 }
 "${inside[@]}" "$@" &
 command=$!

@@ -72,6 +72,10 @@ class Slurm:
     def state(self, job: str) -> str:
         return self.about(job)["JobState"]
 
+    def wait(self, job: str) -> None:
+        """Wait until it has ended."""
+        wait_until(lambda: self.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
+
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
@@ -155,7 +159,7 @@ def test_a_job_at_its_time_limit_ends_as_if_undisturbed_beside_another_on_two_no
     wait_until(lambda: slurm.state(first) == "PENDING")
     slurm("scontrol", "update", f"JobId={first}", "StartTime=now")  # else two minutes later
     for project, job in ((limited, first), (wide, second)):
-        wait_until(lambda job=job: slurm.state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
+        slurm.wait(job)
         assert slurm.state(job) == "COMPLETED", (project.folder / f"slurm-{job}.log").read_text()
         assert not Path(f"/tmp/llm4seg-{job}").exists()
     assert slurm.about(first)["Restarts"] == "1"
@@ -172,6 +176,6 @@ def test_a_cancelled_job_is_not_queued_again(slurm: Slurm, prepared: Project) ->
     job = slurm.submit(prepared, str(ROOT / "infra/slurm/job.sh"), "bash", "-c", "touch started; sleep 600")
     wait_until((prepared.folder / "started").exists)
     slurm("scancel", job)
-    wait_until(lambda: not slurm("squeue", "--noheader", "--jobs", job))
+    slurm.wait(job)
     assert slurm.state(job) == "CANCELLED"
     assert not Path(f"/tmp/llm4seg-{job}").exists()
