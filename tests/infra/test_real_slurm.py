@@ -155,7 +155,7 @@ def test_a_job_at_its_time_limit_ends_as_if_undisturbed_beside_another_on_two_no
     time.sleep(5)  # until the signal is where the worker looks
     stopped.resume()
     wait_until(lambda: slurm.state(first) == "PENDING")
-    slurm("scontrol", "update", f"JobId={first}", "StartTime=now")  # else two minutes later
+    slurm("scontrol", "update", f"JobId={first}", "StartTime=now+5seconds")  # else two minutes
     for project, job in ((limited, first), (wide, second)):
         slurm.wait(job)
         assert slurm.state(job) == "COMPLETED", (project.folder / f"slurm-{job}.log").read_text()
