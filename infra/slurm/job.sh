@@ -65,7 +65,7 @@ fi
 # DVC, which would not wait for it, must not get the signal unless no stage is under way.
 requeue=
 stop() {
-    if [ "$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID")" = RUNNING ]; then # not after scancel
+    if [[ $(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID") == @(RUNNING|SIGNALING) ]]; then # not after scancel
         requeue=yes
         echo "SIGTERM: the job saves a checkpoint and is queued again"
     fi
