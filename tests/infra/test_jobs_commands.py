@@ -28,7 +28,7 @@ class Submission:
         self.folder, self._events = folder, events
 
     def job_spec(self, words: list[str], settings: dict[str, Any], gpu_nodes: bool) -> Any:
-        return SimpleNamespace(job=JOBS[0])
+        return SimpleNamespace(job=JOBS[0], is_repro=False)
 
     def describe(self, spec: Any) -> None:
         pass
