@@ -16,11 +16,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from infra.jobs.client import job_client, submit_job
+from infra.jobs.client import job_client, save_cluster, submit_job, watch
 from infra.jobs.job_spec import JobSpec
 from infra.jobs.stale_stages import stale_stages
 from infra.jobs.submit import Submission, parse_settings
-from infra.jobs.watch import save_cluster, watch
 from infra.launchers import add_cluster, launcher
 from infra.planning.fleet import has_gpu_nodes
 from infra.planning.prices import read_prices

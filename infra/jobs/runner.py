@@ -15,10 +15,7 @@ from infra.jobs.save import Job
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]
-PULL_OPTIONS = (
-    "--pull",
-    "--allow-missing",
-)  # what is up to date is not run, nor fetched unless a stage that runs reads it
+PULL_OPTIONS = ("--pull", "--allow-missing")  # what is up to date is fetched only if a stage that runs reads it
 
 
 class JobRunner:
