@@ -276,9 +276,7 @@ def test_a_bad_table_is_named(tmp_path: Path, dotted: str, value: Any, message: 
         read_prices(Path(own))
 
 
-@pytest.mark.parametrize(
-    "file", ["aws.yaml", "gcp.yaml", "kuberay/cluster.yaml", "kuberay/job.yaml", "kuberay/kueue.yaml"]
-)
+@pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "kuberay/cluster.yaml", "kuberay/job.yaml"])
 def test_a_job_is_told_that_nodes_with_gpus_come_when_asked_for(file: str) -> None:
     """Or it would train on the head, since there are no others before."""
     assert has_gpu_nodes(str(ROOT / "infra" / file), PRICES)
