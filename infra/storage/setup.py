@@ -39,7 +39,7 @@ def set_up(location: S3Location, server: Server, settings: list[Setting], adopt:
         rows.append(_existing(bucket, adopt))
         check_nothing_deletes_data(location, bucket)
     rows += (settle(setting, bucket) for setting in settings)
-    if server.endpoint:  # not every server has a block of public access, or heeds it
+    if any(row.missing and row.check == public_access().name for row in rows):
         if bucket.is_open_to_anyone():
             raise InputError(f"s3://{bucket.name}: not private: {server.endpoint} answers requests that nobody signed")
         rows.append(Row("unsigned requests", "refused"))
