@@ -12,6 +12,8 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
+from tests.import_graph import ROOT
+
 FIXTURES = Path(__file__).parent / "fixtures" / "kuberay"
 KUBERNETES = "1.34"
 KUEUE: dict[str, dict[str, Any]] = {
@@ -84,3 +86,16 @@ def kueue_schema(kind: str) -> dict[str, Any]:
     properties = {"apiVersion": {"const": "kueue.x-k8s.io/v1beta2"}, "kind": True, "metadata": {"required": ["name"]}}
     required = ["metadata", *known.get("required", [])]
     return {"properties": properties | {"spec": spec}, "required": required, "additionalProperties": False}
+
+
+def queued_job() -> str:
+    """infra/kuberay/job.yaml with the lines that are marked "Kueue:" swapped in, as its reader would."""
+    lines = list[str]()
+    for line in (ROOT / "infra" / "kuberay" / "job.yaml").read_text(encoding="utf-8").splitlines():
+        now, marked, then = line.partition("# Kueue: ")
+        if not marked or now.startswith("#"):
+            lines.append(line)
+        elif then != "without this line":
+            key = now.partition(":")[0] + ": " if now.strip() else now
+            lines.append(key + then)
+    return "\n".join(lines)

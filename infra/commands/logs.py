@@ -9,10 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from infra.jobs.client import job_client, job_info
+from infra.jobs.client import cluster_of, job_client, job_info, watch
 from infra.jobs.job_spec import NAME
 from infra.jobs.results import LOG, JobResults
-from infra.jobs.watch import cluster_of, watch
 from infra.launchers import launcher
 from llm4seg.utils.errors import InputError
 

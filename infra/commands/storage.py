@@ -1,6 +1,6 @@
 """Create or check the bucket for data and runs.
 
-It is made private, TLS only, encrypted and versioned, and becomes this checkout's DVC remote `storage`, with data under
+It is made private, TLS only and versioned, and becomes this checkout's DVC remote `storage`, with data under
 PREFIX/dvc, runs under PREFIX/runs. What is in order stays as it is; nothing in it is ever deleted by this command. Only
 old runs are deleted, by the bucket itself, after --run-days. Credentials come from the environment, ~/.aws or the
 machine's role.
@@ -9,7 +9,6 @@ machine's role.
 import argparse
 import json
 import re
-from dataclasses import fields
 from typing import Any
 
 from rich import box
@@ -22,7 +21,7 @@ from infra.storage.remote import set_remote
 from infra.storage.s3_location import S3Location
 from infra.storage.server import Server, translate_s3_errors
 from infra.storage.settings import Row
-from infra.storage.setup import Options, set_up
+from infra.storage.setup import set_up, wanted
 from llm4seg.utils.errors import InputError
 
 EXAMPLE = "storage s3://my-lab-llm4seg/brain --region eu-central-1"
@@ -34,13 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint-url", help="of a server other than AWS; default: AWS_ENDPOINT_URL")
     parser.add_argument("--allow-http", action="store_true", help="take an endpoint that does not encrypt")
     parser.add_argument("--adopt", action="store_true", help="take a bucket that this command did not create")
-    parser.add_argument("--kms-key", help="encrypt with this key of KMS (its ARN) instead of S3's own")
     parser.add_argument("--run-days", type=_days, default=30, help="keep checkpoints of runs so long (%(default)s)")
     parser.add_argument("--version-days", type=_days, default=7, help="and their old versions (%(default)s)")
-    parser.add_argument("--upload-days", type=_days, default=7, help="and incomplete uploads (%(default)s)")
     parser.add_argument(
         "--print-policy", action="store_true", help="print the IAM policy that a cluster's nodes need, and do nothing"
     )
+    parser.add_argument("--kms-key", metavar="ARN", help="the bucket's own key of KMS, for --print-policy")
 
 
 def _days(word: str) -> int:
@@ -54,17 +52,23 @@ def run(options: argparse.Namespace) -> None:
     if options.print_policy:
         print(json.dumps(_nodes_policy(location, options.region, options.kms_key), indent=2))
         return
-    chosen = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
+    if options.kms_key:
+        raise InputError("--kms-key: allowed with --print-policy; S3's own tools set a bucket's key (docs/cloud.md)")
     rows: list[Row] = []
     try:
         with translate_s3_errors(location.bucket):
             server = Server.named(options.endpoint_url, options.region, options.allow_http)
-            server = set_up(location, server, chosen, rows)
+            settings = wanted(location, server, options.run_days, options.version_days)
+            if options.dry_run:
+                rows += [Row(one.name, "not asked", f"would be: {one.right}") for one in settings]
+            else:
+                server = set_up(location, server, settings, options.adopt, rows)
         remote = {"endpointurl": server.endpoint, "region": server.region}
         rows.append(set_remote(location.url("dvc"), remote, options.dry_run))
     finally:
-        _print_table(location, rows)
-    _print_summary(rows, options.dry_run)
+        _print_rows(rows)
+    if not any(row.done and not row.missing for row in rows):
+        print("all is in order; nothing was changed")
     if rows[-1].done and not options.dry_run:
         print("the DVC remote is in .dvc/config, without credentials: commit it")
     storage = location.run_storage(server.endpoint, server.region)
@@ -74,32 +78,16 @@ def run(options: argparse.Namespace) -> None:
 def _nodes_policy(location: S3Location, region: str | None, key: str | None) -> dict[str, Any]:
     """What `up` gives the nodes of a cluster on AWS; other clusters get it by hand. Raises InputError."""
     if key and not re.fullmatch(r"arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+", key):
-        raise InputError(f"--kms-key: found {key}, allowed with --print-policy: arn:aws:kms:REGION:ACCOUNT:key/ID")
+        raise InputError(f"--kms-key: found {key}, allowed: arn:aws:kms:REGION:ACCOUNT:key/ID")
     with translate_s3_errors(location.bucket):
         partition = Server(None, region).client.meta.partition
     return storage_policy(Account(partition, "", ""), location.bucket, location.prefix, key)
 
 
-def _print_table(location: S3Location, rows: list[Row]) -> None:
-    table = Table(
-        "check",
-        "found",
-        "done",
-        box=box.SIMPLE,
-        title=f"s3://{location.bucket}/{location.prefix}",
-        title_justify="left",
-    )
+def _print_rows(rows: list[Row]) -> None:
+    table = Table("check", "found", "done", box=box.SIMPLE)
     for row in rows:
         style = "yellow" if row.missing else "green" if row.done else None
         table.add_row(row.check, escape(row.found), escape(row.done or "-"), style=style)
     if rows:
         Console().print(table)
-
-
-def _print_summary(rows: list[Row], dry_run: bool) -> None:
-    changed = [row.check for row in rows if row.done and not row.missing]
-    missing = [row.check for row in rows if row.missing]
-    verb = "would be changed" if dry_run else "changed"
-    print(f"{verb}: {', '.join(changed)}" if changed else "all is in order; nothing was changed")
-    if missing:
-        print(f"not to be had there: {', '.join(missing)}")

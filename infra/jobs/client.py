@@ -1,7 +1,10 @@
-"""Ray Jobs, seen from the laptop: submit one, follow its log, read its state."""
+"""Ray Jobs, seen from the laptop: submit one, read its state, follow its log to its end."""
 
 import asyncio
 import contextlib
+import json
+import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,20 +12,49 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.jobs.connection import CONNECTION_ERRORS, job_server
+import aiohttp
+
 from infra.jobs.job_spec import JobSpec
 from llm4seg.utils.errors import InputError, UserError
+from llm4seg.utils.files import write_json
 
 STOP_SECONDS = 600  # from SIGTERM to SIGKILL: to save a checkpoint and what is finished
 RETRIES, PAUSE = 10, 1.0  # seconds
+NOISY_LOGGERS = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging")
+RAY_ADDRESS_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray would take either for any address given
+# what Ray's client raises for refusals and broken connections
+CONNECTION_ERRORS = (RuntimeError, OSError, aiohttp.ClientError)
 Dashboard = Callable[[], AbstractContextManager[str]]  # opens a way to Ray's dashboard; yields its http address
 
 
 @contextmanager
 def job_client(dashboard: Dashboard) -> Iterator[Any]:
-    """Ray's client of a cluster's jobs, connected inside the block."""
-    with dashboard() as address, job_server(address) as client:
-        yield client
+    """Ray's `JobSubmissionClient` of a cluster. Raises InputError when no server answers, also later, or refuses."""
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for name in NOISY_LOGGERS:
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
+    with dashboard() as address, _without(*RAY_ADDRESS_VARIABLES):
+        try:
+            yield JobSubmissionClient(address)
+        except AuthenticationError as error:
+            raise InputError(f"{address}: {' '.join(str(error).split())}") from None
+        except ConnectionError:
+            raise InputError(f"{address}: no Ray dashboard answers there") from None
+        except CONNECTION_ERRORS as error:
+            first, *rest = str(error).strip().splitlines() or ["no answer"]  # it may hold a traceback of the server's
+            reason = f"{first} ... {rest[-1].strip()}" if rest else first
+            raise InputError(f"{address}: Ray's dashboard: {reason}") from None
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def submit_job(client: Any, spec: JobSpec, folder: Path) -> None:
@@ -40,15 +72,15 @@ def submit_job(client: Any, spec: JobSpec, folder: Path) -> None:
 
 
 def job_info(client: Any, job: str) -> Any:
-    """Ray's details of a job. Raises InputError naming those there are."""
+    """Ray's details of a job. Raises InputError if the cluster has none of this name."""
     try:
         return client.get_job_info(job)
     except RuntimeError as error:
         if "status code 404" not in str(error):
             raise
-        others = [one.submission_id for one in client.list_jobs() if one.submission_id]
-        known = f"there are {', '.join(others[-3:])}" if others else "it has run none"
-        raise InputError(f"{job}: no such job on this cluster; {known}") from None
+        raise InputError(
+            f"{job}: no such job on this cluster; `python -m infra status` lists those there are"
+        ) from None
 
 
 class LogFollower:
@@ -91,3 +123,37 @@ class LogFollower:
             sys.stdout.flush()
             read += len(text)
             self._shown = max(self._shown, read)
+
+
+def watch(cluster: str, dashboard: Dashboard, job: str) -> None:
+    """Show a job's log to its end. Raises InputError with the cause when the job has failed."""
+    print(f"Ctrl-C ends only this view; python -m infra logs {cluster} {job} shows it again", file=sys.stderr)
+    try:
+        details = LogFollower(dashboard, job).follow()
+    except KeyboardInterrupt:
+        print(f"\n{job} goes on: python -m infra logs {cluster} {job}", file=sys.stderr)
+        raise
+    status = str(details.status.value)
+    ending = status.lower()
+    if status == "FAILED" and details.driver_exit_code is not None:
+        ending = f"failed with exit code {details.driver_exit_code}"
+    elif status == "FAILED" and details.message:
+        ending = f"failed ({details.message.strip().splitlines()[0]})"
+    if status != "SUCCEEDED":
+        raise InputError(f"{job}: {ending}; what is finished: python -m infra fetch {job}")
+    print(f"{job}: {ending}; its results: python -m infra fetch {job}", file=sys.stderr)
+
+
+def _record(folder: Path, job: str) -> Path:
+    return folder / ".infra" / "jobs" / f"{job}.json"
+
+
+def save_cluster(folder: Path, job: str, cluster: str) -> None:
+    """Write down the cluster that a job was sent to, so that the job's name is enough to follow it."""
+    write_json(_record(folder, job), {"cluster": cluster})
+
+
+def cluster_of(folder: Path, job: str) -> str | None:
+    """The cluster that a job was sent to from this checkout."""
+    file = _record(folder, job)
+    return str(json.loads(file.read_text(encoding="utf-8"))["cluster"]) if file.exists() else None

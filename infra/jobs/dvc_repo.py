@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from infra.jobs.errors import translate_dvc_errors
+from infra.storage.s3_location import S3Location
 from llm4seg.cluster.data_sync import REMOTE_SETTINGS
 from llm4seg.utils.errors import InputError
 
@@ -97,3 +99,17 @@ def _path(one: Any) -> PurePosixPath | None:
         return None
     path, root = PurePosixPath(one.fs_path), PurePosixPath(one.repo.root_dir)
     return path.relative_to(root) if path.is_relative_to(root) else None
+
+
+def bucket_and_prefix(folder: Path) -> tuple[str, str]:
+    """Of the remote's url, s3://BUCKET/PREFIX/dvc, which clusters may use. Raises InputError."""
+    with translate_dvc_errors(), open_repo(folder) as repository:
+        url = remote(repository)["url"].rstrip("/")
+    advice = "; `python -m infra storage s3://BUCKET/PREFIX` sets it"
+    try:
+        location = S3Location.parse(url.removesuffix("/dvc"))
+    except InputError as error:
+        raise InputError(f"the DVC remote: {error}{advice}") from None
+    if not url.endswith("/dvc"):
+        raise InputError(f"the DVC remote: found {url!r}, allowed: s3://BUCKET/PREFIX/dvc{advice}")
+    return location.bucket, location.prefix

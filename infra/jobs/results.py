@@ -13,7 +13,7 @@ RUNNING = "running"
 
 
 class JobResults:
-    """The folder `jobs` beside the DVC remote's."""
+    """The folder `jobs` beside the DVC remote's. Reading raises InputError where the bucket refuses."""
 
     def __init__(self, remote: Any) -> None:
         self._files = remote.fs.fs
@@ -21,7 +21,7 @@ class JobResults:
 
     @classmethod
     def open(cls, folder: Path) -> "JobResults":
-        """That of a checkout. Raises InputError, as reading from it does."""
+        """That of a checkout."""
         with translate_dvc_errors(), open_repo(folder) as repository:
             return cls(repository.cloud.get_remote())
 
@@ -30,9 +30,13 @@ class JobResults:
         self._files.pipe_file(f"{self._path}/{job}/{name}", content)
 
     def read(self, job: str, name: str) -> bytes:
-        content = self._read(job, name)
-        if content is None:
-            raise InputError(f"{job}: {self._path} has no {name} of it; {self._known_jobs()}")
+        """Raises InputError for a file that is not there."""
+        with translate_remote_errors(self._path):
+            try:
+                content: bytes = self._files.cat_file(f"{self._path}/{job}/{name}")
+            except FileNotFoundError:
+                advice = "`python -m infra fetch` lists the jobs there are"
+                raise InputError(f"{job}: {self._path} has no {name} of it; {advice}") from None
         return content
 
     def result(self, job: str) -> dict[str, Any]:
@@ -40,33 +44,15 @@ class JobResults:
         found: dict[str, Any] = json.loads(self.read(job, RESULT))
         return found
 
-    def result_if_any(self, job: str) -> dict[str, Any] | None:
-        """The same; None of a job that was killed before it could write one."""
-        content = self._read(job, RESULT)
-        return None if content is None else json.loads(content)
-
     def has_ended(self, job: str) -> bool:
         """Whether a job has written its final record; one that was killed has not."""
-        result = self.result_if_any(job)
-        return result is not None and result["state"] != RUNNING
+        return RESULT in self.files(job) and self.result(job)["state"] != RUNNING
 
-    def _read(self, job: str, name: str) -> bytes | None:
+    def files(self, job: str = "") -> list[str]:
+        """The files of a job, or the names of all jobs, the newest last."""
         with translate_remote_errors(self._path):
             try:
-                content: bytes = self._files.cat_file(f"{self._path}/{job}/{name}")
-            except FileNotFoundError:
-                return None
-        return content
-
-    def jobs(self) -> list[str]:
-        """All jobs, the newest last."""
-        with translate_remote_errors(self._path):
-            try:
-                found = self._files.ls(self._path, detail=False, refresh=True)
+                found = self._files.ls(f"{self._path}/{job}".rstrip("/"), detail=False, refresh=True)
             except FileNotFoundError:
                 return []
-        return sorted((path.rstrip("/").rpartition("/")[2] for path in found), key=lambda job: job.split("-")[-3:])
-
-    def _known_jobs(self) -> str:
-        jobs = self.jobs()
-        return f"there are {', '.join(jobs[-3:])}" if jobs else "no job has left anything there"
+        return sorted((path.rstrip("/").rpartition("/")[2] for path in found), key=lambda name: name.split("-")[-3:])

@@ -10,17 +10,12 @@ from types import FrameType
 
 from infra.jobs.dvc_repo import in_remote, made_by_hand, open_repo, read_in_part, unrecorded
 from infra.jobs.errors import retrying
-from infra.jobs.job_spec import EXPERIMENT
 from infra.jobs.results import RUNNING
 from infra.jobs.save import Job
 
 CACHE = Path.home() / ".cache" / "llm4seg" / "dvc"  # of all jobs on this node: what one fetched, the next one has
 DVC = [sys.executable, "-m", "dvc"]
-PULL_OPTIONS = (
-    "--pull",
-    "--allow-missing",
-)  # what is up to date is not run, nor fetched unless a stage that runs reads it
-REPRO_COMMANDS = (["dvc", "repro"], EXPERIMENT)
+PULL_OPTIONS = ("--pull", "--allow-missing")  # what is up to date is fetched only if a stage that runs reads it
 
 
 class JobRunner:
@@ -60,12 +55,12 @@ class JobRunner:
     def _pull(self) -> int:
         """Fetch what DVC would not fetch by itself, or not whole; for other commands than DVC's, everything."""
         with open_repo(self._job.checkout) as repository:
-            outs = (read_in_part if is_repro(self._job.spec.command) else in_remote)(repository)
+            outs = (read_in_part if self._job.spec.is_repro else in_remote)(repository)
         return self._call([*DVC, "pull", *outs]) if outs else 0
 
     def _command(self) -> int:
         """The command itself. Outputs that it made without DVC go into dvc.lock, or nobody would push or fetch them."""
-        if is_repro(self._job.spec.command):
+        if self._job.spec.is_repro:
             return self._call(with_pull(self._job.spec.command))
         with open_repo(self._job.checkout) as repository:
             before = unrecorded(repository)
@@ -97,15 +92,8 @@ class JobRunner:
         return process.wait()
 
 
-def is_repro(command: list[str]) -> bool:
-    """Whether DVC decides which stages run."""
-    return any(command[: len(start)] == start for start in REPRO_COMMANDS)
-
-
 def with_pull(command: list[str]) -> list[str]:
-    """`dvc repro` and `dvc exp run` with the options that fetch what they need; other commands as they are."""
-    if not is_repro(command):
-        return command
+    """`dvc repro` or `dvc exp run` with the options that fetch what it needs."""
     missing = [option for option in PULL_OPTIONS if option not in command]
     words = 3 if command[1] == "exp" else 2
     return [*command[:words], *missing, *command[words:]]

@@ -1,6 +1,5 @@
 """A submission: what the laptop checks and packs before a job is sent."""
 
-import getpass
 import os
 import re
 import shlex
@@ -19,8 +18,7 @@ import yaml
 from infra.jobs import bootstrap
 from infra.jobs.dvc_repo import open_repo, read_but_not_sent, remote, uncached
 from infra.jobs.errors import translate_dvc_errors
-from infra.jobs.git import git, git_lines
-from infra.jobs.git_bundle import Snapshot, shortened, take_snapshot, untracked, write_bundle
+from infra.jobs.git import Snapshot, git, git_lines, shortened, take_snapshot, write_bundle
 from infra.jobs.job_spec import JobSpec
 from infra.storage.s3_location import DEFAULT_REGION, storage_url
 from llm4seg.config import Config
@@ -58,7 +56,8 @@ class Submission:
         with translate_dvc_errors(), open_repo(folder) as repository:
             snapshot, settings = take_snapshot(folder, include_changes), remote(repository)
             outs = uncached(repository)
-            missing = [name for name in untracked(folder) if name not in outs]
+            untracked = git_lines(folder, "ls-files", "--others", "--exclude-standard")
+            missing = [name for name in untracked if name not in outs]
             read = read_but_not_sent(repository, missing)
         if read:
             raise InputError(
@@ -86,10 +85,10 @@ class Submission:
         return JobSpec(job, command, self.snapshot.head, self.snapshot.shipped, settings, self.remote, self._author())
 
     def _author(self) -> dict[str, str]:
-        """Name and email from git's settings."""
-        name, email = (git_lines(self.folder, "config", "--default=", f"user.{key}") for key in ("name", "email"))
-        user = os.environ.get("GIT_AUTHOR_NAME") or (name or [""])[0] or getpass.getuser()
-        return {"NAME": user, "EMAIL": os.environ.get("GIT_AUTHOR_EMAIL") or (email or [""])[0] or f"{user}@localhost"}
+        """Name and email, as git would write them into a commit here."""
+        found = re.match(r"(.*) <(.*)> ", git(self.folder, "var", "GIT_AUTHOR_IDENT"))
+        assert found, "git var prints NAME <EMAIL> SECONDS ZONE"
+        return {"NAME": found[1], "EMAIL": found[2]}
 
     def describe(self, spec: JobSpec) -> None:
         """Print what is sent."""

@@ -61,7 +61,7 @@ class KubeRayCluster:
         elif not dry_run and self._state_when_ready() == "Running":
             print(f"{self.file.resource} has its job already, and ends with it")
             return
-        print(f"next: python -m infra submit {self.file.path} -- dvc repro")
+        print(f"next: python -m infra submit {self.file.path} -- dvc exp run -S model.llm.layer=7")
 
     def _state_when_ready(self) -> str:
         """The state of a RayJob once its cluster is ready. kubectl waits for one state alone, and there are two."""

@@ -10,6 +10,7 @@ from typing import Any
 from llm4seg.utils.errors import InputError
 
 LABEL = "app.kubernetes.io/instance"
+STANDARD = "pod-security.kubernetes.io/enforce"  # Kubernetes itself refuses pods that ask for more than it allows
 QUEUE = "kueue.x-k8s.io/queue-name"
 TO_FILL_IN = re.compile(r"\b(REGISTRY|ACCOUNT|PROJECT)\b")
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY", re.IGNORECASE)
@@ -59,7 +60,7 @@ class KubeRayFile:
 
     @property
     def own(self) -> list[Part]:
-        """The objects that come and go with the cluster; others, as a namespace or a queue, serve more than it."""
+        """The objects that come and go with the cluster; others, as a namespace, serve more than it."""
         return [part for part in self.parts if at(part, f"metadata.labels.{LABEL}") == self.name]
 
     def left_to_fill_in(self) -> str | None:
@@ -115,6 +116,9 @@ def _mistakes(ray: Part, parts: list[Part]) -> Iterator[str]:
         yield f"{kind} metadata.namespace: found none, allowed: a namespace of its own"
     if any(part["kind"] == "Secret" for part in parts):
         yield "Secret: found one, allowed: none in a file; `infra up` makes that of the token"
+    for part in parts:
+        if part["kind"] == "Namespace":
+            yield from _unlike(part, "Namespace", {f"metadata.labels.{STANDARD}": "restricted"})
     yield from _cluster_mistakes(
         cluster_spec(ray), f"{kind} spec" + (".rayClusterSpec" if kind == "RayJob" else ""), name
     )
@@ -132,33 +136,20 @@ def _cluster_mistakes(spec: Part, where: str, name: str) -> Iterator[str]:
         yield f"{where}.workerGroupSpecs: found none, allowed: one or more"
     yield from _pod_mistakes(at(spec, "headGroupSpec.template"), f"{where}.headGroupSpec.template", name)
     for number, group in enumerate(groups):
-        if (group.get("minReplicas") or 0) > (group.get("maxReplicas") or 0):
-            most = group.get("maxReplicas")
-            yield f"{where}.workerGroupSpecs.{number}.minReplicas: found {group['minReplicas']}, allowed: up to {most}"
         yield from _pod_mistakes(group.get("template"), f"{where}.workerGroupSpecs.{number}.template", name)
 
 
 def _pod_mistakes(template: Any, where: str, name: str) -> Iterator[str]:
-    """What Kubernetes would let pass, and we do not."""
-    yield from _unlike(template, where, {f"metadata.labels.{LABEL}": name, "spec.securityContext.runAsNonRoot": True})
-    for field in ("hostNetwork", "hostPID", "hostIPC"):
-        if at(template, f"spec.{field}"):
-            yield f"{where}.spec.{field}: found true, allowed: false"
+    """What Kubernetes would let pass, and we do not; what pods may do, the namespace's security standard says."""
+    yield from _unlike(template, where, {f"metadata.labels.{LABEL}": name})
     containers = at(template, "spec.containers") or []
     if not containers:
         yield f"{where}.spec.containers: found none, allowed: one or more"
     for number, container in enumerate(containers):
-        yield from _container_mistakes(container, f"{where}.spec.containers.{number}")
-
-
-def _container_mistakes(container: Part, where: str) -> Iterator[str]:
-    yield from _unlike(container, where, {"securityContext.allowPrivilegeEscalation": False})
-    resources = container.get("resources") or {}
-    if not resources.get("limits") or resources.get("requests") != resources["limits"]:
-        yield f"{where}.resources.requests: found {resources.get('requests')}, allowed: what limits has"
-    for number, variable in enumerate(container.get("env") or []):
-        if variable.get("value") and SECRET_NAME.search(variable["name"]):
-            yield f"{where}.env.{number}.value: found a secret ({variable['name']}), allowed: valueFrom.secretKeyRef"
+        for place, variable in enumerate(container.get("env") or []):
+            if variable.get("value") and SECRET_NAME.search(variable["name"]):
+                found = f"found a secret ({variable['name']}), allowed: valueFrom.secretKeyRef"
+                yield f"{where}.spec.containers.{number}.env.{place}.value: {found}"
 
 
 def _job_mistakes(spec: Part) -> Iterator[str]:
@@ -169,7 +160,7 @@ def _job_mistakes(spec: Part) -> Iterator[str]:
 
 
 def _lifetime_mistakes(name: str, parts: list[Part]) -> Iterator[str]:
-    """KubeRay ends no RayCluster by itself, so a clock must be in the file."""
+    """KubeRay gives back idle workers and ends no RayCluster by itself, so a clock must be in the file."""
     pods = [at(part, "spec.jobTemplate.spec.template.spec") or {} for part in parts if part["kind"] == "CronJob"]
     commands = [container.get("command") or [] for pod in pods for container in pod.get("containers") or []]
     if not any(name in command and any("end_idle.py" in str(word) for word in command) for command in commands):

@@ -35,9 +35,9 @@ class RunningCluster:
         if dry_run:
             print(f"would list the nodes and jobs of {self._address}")
             return
-        from infra.jobs.connection import job_server
+        from infra.jobs.client import job_client
 
-        with job_server(self._address) as client:
+        with job_client(self.dashboard) as client:
             Console().print(_nodes(self._address), _jobs(client))
 
     def on_submitted(self, job: str) -> None:

@@ -30,7 +30,6 @@ class Workers:
     count: int
     gpus: int
     spot: bool
-    disk_gb: float  # of each
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,9 @@ class Fleet:
     """A cluster's head and its kinds of workers; no head: the file does not say on which machine it is."""
 
     head: MachineType | None
-    head_disk_gb: float
     workers: tuple[Workers, ...]
     most: int  # nodes of all kinds together, besides the head
     idle_minutes: float  # before a worker without work ends
-    knows_disks: bool = True  # or else the file leaves the size of one to its image
 
     def machines(self) -> dict[MachineType | None, tuple[Workers, ...]]:
         """The workers with GPUs, if any have, by their type: those of one type differ in their market alone."""
@@ -92,21 +89,15 @@ def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str
         return prices.machine(other or str(kinds[name]["node_config"].get(field)), where, cloud)
 
     most = file.get("max_workers", 2)  # Ray's own
-    disks = {name: _disk_sizes(path, name, kind["node_config"]) for name, kind in kinds.items()}
-    known = all(size is not None for sizes in disks.values() for size in sizes)
     workers = tuple(
-        _of_type(name, kinds[name], machine(name, instance_type), most, disks[name]) for name in kinds if name != head
+        _of_type(name, kind, machine(name, instance_type), most) for name, kind in kinds.items() if name != head
     )
-    return Fleet(machine(head), _sum(disks[head]), workers, most, file.get("idle_timeout_minutes", 5), known)
+    return Fleet(machine(head), workers, most, file.get("idle_timeout_minutes", 5))
 
 
-def _of_type(name: str, kind: dict[str, Any], machine: MachineType, most: int, disks: list[float | None]) -> Workers:
+def _of_type(name: str, kind: dict[str, Any], machine: MachineType, most: int) -> Workers:
     count = min(most, kind.get("max_workers", most))
-    return Workers(name, machine, count, count * machine.gpus, _is_spot(kind["node_config"]), _sum(disks))
-
-
-def _sum(sizes: list[float | None]) -> float:
-    return sum(size or 0.0 for size in sizes)
+    return Workers(name, machine, count, count * machine.gpus, _is_spot(kind["node_config"]))
 
 
 def _is_spot(node: dict[str, Any]) -> bool:
@@ -114,25 +105,6 @@ def _is_spot(node: dict[str, Any]) -> bool:
         at(node, "InstanceMarketOptions.MarketType"),
         str(at(node, "scheduling.provisioningModel")).lower(),
     )
-
-
-def _disk_sizes(path: Path, name: str, node: dict[str, Any]) -> list[float | None]:
-    """GB of each new disk of a node; None where its image says. Raises InputError."""
-    places = {"BlockDeviceMappings": "Ebs.VolumeSize", "disks": "initializeParams.diskSizeGb"}
-    return [
-        _gb(at(disk, size), f"{path}: available_node_types.{name}.node_config.{disks}.{number}.{size}")
-        for disks, size in places.items()
-        for number, disk in enumerate(node.get(disks) or [])
-        if size.partition(".")[0] in disk
-    ]
-
-
-def _gb(size: Any, where: str) -> float | None:
-    """Google's API has numbers in strings, too."""
-    try:
-        return None if size is None else float(size)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: found {size!r}, allowed: GB, or nothing: then its image says") from None
 
 
 def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instance_type: str | None) -> Fleet:
@@ -143,7 +115,7 @@ def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instanc
         for number, group in enumerate(file.cluster["workerGroupSpecs"])
     )
     idle = at(file.cluster, "autoscalerOptions.idleTimeoutSeconds") or AUTOSCALER_IDLE
-    return Fleet(None, 0.0, workers, sum(one.count for one in workers), idle / 60)
+    return Fleet(None, workers, sum(one.count for one in workers), idle / 60)
 
 
 def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: str | None) -> Workers:
@@ -160,22 +132,15 @@ def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: 
         )
     on_a_node = machine.gpus // gpus if gpus else 1
     spot = any(chosen.get(label) == value for label, value in SPOT_SELECTORS.items())
-    count = math.ceil(pods / on_a_node)
-    return Workers(group["groupName"], machine, count, pods * gpus, spot, _pod_disk_gb(pod) * min(pods, on_a_node))
+    return Workers(group["groupName"], machine, math.ceil(pods / on_a_node), pods * gpus, spot)
 
 
 def _gpus_of_pod(pod: dict[str, Any]) -> int:
     return sum(int((at(one, "resources.limits") or {}).get(GPU, 0)) for one in pod["containers"])
 
 
-def _pod_disk_gb(pod: dict[str, Any]) -> float:
-    """What its containers may fill of their node's disk, if given in Gi."""
-    limits = [str(at(one, "resources.limits.ephemeral-storage") or "") for one in pod["containers"]]
-    return sum(float(one.removesuffix("Gi")) for one in limits if one.endswith("Gi"))
-
-
 def _of_ones_own(file: dict[str, Any], instance_type: str | None) -> Fleet:
     if instance_type is not None:
         raise InputError(f"--instance-type: found {instance_type!r}, allowed: none with machines of one's own")
     count = len(file["provider"]["worker_ips"]) or 1  # a head alone works itself
-    return Fleet(None, 0.0, (Workers("workers", None, count, count, False, 0.0),), count, 0.0)
+    return Fleet(None, (Workers("workers", None, count, count, False),), count, 0.0)

@@ -1,5 +1,7 @@
-"""The table of prices: infra/prices.yaml, read."""
+"""The dated table of prices, infra/prices.yaml or one of the user's own, read."""
 
+import dataclasses
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from infra.launchers import read
 from llm4seg.utils.errors import InputError
 
 FILE = Path(__file__).parents[1] / "prices.yaml"
-MONTH = 730.0  # hours
+OLD = 90  # days, after which prices are to be looked up again
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class MachineType:
 class Prices:
     """All of the table."""
 
-    date: str
+    file: Path
+    date: datetime.date
     regions: dict[str, str]
     types: dict[str, MachineType]
     quotas: dict[str, dict[str, str]]
-    disk_gb_month: dict[str, float]
     start_seconds: float
     node_start_minutes: float
     images_a_second: float
@@ -48,16 +50,28 @@ class Prices:
         """The type of that name, of one cloud or of any; `where` is the field that names it. Raises InputError."""
         known = [one.name for one in self.types.values() if cloud in (None, one.cloud)]
         if name not in known:
-            raise InputError(f"{where}: found {name!r}, allowed: {', '.join(known)} (the table infra/prices.yaml)")
+            raise InputError(f"{where}: found {name!r}, allowed: {', '.join(known)} (the table {self.file.name})")
         return self.types[name]
 
-    def disk(self, machine: MachineType, gigabytes: float) -> float:
-        """USD an hour of a disk of the machine's cloud."""
-        return self.disk_gb_month[machine.cloud] * gigabytes / MONTH
+    def age(self, today: datetime.date) -> int:
+        """Days since somebody looked the prices up."""
+        return (today - self.date).days
 
 
 def read_prices(file: Path = FILE) -> Prices:
-    """The table as it is in the repository."""
-    table: dict[str, Any] = read(file)[0]
+    """The table. Raises InputError naming what one of the user's own lacks or has too much."""
+    table = read(file)[0]
+    _check_fields(f"{file}: ", table, Prices, {"file"})
+    if not isinstance(table["date"], datetime.date):
+        raise InputError(f"{file}: date: found {table['date']!r}, allowed: the day of the prices, such as 2026-01-31")
+    for name, values in table["types"].items():
+        _check_fields(f"{file}: types.{name}.", values, MachineType, {"name"})
     types = {name: MachineType(name, **values) for name, values in table.pop("types").items()}
-    return Prices(date=str(table.pop("date")), types=types, **table)
+    return Prices(file=file, types=types, **table)
+
+
+def _check_fields(where: str, found: dict[str, Any], kind: type, given: set[str]) -> None:
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in given}
+    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    for name in sorted((found.keys() - fields) | (needed - found.keys())):
+        raise InputError(f"{where}{name}: found {found.get(name, 'none')!r}, allowed: as in infra/prices.yaml")

@@ -1,4 +1,4 @@
-"""An existing bucket and its settings; a setting that the server lacks differs from one that it refuses."""
+"""A bucket: found in the caller's own account, or created; what a server lacks differs from what it refuses."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,7 @@ from infra.storage.server import Server, code, status
 NOT_SET = {
     "NoSuchTagSet",
     "NoSuchPublicAccessBlockConfiguration",
-    "OwnershipControlsNotFoundError",
     "NoSuchBucketPolicy",
-    "ServerSideEncryptionConfigurationNotFoundError",
     "NoSuchLifecycleConfiguration",
 }
 # the last two come from servers that take every PUT on a bucket for its creation
@@ -30,10 +28,6 @@ class Bucket:
 
     name: str
     server: Server
-
-    @property
-    def arn(self) -> str:
-        return f"arn:{self.server.client.meta.partition}:s3:::{self.name}"
 
     def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         """The server's answer; {} where nothing is set. Raises NotImplementedThere."""

@@ -14,26 +14,21 @@ DVC = (sys.executable, "-m", "dvc")
 
 
 def set_remote(url: str, options: Mapping[str, str | None], dry_run: bool) -> Row:
-    """Make `url` the default remote, with these options; one that is None is unset."""
+    """Make `url` the default remote, with these options; one that is None is unset, and others stay."""
     found = _settings()
     before = found.get(f"remote.{NAME}.url")
-    commands: list[tuple[str, ...]] = [] if before else [("add", "--default", NAME, url)]
-    for option, value in {"url": url, **options}.items():
-        commands += _change(option, value, found.get(f"remote.{NAME}.{option}")) if before or option != "url" else []
-    if before and found.get("core.remote") != NAME:
-        commands += [("default", NAME)]
+    commands: list[tuple[str, ...]] = []
+    if before is None or found.get("core.remote") != NAME:
+        commands.append(("add", "--default", NAME, url) if before is None else ("default", NAME))
+    for option, wanted in {"url": url, **options}.items():
+        now = found.get(f"remote.{NAME}.{option}", url if option == "url" else None)
+        if wanted != now:
+            commands.append(("modify", "--unset", NAME, option) if wanted is None else ("modify", NAME, option, wanted))
     for command in commands:
         call([*DVC, "remote", *command, "--project"], dry_run)
     if not commands:
         return Row("DVC remote", f"{NAME}, {url}")
-    default = found.get("core.remote", "no default")
-    return Row("DVC remote", before or default, f"{'would be' if dry_run else 'now'}: {NAME}, {url}")
-
-
-def _change(option: str, wanted: str | None, found: str | None) -> list[tuple[str, ...]]:
-    if wanted == found:
-        return []
-    return [("modify", "--unset", NAME, option)] if wanted is None else [("modify", NAME, option, wanted)]
+    return Row("DVC remote", before or "none", f"{'would be' if dry_run else 'now'}: {NAME}, {url}")
 
 
 def _settings() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The location of a project's data and runs: a bucket, a prefix in it, and a server's address where it is not AWS's."""
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
@@ -27,14 +26,13 @@ class S3Location:
         bucket, _, prefix = rest.partition("/")
         if scheme != "s3" or not prefix.strip("/"):
             raise InputError(f"found {_without_password(url)!r}, allowed: s3://BUCKET/PREFIX")
-        if not _BUCKET.fullmatch(bucket):
-            raise InputError(
-                f"bucket: found {_without_password(bucket)!r}, allowed: 3 to 63 of a-z, 0-9 and -, no - first or last"
-            )
-        if not _PREFIX.fullmatch(prefix.rstrip("/")):
-            raise InputError(
-                f"prefix: found {prefix!r}, allowed: names of A-Z, a-z, 0-9, ., _ and -, with / between them"
-            )
+        allowed = {
+            "bucket": (bucket, _BUCKET, "3 to 63 of a-z, 0-9 and -, no - first or last"),
+            "prefix": (prefix.rstrip("/"), _PREFIX, "names of A-Z, a-z, 0-9, ., _ and -, with / between them"),
+        }
+        for part, (found, pattern, words) in allowed.items():
+            if not pattern.fullmatch(found):
+                raise InputError(f"{part}: found {_without_password(found)!r}, allowed: {words}")
         return cls(bucket, prefix.rstrip("/"))
 
     def key(self, name: str) -> str:
@@ -68,21 +66,11 @@ def _without_password(text: str) -> str:
 def check_endpoint(url: str, allow_http: bool) -> str:
     """A server's address. Raises InputError for what is not http(s)://HOST[:PORT], and plain http over a network."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or "@" in parts.netloc:
         raise InputError(f"--endpoint-url: found {_without_password(url)!r}, allowed: https://HOST[:PORT]")
-    if parts.username or parts.password:
-        raise InputError("--endpoint-url: found credentials in it; allowed: https://HOST[:PORT]")
-    if parts.scheme == "http" and not allow_http and not _is_here(parts.hostname):
+    if parts.scheme == "http" and not allow_http and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise InputError(
             f"--endpoint-url: found {url}, over which images and credentials' signatures travel in the clear; "
             "allowed: https, or --allow-http where the network is yours"
         )
     return url.rstrip("/")
-
-
-def _is_here(host: str) -> bool:
-    """Whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

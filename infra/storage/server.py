@@ -17,17 +17,6 @@ from infra.storage.s3_location import DEFAULT_REGION, check_endpoint
 from llm4seg.utils.errors import S3_CREDENTIALS, InputError, without_secrets
 
 CLIENT_CONFIG = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
-BAD_KEYS = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "InvalidClientTokenId",
-    "InvalidToken",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "UnrecognizedClientException",
-}
-OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
-OTHER_REGION |= {"InvalidLocationConstraint", "InvalidRegionName", "InvalidRegion"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +30,9 @@ class Server:
     def named(cls, endpoint: str | None, region: str | None, allow_http: bool) -> "Server":
         """With what the environment and the profile add. Raises InputError for an address that will not do."""
         session = boto3.Session(region_name=region)
-        found = str(
-            session.client("s3", endpoint_url=endpoint and check_endpoint(endpoint, allow_http)).meta.endpoint_url
-        )
-        host = urlsplit(found).hostname or ""
-        aws = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        client = session.client("s3", endpoint_url=endpoint and check_endpoint(endpoint, allow_http))
+        found = str(client.meta.endpoint_url)
+        aws = (urlsplit(found).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
         return cls(None if aws else check_endpoint(found, allow_http), session.region_name)
 
     @functools.cached_property
@@ -106,17 +93,12 @@ def translate_s3_errors(bucket: str) -> Iterator[None]:
 
 
 def _refusal(error: ClientError) -> str:
-    what, action = code(error), f"s3:{error.operation_name}"
-    if what in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
-        return "the name is taken, most likely by another account: choose another one"
-    if what in BAD_KEYS:
-        return f"the credentials are not valid ({what}); {S3_CREDENTIALS}"
-    if what in OTHER_REGION or status(error) in (301, 307):
-        return f"is in another region than the one asked ({what}): name its own with --region"
-    if status(error) in (401, 403) and error.operation_name == "HeadBucket":
+    """S3's own sentence, without its markup; HEAD has none."""
+    action = f"s3:{error.operation_name}"
+    if error.operation_name == "HeadBucket" and status(error) in (401, 403):
         return (
             "forbidden: it is another account's bucket, or these credentials are not valid or lack s3:ListBucket on it"
         )
     if status(error) in (401, 403):
-        return f"forbidden: these credentials may not do {action} there; docs/cloud.md lists what they need"
-    return f"{action} was refused: {what}: {' '.join(re.sub(r'<[^>]*>', ' ', str(error)).split())}"
+        return f"forbidden: {action}: {code(error)}; docs/cloud.md lists what it needs; {S3_CREDENTIALS}"
+    return f"{action} was refused: {code(error)}: {' '.join(re.sub(r'<[^>]*>', ' ', str(error)).split())}"

@@ -1,36 +1,34 @@
-"""What a bucket is to be like, setting by setting: read, checked, mended by adding to it, and read again."""
+"""What a bucket is to be like: each setting is read, and written with what it lacked; the rest of it stays.
+
+Not here is what S3 does by itself for every new bucket: it encrypts, and objects are the bucket owner's without ACLs.
+"""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import tenacity
+from typing import Any
 
 from infra.storage.bucket import Bucket, NotImplementedThere
+from infra.storage.s3_location import S3Location
+from llm4seg.utils.errors import InputError
 
 OWN_TAG = ("project", "llm4seg")  # a bucket with it is recognized as this project's
-TAGS = dict([OWN_TAG]) | {"managed-by": "infra-storage"}
-TIMEOUT = 10.0  # seconds: AWS may answer with what was set before for a while
+SWITCHES = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+TLS_ONLY = "llm4segTlsOnly"
+UPLOAD_DAYS = 7  # until an incomplete upload is given up
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # `dvc pull` cannot read from there
 
 
-class Setting(Protocol):
-    """One property of a bucket. What `write` leaves is never weaker than what was found."""
+@dataclass(frozen=True)
+class Setting:
+    """One property of a bucket, by boto3's operations `get_NAME` and `put_NAME`."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def right(self) -> str:
-        """What it is like when nothing is wrong."""
-
-    def read(self, bucket: Bucket) -> Any:
-        """What is set. Raises NotImplementedThere."""
-
-    def wrong(self, found: Any) -> str:
-        """What is wrong with it; empty if nothing is. None is a bucket that is still to be created."""
-
-    def write(self, bucket: Bucket, found: Any) -> None:
-        """Mend what was found, and keep the rest of it."""
+    name: str
+    right: str  # what it is like then
+    operation: str
+    read: Callable[[dict[str, Any]], Any]  # the server's answer
+    mended: Callable[[Any], Any]  # what was read, with what it lacked; equal to it where nothing is wrong
+    arguments: Callable[[Any], dict[str, Any]]  # of the operation that writes it
 
 
 @dataclass(frozen=True)
@@ -43,174 +41,151 @@ class Row:
     missing: bool = False
 
 
-def settle(setting: Setting, bucket: Bucket | None, dry_run: bool) -> Row:
-    """Bring one setting in order; without a bucket, or in a dry run, only say how."""
+def settle(setting: Setting, bucket: Bucket) -> Row:
+    """Bring one setting in order."""
     try:
-        found = setting.read(bucket) if bucket else None
-        wrong = setting.wrong(found)
-        if not wrong:
+        found = setting.read(bucket.call(f"get_{setting.operation}"))
+        mended = setting.mended(found)
+        if mended == found:
             return Row(setting.name, setting.right)
-        if dry_run or bucket is None:
-            return Row(setting.name, wrong, f"would be: {setting.right}")
-        setting.write(bucket, found)
-        if still := _still_wrong(setting, bucket):
-            return Row(setting.name, f"{still}, although the server took it", "missing there", missing=True)
-        return Row(setting.name, wrong, f"now: {setting.right}")
+        bucket.call(f"put_{setting.operation}", **setting.arguments(mended))
     except NotImplementedThere:
         return Row(setting.name, "the server has no such setting", "missing there", missing=True)
+    return Row(setting.name, "set otherwise" if found else "not set", f"now: {setting.right}")
 
 
-def _still_wrong(setting: Setting, bucket: Bucket) -> str:
-    again = tenacity.Retrying(
-        retry=tenacity.retry_if_result(bool),
-        wait=tenacity.wait_fixed(0.5),
-        stop=tenacity.stop_after_delay(TIMEOUT),
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
+def tags() -> Setting:
+    """By one of them the bucket is recognized next time; others stay."""
+    return Setting(
+        "tags",
+        "=".join(OWN_TAG),
+        "bucket_tagging",
+        lambda answer: {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", [])},
+        lambda found: found | dict([OWN_TAG]),
+        lambda found: {"Tagging": {"TagSet": [{"Key": key, "Value": value} for key, value in found.items()]}},
     )
-    return str(again(lambda: setting.wrong(setting.read(bucket))))
 
 
-class Tags:
-    """Who a bucket belongs to; other tags stay."""
-
-    name, right = "tags", ", ".join(f"{key}={value}" for key, value in TAGS.items())
-
-    def read(self, bucket: Bucket) -> dict[str, str]:
-        return {tag["Key"]: tag["Value"] for tag in bucket.call("get_bucket_tagging").get("TagSet", [])}
-
-    def wrong(self, found: dict[str, str] | None) -> str:
-        lacking = [key for key, value in TAGS.items() if (found or {}).get(key) != value]
-        return f"no {', '.join(lacking)}" if lacking else ""
-
-    def write(self, bucket: Bucket, found: dict[str, str]) -> None:
-        tags = [{"Key": key, "Value": value} for key, value in (found | TAGS).items()]
-        bucket.call("put_bucket_tagging", Tagging={"TagSet": tags})
-
-
-class PublicAccess:
+def public_access() -> Setting:
     """Nobody without credentials, whatever a policy or an object's ACL says."""
-
-    name, right = "public access", "blocked"
-    switches = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-
-    def read(self, bucket: Bucket) -> dict[str, bool]:
-        return dict(bucket.call("get_public_access_block").get("PublicAccessBlockConfiguration", {}))
-
-    def wrong(self, found: dict[str, bool] | None) -> str:
-        off = [name for name in self.switches if not (found or {}).get(name)]
-        return "not blocked" if len(off) == len(self.switches) else f"off: {', '.join(off)}" if off else ""
-
-    def write(self, bucket: Bucket, found: dict[str, bool]) -> None:
-        bucket.call("put_public_access_block", PublicAccessBlockConfiguration=dict.fromkeys(self.switches, True))
+    return Setting(
+        "public access",
+        "blocked",
+        "public_access_block",
+        lambda answer: answer.get("PublicAccessBlockConfiguration", {}),
+        lambda found: dict.fromkeys(SWITCHES, True),
+        lambda found: {"PublicAccessBlockConfiguration": found},
+    )
 
 
-class Ownership:
-    """Every object is the bucket owner's, and ACLs mean nothing."""
-
-    name, right = "ownership", "the bucket owner's, no ACLs"
-
-    def read(self, bucket: Bucket) -> str:
-        rules = bucket.call("get_bucket_ownership_controls").get("OwnershipControls", {}).get("Rules", [])
-        return "".join(rule["ObjectOwnership"] for rule in rules)
-
-    def wrong(self, found: str | None) -> str:
-        return "" if found == "BucketOwnerEnforced" else found or "not set"
-
-    def write(self, bucket: Bucket, found: str) -> None:
-        rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-        bucket.call("put_bucket_ownership_controls", OwnershipControls=rules)
+def versioning() -> Setting:
+    """What is overwritten or deleted can be had back."""
+    return Setting(
+        "versioning",
+        "on",
+        "bucket_versioning",
+        lambda answer: answer.get("Status", ""),
+        lambda found: "Enabled",
+        lambda found: {"VersioningConfiguration": {"Status": found}},
+    )
 
 
-class TlsOnly:
+def tls_only(arn: str) -> Setting:
     """A statement of the bucket's policy that refuses plain http; other statements stay."""
+    ours = {
+        "Sid": TLS_ONLY,
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
 
-    name, right, sid = "transport", "TLS only", "llm4segTlsOnly"
-
-    def read(self, bucket: Bucket) -> dict[str, Any]:
-        policy = json.loads(bucket.call("get_bucket_policy").get("Policy", "{}"))
+    def read(answer: dict[str, Any]) -> dict[str, Any]:
+        policy = {"Version": "2012-10-17"} | json.loads(answer.get("Policy", "{}"))
         statements = policy.get("Statement", [])
         return policy | {"Statement": statements if isinstance(statements, list) else [statements]}
 
-    def wrong(self, found: dict[str, Any] | None) -> str:
-        ours = [one for one in (found or {}).get("Statement", []) if one.get("Sid") == self.sid]
-        if not ours:
-            return "plain http allowed"
-        return "" if all(map(self._refuses_http, ours)) else f"the policy's {self.sid} was changed"
+    def mended(found: dict[str, Any]) -> dict[str, Any]:
+        if any(_words(one) == _words(ours) for one in found["Statement"]):
+            return found
+        return found | {"Statement": [*(one for one in found["Statement"] if one.get("Sid") != TLS_ONLY), ours]}
 
-    def _refuses_http(self, statement: dict[str, Any]) -> bool:
-        """By what it says, not how: servers may write "*" as {"AWS": "*"}, and one entry as a list."""
-        resources = sorted(_entries(statement.get("Resource")))
-        return (
-            statement.get("Effect") == "Deny"
-            and statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
-            and _entries(statement.get("Action")) == ["s3:*"]
-            and len(resources) == 2
-            and resources[1] == f"{resources[0]}/*"
-            and list(statement.get("Condition", {})) == ["Bool"]
-            and {key: _entries(value) for key, value in statement["Condition"]["Bool"].items()}
-            == {"aws:SecureTransport": ["false"]}
-        )
-
-    def write(self, bucket: Bucket, found: dict[str, Any]) -> None:
-        ours = {
-            "Sid": self.sid,
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [bucket.arn, f"{bucket.arn}/*"],
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        }
-        others = [one for one in found["Statement"] if one.get("Sid") != self.sid]
-        policy = {"Version": "2012-10-17"} | found | {"Statement": [*others, ours]}
-        bucket.call("put_bucket_policy", Policy=json.dumps(policy))
+    return Setting("transport", "TLS only", "bucket_policy", read, mended, lambda found: {"Policy": json.dumps(found)})
 
 
-def _entries(value: Any) -> list[str]:
-    return [
-        str(one).lower() if isinstance(one, bool) else str(one)
-        for one in (value if isinstance(value, list) else [value])
+def _words(part: Any) -> list[str]:
+    """The names and values of a statement: servers may write "*" as {"AWS": ["*"]}, and one entry as a list."""
+    if isinstance(part, dict):
+        return sorted(word for key, value in part.items() for word in (key, *_words(value)) if word != "AWS")
+    if isinstance(part, list):
+        return sorted(word for value in part for word in _words(value))
+    return [str(part).lower() if isinstance(part, bool) else str(part)]
+
+
+def lifecycle(location: S3Location, run_days: int, version_days: int) -> Setting:
+    """What the bucket deletes by itself. Ids have the prefix, so that projects can share a bucket; other rules stay."""
+    uploads = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UPLOAD_DAYS}}
+    runs = {
+        "Expiration": {"Days": run_days},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": version_days},
+    }
+    ours = [
+        _rule(location, "incomplete uploads", f"{location.prefix}/") | uploads,
+        _rule(location, "old runs", location.key("runs")) | runs,
     ]
 
+    def mended(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        known = [_effect(rule) for rule in found]
+        lacking = [rule for rule in ours if _effect(rule) not in known]
+        return [*(rule for rule in found if rule.get("ID") not in [one["ID"] for one in lacking]), *lacking]
 
-class Encryption:
-    """Of new objects on the server's disks; with a key of KMS where one is named, and never back from KMS."""
-
-    name = "encryption"
-
-    def __init__(self, kms_key: str | None) -> None:
-        self._key = kms_key
-        self.right = f"KMS, {kms_key}" if kms_key else "on"
-
-    def read(self, bucket: Bucket) -> dict[str, Any]:
-        found = bucket.call("get_bucket_encryption").get("ServerSideEncryptionConfiguration", {})
-        return next(iter(found.get("Rules", [])), {})
-
-    def wrong(self, found: dict[str, Any] | None) -> str:
-        by_default = (found or {}).get("ApplyServerSideEncryptionByDefault", {})
-        if not by_default.get("SSEAlgorithm"):
-            return "off"
-        if self._key not in (None, by_default.get("KMSMasterKeyID")):
-            return f"{by_default['SSEAlgorithm']}, with {by_default.get('KMSMasterKeyID', 'no key of yours')}"
-        return ""
-
-    def write(self, bucket: Bucket, found: dict[str, Any]) -> None:
-        by_default = {"SSEAlgorithm": "AES256"}
-        if self._key:
-            by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self._key}
-        rule = found | {"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": bool(self._key)}
-        bucket.call("put_bucket_encryption", ServerSideEncryptionConfiguration={"Rules": [rule]})
+    return Setting(
+        "old runs",
+        f"{location.key('runs')} deleted after {run_days} days, old versions after {version_days}",
+        "bucket_lifecycle_configuration",
+        lambda answer: answer.get("Rules", []),
+        mended,
+        lambda found: {"LifecycleConfiguration": {"Rules": found}},
+    )
 
 
-class Versioning:
-    """What is overwritten or deleted can be had back."""
+def _rule(location: S3Location, what: str, prefix: str) -> dict[str, Any]:
+    return {"ID": f"llm4seg {location.prefix}: {what}", "Status": "Enabled", "Filter": {"Prefix": prefix}}
 
-    name, right = "versioning", "on"
 
-    def read(self, bucket: Bucket) -> str:
-        return str(bucket.call("get_bucket_versioning").get("Status", ""))
+def _effect(rule: dict[str, Any]) -> tuple[Any, ...]:
+    """A rule's id and what it does, however the server writes it."""
+    actions = ("Expiration", "NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload")
+    days = ([value for key, value in rule.get(action, {}).items() if "Days" in key] for action in actions)
+    return rule.get("ID"), rule["Status"], _prefix(rule), *map(tuple, days)
 
-    def wrong(self, found: str | None) -> str:
-        return "" if found == "Enabled" else (found or "off").lower()
 
-    def write(self, bucket: Bucket, found: str) -> None:
-        bucket.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+def _prefix(rule: dict[str, Any]) -> str:
+    filtered = rule.get("Filter", {})
+    return str(filtered.get("Prefix") or filtered.get("And", {}).get("Prefix") or rule.get("Prefix") or "")
+
+
+def check_nothing_deletes_data(location: S3Location, bucket: Bucket) -> None:
+    """Raises InputError naming a rule, whoever set it, that would delete or archive what DVC keeps."""
+    try:
+        rules = bucket.call("get_bucket_lifecycle_configuration").get("Rules", [])
+    except NotImplementedThere:
+        return
+    data = location.key("dvc")
+    for rule in rules:
+        prefix = _prefix(rule)
+        if (data.startswith(prefix) or prefix.startswith(data)) and _takes_away(rule):
+            raise InputError(
+                f"s3://{bucket.name}: its lifecycle rule {rule.get('ID', '')!r} deletes or archives what lies under "
+                f"{prefix or 'every prefix'}, and so {data}: change the rule, or choose another prefix"
+            )
+
+
+def _takes_away(rule: dict[str, Any]) -> bool:
+    """Whether it concerns current objects without tags, which DVC's are."""
+    filtered = rule.get("Filter", {})
+    tagged = filtered.get("Tag") or filtered.get("And", {}).get("Tags")
+    expires = {"Days", "Date"} & set(rule.get("Expiration", {}))
+    archives = [one for one in rule.get("Transitions", []) if one.get("StorageClass") in ARCHIVES]
+    return rule["Status"] == "Enabled" and not tagged and bool(expires or archives)

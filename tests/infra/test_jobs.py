@@ -17,9 +17,8 @@ from infra.jobs import fetch_results
 from infra.jobs.bootstrap import unpack
 from infra.jobs.client import submit_job
 from infra.jobs.dvc_repo import open_repo, read_but_not_sent, read_in_part, uncached
-from infra.jobs.fetch_results import ResultFetcher
-from infra.jobs.git import git, git_lines
-from infra.jobs.git_bundle import take_snapshot, untracked, write_bundle
+from infra.jobs.fetch_results import fetch
+from infra.jobs.git import git, git_lines, take_snapshot, write_bundle
 from infra.jobs.job_spec import NAME, JobSpec
 from infra.jobs.results import BUNDLE, RESULT, JobResults
 from infra.jobs.runner import with_pull
@@ -94,7 +93,6 @@ def test_changes_are_refused_by_name_or_sent_on_no_branch(checkout: Path) -> Non
     assert sent.head == git(checkout, "rev-parse", "HEAD") == git(checkout, "rev-parse", f"{sent.shipped}^")
     assert git(checkout, "status", "--porcelain") == status
     assert git_lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
-    assert untracked(checkout) == ["stray"]
 
 
 def test_a_sent_tree_is_the_commit_with_its_changes_and_without_history(checkout: Path, tmp_path: Path) -> None:
@@ -151,7 +149,7 @@ def test_dvc_is_told_to_pull() -> None:
     words = ["dvc", "exp", "run", "--pull", "-S", "a=1"]
     assert with_pull(words) == ["dvc", "exp", "run", "--allow-missing", "--pull", "-S", "a=1"]
     for other in (["python", "-m", "pipelines.search"], ["dvc"], ["dvc", "exp", "show"]):
-        assert with_pull(other) == other
+        assert not JobSpec("j", other, "", "", {}, {}, {}).is_repro
 
 
 def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
@@ -249,13 +247,13 @@ def dvc_in(checkout: Path) -> None:
 def test_results_come_home(checkout: Path, results: JobResults, tmp_path: Path) -> None:
     job = leave(checkout, results, tmp_path, {"a": "result\n", "b": None, "c": "new\n"})
     dvc_in(checkout)
-    ResultFetcher(checkout, results).fetch(job, dry_run=True)
+    fetch(checkout, results, job, dry_run=True)
     assert (checkout / "a").read_text() == "a 2\n"
-    ResultFetcher(checkout, results).fetch(job, dry_run=False)
+    fetch(checkout, results, job, dry_run=False)
     assert ((checkout / "a").read_text(), (checkout / "c").read_text()) == ("result\n", "new\n")
     assert not (checkout / "b").exists()
     assert git_lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
-    ResultFetcher(checkout, results).fetch(job, dry_run=False)  # again: nothing to bring
+    fetch(checkout, results, job, dry_run=False)  # again: nothing to bring
 
 
 def test_an_experiment_that_did_not_end_changes_no_file(
@@ -276,7 +274,7 @@ def test_an_experiment_that_did_not_end_changes_no_file(
     monkeypatch.setattr(fetch_results, "open_repo", lambda folder: nullcontext(Repository()))
     monkeypatch.setattr(fetch_results, "remote", lambda repository: {"url": "s3://b/p/dvc"})
     for dry_run in (True, False):
-        ResultFetcher(checkout, results).fetch(job, dry_run)
+        fetch(checkout, results, job, dry_run)
         assert "no experiment" in capsys.readouterr().out
         assert git(checkout, "status", "--porcelain") == ""
         assert fetched == ([] if dry_run else ["theirs"])
@@ -290,22 +288,22 @@ def test_what_was_changed_here_is_not_overwritten(checkout: Path, results: JobRe
     (checkout / "c").write_text("mine, and not in git\n")
     git(checkout, "commit", "--all", "--quiet", "--message", "mine")
     with pytest.raises(InputError, match=r"^a, c: changed here"):
-        ResultFetcher(checkout, results).fetch(job, dry_run=False)
+        fetch(checkout, results, job, dry_run=False)
     assert (checkout / "a").read_text() == "mine\n"
     assert (checkout / "b").read_text() == "b\n"
 
 
 def test_an_unknown_job_and_an_unknown_commit(checkout: Path, results: JobResults, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no job has left anything"):
-        ResultFetcher(checkout, results).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
+    with pytest.raises(InputError, match=r"has no result\.json of it; `python -m infra fetch` lists"):
+        fetch(checkout, results, "p-20260101-000000-aaaaaaa", dry_run=False)
     job = leave(checkout, results, tmp_path, {"a": "result\n"})
-    with pytest.raises(InputError, match=f"there are {job}"):
-        ResultFetcher(checkout, results).fetch("p-20260101-000000-aaaaaaa", dry_run=False)
+    with pytest.raises(InputError, match=r"has no result\.json of it"):
+        fetch(checkout, results, "p-20260101-000000-aaaaaaa", dry_run=False)
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     git(stranger, "init", "--quiet")
     with pytest.raises(InputError, match="is not in this repository"):
-        ResultFetcher(stranger, results).fetch(job, dry_run=False)
+        fetch(stranger, results, job, dry_run=False)
 
 
 def test_a_sent_commit_on_no_branch_is_kept_until_it_is_fetched(checkout: Path) -> None:

@@ -13,9 +13,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from infra.__main__ import main
 from infra.commands import fetch, submit
+from infra.jobs.client import cluster_of
+from infra.jobs.dvc_repo import bucket_and_prefix
 from infra.jobs.results import BUNDLE, RESULT, JobResults
-from infra.jobs.watch import cluster_of
-from infra.launchers.dvc_remote import bucket_and_prefix
 from llm4seg.utils.errors import InputError
 
 JOBS = ("p-20260101-000000-0123456", "p-20260102-000000-0123456")
@@ -28,7 +28,7 @@ class Submission:
         self.folder, self._events = folder, events
 
     def job_spec(self, words: list[str], settings: dict[str, Any], gpu_nodes: bool) -> Any:
-        return SimpleNamespace(job=JOBS[0])
+        return SimpleNamespace(job=JOBS[0], is_repro=False)
 
     def describe(self, spec: Any) -> None:
         pass
@@ -124,11 +124,10 @@ def test_no_job_at_all_is_said(results: JobResults, capsys: pytest.CaptureFixtur
 
 def test_every_job_named_is_fetched(results: JobResults, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
-    monkeypatch.setattr(fetch.ResultFetcher, "fetch", lambda home, job, dry_run: fetched.append(job))
-    for words in (JOBS, ("infra/aws.yaml", *JOBS)):
-        main(["fetch", *words])
-        assert fetched == [*JOBS]
-        fetched.clear()
+    monkeypatch.setattr(fetch, "fetch", lambda folder, results, job, dry_run: fetched.append(job))
+    main(["fetch", *JOBS])
+    assert fetched == [*JOBS]
+    fetched.clear()
     for wrong in (("aws.yaml",), (JOBS[0], "aws.yaml"), ("aws.yaml", "gcp.yaml", JOBS[0])):
         with pytest.raises(SystemExit, match=r"found (aws|gcp)\.yaml, allowed: names of jobs"):
             main(["fetch", *wrong])
@@ -152,7 +151,7 @@ def test_clusters_may_use_the_folder_of_the_remote(
     text = "[core]\n    no_scm = True\n    remote = s\n['remote \"s\"']\n    url = {}\n"
     monkeypatch.chdir(tmp_path)
     config.write_text(text.format("s3://my-lab/team/brain/dvc/"))
-    assert bucket_and_prefix() == ("my-lab", "team/brain")
+    assert bucket_and_prefix(tmp_path) == ("my-lab", "team/brain")
     config.write_text(text.format(url))
     with pytest.raises(InputError, match=message):
-        bucket_and_prefix()
+        bucket_and_prefix(tmp_path)

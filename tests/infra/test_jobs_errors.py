@@ -126,7 +126,7 @@ def test_the_laptop_says_it_in_one_line(error: Exception, message: str) -> None:
     results = JobResults(
         SimpleNamespace(fs=SimpleNamespace(fs=SimpleNamespace(cat_file=refuse, ls=refuse)), path="b/p/dvc")
     )
-    asked: list[Callable[[], Any]] = [results.jobs, lambda: results.has_ended(JOB), lambda: results.read(JOB, RESULT)]
+    asked: list[Callable[[], Any]] = [results.files, lambda: results.has_ended(JOB), lambda: results.read(JOB, RESULT)]
     for ask in asked:
         with pytest.raises(InputError, match=message):
             ask()

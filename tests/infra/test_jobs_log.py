@@ -11,9 +11,8 @@ import pytest
 from aiohttp import web
 
 from infra.jobs import client
-from infra.jobs.client import Dashboard, LogFollower, job_client, submit_job
+from infra.jobs.client import Dashboard, LogFollower, job_client, submit_job, watch
 from infra.jobs.job_spec import JobSpec
-from infra.jobs.watch import watch
 from llm4seg.utils.errors import InputError
 
 LINES = [f"line {number}\n" for number in range(9)]
@@ -151,5 +150,5 @@ def test_a_job_that_cannot_be_sent_is_one_line(server: JobServer, tmp_path: Path
 
 @pytest.mark.parametrize("server", [([],)], indirect=True)
 def test_an_unknown_job(server: JobServer) -> None:
-    with pytest.raises(InputError, match=f"^x: no such job on this cluster; there are {JOB}"):
+    with pytest.raises(InputError, match=r"^x: no such job on this cluster; `python -m infra status`"):
         LogFollower(dashboard(server), "x").follow()

@@ -12,7 +12,10 @@ from infra.launchers.kuberay import KubeRayCluster
 from llm4seg.utils.errors import InputError
 from tests import kubectl
 from tests.import_graph import ROOT
+from tests.kube import queued_job
 from tests.kubectl import calls, objects, put
+
+FILLED_IN = ((" REGISTRY/", " registry.example/lab/"), (":ACCOUNT:", ":123456789012:"), ("@PROJECT.", "@lab."))
 
 
 @pytest.fixture
@@ -29,11 +32,7 @@ def cluster(tmp_path: Path) -> Callable[[str], KubeRayCluster]:
 
     def made(name: str) -> KubeRayCluster:
         text = (ROOT / "infra" / "kuberay" / name).read_text(encoding="utf-8")
-        for words, own in (
-            (" REGISTRY/", " registry.example/lab/"),
-            (":ACCOUNT:", ":123456789012:"),
-            ("@PROJECT.", "@lab."),
-        ):
+        for words, own in FILLED_IN:
             text = text.replace(words, own)
         (tmp_path / name).write_text(text, encoding="utf-8")
         found = launcher(str(tmp_path / name))
@@ -166,16 +165,21 @@ def test_up_starts_an_ended_job_anew(kubernetes: Path, cluster: Made) -> None:
     assert any(call["words"][2:4] == ["delete", "rayjob/llm4seg-job"] for call in calls(kubernetes))
 
 
-def test_kueue_decides_when_it_starts(kubernetes: Path, cluster: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    queued = cluster("kueue.yaml")
+def test_kueue_decides_when_it_starts(
+    kubernetes: Path, cluster: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = queued_job()
+    for words, own in FILLED_IN:
+        edited = edited.replace(words, own)
+    (tmp_path / "job.yaml").write_text(edited, encoding="utf-8")
+    queued = launcher(str(tmp_path / "job.yaml"))
     queued.up(dry_run=False)
     assert "queued in llm4seg" in capsys.readouterr().out
     assert not any("wait" in call["words"] for call in calls(kubernetes))
     queued.status(dry_run=False)
-    assert "rayjob/llm4seg-queued: queued" in capsys.readouterr().out
+    assert "rayjob/llm4seg-job: queued" in capsys.readouterr().out
     queued.down(dry_run=False)
-    left = {"namespaces/llm4seg", "clusterqueues/llm4seg", "localqueues/llm4seg"}
-    assert set(objects(kubernetes)) == left | {"resourceflavors/llm4seg-cpu", "resourceflavors/llm4seg-gpu"}
+    assert set(objects(kubernetes)) == {"namespaces/llm4seg"}
 
 
 def test_the_dashboard_is_lent_as_long_as_the_block(kubernetes: Path, cluster: Made) -> None:
@@ -223,7 +227,7 @@ def test_words_in_capitals_must_be_filled_in_first(kubernetes: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "attach", "logs"])
-@pytest.mark.parametrize("file", ["cluster.yaml", "job.yaml", "kueue.yaml"])
+@pytest.mark.parametrize("file", ["cluster.yaml", "job.yaml"])
 def test_a_dry_run_calls_nothing(
     command: str, file: str, kubernetes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """What a cluster's runs take and cost, worked out by hand, with the table's own prices, since those change."""
 
+import datetime
 import re
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,10 @@ import pytest
 import yaml
 
 from infra.__main__ import main
-from infra.planning.cost_estimate import Line, cost, gpus, lines
+from infra.commands.plan import price_notes
+from infra.planning.estimate import Line, Quota, cost, gpus, lines, quotas
 from infra.planning.fleet import SELECTOR, Fleet, Workers, has_gpu_nodes, read_fleet
-from infra.planning.memory import fit, sizes_of
-from infra.planning.prices import MachineType, read_prices
-from infra.planning.quotas import Quota, quotas
+from infra.planning.prices import FILE, MachineType, read_prices
 from infra.planning.workload import Workload, guessed_epoch, workloads
 from llm4seg.config import Config
 from llm4seg.data.split import read_split
@@ -26,13 +26,6 @@ STUDY = {
     "study.arms": {"a": {"preset": "none"}, "b": {"preset": "mlp", "training.epochs": 10}},
     "study.references": ["a"],
 }
-
-
-class NoAliases(yaml.SafeDumper):
-    """Anchors make one object of several."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 @pytest.fixture
@@ -99,22 +92,17 @@ def test_an_epoch_is_guessed_from_the_images_and_their_size(config: Config) -> N
 def test_costs_by_hand(params: Config) -> None:
     """Four workers of a run on two nodes with two GPUs each: ten epochs of 360 s are a quarter of an hour."""
     machine = MachineType("two", "aws", 8, on_demand=2.0, spot=1.0, quota="aws-g", gpus=2)
-    workers = Workers("gpu", machine, 4, 8, True, disk_gb=730.0)
-    fleet = Fleet(MachineType("head", "aws", 4, 0.4, 0.1, "aws-standard"), 73.0, (workers,), 4, idle_minutes=20)
+    workers = Workers("gpu", machine, 4, 8, True)
+    fleet = Fleet(MachineType("head", "aws", 4, 0.4, 0.1, "aws-standard"), (workers,), 4, idle_minutes=20)
     asked = params.override({"cluster.workers": 4, "training.epochs": 10})
     train, besides = lines(asked, PRICES, fleet, (workers,), 360)
     start, nodes_start = PRICES.start_seconds / 3600, PRICES.node_start_minutes / 60
     assert (train.nodes, train.hours, train.gpu_hours) == pytest.approx((2, 0.25 + start, 1 + 4 * start))
     assert (besides.nodes, besides.hours) == pytest.approx((2, nodes_start + 1 / 3))
     assert besides.gpu_hours == pytest.approx(4 * (nodes_start + 1 / 3))
-    disk = PRICES.disk_gb_month["aws"]  # USD an hour for 730 GB
     two_hours = [Line("a", 1, 1, 4.0, 1.5, 2), Line("b", 0, 0, 0.5, 0.5, 1)]  # 3.5 hours of nodes
     for spot, price in ((True, 1.0), (False, 2.0)):
-        found = cost(two_hours, PRICES, fleet, workers, spot)
-        assert found.workers == pytest.approx(3.5 * price)
-        assert found.head == pytest.approx(2 * 0.4)
-        assert found.disks == pytest.approx((3.5 + 2 * 0.1) * disk)
-        assert found.whole == pytest.approx(found.workers + found.head + found.disks)
+        assert cost(two_hours, fleet, machine, spot) == pytest.approx((3.5 * price, 2 * 0.4))
 
 
 @pytest.mark.parametrize(("file", "expected"), [(AWS, "g6.xlarge"), (GCP, "g2-standard-4")])
@@ -125,7 +113,7 @@ def test_the_machines_of_a_file(file: str, expected: str) -> None:
     assert machine.name == expected
     assert (spot.spot, on_demand.spot) == (True, False)
     assert fleet.head is not None
-    assert (fleet.head_disk_gb, spot.disk_gb, fleet.most, fleet.idle_minutes) == (100, 100, 4, 10)
+    assert (fleet.most, fleet.idle_minutes) == (4, 10)
 
 
 def test_quotas_by_hand() -> None:
@@ -145,7 +133,7 @@ def test_quotas_by_hand() -> None:
 def test_pods_go_by_their_node_selector(tmp_path: Path) -> None:
     (workers,) = read_fleet(PODS, PRICES, None).workers
     assert workers.machine is not None
-    assert (workers.machine.name, workers.count, workers.spot, workers.disk_gb) == ("g6.2xlarge", 4, False, 120)
+    assert (workers.machine.name, workers.count, workers.spot) == ("g6.2xlarge", 4, False)
     text = Path(PODS).read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if f"{SELECTOR}:" in line)
     spot = _written(tmp_path, text.replace(line, line.partition("node.")[0] + "karpenter.sh/capacity-type: spot"))
@@ -158,10 +146,10 @@ def test_pods_go_by_their_node_selector(tmp_path: Path) -> None:
 
 def test_pods_fill_nodes() -> None:
     """Four pods with a GPU each: one node with four GPUs, or half of one with eight, or four nodes."""
-    for name, nodes, disk in (("g6.12xlarge", 1, 480), ("g6.48xlarge", 1, 480), ("g6.xlarge", 4, 120)):
+    for name, nodes in (("g6.12xlarge", 1), ("g6.48xlarge", 1), ("g6.xlarge", 4)):
         fleet = read_fleet(PODS, PRICES, name)
         (workers,) = fleet.workers
-        assert (workers.count, workers.gpus, workers.disk_gb, gpus(fleet, fleet.workers)) == (nodes, 4, disk, 4)
+        assert (workers.count, workers.gpus, gpus(fleet, fleet.workers)) == (nodes, 4, 4)
     with pytest.raises(InputError, match=r"found m7i\.xlarge with 0 GPUs, allowed: 1 or more, as pods ask"):
         read_fleet(PODS, PRICES, "m7i.xlarge")
 
@@ -173,53 +161,6 @@ def test_workers_without_a_gpu_are_left_out(tmp_path: Path) -> None:
     fleet = read_fleet(_written(tmp_path, yaml.safe_dump(file)), PRICES, None)
     assert [machine and machine.name for machine in fleet.machines()] == ["g6.xlarge"]
     assert gpus(fleet, next(iter(fleet.machines().values()))) == 4  # 4 + 4, of which max_workers lets four be
-
-
-def _with_disk(folder: Path, file: str, place: str, size: Any) -> str:
-    """A copy of a cluster's file with another size for the head's disk; None leaves it to the image."""
-    config: dict[str, Any] = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    config = yaml.safe_load(yaml.dump(config, Dumper=NoAliases))
-    disks, number, part, name = place.split(".")
-    disk = config["available_node_types"]["head"]["node_config"][disks][int(number)][part]
-    disk[name] = size
-    if size is None:
-        del disk[name]
-    return _written(folder, yaml.safe_dump(config))
-
-
-VOLUME, DISK = "BlockDeviceMappings.0.Ebs.VolumeSize", "disks.0.initializeParams.diskSizeGb"
-
-
-@pytest.mark.parametrize(("file", "place"), [(AWS, VOLUME), (GCP, DISK)])
-def test_disks_whose_size_is_not_said_are_not_counted(
-    file: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    own = _with_disk(tmp_path, file, place, None)
-    fleet = read_fleet(own, PRICES, None)
-    assert (fleet.head_disk_gb, fleet.workers[0].disk_gb) == (0, 100)
-    note = "Not counted: disks whose size the file leaves to their image"
-    assert note in plan(capsys, own, "--epoch-seconds", "100")
-    assert note not in plan(capsys, file, "--epoch-seconds", "100")
-
-
-def test_sizes_of_disks_may_be_strings_as_google_has_them(tmp_path: Path) -> None:
-    assert read_fleet(_with_disk(tmp_path, GCP, DISK, "200"), PRICES, None).head_disk_gb == 200
-    with pytest.raises(InputError, match=rf"types\.head\.node_config\.{DISK}: found '1TB', allowed: GB"):
-        read_fleet(_with_disk(tmp_path, GCP, DISK, "1TB"), PRICES, None)
-
-
-def test_the_memory_plan_names_an_engine_that_fits(config: Config) -> None:
-    """A GPU with just too little room for the optimizer's state has enough for a share of it."""
-    sizes, gib = sizes_of(config), 2**30 * 0.85
-    plain = config.override({"engine.zero": 0, "cluster.workers": 4})
-    machine = PRICES.types["g6.xlarge"]
-    found = fit(plain, sizes, machine)
-    assert (found.fits, found.other, found.images) == (True, None, 1)
-    small = MachineType("small", "aws", 4, 1.0, 1.0, "aws-g", 1, "tiny", (found.needs.device - 1) / gib)
-    refused = fit(plain, sizes, small)
-    assert not refused.fits
-    assert str(refused.other).startswith("ZeRO ")
-    assert fit(plain, sizes, MachineType("none", "aws", 4, 1.0, 1.0, "aws-g", 1, "none", 0.0)).other == ""
 
 
 def plan(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -234,12 +175,14 @@ def test_the_command_by_hand(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert plan(capsys, AWS, "--epoch-seconds", "100", "--dry-run") == output
     epochs = Config.load(ROOT / "params.yaml").training.epochs
     run, besides = (epochs * 100 + PRICES.start_seconds) / 3600, (PRICES.node_start_minutes + 10) / 60
-    assert re.search(rf"train +1 +{epochs} +{run:.2f} +{run:.2f} +1\n", output)
+    assert re.search(rf"train +{run:.2f} +{run:.2f} +1 +1 +{epochs}\n", output)
     g6 = PRICES.types["g6.xlarge"]
-    spot, on_demand = (f"{(run + besides) * price:.2f}" for price in (g6.spot, g6.on_demand))
-    assert re.search(rf"workers +{spot} +{on_demand}\n", output)
-    head = f"{(run + besides) * PRICES.types['m7i.xlarge'].on_demand:.2f}"
-    assert re.search(rf"head \(on demand\) +{head} +{head}\n", output)
+    head = (run + besides) * PRICES.types["m7i.xlarge"].on_demand
+    for market, price in (("spot", g6.spot), ("on demand", g6.on_demand)):
+        money = (run + besides) * price
+        line = f"workers {market}: {money + head:.2f} (workers {money:.2f}, head {head:.2f})\n"
+        assert line in output
+    assert output.index("GPU hours") < output.index("estimated USD")
     assert re.search(r"gpu-spot +16 vCPUs +L-3819A6DF", output)
     assert output.count("estimated ") >= 2
     assert f"list prices of {PRICES.date} in us-east-1" in output
@@ -282,15 +225,58 @@ def test_the_table_is_whole() -> None:
     """Every machine has a quota, a disk's price and a region; those with a GPU say what it is."""
     for one in PRICES.types.values():
         assert {"unit", "on_demand", "spot"} == set(PRICES.quotas[one.quota])
-        assert one.cloud in PRICES.disk_gb_month
         assert one.cloud in PRICES.regions
         assert 0 < one.spot < one.on_demand
         assert bool(one.gpus) == bool(one.gpu) == (one.gpu_gib > 0)
 
 
+@pytest.mark.parametrize(("days", "warned"), [(0, False), (90, False), (91, True)])
+def test_old_prices_are_warned_of(days: int, warned: bool) -> None:
+    fleet = read_fleet(AWS, PRICES, None)
+    notes = list(price_notes(PRICES, fleet, PRICES.date + datetime.timedelta(days)))
+    assert [note for note in notes if f"those prices are {days} days old" in note and "--prices FILE" in note] == (
+        [notes[1]] if warned else []
+    )
+
+
+def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    table["date"] = datetime.date.today()
+    table["types"]["g6.xlarge"] |= {"spot": 100.0, "on_demand": 200.0}
+    own = _written(tmp_path, yaml.safe_dump(table))
+    output = plan(capsys, AWS, "--epoch-seconds", "100", "--prices", own)
+    assert f"own.yaml, list prices of {table['date']}" in output
+    assert "WARNING" not in output
+    usd = [float(found) for found in re.findall(r"\(workers (\d+\.\d+),", output)]
+    assert usd[1] == pytest.approx(2 * usd[0], abs=0.02)
+    assert usd[0] > 100
+
+
 @pytest.mark.parametrize(
-    "file", ["aws.yaml", "gcp.yaml", "kuberay/cluster.yaml", "kuberay/job.yaml", "kuberay/kueue.yaml"]
+    ("dotted", "value", "message"),
+    [
+        ("date", "soon", r"date: found 'soon', allowed: the day"),
+        ("date", None, r"date: found 'none', allowed: as in"),
+        ("disks", 3, r"disks: found 3, allowed: as in"),
+        ("types.m7i\\.xlarge.quota", None, r"types\.m7i\.xlarge\.quota: found 'none', allowed"),
+        ("types.m7i\\.xlarge.price", 3, r"types\.m7i\.xlarge\.price: found 3, allowed"),
+    ],
 )
+def test_a_bad_table_is_named(tmp_path: Path, dotted: str, value: Any, message: str) -> None:
+    table: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    *above, name = re.split(r"(?<!\\)\.", dotted)
+    place = table
+    for part in above:
+        place = place[part.replace("\\", "")]
+    place[name] = value
+    if value is None:
+        del place[name]
+    own = _written(tmp_path, yaml.safe_dump(table))
+    with pytest.raises(InputError, match=f"^{re.escape(own)}: {message}"):
+        read_prices(Path(own))
+
+
+@pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "kuberay/cluster.yaml", "kuberay/job.yaml"])
 def test_a_job_is_told_that_nodes_with_gpus_come_when_asked_for(file: str) -> None:
     """Or it would train on the head, since there are no others before."""
     assert has_gpu_nodes(str(ROOT / "infra" / file), PRICES)

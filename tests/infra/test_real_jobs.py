@@ -271,7 +271,7 @@ def test_refusals(site: Site, tmp_path: Path) -> None:
     assert "--set: found optimizer.lr=1, allowed: cluster.NAME=VALUE" in refused.stderr
     unknown = site.infra("logs", address, "x-20260101-000000-0123456")
     assert unknown.returncode == 1
-    assert "no such job on this cluster; there are" in unknown.stderr
+    assert "no such job on this cluster; `python -m infra status`" in unknown.stderr
     elsewhere = site.infra("logs", "http://127.0.0.1:9", "x-20260101-000000-0123456")
     assert "no Ray dashboard answers there" in elsewhere.stderr
     assert "no result.json of it" in site.infra("fetch", "x-20260101-000000-0123456").stderr

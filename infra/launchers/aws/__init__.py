@@ -1,12 +1,14 @@
 """A cluster of Ray's launcher on AWS: what its nodes need besides Ray, made before them and taken away after them."""
 
+from pathlib import Path
+
 import boto3
 
+from infra.jobs.dvc_repo import bucket_and_prefix
 from infra.launchers.address import own_address
 from infra.launchers.aws import images, kms, leftovers, roles, security_group
 from infra.launchers.aws.client import Aws, translate_aws_errors
 from infra.launchers.cloud import Config, Node, node_configs
-from infra.launchers.dvc_remote import bucket_and_prefix
 from infra.launchers.policies import Account, storage_policy
 
 PER_BOOT = "/var/lib/cloud/scripts/per-boot"  # cloud-init runs what is there at every boot
@@ -49,7 +51,7 @@ class AwsCloud:
     def prepare(self, ssh_from: str | None, before: Config | None) -> Config:
         with translate_aws_errors():
             aws = self._aws()
-            bucket, prefix = bucket_and_prefix()
+            bucket, prefix = bucket_and_prefix(Path.cwd())
             roles.refuse_others(aws, self.config)
             config = images.with_image_ids(aws, self.config, before)
             config = security_group.with_group(aws, config, ssh_from or own_address())
