@@ -147,7 +147,7 @@ BAD_VALUES = [
     ("cluster.gpus_per_worker", 0, "found 0", "greater than 0"),
     ("training.fraction", 0, "found 0", "greater than 0"),
     ("training.label_noise.drop", 1.5, "found 1.5", "less than or equal to 1"),
-    ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou' or 'nsd'"),
+    ("study.metric", "hd95", "found 'hd95'", "'dice', 'iou', 'nsd' or 'log_likelihood'"),
     ("study.arms", {}, "found {}", "at least 1"),
     ("study.only", [], "found []", "at least 1"),
     ("study.only", ["rnd"], "study: only: found 'rnd'", "model, cnn, random"),

@@ -119,6 +119,7 @@ study:
   per: case
   keep: none
   analyze: false
+  looks: null
   only:
   arms:
     exact: {preset: paper-exact}
