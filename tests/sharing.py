@@ -10,7 +10,7 @@ from xdist.scheduler import LoadFileScheduling
 # project takes long to make. All other files are shared out one by one.
 GROUPS = {
     "ray": ("code_on_nodes", "faults", "ray_train", "search", "session", "several_llms", "study"),
-    "project": ("dvc_experiments", "dvc_interrupt", "dvc_remote", "dvc_stages", "make", "quiet"),
+    "project": ("dvc_experiments", "dvc_interrupt", "dvc_remote", "dvc_stages", "make", "quiet", "table"),
 }
 GROUP_OF = {f"tests/integration/test_{name}.py": group for group, names in GROUPS.items() for name in names}
 NEEDED_BY = {"one_ray": "ray", "finished_project": "project"}  # fixtures of the session
