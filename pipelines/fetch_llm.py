@@ -18,7 +18,8 @@ def fetch_llm(config: Config) -> None:
     needed, used = config.layers_needed(), config.layers_used()
     stores = fetch_layers(config.llm, needed, used, paths.llm, paths.llm_used, paths.cache)
     for name, store in stores.items():
-        log.info(f"{name}: {store.source}, license: {store.license or 'not stated'}")
+        which = f"{name}: " if len(stores) > 1 else ""
+        log.info(f"{which}{store.source}, license: {store.license or 'not stated'}")
         show(_table(store))
 
 
