@@ -96,7 +96,8 @@ class Study(Section):
         if self.data and self.analyze:
             raise ValueError("analyze: found true, allowed with study.data: false")
         if self.data and self.looks is not None:
-            raise ValueError("looks: found some, allowed with study.data: null")
+            found = list(self.looks) if isinstance(self.looks, tuple) else self.looks
+            raise ValueError(f"looks: found {found}, allowed with study.data: null")
         if self.repeats and self.looks is not None:
             self._check_looks()
         return self

@@ -326,3 +326,17 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
     changed["training"]["epochs"] = 0
     with pytest.raises(InputError, match=r"optimizer.lr: found -1.*\n.*training.epochs: found 0"):
         load(tmp_path, changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study.analyze": True}, r"analyze: found true, allowed with study\.data: false"),
+        ({"study.repeats": 5, "study.looks": [3, 5]}, r"looks: found \[3, 5\], allowed with study\.data: null"),
+        ({"study.other_data": "b"}, r"other_data: found .*b, allowed with study\.data: null"),
+    ],
+)
+def test_what_a_study_of_several_data_sets_does_not_have(changes: dict[str, Any], message: str) -> None:
+    config = Config.load(PARAMS).override(changes)
+    with pytest.raises(InputError, match=message):
+        config.override({"study.data": ["a", "c"]})
