@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m infra",
         description="Clusters of cloud GPUs: start one, run this commit's pipeline on it, fetch the results.",
-        epilog="example: python -m infra up infra/aws.yaml; docs/cloud.md begins with an empty account",
+        epilog="example: python -m infra up infra/aws.yaml; docs/cluster.md says where to begin",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(_nodes_policy(location, options.region, options.kms_key), indent=2))
         return
     if options.kms_key:
-        raise InputError("--kms-key: allowed with --print-policy; S3's own tools set a bucket's key (docs/cloud.md)")
+        raise InputError("--kms-key: allowed with --print-policy; S3's own tools set a bucket's key (docs/storage.md)")
     rows: list[Row] = []
     try:
         with translate_s3_errors(location.bucket):

@@ -100,5 +100,5 @@ def _refusal(error: ClientError) -> str:
             "forbidden: it is another account's bucket, or these credentials are not valid or lack s3:ListBucket on it"
         )
     if status(error) in (401, 403):
-        return f"forbidden: {action}: {code(error)}; docs/cloud.md lists what it needs; {S3_CREDENTIALS}"
+        return f"forbidden: {action}: {code(error)}; docs/storage.md lists what it needs; {S3_CREDENTIALS}"
     return f"{action} was refused: {code(error)}: {' '.join(re.sub(r'<[^>]*>', ' ', str(error)).split())}"
