@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("llm4seg.pipelines.screen")
 
 OUT = Path("outputs/screen.csv")
+LAYERS = "screened_layers"  # in paths.cache: paths.llm is an output of fetch_llm, which DVC would find changed
 
 
 def screen(config: Config, folder: Path, layers: Sequence[int] = ()) -> "pd.DataFrame":
-    """The table of some layers of `paths.llm`, by default all of them, by the CNN of a trained model's folder.
+    """The table of some layers of `model.llm.source`, by default all of them, by the CNN of a trained model's folder.
 
-    Raises InputError where the model is not the CNN alone, or does not fit the prepared data.
+    Fetches them to `paths.cache`. Raises InputError where the model is not the CNN alone, or does not fit the prepared
+    data.
     """
     import pandas as pd
 
     from llm4seg.analysis.screen import Screen, screen_loss
     from llm4seg.data.prepared import Prepared
     from llm4seg.data.split import read_split
-    from llm4seg.llm.store import LayerStore
+    from llm4seg.llm_sources.fetch_layers import fetch_store
     from llm4seg.models.check_data import check_data
     from llm4seg.models.saved import load_trained, read_metadata
     from llm4seg.runtime.device import default_device
@@ -49,8 +51,10 @@ def screen(config: Config, folder: Path, layers: Sequence[int] = ()) -> "pd.Data
             f"{folder}: found a model with model.bottleneck: {found}, allowed: identity, the CNN alone, whose decoder "
             "reads what enters the block; train one with `dvc exp run -S model.bottleneck=identity`"
         )
-    data, split, store = Prepared(config.paths.prepared), read_split(config.paths.split), LayerStore(config.paths.llm)
+    data, split = Prepared(config.paths.prepared), read_split(config.paths.split)
     check_data(folder, data)
+    paths, name = config.paths, config.model.llm.source
+    store = fetch_store(config.llm, name, layers or None, paths.cache / LAYERS, paths.cache)
     device = default_device(config.cluster)
     set_deterministic(device)
     loss = screen_loss(_training(folder, described["config"]["training"]), data, split.train, device)
@@ -108,7 +112,7 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.sc
     )
     parser.add_argument("model", type=Path, help="the folder of a trained model with model.bottleneck: identity")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
-    parser.add_argument("--layers", type=int, nargs="+", default=(), help="default: all in the layer store, paths.llm")
+    parser.add_argument("--layers", type=int, nargs="+", default=(), help="default: all of model.llm.source")
     parser.add_argument("--out", type=Path, default=OUT, help="the table as a file (default: %(default)s)")
     add_flags(parser)
     arguments = parser.parse_args(words)

@@ -5,13 +5,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llm4seg.config.schema import DEFAULT_LLM, LLM, LLMSource
 from llm4seg.llm.store import CONFIG, LayerStore, store_folder
 from llm4seg.llm_sources.build_store import fill_from, link_or_copy, select_layers
-from llm4seg.llm_sources.sources import open_source
+from llm4seg.llm_sources.sources import layer_count, open_source
 from llm4seg.utils.errors import InputError, UserError
 from llm4seg.utils.files import remove, replacing
 
@@ -41,6 +41,28 @@ def fetch_layers(
                 own.mkdir(exist_ok=True)
                 select_layers(filled[name], used[name], own)
     return filled
+
+
+def fetch_store(section: LLM, name: str, layers: Sequence[int] | None, folder: Path, cache: Path) -> LayerStore:
+    """The store of one LLM among those in `folder`, with `layers` fetched; None: with all that can run alone.
+
+    Raises InputError as `fetch_layers` does.
+    """
+    with _parameters_of(name):
+        source = section.named[name]
+        if layers is None:
+            layers = _run_alone(_filled(folder, source, (), cache))
+        return _filled(folder, source, layers, cache)
+
+
+def _run_alone(store: LayerStore) -> list[int]:
+    """The layers of an LLM that can run without the others, whether they are in its store or not."""
+    found = []
+    for layer in range(layer_count(store.config)):
+        with suppress(InputError):
+            store.spec(layer)
+            found.append(layer)
+    return found
 
 
 def _filled(folder: Path, section: LLMSource, layers: Sequence[int], cache: Path) -> LayerStore:

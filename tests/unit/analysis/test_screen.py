@@ -54,8 +54,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     with torch.no_grad():
         llm.layers[UNCHANGING].self_attn.o_proj.weight.zero_()
         llm.layers[UNCHANGING].mlp.down_proj.weight.zero_()
-    fill_store(config.paths.llm, section(save_llm(root / "llm", llm)), (UNCHANGING, OTHER), root / "cache")
-    return config
+    source = save_llm(root / "llm", llm)
+    fill_store(config.paths.llm, section(source), (UNCHANGING, OTHER), root / "cache")
+    return config.override({"llm.source": str(source), "llm.sha256": None, "paths.cache": str(root / "cache")})
 
 
 def loss_of(config: Config, data: Prepared) -> Loss:
@@ -110,6 +111,20 @@ def test_the_command_writes_a_table(config: Config, tmp_path: Path, monkeypatch:
     table = pd.read_csv(out)
     assert [*table["layer"].astype(str)] == [CNN, str(OTHER)]
     assert table[[*MEASURES]].notna().all(axis=None)
+
+
+def test_the_command_fetches_all_layers_by_itself_and_leaves_the_stages_store_as_it_is(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`paths.llm` is an output of `fetch_llm`, which DVC would find changed."""
+    own = config.override({"paths.llm": str(tmp_path / "none")})
+    monkeypatch.setattr(Config, "load", lambda path: own)
+    command.main([str(config.paths.model), "--out", str(tmp_path / "screen.csv"), "--quiet"])
+    layers = len(tiny_llm().layers)
+    assert [*pd.read_csv(tmp_path / "screen.csv")["layer"].astype(str)] == [CNN, *map(str, range(layers))]
+    assert not own.paths.llm.exists()
+    with pytest.raises(SystemExit, match=rf"found layer {layers}, allowed: 0 to {layers - 1}"):
+        command.main([str(config.paths.model), "--layers", str(layers), "--quiet"])
 
 
 def test_a_model_with_a_block_is_refused_in_one_line(

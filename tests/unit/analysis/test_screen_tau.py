@@ -46,7 +46,7 @@ def test_scores_are_means_over_cases_of_each_layer_and_run() -> None:
 
 
 def test_a_measure_that_knows_the_order_has_its_interval_above_zero_and_noise_has_not() -> None:
-    rows = compared(screen(probe=TRUE, cka=-TRUE), scores_by_layer(study(noise=0.01), "dice"), draws=200)
+    rows = compared([screen(probe=TRUE, cka=-TRUE)], scores_by_layer(study(noise=0.01), "dice"), draws=200)
     by_name = rows.set_index("measure")
     assert by_name.loc["probe", "tau"] > 0.8
     assert by_name.loc["probe", "low"] > 0.5
@@ -55,6 +55,17 @@ def test_a_measure_that_knows_the_order_has_its_interval_above_zero_and_noise_ha
     for name in ("coherence", "recovery"):
         assert by_name.loc[name, "low"] < 0 < by_name.loc[name, "high"]
     assert (by_name["seconds"] == 0.5).all()
+
+
+def test_of_several_screens_the_mean_rank_counts_and_one_that_disagrees_widens_the_interval() -> None:
+    scores = scores_by_layer(study(noise=0.001), "dice")
+    agree = compared([screen(probe=TRUE), screen(probe=TRUE**3)], scores, draws=200).set_index("measure").loc["probe"]
+    assert (agree["tau"], agree["each"]) == (pytest.approx(1), pytest.approx([1, 1]))
+    assert agree["low"] > 0.9
+    split = [screen(probe=TRUE), screen(probe=2 * TRUE), screen(probe=-TRUE)]
+    split = compared(split, scores, draws=200).set_index("measure").loc["probe"]
+    assert (split["tau"], split["each"]) == (pytest.approx(1), pytest.approx([1, 1, -1]))
+    assert split["low"] < 0 < split["high"]
 
 
 def test_the_ceiling_is_the_agreement_of_seeds() -> None:
@@ -75,4 +86,4 @@ def test_what_does_not_fit_is_refused() -> None:
         scores_by_layer(study(noise=0).query("arm == 'cnn'"), "dice")
     scores = scores_by_layer(study(noise=0), "dice")
     with pytest.raises(InputError, match=r"screen.csv: found no layer 27"):
-        compared(screen().head(10), scores, draws=2)
+        compared([screen().head(10)], scores, draws=2)
