@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.launchers import KUBERAY_KINDS, RAY_PROVIDERS, read
+from infra.launchers import KUBERAY_KINDS, check_provider, read
 from infra.launchers.checks import check
 from infra.launchers.kuberay_file import at, read_kuberay
 from infra.planning.prices import MachineType, Prices
@@ -57,11 +57,9 @@ def read_fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet
     parts = read(path)
     if any(part.get("kind") in KUBERAY_KINDS for part in parts):
         return _of_kuberay(path, parts, prices, instance_type)
-    provider = at(parts[0], "provider.type")
-    if provider not in RAY_PROVIDERS:
-        raise InputError(f"{path}: provider.type: found {provider!r}, allowed: {', '.join(RAY_PROVIDERS)}")
+    check_provider(path, parts[0])
     check(path, parts[0])
-    if provider == "local":
+    if parts[0]["provider"]["type"] == "local":
         return _of_ones_own(parts[0], instance_type)
     return _of_ray(path, parts[0], prices, instance_type)
 
