@@ -44,7 +44,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "cluster",
         help="a file of Ray's cluster launcher (infra/aws.yaml) or of KubeRay (infra/kuberay/), or the http address of "
-        "the dashboard of a cluster that runs already",
+        "the dashboard of a cluster that runs already; for `submit` also a task of SkyPilot (infra/sky/task.yaml)",
     )
 
 
@@ -65,11 +65,6 @@ def launcher(cluster: str, **options: str | bool | None) -> Launcher:
         from infra.launchers.kuberay import KubeRayCluster
 
         return KubeRayCluster(path, parts)
-    if _is_sky(parts):
-        raise InputError(
-            f"{path}: a task of SkyPilot: `python -m infra submit {path}` sends a job, `fetch` gets its results; all "
-            "else is SkyPilot's: `sky status`, `sky jobs queue`, `sky jobs logs`, `sky jobs cancel`, `sky down`"
-        )
     check_provider(path, parts[0])
     from infra.launchers.ray_up import RayUpCluster
 
@@ -78,15 +73,20 @@ def launcher(cluster: str, **options: str | bool | None) -> Launcher:
 
 def is_sky_task(cluster: str) -> bool:
     """Whether this is a file of SkyPilot. Raises InputError where there is none."""
-    return not cluster.startswith(("http://", "https://")) and _is_sky(read(Path(cluster)))
+    return not cluster.startswith(("http://", "https://")) and _is_sky(read(Path(cluster))[0])
 
 
-def _is_sky(parts: list[dict[str, Any]]) -> bool:
-    return "run" in parts[0] and "resources" in parts[0]
+def _is_sky(file: Mapping[str, Any]) -> bool:
+    return "run" in file and "resources" in file
 
 
 def check_provider(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise InputError unless a file of Ray's cluster launcher is for one of those that we know."""
+    """Raise InputError unless a file is Ray's cluster launcher's, for one of the providers that we know."""
+    if _is_sky(config):
+        raise InputError(
+            f"{path}: a task of SkyPilot: `python -m infra submit {path}` sends a job, `fetch` gets its results; all "
+            "else is SkyPilot's: `sky status`, `sky jobs queue`, `sky jobs logs`, `sky jobs cancel`, `sky down`"
+        )
     provider = config.get("provider")
     kind = provider.get("type") if isinstance(provider, dict) else None
     if kind not in RAY_PROVIDERS:

@@ -79,12 +79,11 @@ def has_gpu_nodes(cluster: str, prices: Prices) -> bool:
 
 
 def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str | None) -> Fleet:
-    kinds, cloud, head = file["available_node_types"], file["provider"]["type"], file["head_node_type"]
-    field = {"aws": "InstanceType", "gcp": "machineType"}[cloud]
+    kinds, head = file["available_node_types"], file["head_node_type"]
 
     def machine(name: str, other: str | None = None) -> MachineType:
-        where = "--instance-type" if other else f"{path}: available_node_types.{name}.node_config.{field}"
-        return prices.machine(other or str(kinds[name]["node_config"].get(field)), where, cloud)
+        where = "--instance-type" if other else f"{path}: available_node_types.{name}.node_config.InstanceType"
+        return prices.machine(other or str(kinds[name]["node_config"]["InstanceType"]), where)
 
     most = file.get("max_workers", 2)  # Ray's own
     workers = tuple(
@@ -99,10 +98,7 @@ def _of_type(name: str, kind: dict[str, Any], machine: MachineType, most: int) -
 
 
 def _is_spot(node: dict[str, Any]) -> bool:
-    return "spot" in (
-        at(node, "InstanceMarketOptions.MarketType"),
-        str(at(node, "scheduling.provisioningModel")).lower(),
-    )
+    return at(node, "InstanceMarketOptions.MarketType") == "spot"
 
 
 def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instance_type: str | None) -> Fleet:
@@ -122,7 +118,7 @@ def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: 
     chosen = pod.get("nodeSelector") or {}
     if instance_type is None and SELECTOR not in chosen:
         raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
-    machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where, None)
+    machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where)
     gpus = _gpus_of_pod(pod)
     if gpus > machine.gpus:
         raise InputError(
