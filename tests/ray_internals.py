@@ -4,15 +4,11 @@ import ray
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-from ray.autoscaler._private.gcp.config import bootstrap_gcp
-from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 __all__ = [
     "AWSNodeProvider",
-    "GCPNodeProvider",
     "bootstrap_aws",
-    "bootstrap_gcp",
     "dashboard",
     "prepare_config",
     "reset_auth_token_state",

@@ -123,12 +123,11 @@ def time_notes(config: Config, epoch_seconds: float | None) -> Iterator[str]:
 
 
 def price_notes(prices: Prices, fleet: Fleet, today: datetime.date) -> Iterator[str]:
-    clouds = {one.cloud for one in fleet.machines() if one}
-    if not clouds:
+    if not any(fleet.machines()):
         yield "Machines of one's own: nothing to pay here; each is taken to have one GPU."
         return
-    where = ", ".join(sorted(prices.regions[cloud] for cloud in clouds))
-    yield f"Prices: {prices.file.name}, list prices of {prices.date} in {where}; the file says how to check them."
+    table = f"{prices.file.name}, list prices of {prices.date} in {prices.region}"
+    yield f"Prices: {table}; the file says how to check them."
     if (age := prices.age(today)) > OLD:
         yield f"WARNING: those prices are {age} days old: look them up, and give a table of yours with --prices FILE."
     yield "Not counted: disks, bucket, traffic, addresses, the head after the last run, lost work of spot nodes."

@@ -28,6 +28,7 @@ class JobRunner:
         """The command's exit code, or that of what failed before it."""
         signal.signal(signal.SIGTERM, self._stop)
         self._configure()
+        retrying(self._job.restore)()
         retrying(self._job.save)(RUNNING)
         code = 1
         try:

@@ -47,6 +47,17 @@ class Job:
         path.chmod(0o755)
         return path
 
+    def restore(self) -> None:
+        """Go on after a machine that was taken away: what this job had saved there comes into the checkout."""
+        with open_repo(self.checkout) as repository:
+            results = JobResults(repository.cloud.get_remote())
+        if BUNDLE not in results.files(self.spec.job):
+            return
+        bundle = self.folder / BUNDLE
+        bundle.write_bytes(results.read(self.spec.job, BUNDLE))
+        git(self.checkout, "fetch", "--quiet", os.fspath(bundle), f"+{RESULT_REF}:{RESULT_REF}")
+        git(self.checkout, "restore", f"--source={RESULT_REF}", "--", ":/")
+
     def save(self, state: str, exit_code: int | None = None) -> None:
         """Push outputs, then the rest; of a running job only if a stage has finished since it was last called."""
         lock = sha256_file(self.checkout / LOCK) if (self.checkout / LOCK).exists() else "none"

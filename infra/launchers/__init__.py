@@ -1,4 +1,4 @@
-"""The launcher of a cluster, chosen by its file: Ray's, KubeRay, or none (it runs already)."""
+"""The launcher of a cluster, chosen by its file: Ray's, KubeRay, or none (it runs already); SkyPilot has its own."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import yaml
 
 from llm4seg.utils.errors import InputError
 
-RAY_PROVIDERS = ("aws", "gcp", "local")
+RAY_PROVIDERS = ("aws", "local")
 KUBERAY_KINDS = ("RayCluster", "RayJob")
 
 
@@ -44,7 +44,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "cluster",
         help="a file of Ray's cluster launcher (infra/aws.yaml) or of KubeRay (infra/kuberay/), or the http address of "
-        "the dashboard of a cluster that runs already",
+        "the dashboard of a cluster that runs already; for `submit` also a task of SkyPilot (infra/sky/task.yaml)",
     )
 
 
@@ -65,13 +65,33 @@ def launcher(cluster: str, **options: str | bool | None) -> Launcher:
         from infra.launchers.kuberay import KubeRayCluster
 
         return KubeRayCluster(path, parts)
-    provider = parts[0].get("provider")
-    kind = provider.get("type") if isinstance(provider, dict) else None
-    if kind not in RAY_PROVIDERS:
-        raise InputError(f"{path}: provider.type: found {kind!r}, allowed: {', '.join(RAY_PROVIDERS)}")
+    check_provider(path, parts[0])
     from infra.launchers.ray_up import RayUpCluster
 
     return RayUpCluster(path, parts[0], **given)  # type: ignore[arg-type]
+
+
+def is_sky_task(cluster: str) -> bool:
+    """Whether this is a file of SkyPilot. Raises InputError where there is none."""
+    return not cluster.startswith(("http://", "https://")) and _is_sky(read(Path(cluster))[0])
+
+
+def _is_sky(file: Mapping[str, Any]) -> bool:
+    return "run" in file and "resources" in file
+
+
+def check_provider(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise InputError unless a file is Ray's cluster launcher's, for one of the providers that we know."""
+    if _is_sky(config):
+        raise InputError(
+            f"{path}: a task of SkyPilot: `python -m infra submit {path}` sends a job, `fetch` gets its results; all "
+            "else is SkyPilot's: `sky status`, `sky jobs queue`, `sky jobs logs`, `sky jobs cancel`, `sky down`"
+        )
+    provider = config.get("provider")
+    kind = provider.get("type") if isinstance(provider, dict) else None
+    if kind not in RAY_PROVIDERS:
+        others = "; other clouds, such as gcp: infra/sky/task.yaml, by SkyPilot"
+        raise InputError(f"{path}: provider.type: found {kind!r}, allowed: {', '.join(RAY_PROVIDERS)}{others}")
 
 
 def _refuse(options: Mapping[str, object]) -> None:

@@ -47,8 +47,7 @@ class Fields:
 def provider_of(config: dict[str, Any]) -> str:
     """Where a cluster's nodes are found again: everything of its provider that another value would look past."""
     provider = config["provider"]
-    where = {"aws": ("region",), "gcp": ("project_id", "availability_zone"), "local": ("head_ip",)}[provider["type"]]
-    return " ".join(str(provider[field]) for field in ("type", *where))
+    return f"{provider['type']} {provider['region' if provider['type'] == 'aws' else 'head_ip']}"
 
 
 def _yaml(value: Any) -> str:
@@ -68,13 +67,9 @@ def check(path: Path, config: dict[str, Any]) -> None:
     validate_cluster_config(config, path)
     _check_secrets(fields)
     _check_commands(fields)
-    match config["provider"]["type"]:
-        case "aws":
-            _check_lifetime(fields)
-            _check_aws(fields)
-        case "gcp":
-            _check_lifetime(fields)
-            _check_gcp(fields)
+    if config["provider"]["type"] == "aws":
+        _check_lifetime(fields)
+        _check_aws(fields)
 
 
 def _check_machines(fields: Fields) -> None:
@@ -87,9 +82,8 @@ def _check_machines(fields: Fields) -> None:
 
 
 def _check_secrets(fields: Fields) -> None:
-    for key in ("aws_credentials", "gcp_credentials"):
-        if fields.get(f"provider.{key}") is not None:
-            raise InputError(f"{fields.path}: provider.{key}: credentials belong into no file; leave it out")
+    if fields.get("provider.aws_credentials") is not None:
+        raise InputError(f"{fields.path}: provider.aws_credentials: credentials belong into no file; leave it out")
 
 
 def _check_commands(fields: Fields) -> None:
@@ -152,28 +146,6 @@ def is_open_to_the_world(rule: dict[str, Any]) -> bool:
 def opens_ssh_to_everyone(rule: dict[str, Any]) -> bool:
     first, last = rule.get("FromPort", 0), rule.get("ToPort", 65535)
     return is_open_to_the_world(rule) and (rule.get("IpProtocol") == "-1" or first <= SSH <= last)
-
-
-def _check_gcp(fields: Fields) -> None:
-    for field in ("region", "availability_zone", "project_id"):
-        if not isinstance(fields.get(f"provider.{field}"), str):
-            fields.refuse(f"provider.{field}", fields.get(f"provider.{field}"), "one of your project's")
-    for name in fields.part["available_node_types"]:
-        _check_gce(fields.below("available_node_types", name, "node_config"))
-
-
-def _check_gce(node: Fields) -> None:
-    for field in ("enableSecureBoot", "enableVtpm", "enableIntegrityMonitoring"):
-        node.require(f"shieldedInstanceConfig.{field}", True)
-    node.require("scheduling.instanceTerminationAction", "DELETE", why="a stopped node's disk is billed")
-    disks = node.below("disks")
-    if not isinstance(disks.part, list) or not disks.part:
-        disks.refuse("", disks.part, "the boot disk")
-    for number in range(len(disks.part)):
-        disks.below(number).require("autoDelete", True, why="a disk that stays is billed")
-    for field in ("serviceAccounts", "networkInterfaces"):
-        if (found := node.get(field)) is not None:
-            node.refuse(field, found, "nothing: `up` fills it in")
 
 
 def ssh_range(text: str) -> str:

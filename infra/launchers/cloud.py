@@ -1,4 +1,4 @@
-"""What differs between AWS, Google Cloud and machines of one's own, for a cluster of Ray's launcher."""
+"""What differs between AWS and machines of one's own, for a cluster of Ray's launcher."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol

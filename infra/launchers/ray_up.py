@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -157,15 +156,10 @@ def _without_nulls(config: Config) -> Config:
 
 
 def _cloud(config: Config) -> Cloud:
-    kind: Any = config["provider"]["type"]
-    if kind == "aws":
+    if config["provider"]["type"] == "aws":
         from infra.launchers.aws import AwsCloud
 
         return AwsCloud(config)
-    if kind == "gcp":
-        from infra.launchers.gcp import GoogleCloud
-
-        return GoogleCloud(config)
     from infra.launchers.onprem import OwnMachines
 
     return OwnMachines(config)

@@ -9,8 +9,6 @@ from infra.planning.prices import MachineType, Prices
 from infra.planning.workload import workloads
 from llm4seg.config import Config
 
-EVERYWHERE = "GPUS_ALL_REGIONS"  # Google's limit beside that of the region
-
 
 @dataclass(frozen=True)
 class Line:
@@ -66,9 +64,6 @@ def quotas(prices: Prices, fleet: Fleet) -> Iterator[Quota]:
     for one in fleet.workers:
         if one.machine:
             yield _quota(prices, one.name, one.machine, min(one.count, fleet.most), one.spot)
-    google = [one.machine.gpus for one in fleet.workers if one.machine and one.machine.cloud == "gcp"]
-    if google:
-        yield Quota("all workers", fleet.most * max(google), "GPU", EVERYWHERE)
 
 
 def _quota(prices: Prices, nodes: str, machine: MachineType, count: int, spot: bool) -> Quota:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.launchers import KUBERAY_KINDS, RAY_PROVIDERS, read
+from infra.launchers import KUBERAY_KINDS, check_provider, read
 from infra.launchers.checks import check
 from infra.launchers.kuberay_file import at, read_kuberay
 from infra.planning.prices import MachineType, Prices
@@ -57,11 +57,9 @@ def read_fleet(cluster: str, prices: Prices, instance_type: str | None) -> Fleet
     parts = read(path)
     if any(part.get("kind") in KUBERAY_KINDS for part in parts):
         return _of_kuberay(path, parts, prices, instance_type)
-    provider = at(parts[0], "provider.type")
-    if provider not in RAY_PROVIDERS:
-        raise InputError(f"{path}: provider.type: found {provider!r}, allowed: {', '.join(RAY_PROVIDERS)}")
+    check_provider(path, parts[0])
     check(path, parts[0])
-    if provider == "local":
+    if parts[0]["provider"]["type"] == "local":
         return _of_ones_own(parts[0], instance_type)
     return _of_ray(path, parts[0], prices, instance_type)
 
@@ -81,12 +79,11 @@ def has_gpu_nodes(cluster: str, prices: Prices) -> bool:
 
 
 def _of_ray(path: Path, file: dict[str, Any], prices: Prices, instance_type: str | None) -> Fleet:
-    kinds, cloud, head = file["available_node_types"], file["provider"]["type"], file["head_node_type"]
-    field = {"aws": "InstanceType", "gcp": "machineType"}[cloud]
+    kinds, head = file["available_node_types"], file["head_node_type"]
 
     def machine(name: str, other: str | None = None) -> MachineType:
-        where = "--instance-type" if other else f"{path}: available_node_types.{name}.node_config.{field}"
-        return prices.machine(other or str(kinds[name]["node_config"].get(field)), where, cloud)
+        where = "--instance-type" if other else f"{path}: available_node_types.{name}.node_config.InstanceType"
+        return prices.machine(other or str(kinds[name]["node_config"]["InstanceType"]), where)
 
     most = file.get("max_workers", 2)  # Ray's own
     workers = tuple(
@@ -101,10 +98,7 @@ def _of_type(name: str, kind: dict[str, Any], machine: MachineType, most: int) -
 
 
 def _is_spot(node: dict[str, Any]) -> bool:
-    return "spot" in (
-        at(node, "InstanceMarketOptions.MarketType"),
-        str(at(node, "scheduling.provisioningModel")).lower(),
-    )
+    return at(node, "InstanceMarketOptions.MarketType") == "spot"
 
 
 def _of_kuberay(path: Path, parts: list[dict[str, Any]], prices: Prices, instance_type: str | None) -> Fleet:
@@ -124,7 +118,7 @@ def _of_group(group: dict[str, Any], where: str, prices: Prices, instance_type: 
     chosen = pod.get("nodeSelector") or {}
     if instance_type is None and SELECTOR not in chosen:
         raise InputError(f"{where}: found none, allowed: a node's machine type there, or --instance-type")
-    machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where, None)
+    machine = prices.machine(instance_type or chosen[SELECTOR], "--instance-type" if instance_type else where)
     gpus = _gpus_of_pod(pod)
     if gpus > machine.gpus:
         raise InputError(

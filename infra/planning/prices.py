@@ -15,10 +15,9 @@ OLD = 90  # days, after which prices are to be looked up again
 
 @dataclass(frozen=True)
 class MachineType:
-    """A machine type of a cloud: USD an hour, GiB of memory of each GPU, and how its GPU compares with an L4."""
+    """A machine type: USD an hour, GiB of memory of each GPU, and how its GPU compares with an L4."""
 
     name: str
-    cloud: str
     vcpus: int
     on_demand: float
     spot: float
@@ -38,7 +37,7 @@ class Prices:
 
     file: Path
     date: datetime.date
-    regions: dict[str, str]
+    region: str
     types: dict[str, MachineType]
     quotas: dict[str, dict[str, str]]
     start_seconds: float
@@ -46,11 +45,10 @@ class Prices:
     images_a_second: float
     shortest_step_ms: float
 
-    def machine(self, name: str, where: str, cloud: str | None) -> MachineType:
-        """The type of that name, of one cloud or of any; `where` is the field that names it. Raises InputError."""
-        known = [one.name for one in self.types.values() if cloud in (None, one.cloud)]
-        if name not in known:
-            raise InputError(f"{where}: found {name!r}, allowed: {', '.join(known)} (the table {self.file.name})")
+    def machine(self, name: str, where: str) -> MachineType:
+        """The type of that name; `where` is the field that names it. Raises InputError."""
+        if name not in self.types:
+            raise InputError(f"{where}: found {name!r}, allowed: {', '.join(self.types)} (the table {self.file.name})")
         return self.types[name]
 
     def age(self, today: datetime.date) -> int:

@@ -13,7 +13,6 @@ EXTRA_OF = {
     "optuna": "cluster",
     "boto3": "cluster",
     "dvc": "dvc",
-    "googleapiclient": "gcp",
     "s3fs": "s3",
     "botocore": "s3",
     "SimpleITK": "dicom",

@@ -3,22 +3,25 @@
 import copy
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from infra.__main__ import main
 from infra.launchers import launcher
 from infra.launchers.checks import check, ssh_range
 from infra.launchers.table import duration
 from infra.launchers.token import make_token, token_file
+from infra.planning.fleet import read_fleet
+from infra.planning.prices import read_prices
 from llm4seg.utils.errors import InputError
 from tests.import_graph import ROOT
 
-FILES = {name: yaml.safe_load((ROOT / "infra" / f"{name}.yaml").read_text()) for name in ("aws", "gcp", "onprem")}
+FILES = {name: yaml.safe_load((ROOT / "infra" / f"{name}.yaml").read_text()) for name in ("aws", "onprem")}
 AWS_HEAD, AWS_GPU = ("available_node_types.head.node_config", "available_node_types.gpu-spot.node_config")
-GCP_GPU = "available_node_types.gpu_spot.node_config"
 MISSING: Any = object()
 OPEN = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
 
@@ -97,14 +100,6 @@ def test_our_files_are_accepted(name: str) -> None:
             "allowed: `ray start` with --dashboard-host=127.0.0.1",
         ),
         ("aws", "worker_start_ray_commands.1", "ray start", "worker_start_ray_commands.1: found 'ray start'"),
-        ("gcp", "provider.project_id", None, "provider.project_id: found null"),
-        ("gcp", "provider.gcp_credentials", {"type": "credentials_token"}, "credentials belong into no file"),
-        ("gcp", f"{GCP_GPU}.shieldedInstanceConfig.enableSecureBoot", False, "enableSecureBoot: found false"),
-        ("gcp", f"{GCP_GPU}.shieldedInstanceConfig", MISSING, f"{GCP_GPU}.shieldedInstanceConfig.enableSecureBoot"),
-        ("gcp", f"{GCP_GPU}.scheduling.instanceTerminationAction", "STOP", "found 'STOP', allowed: 'DELETE'"),
-        ("gcp", f"{GCP_GPU}.disks.0.autoDelete", False, f"{GCP_GPU}.disks.0.autoDelete: found false"),
-        ("gcp", f"{GCP_GPU}.networkInterfaces", [{}], f"{GCP_GPU}.networkInterfaces: found"),
-        ("gcp", f"{GCP_GPU}.serviceAccounts", [{}], f"{GCP_GPU}.serviceAccounts: found"),
         ("onprem", "provider.head_ip", MISSING, "provider.head_ip: found null"),
         ("onprem", "provider.worker_ips", "10.0.0.2", "provider.worker_ips: found '10.0.0.2'"),
         ("onprem", "worker_start_ray_commands.1", "ray start", "RAY_AUTH_MODE=token"),
@@ -176,3 +171,21 @@ def test_ages_are_short() -> None:
         "3 h 20 min",
         "2 d 3 h",
     ]
+
+
+@pytest.mark.parametrize("read", [launcher, lambda file: read_fleet(file, read_prices(), None)])
+def test_another_cloud_is_skypilots(tmp_path: Path, read: Callable[[str], Any]) -> None:
+    file = tmp_path / "google.yaml"
+    file.write_text("cluster_name: llm4seg\nprovider: {type: gcp, project_id: mine}\n")
+    with pytest.raises(InputError) as refused:
+        read(str(file))
+    assert str(refused.value) == (
+        f"{file}: provider.type: found 'gcp', allowed: aws, local; "
+        "other clouds, such as gcp: infra/sky/task.yaml, by SkyPilot"
+    )
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "attach", "logs", "plan"])
+def test_what_skypilot_does_itself_is_named(command: str) -> None:
+    with pytest.raises(SystemExit, match=r"a task of SkyPilot: `python -m infra submit .* `sky jobs logs`"):
+        main([command, str(ROOT / "infra" / "sky" / "task.yaml")])

@@ -23,7 +23,6 @@ PACKAGE_OF = {
     "skimage": "scikit-image",
     "ignite": "pytorch-ignite",
     "mlflow": "mlflow-skinny",
-    "googleapiclient": "google-api-python-client",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
 }
 
