@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.table import Table
 from tqdm import tqdm
 
+from llm4seg.cluster.gpus import choose_gpus
 from llm4seg.config import Config
 from llm4seg.config.schema import Training
 from llm4seg.utils.errors import InputError, UserError
@@ -118,7 +119,9 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.sc
     arguments = parser.parse_args(words)
     try:
         configure(arguments.log)
-        rows = screen(Config.load(arguments.params), arguments.model, arguments.layers)
+        config = Config.load(arguments.params)
+        choose_gpus(config.cluster)
+        rows = screen(config, arguments.model, arguments.layers)
         with replacing(arguments.out) as partial:
             rows.to_csv(partial, index=False, float_format="%.6g")
         show(shown(rows))

@@ -13,6 +13,7 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
+from llm4seg.cluster.gpus import choose_gpus
 from llm4seg.config import Config
 from llm4seg.config.changes import notes
 from llm4seg.utils.errors import InputError, StopRequested, UserError
@@ -90,6 +91,7 @@ def run_stage(
         configure(arguments.log)
         let_threads_sleep()
         config = Config.load(arguments.params)
+        choose_gpus(config.cluster)
         log.debug("%s: read %s", name, arguments.params.absolute())
         if "DVC_STAGE" in os.environ:
             check_outputs(config)

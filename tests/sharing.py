@@ -9,7 +9,17 @@ from xdist.scheduler import LoadFileScheduling
 # Files whose tests run in one process, one after another: two Rays are too much for one machine, and the finished
 # project takes long to make. All other files are shared out one by one.
 GROUPS = {
-    "ray": ("code_on_nodes", "faults", "ray_train", "search", "session", "several_llms", "study"),
+    "ray": (
+        "code_on_nodes",
+        "faults",
+        "ray_train",
+        "search",
+        "session",
+        "several_llms",
+        "shared_gpus",
+        "stop_signal",
+        "study",
+    ),
     "project": ("dvc_experiments", "dvc_interrupt", "dvc_remote", "dvc_stages", "make", "quiet", "table"),
 }
 GROUP_OF = {f"tests/integration/test_{name}.py": group for group, names in GROUPS.items() for name in names}

@@ -26,7 +26,7 @@ export PATH=$PWD/.venv/bin:$PATH
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export TMPDIR=/tmp/llm4seg-$SLURM_JOB_ID
-export RAY_TMPDIR=$TMPDIR LLM4SEG_CLUSTER='{"cluster.launcher": "ray", "cluster.address": "auto"}'
+export RAY_TMPDIR=$TMPDIR LLM4SEG_CLUSTER='{"cluster.launcher": "ray", "cluster.address": "auto", "cluster.gpus": null}'
 export RAY_memory_monitor_refresh_ms=0 # it would end workers when other jobs fill the node's memory
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # half a minute of the two that are left before the time limit
 ray=("${inside[@]}" ray start --block --disable-usage-stats --object-store-memory=1000000000)

@@ -118,10 +118,12 @@ def _gpus(section: Cluster) -> float:
 def cpus_per_worker(section: Cluster) -> int:
     """The number of CPU cores of each worker: `cluster.cpus_per_worker`, or a fair share of a node's cores.
 
+    On GPUs, the share with which other runs' workers have room on the other GPUs, or on the rest of a shared one.
     Raises InputError where the workers do not fit on the nodes and no more nodes are expected.
     """
     nodes, gpus = _nodes(), gpus_per_worker(section)
-    share = section.cpus_per_worker or fair_share(nodes, section.most, gpus)
+    side_by_side = max(section.most, room(nodes, 1, gpus) if gpus else 0)
+    share = section.cpus_per_worker or fair_share(nodes, side_by_side, gpus)
     if not _more_may_come(section) and room(nodes, share, gpus) < section.fewest:
         cores = int(sum(node.get("CPU", 0) for node in nodes))
         raise InputError(

@@ -81,6 +81,7 @@ ADDED: dict[str, tuple[Any, str]] = {
         "what the block does to the features (docs/analysis.md)",
     ),
     "cluster.launcher": ("ray", "ray | process: one worker in the command's own process, without Ray"),
+    "cluster.gpus": (None, "null: all that are visible; else which, as nvidia-smi counts them: [0, 2]"),
 }
 UPGRADE = "it is of an earlier version: python -m pipelines.upgrade"
 

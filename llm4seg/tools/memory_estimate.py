@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from llm4seg.cluster.gpus import choose_gpus
 from llm4seg.config import Config
 from llm4seg.config.schema import EngineConfig
 from llm4seg.data.patch_size import resolve_auto
@@ -86,6 +87,7 @@ def main() -> None:
     try:
         configure(arguments.log)
         config = Config.load(arguments.params).override(_changes(arguments.set))
+        choose_gpus(config.cluster)
         for made in tables(config):
             Console().print(made)
     except UserError as error:

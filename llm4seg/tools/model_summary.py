@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from llm4seg.cluster.gpus import choose_gpus
 from llm4seg.config import Config
 from llm4seg.config.schema import Model
 from llm4seg.llm.store import CONFIG, REMEDY, LayerStore, store_folder
@@ -134,6 +135,7 @@ def main() -> None:
     try:
         configure(arguments.log)
         config = Config.load(arguments.params)
+        choose_gpus(config.cluster)
         size = resized(config, arguments.size, arguments.spatial_dims)
         print_table(config, arguments.backbone, size, (arguments.channels, arguments.outputs), arguments.speed)
     except UserError as error:

@@ -191,11 +191,15 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     assert spec.job.endswith(spec.head[:7])
     assert spec.settings["cluster.storage"].startswith("s3://b/p/runs")
     assert "cluster.device" not in spec.settings
+    assert "cluster.gpus" not in spec.settings
     assert submission.job_spec(["dvc", "repro"], {}, gpu_nodes=True).settings["cluster.device"] == "cuda"
     wished = submission.job_spec(["dvc", "repro"], {"cluster.device": "cpu"}, gpu_nodes=True)
     assert wished.settings["cluster.device"] == "cpu"
     with pytest.raises(InputError, match="workers"):
         submission.job_spec(["dvc", "repro"], {"cluster.workers": 0})
+    shown = (ROOT / "params.yaml").read_text().replace("\n  gpus: ", "\n  gpus: [0] ")
+    (checkout / "params.yaml").write_text(shown)  # of this machine
+    assert submission.job_spec(["dvc", "repro"], {}).settings["cluster.gpus"] is None
 
 
 def test_a_cluster_that_runs_already_is_not_ours() -> None:

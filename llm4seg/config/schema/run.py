@@ -17,6 +17,7 @@ from pydantic import (
 
 from llm4seg.config.schema.base import Fraction, Section
 
+UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]+")  # of a GPU or of a part of one
 # a step of evaluation.postprocess: largest:CLASS, min:PIXELS, or min:PIXELS:CLASS
 POSTPROCESS = re.compile(r"largest:(?P<one>.+)|min:(?P<size>[1-9][0-9]{0,11})(?::(?P<of>.+))?")
 
@@ -97,6 +98,18 @@ class Tracking(Section):
     pictures: NonNegativeInt
 
 
+def _gpus(value: Any) -> Any:
+    """A list of GPUs as CUDA_VISIBLE_DEVICES names them: by index, or by UUID or the beginning of that."""
+    if value is None:
+        return None
+    named = isinstance(value, list | tuple) and all(
+        one >= 0 if type(one) is int else isinstance(one, str) and UUID.fullmatch(one) for one in value
+    )
+    if not named or not value or len(set(value)) < len(value):
+        raise ValueError("allowed: null, or a list of indices as nvidia-smi counts them or of UUIDs, each once")
+    return value
+
+
 class Cluster(Section):
     """Where a run happens, never what it computes."""
 
@@ -107,6 +120,7 @@ class Cluster(Section):
     device: Literal["auto", "cpu", "cuda"]
     cpus_per_worker: PositiveInt | None
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)]
+    gpus: Annotated[tuple[int | str, ...] | None, BeforeValidator(_gpus)]
     trials: PositiveInt
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
     storage: str | None
@@ -129,6 +143,12 @@ class Cluster(Section):
     def _workers_of_one_run_share_no_gpu(self) -> Self:
         if self.gpus_per_worker < 1 and self.most > 1:
             raise ValueError(f"gpus_per_worker: found {self.gpus_per_worker:g}, allowed: 1, since workers are several")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_are_of_this_machine(self) -> Self:
+        if self.gpus is not None and self.address is not None:
+            raise ValueError(f"gpus: found {[*self.gpus]}, allowed: null, since address names a cluster")
         return self
 
     @model_validator(mode="after")

@@ -84,6 +84,10 @@ def test_this_machines_gpu_counts_if_torch_can_use_it(
     [
         ([{"CPU": 16.0, "GPU": 1.0}], {"gpus_per_worker": 0.25, "cpus_per_worker": 1}, 4),
         ([{"CPU": 2.0, "GPU": 1.0}], {"gpus_per_worker": 0.25, "cpus_per_worker": 1}, 2),  # cores are short
+        ([{"CPU": 16.0, "GPU": 1.0}], {"gpus_per_worker": 0.25}, 4),  # a run that took all cores would be alone
+        ([{"CPU": 64.0, "GPU": 4.0}], {}, 4),
+        ([{"CPU": 64.0, "GPU": 4.0}], {"workers": 2}, 2),
+        ([{"CPU": 2.0, "GPU": 1.0}], {"gpus_per_worker": 0.25}, 2),
         ([GPU_NODE, GPU_NODE, GPU_NODE], {"workers": 2}, 1),
         ([HEAD, HEAD], {"device": "cpu", "cpus_per_worker": 2}, 4),
         ([HEAD], {"device": "cpu", "trials": 3}, 1),
