@@ -25,8 +25,7 @@ from infra.jobs.job_spec import JobSpec
 from infra.jobs.stale_stages import stale_stages
 from infra.jobs.submit import Submission, parse_settings
 from infra.launchers import add_cluster, is_sky_task, launcher
-from infra.planning.fleet import has_gpu_nodes
-from infra.planning.prices import read_prices
+from infra.launchers.gpu_nodes import has_gpu_nodes
 from infra.shell import call
 from llm4seg.utils.errors import InputError
 
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     submission = Submission.open(Path.cwd(), options.include_changes)
     by_sky = is_sky_task(options.cluster)
-    gpu_nodes = not by_sky and has_gpu_nodes(options.cluster, read_prices())
+    gpu_nodes = not by_sky and has_gpu_nodes(options.cluster)
     spec = submission.job_spec(options.words, parse_settings(options.set), gpu_nodes)
     submission.describe(spec)
     with submission.working_dir(spec) as folder:
@@ -88,11 +87,9 @@ def _launch(submission: Submission, spec: JobSpec, folder: Path, options: argpar
 
 def _send(submission: Submission, spec: JobSpec, folder: Path, cluster: str) -> None:
     """The job's name is printed and saved first: from the first byte on it may run, whatever happens here."""
-    launched = launcher(cluster)
-    with job_client(launched.dashboard) as client:
+    with job_client(launcher(cluster).dashboard) as client:
         print(f"job {spec.job}", file=sys.stderr)
         submission.keep_commit(spec)
         save_cluster(submission.folder, spec.job, cluster)
         submit_job(client, spec, folder)
     print(f"sent as {spec.job}", file=sys.stderr)
-    launched.on_submitted(spec.job)
