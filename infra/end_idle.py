@@ -1,7 +1,7 @@
 """Ends an idle RayCluster on Kubernetes; run every few minutes by a CronJob, in a pod of its own.
 
 The node image carries this file alone, so it imports Python's own library alone. KubeRay 1.7 gives back idle workers
-(`autoscalerOptions.idleTimeoutSeconds`) and ends the cluster of a RayJob, but no RayCluster, however long it is idle.
+(`autoscalerOptions.idleTimeoutSeconds`) but ends no RayCluster, however long it is idle.
 """
 
 import argparse

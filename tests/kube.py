@@ -1,7 +1,6 @@
-"""Validation of Kubernetes objects as by an API server: KubeRay's own schemas, Kubernetes', and Kueue's by hand.
+"""Validation of Kubernetes objects as by an API server: KubeRay's own schemas, and Kubernetes'.
 
-Unknown fields are refused, as by `kubectl apply`. Kueue publishes no schemas in a package: its kinds are
-checked for the fields that they must have, no more.
+Unknown fields are refused, as by `kubectl apply`.
 """
 
 from functools import cache
@@ -12,15 +11,8 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from tests.import_graph import ROOT
-
 FIXTURES = Path(__file__).parent / "fixtures" / "kuberay"
 KUBERNETES = "1.34"
-KUEUE: dict[str, dict[str, Any]] = {
-    "ResourceFlavor": {"properties": {"spec": {"nodeLabels": 0, "tolerations": 0, "nodeTaints": 0}}},
-    "ClusterQueue": {"required": ["spec"], "properties": {"spec": {"namespaceSelector": 0, "resourceGroups": 0}}},
-    "LocalQueue": {"required": ["spec"], "properties": {"spec": {"clusterQueue": 0}}},
-}
 
 
 def refused(thing: dict[str, Any]) -> str | None:
@@ -28,8 +20,6 @@ def refused(thing: dict[str, Any]) -> str | None:
     group, _, version = thing["apiVersion"].rpartition("/")
     if group == "ray.io":
         schema = ray_schema(thing["kind"], version)
-    elif group == "kueue.x-k8s.io":
-        schema = kueue_schema(thing["kind"])
     else:
         return _kubernetes(thing)
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(thing))
@@ -73,29 +63,3 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
         if isinstance(schema.get(below), dict):
             made[below] = strict(schema[below])
     return made
-
-
-def kueue_schema(kind: str) -> dict[str, Any]:
-    """The fields of one of Kueue's kinds that we use."""
-    known = KUEUE[kind]
-    spec = {
-        "type": "object",
-        "properties": dict.fromkeys(known["properties"]["spec"], True),
-        "additionalProperties": False,
-    }
-    properties = {"apiVersion": {"const": "kueue.x-k8s.io/v1beta2"}, "kind": True, "metadata": {"required": ["name"]}}
-    required = ["metadata", *known.get("required", [])]
-    return {"properties": properties | {"spec": spec}, "required": required, "additionalProperties": False}
-
-
-def queued_job() -> str:
-    """infra/kuberay/job.yaml with the lines that are marked "Kueue:" swapped in, as its reader would."""
-    lines = list[str]()
-    for line in (ROOT / "infra" / "kuberay" / "job.yaml").read_text(encoding="utf-8").splitlines():
-        now, marked, then = line.partition("# Kueue: ")
-        if not marked or now.startswith("#"):
-            lines.append(line)
-        elif then != "without this line":
-            key = now.partition(":")[0] + ": " if now.strip() else now
-            lines.append(key + then)
-    return "\n".join(lines)

@@ -115,7 +115,6 @@ def run(state: Path, words: list[str], given: str | None) -> str:
     parser.add_argument("-l", dest="labels", default="")
     parser.add_argument("-o", dest="output", default="")
     parser.add_argument("-c", dest="container")
-    parser.add_argument("--patch")
     options, (verb, *rest) = parser.parse_known_args(words)
     return VERBS[verb](state, options, rest, given) if verb in VERBS else f"{verb} {rest}"
 
@@ -131,15 +130,9 @@ def _apply(state: Path, options: argparse.Namespace, words: list[str], given: st
     for part in _parts(options, given):
         if why := _refused(json.dumps(part)):
             raise RefusedError(f"Error from server (BadRequest): {why}")
-        before = objects(state).get(f"{plural(part['kind'])}/{part['metadata']['name']}", {})
         if part["kind"] == "RayCluster":
             _start_head(state, part, part["spec"])
             part["status"] = {"state": "ready"}
-        elif part["kind"] == "RayJob" and "status" in before:  # what others have set stays
-            part = before | part | {"spec": before["spec"] | part["spec"]}
-        elif part["kind"] == "RayJob" and not part["spec"].get("suspend"):
-            _start_head(state, part, part["spec"]["rayClusterSpec"])
-            part["status"] = {"jobDeploymentStatus": "Waiting"}
         applied.append(f"{put(state, part)} serverside-applied")
     return "\n".join(applied)
 
@@ -164,7 +157,7 @@ def _delete(state: Path, options: argparse.Namespace, words: list[str], given: s
     for name in names:
         kind, _, own = name.partition("/")
         (state / f"{plural(kind)}__{own}.json").unlink(missing_ok=True)
-        if plural(kind) in ("rayclusters", "rayjobs") and not (state / "stuck").exists():
+        if plural(kind) == "rayclusters" and not (state / "stuck").exists():
             (state / f"pods__{own}-head-x.json").unlink(missing_ok=True)
     return ""
 
@@ -197,20 +190,10 @@ def _wait(state: Path, options: argparse.Namespace, words: list[str], given: str
     return "condition met"
 
 
-def _patch(state: Path, options: argparse.Namespace, words: list[str], given: str | None) -> str:
-    kind, _, name = words[0].partition("/")
-    thing = objects(state)[f"{plural(kind)}/{name}"]
-    thing["spec"] |= json.loads(options.patch)["spec"]
-    if thing["spec"].get("jobId") and "status" in thing:
-        thing["status"]["jobDeploymentStatus"] = "Running"
-    return put(state, thing)
-
-
 VERBS: dict[str, Callable[[Path, argparse.Namespace, list[str], str | None], str]] = {
     "apply": _apply,
     "delete": _delete,
     "get": _get,
     "wait": _wait,
-    "patch": _patch,
     "config": lambda *_: "stand-in",
 }

@@ -1,118 +1,66 @@
-"""Estimate what params.yaml takes on a cluster: GPU hours first, then money and quota.
+"""Estimate what params.yaml takes: GPU hours, hours by the clock, and money.
 
-Starts nothing and calls no cloud, with or without --dry-run. All figures are estimates: time from --epoch-seconds, or
-from a guess; prices from a dated table. To time an epoch on one GPU, train a few there: the stage prints its seconds of
-training (they are in .cache/train_seconds.json, too), to be divided by the epochs. Or, with study.repeats above 0,
-`python -m pipelines.study --plan` there.
+Starts nothing and calls no cloud, with or without --dry-run. All figures are estimates. To time an epoch on one GPU,
+train a few there: the stage prints its seconds of training (they are in .cache/train_seconds.json, too), to be divided
+by the epochs. Or, with study.repeats above 0, `python -m pipelines.study --plan` there. Prices are your cloud's own;
+`sky gpus list L4`, of SkyPilot, prints those of all clouds.
 """
 
 import argparse
-import datetime
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from infra.launchers import add_cluster
-from infra.planning.estimate import Line, Quota, cost, gpus, lines, quotas
-from infra.planning.fleet import Fleet, Workers, read_fleet
-from infra.planning.prices import FILE, OLD, MachineType, Prices, read_prices
-from infra.planning.workload import guessed_epoch
+from infra.planning.workload import workloads
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 
-EXAMPLE = "plan infra/aws.yaml --epoch-seconds 12"
+EXAMPLE = "plan --epoch-seconds 12 --gpus 4 --price 0.8"
+START_SECONDS = 60  # of a run, besides its epochs: Ray, imports, data, model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_cluster(parser)
+    parser.add_argument("--epoch-seconds", type=_above_zero, required=True, metavar="S", help="of one epoch on one GPU")
+    parser.add_argument("--gpus", type=int, default=1, help="of all nodes together; default: %(default)s")
+    parser.add_argument("--price", type=_above_zero, metavar="USD", help="of one GPU for an hour, its node included")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
-    parser.add_argument("--epoch-seconds", type=float, metavar="S", help="of one epoch on one of the cluster's GPUs")
-    parser.add_argument("--instance-type", metavar="TYPE", help="of the workers, in the place of the file's")
-    parser.add_argument(
-        "--prices", type=Path, default=FILE, metavar="FILE", help="a table of yours, as infra/prices.yaml"
-    )
+
+
+def _above_zero(word: str) -> float:
+    number = float(word)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"found {word}, allowed: more than 0")
+    return number
 
 
 def run(options: argparse.Namespace) -> None:
-    seconds = options.epoch_seconds
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise InputError(f"--epoch-seconds: found {seconds:g}, allowed: more than 0")
-    prices, config = read_prices(options.prices), Config.load(options.params)
-    fleet, console = read_fleet(options.cluster, prices, options.instance_type), Console(highlight=False)
-    for workers in fleet.machines().values():
-        show(console, config, prices, fleet, workers, seconds)
-    if needed := list(quotas(prices, fleet)):
-        console.print(quota_table(needed), "")
-    for note in [*time_notes(config, seconds), *price_notes(prices, fleet, datetime.date.today())]:
+    if options.gpus < 1:
+        raise InputError(f"--gpus: found {options.gpus}, allowed: 1 or more")
+    config = Config.load(options.params)
+    console, times = Console(highlight=False), (options.epoch_seconds, START_SECONDS)
+    table = Table("estimated", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("runs", "epochs", "GPU hours", "hours"):
+        table.add_column(heading, justify="right")
+    gpu_hours = hours = 0.0
+    for one in workloads(config, options.gpus):
+        took = one.gpu_hours(*times), one.hours(*times)
+        table.add_row(one.name, str(one.runs), str(one.epochs), *(f"{value:.2f}" for value in took))
+        gpu_hours, hours = gpu_hours + took[0], hours + took[1]
+    table.add_section()
+    table.add_row("in all", "", "", f"{gpu_hours:.2f}", f"{hours:.2f}")
+    console.print(table)
+    if options.price:
+        busy, all_the_time = gpu_hours * options.price, hours * options.gpus * options.price
+        console.print(f"\nestimated USD: {busy:.2f} of GPUs in use, {all_the_time:.2f} where all stay to the end")
+    for note in _notes(config):
         console.print(f"- {note}", markup=False, soft_wrap=True)
 
 
-def show(
-    console: Console,
-    config: Config,
-    prices: Prices,
-    fleet: Fleet,
-    workers: tuple[Workers, ...],
-    epoch_seconds: float | None,
-) -> None:
-    """How long everything takes on workers of one type, and what it costs."""
-    machine = workers[0].machine
-    seconds = epoch_seconds or guessed_epoch(config, prices, machine.speed if machine else 1.0)
-    found = list(lines(config, prices, fleet, workers, seconds))
-    kind = f"{machine.name} ({machine.gpus} {machine.gpu} of {machine.gpu_gib:g} GiB), " if machine else ""
-    names = " or ".join(one.name for one in workers)
-    console.print(
-        f"[bold]{names}[/]: {kind}{gpus(fleet, workers)} GPUs, {seconds:.3g} s an epoch on one", soft_wrap=True
-    )
-    console.print(time_table(found), "")
-    for market in ("spot", "on demand") if machine else ():
-        assert machine is not None
-        console.print(_money(found, fleet, machine, market), soft_wrap=True)
-    console.print()
-
-
-def _money(found: list[Line], fleet: Fleet, machine: MachineType, market: str) -> str:
-    of_workers, of_head = cost(found, fleet, machine, market == "spot")
-    head = f"head {of_head:.2f}" if fleet.head else "head not known"
-    return f"estimated USD, workers {market}: {of_workers + of_head:.2f} (workers {of_workers:.2f}, {head})"
-
-
-def table_of(title: str, *headings: str) -> Table:
-    """The first column names what the others count."""
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    return table
-
-
-def time_table(found: Iterable[Line]) -> Table:
-    table = table_of("", "estimated", "GPU hours", "hours", "nodes", "runs", "epochs")
-    gpu_hours = hours = 0.0
-    for one in found:
-        counts = (str(one.nodes), str(one.runs or ""), str(one.epochs or ""))
-        table.add_row(one.name, f"{one.gpu_hours:.2f}", f"{one.hours:.2f}", *counts)
-        gpu_hours, hours = gpu_hours + one.gpu_hours, hours + one.hours
-    table.add_section()
-    table.add_row("in all", f"{gpu_hours:.2f}", f"{hours:.2f}", "", "", "")
-    return table
-
-
-def quota_table(found: Iterable[Quota]) -> Table:
-    table = table_of("Quota to ask for, if the account has less", "nodes", "at least", "of")
-    table.columns[2].justify = "left"
-    table.columns[2].no_wrap = False
-    for one in found:
-        table.add_row(one.nodes, f"{one.amount} {one.unit}{'' if one.amount == 1 else 's'}", one.name)
-    return table
-
-
-def time_notes(config: Config, epoch_seconds: float | None) -> Iterator[str]:
-    if epoch_seconds is None:
-        yield "Time is a guess, the LLM's size left out: time an epoch and give --epoch-seconds (`--help` says how)."
+def _notes(config: Config) -> Iterator[str]:
     if config.cluster.most > 1:
         yield "Workers are taken to share an epoch without loss; docs/notes/scaling.md says what is lost."
     if config.search.trials and config.search.asha:
@@ -120,16 +68,4 @@ def time_notes(config: Config, epoch_seconds: float | None) -> Iterator[str]:
     if config.study.repeats:
         yield "Runs of a study that have finished before are not done again, but are counted here."
     yield "Memory: `python -m llm4seg.tools.memory_estimate` prints what a worker takes with each engine."
-
-
-def price_notes(prices: Prices, fleet: Fleet, today: datetime.date) -> Iterator[str]:
-    if not any(fleet.machines()):
-        yield "Machines of one's own: nothing to pay here; each is taken to have one GPU."
-        return
-    table = f"{prices.file.name}, list prices of {prices.date} in {prices.region}"
-    yield f"Prices: {table}; the file says how to check them."
-    if (age := prices.age(today)) > OLD:
-        yield f"WARNING: those prices are {age} days old: look them up, and give a table of yours with --prices FILE."
-    yield "Not counted: disks, bucket, traffic, addresses, the head after the last run, lost work of spot nodes."
-    if fleet.head is None:
-        yield "Not counted: the head's machine, which the file does not name, and the Kubernetes cluster's own fee."
+    yield "Not counted: nodes that start or wait idle, the head, disks, bucket, traffic, lost work of spot nodes."

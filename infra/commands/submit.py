@@ -25,8 +25,7 @@ from infra.jobs.job_spec import JobSpec
 from infra.jobs.stale_stages import stale_stages
 from infra.jobs.submit import Submission, parse_settings
 from infra.launchers import add_cluster, is_sky_task, launcher
-from infra.planning.fleet import has_gpu_nodes
-from infra.planning.prices import read_prices
+from infra.launchers.gpu_nodes import has_gpu_nodes
 from infra.shell import call
 from llm4seg.utils.errors import InputError
 
@@ -35,11 +34,8 @@ EXAMPLE = "submit infra/aws.yaml --set cluster.workers=4 -- dvc exp run --name l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster(parser)
-    parser.add_argument("words", nargs="+", metavar="COMMAND", help="after --: dvc exp run -S a.b=1, dvc repro, ...")
+    parser.add_argument("words", nargs="+", metavar="COMMAND", help="after --: dvc exp run ... or dvc repro ...")
     parser.add_argument("--set", action="append", default=[], metavar="cluster.NAME=VALUE", help="may be given again")
-    parser.add_argument(
-        "--include-changes", action="store_true", help="send changes of tracked files along, as a commit on no branch"
-    )
     parser.add_argument("--force", action="store_true", help="send it although no stage is stale; look for none")
     parser.add_argument("--detach", action="store_true", help="do not follow the log")
     parser.add_argument(
@@ -48,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    submission = Submission.open(Path.cwd(), options.include_changes)
+    submission = Submission.open(Path.cwd())
     by_sky = is_sky_task(options.cluster)
-    gpu_nodes = not by_sky and has_gpu_nodes(options.cluster, read_prices())
+    gpu_nodes = not by_sky and has_gpu_nodes(options.cluster)
     spec = submission.job_spec(options.words, parse_settings(options.set), gpu_nodes)
     submission.describe(spec)
     with submission.working_dir(spec) as folder:
-        if spec.is_repro and not options.force:
+        if not options.force:
             _show_stale_stages(folder, spec)
         call([sys.executable, "-m", "dvc", "push"], options.dry_run)
         if by_sky:
@@ -80,7 +76,6 @@ def _launch(submission: Submission, spec: JobSpec, folder: Path, options: argpar
     """By SkyPilot, which shows prices, asks, and follows the log: the job's name is printed before."""
     print(f"job {spec.job}; its results, also while it runs: python -m infra fetch {spec.job}", file=sys.stderr)
     if not options.dry_run:
-        submission.keep_commit(spec)
         save_cluster(submission.folder, spec.job, options.cluster)
     how = f"{options.sky} --detach-run" if options.detach else options.sky
     sky.launch(options.cluster, spec.job, folder, how, options.dry_run)
@@ -88,11 +83,8 @@ def _launch(submission: Submission, spec: JobSpec, folder: Path, options: argpar
 
 def _send(submission: Submission, spec: JobSpec, folder: Path, cluster: str) -> None:
     """The job's name is printed and saved first: from the first byte on it may run, whatever happens here."""
-    launched = launcher(cluster)
-    with job_client(launched.dashboard) as client:
+    with job_client(launcher(cluster).dashboard) as client:
         print(f"job {spec.job}", file=sys.stderr)
-        submission.keep_commit(spec)
         save_cluster(submission.folder, spec.job, cluster)
         submit_job(client, spec, folder)
     print(f"sent as {spec.job}", file=sys.stderr)
-    launched.on_submitted(spec.job)

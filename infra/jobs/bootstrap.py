@@ -8,16 +8,12 @@ import sys
 from pathlib import Path
 
 
-def unpack(bundle: Path, folder: Path, head: str, shipped: str) -> None:
-    """A checkout of `head` with the files of `shipped`, as if they had been changed there."""
+def unpack(bundle: Path, folder: Path, commit: str) -> None:
+    """A checkout of the commit in a bundle."""
     git = ["git", "-C", str(folder), "-c", "advice.detachedHead=false"]
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    (folder / ".git" / "shallow").write_text(f"{head}\n")  # the bundle has no history
-    for command in (
-        ["fetch", "--quiet", str(bundle), "refs/heads/head", "refs/heads/shipped"],
-        ["checkout", "--quiet", "-B", "job", shipped],
-        ["reset", "--quiet", head],
-    ):
+    (folder / ".git" / "shallow").write_text(f"{commit}\n")  # the bundle has no history
+    for command in (["fetch", "--quiet", str(bundle), "refs/heads/job"], ["checkout", "--quiet", "-B", "job", commit]):
         subprocess.run([*git, *command], check=True)
 
 
@@ -30,7 +26,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(sent / "job_spec.json", folder)
-    unpack(sent / "snapshot.bundle", folder / "checkout", spec["head"], spec["shipped"])
+    unpack(sent / "snapshot.bundle", folder / "checkout", spec["head"])
     os.chdir(folder / "checkout")
     os.execv(sys.executable, [sys.executable, "-m", "infra.jobs.runner", str(folder)])
 

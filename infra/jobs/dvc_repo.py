@@ -64,23 +64,6 @@ def is_finished(out: Any) -> bool:
     return bool(out.hash_info and out.exists and not out.changed_checksum())
 
 
-def in_remote(repository: Any) -> list[str]:
-    """All outputs that can be fetched."""
-    return sorted(str(_path(out)) for out in repository.index.outs if out.use_cache and out.hash_info and _path(out))
-
-
-def unrecorded(repository: Any) -> set[str]:
-    """Outputs here that are not what dvc.lock says."""
-    return {str(_path(out)) for out in repository.index.outs if out.exists and not is_finished(out)}
-
-
-def made_by_hand(repository: Any, before: set[str]) -> list[str]:
-    """Stages of which outputs are here, all of them, and some were made since, but not by DVC."""
-    made = unrecorded(repository) - before
-    whole = (stage for stage in repository.index.stages if all(out.exists for out in stage.outs))
-    return [stage.addressing for stage in whole if made & {str(_path(out)) for out in stage.outs}]
-
-
 def read_but_not_sent(repository: Any, names: list[str]) -> list[str]:
     """Of some untracked files, those that a stage reads."""
     outs = [path for out in repository.index.outs if (path := _path(out))]

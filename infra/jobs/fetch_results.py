@@ -14,7 +14,6 @@ from infra.jobs.git import git, git_bytes, git_lines, shortened
 from infra.jobs.job_spec import EXPERIMENT
 from infra.jobs.results import BUNDLE, RUNNING, JobResults
 from infra.jobs.save import EXPERIMENTS, RESULT_REF
-from infra.jobs.submit import SUBMITTED_REFS
 from infra.shell import call
 from llm4seg.utils.errors import InputError
 from llm4seg.utils.files import replacing
@@ -26,9 +25,9 @@ def fetch(folder: Path, results: JobResults, job: str, dry_run: bool) -> None:
     """Fetch experiments, or else files and outputs. Raises InputError naming what would be overwritten."""
     result = results.result(job)
     print(f"{job}: {result['state']}, as of {result['at']}: {' '.join(result['command'])}", file=sys.stderr)
-    for commit in (result["head"], result["shipped"]):
-        if not git_lines(folder, "rev-list", "--ignore-missing", "--max-count=1", commit, "--"):
-            raise InputError(f"commit {commit[:7]}, at which the job ran, is not in this repository: `git fetch` first")
+    commit = result["head"]
+    if not git_lines(folder, "rev-list", "--ignore-missing", "--max-count=1", commit, "--"):
+        raise InputError(f"commit {commit[:7]}, at which the job ran, is not in this repository: `git fetch` first")
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / BUNDLE
         bundle.write_bytes(results.read(job, BUNDLE))
@@ -37,8 +36,6 @@ def fetch(folder: Path, results: JobResults, job: str, dry_run: bool) -> None:
             _fetch_experiments(folder, bundle, experiments, dry_run)
         else:
             _fetch_result(folder, bundle, result, dry_run)
-    if not dry_run and result["state"] != RUNNING:
-        git(folder, "update-ref", "-d", f"{SUBMITTED_REFS}/{job}")
 
 
 def _fetch_experiments(folder: Path, bundle: Path, refs: list[str], dry_run: bool) -> None:
@@ -57,7 +54,7 @@ def _fetch_result(folder: Path, bundle: Path, result: dict[str, Any], dry_run: b
     git(folder, "fetch", "--quiet", os.fspath(bundle), f"+{RESULT_REF}:{RESULT_REF}")
     try:
         if result["command"][: len(EXPERIMENT)] != EXPERIMENT:
-            _fetch_files(folder, result["shipped"], dry_run)
+            _fetch_files(folder, result["head"], dry_run)
             return
         print(f"no experiment {'yet' if result['state'] == RUNNING else 'of it'}; files here stay as they are")
         if not dry_run:
@@ -73,11 +70,11 @@ def _fill_cache(folder: Path, refs: list[str]) -> None:
         repository.fetch(revs=[git(folder, "rev-parse", ref) for ref in refs], workspace=False)
 
 
-def _fetch_files(folder: Path, shipped: str, dry_run: bool) -> None:
+def _fetch_files(folder: Path, sent: str, dry_run: bool) -> None:
     """Every file that the job changed, unless it was changed here; then the outputs that dvc.lock names."""
-    names = git_lines(folder, "diff", "--name-only", "--no-renames", shipped, RESULT_REF)
+    names = git_lines(folder, "diff", "--name-only", "--no-renames", sent, RESULT_REF)
     names = [name for name in names if _content(folder, name) != _blob(folder, RESULT_REF, name)]
-    _refuse_conflicts(folder, shipped, names)
+    _refuse_conflicts(folder, sent, names)
     if dry_run:
         print(f"would bring {', '.join(names) or 'no file'}, and what dvc.lock names")
         return
@@ -92,9 +89,9 @@ def _fetch_files(folder: Path, shipped: str, dry_run: bool) -> None:
     print(f"brought {', '.join(names) or 'no new file'}, and what dvc.lock names")
 
 
-def _refuse_conflicts(folder: Path, shipped: str, names: list[str]) -> None:
+def _refuse_conflicts(folder: Path, sent: str, names: list[str]) -> None:
     """Raise InputError for files, and for outputs that dvc.lock does not name, which would be overwritten."""
-    if changed := [name for name in names if _content(folder, name) != _blob(folder, shipped, name)]:
+    if changed := [name for name in names if _content(folder, name) != _blob(folder, sent, name)]:
         raise InputError(
             f"{shortened(changed)}: changed here since the job was sent, and by it: commit or remove it first"
         )

@@ -1,16 +1,14 @@
-"""Git, called in a folder; a bundle of what a job runs: the commit that is checked out, and the changes since."""
+"""Git, called in a folder; a bundle of what a job runs: the commit that is checked out."""
 
 import os
-import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from llm4seg.utils.errors import InputError
 
 SHOWN = 5  # names in a message
-HEAD, SHIPPED = "refs/heads/head", "refs/heads/shipped"  # in the bundle
+SENT = "refs/heads/job"  # in the bundle
 
 
 def git_bytes(folder: Path, *words: str, **environment: str) -> bytes:
@@ -37,40 +35,17 @@ def shortened(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Two commits: the one that is checked out, and the one whose files are sent; the same, if nothing was changed."""
-
-    head: str
-    shipped: str
-
-
-def take_snapshot(folder: Path, include_changes: bool) -> Snapshot:
-    """The commits to send. Raises InputError naming tracked files that differ from the commit, unless included."""
-    head = git(folder, "rev-parse", "HEAD")
-    changed = git_lines(folder, "diff", "--name-only", "HEAD")
-    if not changed:
-        return Snapshot(head, head)
-    if not include_changes:
-        raise InputError(
-            f"{shortened(changed)}: changed since the last commit, and a job runs a commit: "
-            "commit, or --include-changes"
-        )
-    with tempfile.TemporaryDirectory() as temporary:  # a commit on no branch; index and files stay untouched
-        index = f"{temporary}/index"
-        shutil.copy(git(folder, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
-        git(folder, "add", "--update", ":/", GIT_INDEX_FILE=index)
-        content = git(folder, "write-tree", GIT_INDEX_FILE=index)
-    message = "Uncommitted changes, as a job was sent"
-    return Snapshot(head, git(folder, "commit-tree", content, "-p", head, "-m", message))
+def commit_to_send(folder: Path) -> str:
+    """The commit that is checked out. Raises InputError naming tracked files that differ from it."""
+    if changed := git_lines(folder, "diff", "--name-only", "HEAD"):
+        raise InputError(f"{shortened(changed)}: changed since the last commit, and a job runs a commit: commit first")
+    return git(folder, "rev-parse", "HEAD")
 
 
-def write_bundle(folder: Path, snapshot: Snapshot, bundle: Path) -> None:
-    """Write a bundle of the two commits without their history: with it, it would be many times as large."""
+def write_bundle(folder: Path, commit: str, bundle: Path) -> None:
+    """Write a bundle of a commit without its history: with it, it would be many times as large."""
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary)
         git(store, "init", "--quiet", "--bare", ".")
-        refs = [f"{snapshot.head}:{HEAD}", f"{snapshot.shipped}:{SHIPPED}"]
-        any_commit = "git -c uploadpack.allowAnySHA1InWant=true upload-pack"  # the second is on no branch
-        git(store, "fetch", "--quiet", "--depth=1", f"--upload-pack={any_commit}", os.fspath(folder), *refs)
-        git(store, "bundle", "create", "--quiet", os.fspath(bundle), HEAD, SHIPPED)
+        git(store, "fetch", "--quiet", "--depth=1", f"file://{folder.absolute()}", f"{commit}:{SENT}")
+        git(store, "bundle", "create", "--quiet", os.fspath(bundle), SENT)

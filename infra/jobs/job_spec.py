@@ -9,7 +9,7 @@ from typing import Any
 from llm4seg.config.config import JOB_SETTINGS
 
 EXPERIMENT = ["dvc", "exp", "run"]  # what comes home as an experiment, and changes no file here
-REPRO_COMMANDS = (["dvc", "repro"], EXPERIMENT)
+COMMANDS = (["dvc", "repro"], EXPERIMENT)  # with which all jobs begin: DVC knows what they need and what they made
 NAME = re.compile(r"[a-z0-9_.-]+-\d{8}-\d{6}-[0-9a-f]{7}")
 
 
@@ -20,7 +20,6 @@ class JobSpec:
     job: str
     command: list[str]
     head: str
-    shipped: str
     settings: dict[str, Any]
     remote: dict[str, Any]
     author: dict[str, str]
@@ -31,11 +30,6 @@ class JobSpec:
 
     def write(self, folder: Path) -> None:
         (folder / "job_spec.json").write_text(json.dumps(asdict(self), indent=2))
-
-    @property
-    def is_repro(self) -> bool:
-        """Whether DVC decides which stages run."""
-        return any(self.command[: len(start)] == start for start in REPRO_COMMANDS)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from infra.jobs.dvc_repo import in_remote, made_by_hand, open_repo, read_in_part, unrecorded
+from infra.jobs.dvc_repo import open_repo, read_in_part
 from infra.jobs.errors import retrying
 from infra.jobs.results import RUNNING
 from infra.jobs.save import Job
@@ -32,7 +32,7 @@ class JobRunner:
         retrying(self._job.save)(RUNNING)
         code = 1
         try:
-            code = self._pull() or self._command()
+            code = self._pull() or self._call(with_pull(self._job.spec.command))
         finally:
             retrying(self._job.save)(self._state(code), code)
         return code
@@ -54,22 +54,10 @@ class JobRunner:
         )
 
     def _pull(self) -> int:
-        """Fetch what DVC would not fetch by itself, or not whole; for other commands than DVC's, everything."""
+        """Fetch what DVC would not fetch whole by itself."""
         with open_repo(self._job.checkout) as repository:
-            outs = (read_in_part if self._job.spec.is_repro else in_remote)(repository)
+            outs = read_in_part(repository)
         return self._call([*DVC, "pull", *outs]) if outs else 0
-
-    def _command(self) -> int:
-        """The command itself. Outputs that it made without DVC go into dvc.lock, or nobody would push or fetch them."""
-        if self._job.spec.is_repro:
-            return self._call(with_pull(self._job.spec.command))
-        with open_repo(self._job.checkout) as repository:
-            before = unrecorded(repository)
-        if code := self._call(self._job.spec.command):
-            return code
-        with open_repo(self._job.checkout) as repository:
-            stages = made_by_hand(repository, before)
-        return self._call([*DVC, "commit", "--force", *stages]) if stages else 0
 
     def _call(self, command: list[str]) -> int:
         """Run a command to the end of its last process; what they print is passed on and kept."""

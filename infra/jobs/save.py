@@ -84,19 +84,19 @@ class Job:
             content = self._content(f"{temporary}/index", repository)
             message = f"What job {self.spec.job} left"
             commit = git(
-                self.checkout, "commit-tree", content, "-p", self.spec.shipped, "-m", message, **self.spec.identity
+                self.checkout, "commit-tree", content, "-p", self.spec.head, "-m", message, **self.spec.identity
             )
             git(self.checkout, "update-ref", RESULT_REF, commit)
-            bundle, sent = Path(temporary) / BUNDLE, {f"^{self.spec.head}", f"^{self.spec.shipped}"}
-            git(self.checkout, "bundle", "create", "--quiet", os.fspath(bundle), RESULT_REF, *experiments, *sent)
+            bundle, sent = Path(temporary) / BUNDLE, f"^{self.spec.head}"
+            git(self.checkout, "bundle", "create", "--quiet", os.fspath(bundle), RESULT_REF, *experiments, sent)
             return bundle.read_bytes()
 
     def _content(self, index: str, repository: Any) -> str:
         """A git tree of what was sent and what a run changed of it, or finished stages left to git."""
-        git(self.checkout, "read-tree", self.spec.shipped, GIT_INDEX_FILE=index)
+        git(self.checkout, "read-tree", self.spec.head, GIT_INDEX_FILE=index)
         git(self.checkout, "add", "--update", ":/", GIT_INDEX_FILE=index)
         if unfinished := uncached(repository, finished=False):
-            git(self.checkout, "reset", "--quiet", self.spec.shipped, "--", *unfinished, GIT_INDEX_FILE=index)
+            git(self.checkout, "reset", "--quiet", self.spec.head, "--", *unfinished, GIT_INDEX_FILE=index)
         lock = [LOCK] if (self.checkout / LOCK).exists() else []
         if new := [*lock, *uncached(repository, finished=True)]:
             git(self.checkout, "add", "--", *new, GIT_INDEX_FILE=index)
@@ -110,8 +110,8 @@ class Job:
     def _result(self, state: str, exit_code: int | None) -> dict[str, Any]:
         spec = self.spec
         about = {"job": spec.job, "state": state, "exit_code": exit_code, "command": spec.command}
-        commits = {"head": spec.head, "shipped": spec.shipped}
-        return about | commits | {"user": spec.author["NAME"], "at": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())}
+        at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
+        return about | {"head": spec.head, "user": spec.author["NAME"], "at": at}
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def stale_stages(sent: Path, spec: JobSpec) -> list[str]:
     with tempfile.TemporaryDirectory() as temporary, translate_dvc_errors(), _silent_dvc():
         options, overrides = _parse(spec.command)
         checkout = Path(temporary) / "checkout"
-        unpack(sent / "snapshot.bundle", checkout, spec.head, spec.shipped)
+        unpack(sent / "snapshot.bundle", checkout, spec.head)
         _set_params(checkout, overrides)
         settings = {"core": {"site_cache_dir": f"{temporary}/site", "analytics": False}}
         # chdir: DVC takes targets, and its own dvc.yaml, for paths from the working directory

@@ -18,14 +18,13 @@ import yaml
 from infra.jobs import bootstrap
 from infra.jobs.dvc_repo import open_repo, read_but_not_sent, remote, uncached
 from infra.jobs.errors import translate_dvc_errors
-from infra.jobs.git import Snapshot, git, git_lines, shortened, take_snapshot, write_bundle
-from infra.jobs.job_spec import JobSpec
+from infra.jobs.git import commit_to_send, git, git_lines, shortened, write_bundle
+from infra.jobs.job_spec import COMMANDS, JobSpec
 from infra.storage.s3_location import DEFAULT_REGION, storage_url
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 
 LARGEST = 400 * 2**20  # bytes; Ray takes 512 MiB
-SUBMITTED_REFS = "refs/infra/jobs"
 
 
 def parse_settings(words: list[str]) -> dict[str, Any]:
@@ -44,17 +43,17 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Submission:
-    """A checkout that jobs are submitted from: its root, the commits to send, the settings of its DVC remote."""
+    """A checkout that jobs are submitted from: its root, the commit to send, the settings of its DVC remote."""
 
     folder: Path
-    snapshot: Snapshot
+    commit: str
     remote: dict[str, Any]
 
     @classmethod
-    def open(cls, folder: Path, include_changes: bool) -> "Submission":
+    def open(cls, folder: Path) -> "Submission":
         """Raises InputError naming what a job would not get: changes, files that stages read, a remote."""
         with translate_dvc_errors(), open_repo(folder) as repository:
-            snapshot, settings = take_snapshot(folder, include_changes), remote(repository)
+            commit, settings = commit_to_send(folder), remote(repository)
             outs = uncached(repository)
             untracked = git_lines(folder, "ls-files", "--others", "--exclude-standard")
             missing = [name for name in untracked if name not in outs]
@@ -65,13 +64,15 @@ class Submission:
             )
         if missing:
             print(f"not sent, since git does not track it: {shortened(missing)}", file=sys.stderr)
-        return cls(folder, snapshot, settings)
+        return cls(folder, commit, settings)
 
     def job_spec(self, command: list[str], changes: Mapping[str, Any], gpu_nodes: bool = False) -> JobSpec:
-        """The job's specification. Raises InputError when its settings do not go with the parameters.
+        """The job's specification. Raises InputError for another command than DVC's, and for settings that do not fit.
 
         `gpu_nodes`: the autoscaler adds nodes with GPUs only on request, which `cluster.device: auto` does not.
         """
+        if not any(command[: len(start)] == start for start in COMMANDS):
+            raise InputError(f"found `{shlex.join(command)}`, allowed: dvc repro ..., dvc exp run ...")
         config = Config.load(self.folder / "params.yaml")
         storage = config.cluster.storage or storage_beside(self.remote)
         settings = {"cluster.launcher": "ray", "cluster.address": "auto", "cluster.data": "pull"}
@@ -81,8 +82,8 @@ class Submission:
         settings |= changes
         config.override(settings)
         name = re.sub(r"[^a-z0-9_.-]+", "-", self.folder.name.lower()).strip("-.") or "job"
-        job = f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{self.snapshot.head[:7]}"
-        return JobSpec(job, command, self.snapshot.head, self.snapshot.shipped, settings, self.remote, self._author())
+        job = f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{self.commit[:7]}"
+        return JobSpec(job, command, self.commit, settings, self.remote, self._author())
 
     def _author(self) -> dict[str, str]:
         """Name and email, as git would write them into a commit here."""
@@ -92,8 +93,7 @@ class Submission:
 
     def describe(self, spec: JobSpec) -> None:
         """Print what is sent."""
-        changes = "" if spec.head == spec.shipped else ", with uncommitted changes"
-        print(f"commit {spec.head[:7]}{changes}: {shlex.join(spec.command)}", file=sys.stderr)
+        print(f"commit {spec.head[:7]}: {shlex.join(spec.command)}", file=sys.stderr)
         for dotted, value in spec.settings.items():
             print(f"  {dotted}: {value}", file=sys.stderr)
 
@@ -102,7 +102,7 @@ class Submission:
         """A temporary folder with all that is sent, Ray's `working_dir` of the job."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            write_bundle(self.folder, self.snapshot, folder / "snapshot.bundle")
+            write_bundle(self.folder, self.commit, folder / "snapshot.bundle")
             if (size := (folder / "snapshot.bundle").stat().st_size) > LARGEST:
                 raise InputError(
                     f"the commit's files: {size / 2**20:.0f} MiB, allowed: {LARGEST / 2**20:.0f} MiB: "
@@ -111,11 +111,6 @@ class Submission:
             spec.write(folder)
             shutil.copy(bootstrap.__file__, folder)
             yield folder
-
-    def keep_commit(self, spec: JobSpec) -> None:
-        """Set a ref on a commit that is on no branch, so that git keeps it until `fetch` has compared with it."""
-        if spec.shipped != spec.head:
-            git(self.folder, "update-ref", f"{SUBMITTED_REFS}/{spec.job}", spec.shipped)
 
 
 def storage_beside(remote: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import yaml
 from llm4seg.utils.errors import InputError
 
 RAY_PROVIDERS = ("aws", "local")
-KUBERAY_KINDS = ("RayCluster", "RayJob")
+KUBERAY = "RayCluster"
 
 
 class Launcher(Protocol):
@@ -31,9 +31,6 @@ class Launcher(Protocol):
 
     def logs(self, dry_run: bool) -> None:
         """Follow the log of its autoscaler."""
-
-    def on_submitted(self, job: str) -> None:
-        """Called once a job has been submitted to it."""
 
     def dashboard(self) -> AbstractContextManager[str]:
         """The http address of Ray's dashboard, through a tunnel that is open inside the block."""
@@ -60,12 +57,12 @@ def launcher(cluster: str, **options: str | bool | None) -> Launcher:
 
         return RunningCluster(cluster)
     path, parts = Path(cluster), read(Path(cluster))
-    if any(part.get("kind") in KUBERAY_KINDS for part in parts):
+    if any(part.get("kind") == KUBERAY for part in parts):
         _refuse(given)
         from infra.launchers.kuberay import KubeRayCluster
 
         return KubeRayCluster(path, parts)
-    check_provider(path, parts[0])
+    _check_provider(path, parts[0])
     from infra.launchers.ray_up import RayUpCluster
 
     return RayUpCluster(path, parts[0], **given)  # type: ignore[arg-type]
@@ -80,7 +77,7 @@ def _is_sky(file: Mapping[str, Any]) -> bool:
     return "run" in file and "resources" in file
 
 
-def check_provider(path: Path, config: Mapping[str, Any]) -> None:
+def _check_provider(path: Path, config: Mapping[str, Any]) -> None:
     """Raise InputError unless a file is Ray's cluster launcher's, for one of the providers that we know."""
     if _is_sky(config):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Clusters of KubeRay, over kubectl: a RayCluster that ends when it is idle, or a RayJob that ends with its job."""
+"""Clusters of KubeRay, over kubectl: a RayCluster that ends when it is idle."""
 
 import json
 import time
@@ -18,15 +18,13 @@ from llm4seg.utils.errors import InputError
 
 DASHBOARD = 8265
 APPLY = ("apply", "--server-side", "--field-manager=llm4seg")  # server-side: no copy of the token in an annotation
-BILLABLE = "rayjobs.ray.io,rayclusters.ray.io,pods,jobs.batch,cronjobs.batch,persistentvolumeclaims"
+BILLABLE = "rayclusters.ray.io,pods,jobs.batch,cronjobs.batch,persistentvolumeclaims"
 TIMEOUT = 300.0  # seconds for pods to end once their cluster is deleted
 START = 1200.0  # seconds for a head to be ready
-# of a RayJob, as KubeRay says it: the cluster is ready, without its job or with it; it has ended
-READY, ENDED = ("Waiting", "Running"), ("Complete", "Failed", "ValidationFailed")
 
 
 class KubeRayCluster:
-    """A RayCluster or RayJob, with the objects beside it in its file; `kubectl` and its current context do the work."""
+    """A RayCluster, with the objects beside it in its file; `kubectl` and its current context do the work."""
 
     def __init__(self, path: Path, parts: list[Part]) -> None:
         self.file = read_kuberay(path, parts)
@@ -39,60 +37,19 @@ class KubeRayCluster:
                 raise InputError(mistake)
             print(f"to do first: {mistake}")
         call(["kubectl", "config", "current-context"], dry_run)
-        self._refuse_same_name(dry_run)
         namespaces = [part for part in self.file.parts if part["kind"] == "Namespace"]
         run_on_objects(
             APPLY,
             [*namespaces, self._secret("" if dry_run else make_token().read_text(encoding="utf-8").strip())],
             dry_run,
         )
-        if not dry_run and self._state() in ENDED:
-            self._kubectl("delete", self.file.resource, "--wait=true")
         call(["kubectl", *APPLY, "-f", str(self.file.path)], dry_run)
-        self._wait(dry_run)
-
-    def _wait(self, dry_run: bool) -> None:
-        if self.file.queue:
-            print(f"queued in {self.file.queue}: `python -m infra status {self.file.path}` says when it has started")
-            return
-        if not self.file.is_job:
-            ready = ("--for=condition=HeadPodReady", f"--timeout={START:g}s")
-            self._kubectl("wait", self.file.resource, *ready, dry_run=dry_run)
-        elif not dry_run and self._state_when_ready() == "Running":
-            print(f"{self.file.resource} has its job already, and ends with it")
-            return
+        ready = ("--for=condition=HeadPodReady", f"--timeout={START:g}s")
+        self._kubectl("wait", self.file.resource, *ready, dry_run=dry_run)
         print(f"next: python -m infra submit {self.file.path} -- dvc exp run -S model.llm.layer=7")
-
-    def _state_when_ready(self) -> str:
-        """The state of a RayJob once its cluster is ready. kubectl waits for one state alone, and there are two."""
-        until = time.monotonic() + START
-        while (state := self._state()) not in READY:
-            if state in ENDED or time.monotonic() > until:
-                found = f"{self.file.resource} is {state.lower() or 'not there'}"
-                raise InputError(f"{self.file.path}: {found}, not {' or '.join(READY).lower()}")
-            time.sleep(2)
-        return state
-
-    def _refuse_same_name(self, dry_run: bool) -> None:
-        """Raise InputError if a cluster of the other kind has this name: it would have the same label and Secret."""
-        other = f"{'raycluster' if self.file.is_job else 'rayjob'}/{self.file.name}"
-        if dry_run or not output("-n", self.file.namespace, "get", other, "--ignore-not-found", "-o", "name").strip():
-            return
-        raise InputError(
-            f"{self.file.path}: {self.file.ray['kind']} metadata.name: found {self.file.name}, which is {other}'s, "
-            "too; allowed: a name and label of its own"
-        )
-
-    def on_submitted(self, job: str) -> None:
-        """Set the RayJob's `jobId` to the submitted job, so that the cluster ends when the job has ended."""
-        if self.file.is_job:
-            self._kubectl(
-                "patch", self.file.resource, "--type=merge", f"--patch={json.dumps({'spec': {'jobId': job}})}"
-            )
 
     def down(self, dry_run: bool) -> None:
         """Delete what comes and goes with the cluster, and wait until none of it is left."""
-        self._refuse_same_name(dry_run)
         mine = [*self.file.own, self._secret("")]
         mine.sort(key=lambda part: part["kind"] != "CronJob")  # the clock first: it would end the same cluster
         run_on_objects(("delete", "--ignore-not-found", "--wait=true", "--timeout=10m"), mine, dry_run)
@@ -126,9 +83,7 @@ class KubeRayCluster:
         self._kubectl("exec", "-it", self._head(dry_run), "-c", "ray-head", "--", "bash", dry_run=dry_run)
 
     def logs(self, dry_run: bool) -> None:
-        """Follow the autoscaler's log, or the head's where the number of workers is fixed."""
-        container = "autoscaler" if self.file.cluster.get("enableInTreeAutoscaling") else "ray-head"
-        self._kubectl("logs", "-f", "--tail=100", self._head(dry_run), "-c", container, dry_run=dry_run)
+        self._kubectl("logs", "-f", "--tail=100", self._head(dry_run), "-c", "autoscaler", dry_run=dry_run)
 
     @contextmanager
     def dashboard(self) -> Iterator[str]:
@@ -145,9 +100,7 @@ class KubeRayCluster:
         found = output("-n", self.file.namespace, "get", self.file.resource, "--ignore-not-found", "-o", "json")
         if not found.strip():
             return ""
-        there = json.loads(found)
-        state = at(there, "status.jobDeploymentStatus" if self.file.is_job else "status.state")
-        return str(state or ("queued" if at(there, "spec.suspend") else "starting"))
+        return str(at(json.loads(found), "status.state") or "starting")
 
     def _head(self, dry_run: bool = False) -> str:
         """The head's pod, as kubectl names it."""

@@ -11,7 +11,6 @@ from llm4seg.utils.errors import InputError
 
 LABEL = "app.kubernetes.io/instance"
 STANDARD = "pod-security.kubernetes.io/enforce"  # Kubernetes itself refuses pods that ask for more than it allows
-QUEUE = "kueue.x-k8s.io/queue-name"
 TO_FILL_IN = re.compile(r"\b(REGISTRY|ACCOUNT|PROJECT)\b")
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY", re.IGNORECASE)
 Part = dict[str, Any]
@@ -19,11 +18,11 @@ Part = dict[str, Any]
 
 @dataclass(frozen=True)
 class KubeRayFile:
-    """The objects of a file, and the fields of its RayCluster or RayJob."""
+    """The objects of a file, and the fields of its RayCluster."""
 
     path: Path
     parts: tuple[Part, ...]
-    ray: Part  # the RayCluster or RayJob
+    ray: Part  # the RayCluster
 
     @property
     def name(self) -> str:
@@ -39,19 +38,10 @@ class KubeRayFile:
         return f"{self.ray['kind'].lower()}/{self.name}"
 
     @property
-    def is_job(self) -> bool:
-        return bool(self.ray["kind"] == "RayJob")
-
-    @property
-    def queue(self) -> str | None:
-        """Kueue's queue that it waits in."""
-        found: str | None = at(self.ray, f"metadata.labels.{QUEUE}")
-        return found
-
-    @property
     def cluster(self) -> Part:
         """The spec of its Ray cluster."""
-        return cluster_spec(self.ray)
+        found: Part = self.ray.get("spec") or {}
+        return found
 
     @property
     def secret(self) -> str:
@@ -70,12 +60,6 @@ class KubeRayFile:
                 if word := TO_FILL_IN.search(text):
                     return f"{self.path}: {part['kind']} {dotted}: found {text!r}, allowed: your own {word[0]}"
         return None
-
-
-def cluster_spec(ray: Part) -> Part:
-    """The spec of the Ray cluster in a RayCluster or RayJob."""
-    found: Part = at(ray, "spec" if ray["kind"] == "RayCluster" else "spec.rayClusterSpec") or {}
-    return found
 
 
 def at(part: Any, dotted: str) -> Any:
@@ -98,9 +82,9 @@ def _texts(value: Any, dotted: str = "") -> Iterator[tuple[str, str]]:
 
 def read_kuberay(path: Path, parts: list[Part]) -> KubeRayFile:
     """Check a file's objects. Raises InputError naming the first wrong field, what was found, what is allowed."""
-    found = [part for part in parts if part.get("kind") in ("RayCluster", "RayJob")]
+    found = [part for part in parts if part.get("kind") == "RayCluster"]
     if len(found) > 1:
-        raise InputError(f"{path}: found {len(found)} objects of kind RayCluster or RayJob, allowed: one")
+        raise InputError(f"{path}: found {len(found)} objects of kind RayCluster, allowed: one")
     for part in parts:
         if not (isinstance(part.get("kind"), str) and isinstance(at(part, "metadata.name"), str)):
             raise InputError(f"{path}: metadata.name or kind: found none in one of its objects, allowed: a name")
@@ -119,10 +103,8 @@ def _mistakes(ray: Part, parts: list[Part]) -> Iterator[str]:
     for part in parts:
         if part["kind"] == "Namespace":
             yield from _unlike(part, "Namespace", {f"metadata.labels.{STANDARD}": "restricted"})
-    yield from _cluster_mistakes(
-        cluster_spec(ray), f"{kind} spec" + (".rayClusterSpec" if kind == "RayJob" else ""), name
-    )
-    yield from _job_mistakes(ray["spec"]) if kind == "RayJob" else _lifetime_mistakes(name, parts)
+    yield from _cluster_mistakes(ray.get("spec") or {}, f"{kind} spec", name)
+    yield from _lifetime_mistakes(name, parts)
 
 
 def _cluster_mistakes(spec: Part, where: str, name: str) -> Iterator[str]:
@@ -150,13 +132,6 @@ def _pod_mistakes(template: Any, where: str, name: str) -> Iterator[str]:
             if variable.get("value") and SECRET_NAME.search(variable["name"]):
                 found = f"found a secret ({variable['name']}), allowed: valueFrom.secretKeyRef"
                 yield f"{where}.spec.containers.{number}.env.{place}.value: {found}"
-
-
-def _job_mistakes(spec: Part) -> Iterator[str]:
-    yield from _unlike(spec, "RayJob spec", {"submissionMode": "InteractiveMode", "shutdownAfterJobFinishes": True})
-    for field in ("preRunningDeadlineSeconds", "activeDeadlineSeconds"):
-        if not spec.get(field):
-            yield f"RayJob spec.{field}: found none, allowed: seconds, after which the cluster ends"
 
 
 def _lifetime_mistakes(name: str, parts: list[Part]) -> Iterator[str]:

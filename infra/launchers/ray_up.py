@@ -82,9 +82,6 @@ class RayUpCluster:
     def logs(self, dry_run: bool) -> None:
         self._ray("monitor", self._running_file(dry_run), dry_run=dry_run)
 
-    def on_submitted(self, job: str) -> None:
-        """Nothing to do: it does not end with a job."""
-
     @contextmanager
     def dashboard(self) -> Iterator[str]:
         """With the token in use, so that JobSubmissionClient is let in."""

@@ -40,9 +40,6 @@ class RunningCluster:
         with job_client(self.dashboard) as client:
             Console().print(_nodes(self._address), _jobs(client))
 
-    def on_submitted(self, job: str) -> None:
-        """Nothing to do: it does not end with a job."""
-
     @contextmanager
     def dashboard(self) -> Iterator[str]:
         yield self._address

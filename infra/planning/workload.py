@@ -4,11 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from infra.planning.prices import Prices
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
-
-REFERENCE = 256 * 256  # pixels of the images that prices.yaml's images_a_second counts
 
 
 @dataclass(frozen=True)
@@ -65,15 +62,3 @@ def _study(config: Config, gpus: int, each: int) -> Workload:
     epochs = of_an_arm * sum(config.arm(name).training.epochs for name in section.chosen)
     at_once = min(runs, gpus // each)
     return Workload("study", runs, epochs, at_once, at_once * each)
-
-
-def guessed_epoch(config: Config, prices: Prices, speed: float) -> float:
-    """Seconds of an epoch on one GPU for who has timed none: of its images by their size, or of its steps."""
-    from llm4seg.data.split import read_split
-
-    if not config.paths.split.exists():
-        raise InputError(f"{config.paths.split}: not there; run `dvc repro split`, or give --epoch-seconds")
-    images = len(read_split(config.paths.split).train)
-    steps = math.ceil(images / config.training.batch_size) * config.engine.accumulation
-    computing = images * math.prod(config.data.size) / REFERENCE / (prices.images_a_second * speed)
-    return max(computing, steps * prices.shortest_step_ms / 1000)

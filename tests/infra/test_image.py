@@ -106,9 +106,8 @@ def test_the_last_user_is_not_root_and_kubernetes_can_tell() -> None:
     assert set(after) <= {"USER", "WORKDIR", "CMD"}
     number = user.partition(":")[0]
     assert f"useradd --uid {number}" in TEXT
-    for name in ("cluster.yaml", "job.yaml"):
-        file = ROOT / "infra" / "kuberay" / name
-        assert set(re.findall(r"runAsUser: (\d+)", file.read_text(encoding="utf-8"))) == {number}
+    file = ROOT / "infra" / "kuberay" / "cluster.yaml"
+    assert set(re.findall(r"runAsUser: (\d+)", file.read_text(encoding="utf-8"))) == {number}
 
 
 @pytest.mark.parametrize("name", ["ARG", "ENV"])

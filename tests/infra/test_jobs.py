@@ -18,11 +18,11 @@ from infra.jobs.bootstrap import unpack
 from infra.jobs.client import submit_job
 from infra.jobs.dvc_repo import open_repo, read_but_not_sent, read_in_part, uncached
 from infra.jobs.fetch_results import fetch
-from infra.jobs.git import git, git_lines, take_snapshot, write_bundle
+from infra.jobs.git import commit_to_send, git, git_lines, write_bundle
 from infra.jobs.job_spec import NAME, JobSpec
 from infra.jobs.results import BUNDLE, RESULT, JobResults
 from infra.jobs.runner import with_pull
-from infra.jobs.submit import SUBMITTED_REFS, Submission, parse_settings, storage_beside
+from infra.jobs.submit import Submission, parse_settings, storage_beside
 from infra.launchers import launcher
 from llm4seg.config import Config
 from llm4seg.config.config import JOB_SETTINGS
@@ -78,33 +78,24 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def test_changes_are_refused_by_name_or_sent_on_no_branch(checkout: Path) -> None:
+def test_changes_are_refused_by_name(checkout: Path) -> None:
     (checkout / "b").write_text("other\n")
     (checkout / "new").write_text("new\n")
     git(checkout, "add", "new")
     (checkout / "stray").write_text("stray\n")
     with pytest.raises(InputError, match="b, new: changed since the last commit"):
-        take_snapshot(checkout, include_changes=False)
-    status = git(checkout, "status", "--porcelain")
-
-    sent = take_snapshot(checkout, include_changes=True)
-    assert git(checkout, "show", f"{sent.shipped}:b") == "other"
-    assert git(checkout, "show", f"{sent.shipped}:new") == "new"
-    assert sent.head == git(checkout, "rev-parse", "HEAD") == git(checkout, "rev-parse", f"{sent.shipped}^")
-    assert git(checkout, "status", "--porcelain") == status
-    assert git_lines(checkout, "for-each-ref", "--format=%(refname)") == ["refs/heads/main"]
+        commit_to_send(checkout)
 
 
-def test_a_sent_tree_is_the_commit_with_its_changes_and_without_history(checkout: Path, tmp_path: Path) -> None:
-    (checkout / "b").unlink()
-    (checkout / "a").write_text("changed\n")
-    sent = take_snapshot(checkout, include_changes=True)
+def test_a_sent_tree_is_the_commit_without_history(checkout: Path, tmp_path: Path) -> None:
+    sent = commit_to_send(checkout)
+    assert sent == git(checkout, "rev-parse", "HEAD")
     write_bundle(checkout, sent, tmp_path / "snapshot.bundle")
     there = tmp_path / "there"
-    unpack(tmp_path / "snapshot.bundle", there, sent.head, sent.shipped)
-    assert git(there, "rev-parse", "HEAD") == sent.head
-    assert git(there, "diff", "HEAD", "--name-status") == "M\ta\nD\tb"
-    assert (there / "a").read_text() == "changed\n"
+    unpack(tmp_path / "snapshot.bundle", there, sent)
+    assert git(there, "rev-parse", "HEAD") == sent
+    assert git(there, "status", "--porcelain") == ""
+    assert (there / "a").read_text() == "a 2\n"
     assert len(git_lines(there, "log", "--format=%h")) == 1
 
 
@@ -148,8 +139,6 @@ def test_dvc_is_told_to_pull() -> None:
     assert with_pull(["dvc", "repro", "train"]) == ["dvc", "repro", "--pull", "--allow-missing", "train"]
     words = ["dvc", "exp", "run", "--pull", "-S", "a=1"]
     assert with_pull(words) == ["dvc", "exp", "run", "--allow-missing", "--pull", "-S", "a=1"]
-    for other in (["python", "-m", "pipelines.search"], ["dvc"], ["dvc", "exp", "show"]):
-        assert not JobSpec("j", other, "", "", {}, {}, {}).is_repro
 
 
 def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
@@ -175,13 +164,14 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     git(checkout, "add", "dvc.yaml", "dvc.lock", ".dvc")
     git(checkout, "commit", "--quiet", "--message", "stages")
     with pytest.raises(InputError, match=r"raw/1.png: read by a stage, and neither in git nor in DVC"):
-        Submission.open(checkout, include_changes=False)
+        Submission.open(checkout)
     (checkout / "raw" / "1.png").unlink()
     (checkout / "dvc.yaml").write_text("stages:\n  make: [\n")
+    git(checkout, "commit", "--all", "--quiet", "--message", "broken stages")
     with pytest.raises(InputError, match=r"^DVC: unable to read: '.*dvc.yaml', .*; `dvc status` shows where$"):
-        Submission.open(checkout, include_changes=True)
-    git(checkout, "checkout", "--quiet", "dvc.yaml")
-    submission = Submission.open(checkout, include_changes=False)
+        Submission.open(checkout)
+    git(checkout, "reset", "--quiet", "--hard", "HEAD^")
+    submission = Submission.open(checkout)
     assert submission.remote["url"] == "s3://b/p/dvc"
     assert "secret_access_key" not in submission.remote
     shutil.copy(ROOT / "params.yaml", checkout)
@@ -197,6 +187,9 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     assert wished.settings["cluster.device"] == "cpu"
     with pytest.raises(InputError, match="workers"):
         submission.job_spec(["dvc", "repro"], {"cluster.workers": 0})
+    for other in (["python", "-m", "pipelines.search"], ["dvc"], ["dvc", "exp", "show"]):
+        with pytest.raises(InputError, match=r"allowed: dvc repro \.\.\., dvc exp run"):
+            submission.job_spec(other, {})
     shown = (ROOT / "params.yaml").read_text().replace("\n  gpus: ", "\n  gpus: [0] ")
     (checkout / "params.yaml").write_text(shown)  # of this machine
     assert submission.job_spec(["dvc", "repro"], {}).settings["cluster.gpus"] is None
@@ -223,19 +216,18 @@ def leave(
     checkout: Path, results: JobResults, tmp_path: Path, changes: dict[str, str | None], command: str = "dvc repro"
 ) -> str:
     """What a job leaves that changed some files of a checkout's commit."""
-    sent = take_snapshot(checkout, include_changes=False)
+    sent = commit_to_send(checkout)
     write_bundle(checkout, sent, tmp_path / "snapshot.bundle")
     there = tmp_path / "there"
-    unpack(tmp_path / "snapshot.bundle", there, sent.head, sent.shipped)
+    unpack(tmp_path / "snapshot.bundle", there, sent)
     for name, text in changes.items():
         (there / name).unlink(missing_ok=True) if text is None else (there / name).write_text(text)
     git(there, "add", "--all")
-    commit = git(there, "commit-tree", git(there, "write-tree"), "-p", sent.head, "-m", "left")
+    commit = git(there, "commit-tree", git(there, "write-tree"), "-p", sent, "-m", "left")
     git(there, "update-ref", "refs/infra/result", commit)
-    git(there, "bundle", "create", "--quiet", str(tmp_path / BUNDLE), "refs/infra/result", f"^{sent.head}")
+    git(there, "bundle", "create", "--quiet", str(tmp_path / BUNDLE), "refs/infra/result", f"^{sent}")
     job = "p-20260101-000000-0123456"
-    about = {"state": "succeeded", "at": "now", "command": command.split()}
-    about |= {"head": sent.head, "shipped": sent.shipped}
+    about = {"state": "succeeded", "at": "now", "command": command.split(), "head": sent}
     results.write(job, RESULT, json.dumps(about).encode())
     results.write(job, BUNDLE, (tmp_path / BUNDLE).read_bytes())
     return job
@@ -310,26 +302,16 @@ def test_an_unknown_job_and_an_unknown_commit(checkout: Path, results: JobResult
         fetch(stranger, results, job, dry_run=False)
 
 
-def test_a_sent_commit_on_no_branch_is_kept_until_it_is_fetched(checkout: Path) -> None:
-    (checkout / "a").write_text("changed\n")
-    sent = take_snapshot(checkout, include_changes=True)
-    submission = Submission(checkout, sent, {"url": "s3://b/dvc"})
-    shutil.copy(ROOT / "params.yaml", checkout)
-    spec = submission.job_spec(["dvc", "repro"], {})
-    submission.keep_commit(spec)
-    assert git(checkout, "rev-parse", f"{SUBMITTED_REFS}/{spec.job}") == sent.shipped
-
-
 def test_the_entrypoint_runs_the_commits_own_runner(checkout: Path, tmp_path: Path) -> None:
     """With what Ray sends to the head node alone: the files of the working_dir."""
     runner = checkout / "infra" / "jobs" / "runner.py"
     runner.parent.mkdir(parents=True)
     runner.write_text("import sys, pathlib; print(sys.argv[1], pathlib.Path.cwd(), pathlib.Path('a').read_text())")
+    (checkout / "a").write_text("changed")
     git(checkout, "add", "--all")
     git(checkout, "commit", "--quiet", "--message", "a runner")
-    (checkout / "a").write_text("changed")
     shutil.copy(ROOT / "params.yaml", checkout)
-    submission = Submission(checkout, take_snapshot(checkout, include_changes=True), {"url": "s3://b/dvc"})
+    submission = Submission(checkout, commit_to_send(checkout), {"url": "s3://b/dvc"})
     spec, sent = submission.job_spec(["dvc", "repro"], {}), dict[str, Any]()
     with submission.working_dir(spec) as folder:
         submit_job(SimpleNamespace(submit_job=lambda **job: sent.update(job)), spec, folder)

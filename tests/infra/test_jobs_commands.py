@@ -22,13 +22,13 @@ JOBS = ("p-20260101-000000-0123456", "p-20260102-000000-0123456")
 
 
 class Submission:
-    """Sends nothing, and remembers what it was asked."""
+    """Sends nothing."""
 
-    def __init__(self, folder: Path, events: list[str]) -> None:
-        self.folder, self._events = folder, events
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def job_spec(self, words: list[str], settings: dict[str, Any], gpu_nodes: bool) -> Any:
-        return SimpleNamespace(job=JOBS[0], is_repro=False)
+        return SimpleNamespace(job=JOBS[0])
 
     def describe(self, spec: Any) -> None:
         pass
@@ -36,13 +36,10 @@ class Submission:
     def working_dir(self, spec: Any) -> Any:
         return nullcontext(self.folder)
 
-    def keep_commit(self, spec: Any) -> None:
-        self._events.append("keep")
-
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What `submit` does, in order, with a cluster that takes a job and fails to be told so."""
+    """What `submit` does, in order, with a cluster that takes a job."""
     seen: list[str] = []
 
     @contextmanager
@@ -50,25 +47,23 @@ def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         seen.append("tunnel")
         yield
 
-    def patch(job: str) -> None:
-        raise InputError("kubectl patch failed")
-
-    submission = Submission(tmp_path, seen)
-    monkeypatch.setattr(submit, "Submission", SimpleNamespace(open=lambda folder, changes: submission))
+    submission = Submission(tmp_path)
+    monkeypatch.setattr(submit, "Submission", SimpleNamespace(open=lambda folder: submission))
     monkeypatch.setattr(submit, "call", lambda command, dry_run=False: seen.append(command[-1]))
-    monkeypatch.setattr(submit, "has_gpu_nodes", lambda cluster, prices: True)
+    monkeypatch.setattr(submit, "has_gpu_nodes", lambda cluster: True)
+    monkeypatch.setattr(submit, "stale_stages", lambda folder, spec: ["train"])
+    monkeypatch.setattr(submit, "is_sky_task", lambda cluster: False)
     monkeypatch.setattr(submit, "job_client", tunnel)
     monkeypatch.setattr(submit, "submit_job", lambda *arguments: seen.append("send"))
-    monkeypatch.setattr(submit, "launcher", lambda cluster: SimpleNamespace(on_submitted=patch, dashboard=None))
+    monkeypatch.setattr(submit, "launcher", lambda cluster: SimpleNamespace(dashboard=None))
     return seen
 
 
 def test_a_job_is_known_before_it_can_run(
     events: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="infra submit: kubectl patch failed"):
-        main(["submit", "c.yaml", "--", "dvc", "repro"])
-    assert events == ["push", "tunnel", "keep", "send"]
+    main(["submit", "c.yaml", "--detach", "--", "dvc", "repro"])
+    assert events == ["push", "tunnel", "send"]
     assert cluster_of(tmp_path, JOBS[0]) == "c.yaml"
     assert f"sent as {JOBS[0]}" in capsys.readouterr().err
 
@@ -82,7 +77,7 @@ def test_a_job_is_known_although_the_user_leaves_while_it_is_sent(
     monkeypatch.setattr(submit, "submit_job", interrupted)
     with pytest.raises(SystemExit):
         main(["submit", "c.yaml", "--", "dvc", "repro"])
-    assert "keep" in events
+    assert "tunnel" in events
     assert cluster_of(tmp_path, JOBS[0]) == "c.yaml"
     assert JOBS[0] in capsys.readouterr().err
 

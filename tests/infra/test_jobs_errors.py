@@ -30,7 +30,7 @@ JOB = "p-20260101-000000-0123456"
 def job(tmp_path: Path) -> Job:
     """A job's folder, with a checkout in which nothing is."""
     author = {"NAME": "Ada", "EMAIL": "ada@example.org"}
-    JobSpec(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {"url": "s3://b/p/dvc"}, author).write(tmp_path)
+    JobSpec(JOB, ["dvc", "repro"], "0" * 40, {}, {"url": "s3://b/p/dvc"}, author).write(tmp_path)
     (tmp_path / "checkout" / ".dvc").mkdir(parents=True)
     return Job(tmp_path)
 
@@ -74,18 +74,19 @@ def test_a_bucket_that_is_away_ends_no_job(job: Job, waits: list[float], monkeyp
     """Neither before its command nor after it."""
     errors: list[Exception] = [LOST, LOST]
     calls: list[Any] = []
+    monkeypatch.setattr(job, "restore", failing([LOST], []))
     monkeypatch.setattr(job, "save", failing(errors, calls))
 
-    def command(work: JobRunner) -> int:
+    def command(work: JobRunner, words: list[str]) -> int:
         errors.extend([LOST, LOST])
         return 0
 
     monkeypatch.setattr(JobRunner, "_pull", lambda work: 0)
-    monkeypatch.setattr(JobRunner, "_command", command)
+    monkeypatch.setattr(JobRunner, "_call", command)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     assert JobRunner(job).run() == 0
     assert calls == [(RUNNING,), ("succeeded", 0)]
-    assert len(waits) == 4
+    assert len(waits) == 5
 
 
 @pytest.mark.parametrize("error", [LOST, PermissionError("Forbidden"), DvcException("2 files failed to upload")])

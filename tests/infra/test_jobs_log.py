@@ -140,7 +140,7 @@ def test_a_server_that_refuses_says_so(server: JobServer) -> None:
 
 @pytest.mark.parametrize("server", [([],)], indirect=True)
 def test_a_job_that_cannot_be_sent_is_one_line(server: JobServer, tmp_path: Path) -> None:
-    spec = JobSpec(JOB, ["dvc", "repro"], "0" * 40, "0" * 40, {}, {}, {"NAME": "Ada"})
+    spec = JobSpec(JOB, ["dvc", "repro"], "0" * 40, {}, {}, {"NAME": "Ada"})
     with (
         pytest.raises(InputError, match=f"^{server.address}: Ray's dashboard: "),
         job_client(dashboard(server)) as jobs,

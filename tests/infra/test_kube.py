@@ -12,8 +12,7 @@ from infra.launchers.kuberay import KubeRayCluster
 from llm4seg.utils.errors import InputError
 from tests import kubectl
 from tests.import_graph import ROOT
-from tests.kube import queued_job
-from tests.kubectl import calls, objects, put
+from tests.kubectl import calls, objects
 
 FILLED_IN = ((" REGISTRY/", " registry.example/lab/"), (":ACCOUNT:", ":123456789012:"), ("@PROJECT.", "@lab."))
 
@@ -89,99 +88,6 @@ def test_down_says_what_is_left(kubernetes: Path, cluster: Made, monkeypatch: py
         cluster("cluster.yaml").down(dry_run=False)
 
 
-def test_a_job_runs_beside_a_cluster_and_ends_alone(kubernetes: Path, cluster: Made) -> None:
-    """Nothing of the cluster is taken over, found in the job's place, or deleted with it."""
-    cluster("cluster.yaml").up(dry_run=False)
-    before = objects(kubernetes)
-    job = cluster("job.yaml")
-    job.up(dry_run=False)
-    assert all(objects(kubernetes)[name] == there for name, there in before.items())
-    job.attach(dry_run=False)
-    assert "pod/llm4seg-job-head-x" in calls(kubernetes)[-1]["words"]
-    job.down(dry_run=False)
-    assert objects(kubernetes) == before
-
-
-@pytest.mark.parametrize(("first", "second"), [("cluster.yaml", "job.yaml"), ("job.yaml", "cluster.yaml")])
-@pytest.mark.parametrize("command", ["up", "down"])
-def test_a_cluster_of_the_other_kind_with_this_name_is_refused(
-    first: str, second: str, command: str, kubernetes: Path, cluster: Made, tmp_path: Path
-) -> None:
-    """Its label, and with that its pods, would be found in the place of ours."""
-    cluster("job.yaml")
-    job = tmp_path / "job.yaml"
-    job.write_text(job.read_text().replace("llm4seg-job", "llm4seg"))
-    cluster("cluster.yaml")
-    launcher(str(tmp_path / first)).up(dry_run=False)
-    before, theirs = objects(kubernetes), "raycluster" if first == "cluster.yaml" else "rayjob"
-    with pytest.raises(InputError, match=rf"metadata\.name: found llm4seg, which is {theirs}/llm4seg's, too"):
-        getattr(launcher(str(tmp_path / second)), command)(False)
-    assert objects(kubernetes) == before
-
-
-def test_up_again_leaves_a_job_that_runs_alone(
-    kubernetes: Path, cluster: Made, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """KubeRay's state of it is Running until it ends: it never waits for a job again."""
-    job = cluster("job.yaml")
-    job.up(dry_run=False)
-    assert "next: python -m infra submit" in capsys.readouterr().out
-    job.on_submitted("raysubmit_1")
-    before = objects(kubernetes)
-    job.up(dry_run=False)
-    assert objects(kubernetes) == before
-    assert "rayjob/llm4seg-job has its job already" in (output := capsys.readouterr().out)
-    assert "infra submit" not in output
-
-
-def test_a_job_that_ends_before_its_cluster_is_ready_is_not_waited_for(
-    kubernetes: Path, cluster: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = iter(["", "Initializing", "Failed"])
-    monkeypatch.setattr(KubeRayCluster, "_state", lambda _: next(states))
-    monkeypatch.setattr(kuberay.time, "sleep", lambda _: None)
-    with pytest.raises(InputError, match="rayjob/llm4seg-job is failed, not waiting or running"):
-        cluster("job.yaml").up(dry_run=False)
-
-
-def test_a_job_is_told_which_of_rays_jobs_it_is_for(kubernetes: Path, cluster: Made) -> None:
-    job = cluster("job.yaml")
-    job.up(dry_run=False)
-    job.on_submitted("raysubmit_1")
-    assert objects(kubernetes)["rayjobs/llm4seg-job"]["spec"]["jobId"] == "raysubmit_1"
-    plain = cluster("cluster.yaml")
-    before = len(calls(kubernetes))
-    plain.on_submitted("raysubmit_1")  # a RayCluster is for many jobs
-    assert len(calls(kubernetes)) == before
-
-
-def test_up_starts_an_ended_job_anew(kubernetes: Path, cluster: Made) -> None:
-    """Applied again, an ended RayJob would stay ended."""
-    cluster("job.yaml").up(dry_run=False)
-    ended = objects(kubernetes)["rayjobs/llm4seg-job"]
-    put(kubernetes, ended | {"status": {"jobDeploymentStatus": "Complete"}})
-    cluster("job.yaml").up(dry_run=False)
-    assert objects(kubernetes)["rayjobs/llm4seg-job"]["status"] == {"jobDeploymentStatus": "Waiting"}
-    assert any(call["words"][2:4] == ["delete", "rayjob/llm4seg-job"] for call in calls(kubernetes))
-
-
-def test_kueue_decides_when_it_starts(
-    kubernetes: Path, cluster: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    edited = queued_job()
-    for words, own in FILLED_IN:
-        edited = edited.replace(words, own)
-    (tmp_path / "job.yaml").write_text(edited, encoding="utf-8")
-    queued = launcher(str(tmp_path / "job.yaml"))
-    queued.up(dry_run=False)
-    assert "queued in llm4seg" in capsys.readouterr().out
-    assert not any("wait" in call["words"] for call in calls(kubernetes))
-    queued.status(dry_run=False)
-    assert "rayjob/llm4seg-job: queued" in capsys.readouterr().out
-    queued.down(dry_run=False)
-    assert set(objects(kubernetes)) == {"namespaces/llm4seg"}
-
-
 def test_the_dashboard_is_lent_as_long_as_the_block(kubernetes: Path, cluster: Made) -> None:
     started = cluster("cluster.yaml")
     with pytest.raises(InputError, match="no head runs; start it with"), started.dashboard():
@@ -227,11 +133,10 @@ def test_words_in_capitals_must_be_filled_in_first(kubernetes: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "attach", "logs"])
-@pytest.mark.parametrize("file", ["cluster.yaml", "job.yaml"])
 def test_a_dry_run_calls_nothing(
-    command: str, file: str, kubernetes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    command: str, kubernetes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    getattr(launcher(str(ROOT / "infra" / "kuberay" / file)), command)(True)
+    getattr(launcher(str(ROOT / "infra" / "kuberay" / "cluster.yaml")), command)(True)
     output = capfd.readouterr()
     assert "$ kubectl" in output.err
     assert calls(kubernetes) == []
@@ -245,8 +150,8 @@ def test_without_kubectl(monkeypatch: pytest.MonkeyPatch, cluster: Made, tmp_pat
 
 
 def test_a_secret_goes_through_standard_input_alone(kubernetes: Path, cluster: Made) -> None:
-    cluster("job.yaml").up(dry_run=False)
-    token = objects(kubernetes)["secrets/llm4seg-job-token"]["stringData"]["auth_token"]
+    cluster("cluster.yaml").up(dry_run=False)
+    token = objects(kubernetes)["secrets/llm4seg-token"]["stringData"]["auth_token"]
     given = [json.loads(call["given"]) for call in calls(kubernetes) if call["given"]]
     assert [part["kind"] for part in given[0]["items"]] == ["Namespace", "Secret"]
     assert token in json.dumps(given)

@@ -155,12 +155,12 @@ def committed(site: Site) -> Project:
 
 
 def test_an_experiment_comes_home(site: Site) -> None:
-    """With changes that are in no commit, as `dvc exp run` here would take them; the cluster is no part of it."""
+    """With its changed parameters; the cluster is no part of it."""
     laptop = committed(site)
-    laptop.change("training.epochs", 2)
     command: tuple[str, ...] = ("dvc", "exp", "run", "--name", "first-layer", "-S", "model.llm.layer=0")
+    command += ("-S", "training.epochs=2")
     command += ("-S", "split.seed=1")  # `split` reads a part of what `prepare` left, `train` all of it
-    done = site.infra("submit", site.machines.dashboard, "--include-changes", "--", *command)
+    done = site.infra("submit", site.machines.dashboard, "--", *command)
     print(done.stdout, done.stderr)
     assert done.returncode == 0
     before = (laptop.folder / "dvc.lock").read_bytes()
@@ -245,20 +245,6 @@ def test_a_job_that_is_stopped_is_gone_on_with(site: Site) -> None:
     assert again.returncode == 0, again.stdout
     assert not re.search(r"epoch +1/", again.stdout)
     assert "epoch 200/200" in again.stdout
-
-
-def test_a_stage_run_by_itself_is_recorded(site: Site) -> None:
-    laptop = committed(site)
-    laptop.change("search.seed", 1)
-    laptop.commit("another seed")
-    assert "search" in laptop.stale()
-    done = site.infra("submit", site.machines.dashboard, "--detach", "--", "python", "-m", "pipelines.search")
-    assert done.returncode == 0, done.stderr
-    job = job_of(done.stderr)
-    assert site.infra("logs", job).returncode == 0
-    assert site.infra("fetch", job).returncode == 0
-    assert "search" not in laptop.stale()
-    assert (laptop.folder / "outputs/search/best.json").exists()
 
 
 def test_refusals(site: Site, tmp_path: Path) -> None:
