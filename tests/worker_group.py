@@ -18,23 +18,32 @@ from llm4seg.utils.errors import StopRequested
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.preloaded"])  # imported once, not by each process
+SPAWNS = multiprocessing.get_context("spawn")  # what the server of forks has imported is for the CPU
 TIMEOUT = 400  # seconds
 
 
-def on_group(workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """The results of a function in each process of one gloo group; its first argument is the rank."""
-    with tempfile.TemporaryDirectory() as meeting, ProcessPoolExecutor(workers, FORKS) as processes:
+def on_group(workers: int, function: Callable[..., Any], *arguments: Any, device: str = "cpu") -> list[Any]:
+    """The results of a function in each process of one group, gloo's, or NCCL's with a GPU each by `device` cuda.
+
+    The function's first argument is the rank.
+    """
+    how = FORKS if device == "cpu" else SPAWNS
+    with tempfile.TemporaryDirectory() as meeting, ProcessPoolExecutor(workers, how) as processes:
         started = [
-            processes.submit(_member, rank, workers, meeting, function, arguments) for rank in range(workers)
+            processes.submit(_member, rank, workers, meeting, device, function, arguments) for rank in range(workers)
         ]  # none is free before all have met, so each gets a process of its own
         return [one.result(timeout=TIMEOUT) for one in started]
 
 
-def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _member(
+    rank: int, workers: int, meeting: str, device: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Any:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers))
     torch.set_num_threads(1)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
     store = dist.FileStore(f"{meeting}/group", workers)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=workers)
     try:
         return function(rank, *arguments)
     finally:
@@ -45,8 +54,15 @@ def _member(rank: int, workers: int, meeting: str, function: Callable[..., Any],
 class GroupRun(LocalRun):
     """One worker's run: rank 0 writes the checkpoints; all stop after `stop_after` steps, if given."""
 
-    def __init__(self, rank: int, workers: int, folder: Path, stop_after: int | None = None) -> None:
-        super().__init__(folder)
+    def __init__(
+        self,
+        rank: int,
+        workers: int,
+        folder: Path,
+        stop_after: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(folder, device)
         self.rank, self.local_rank, self.world_size = rank, rank, workers
         self._polls, self._stop_after = 0, stop_after
 
