@@ -2,11 +2,11 @@
 
 Starts nothing and calls no cloud, with or without --dry-run. All figures are estimates. To time an epoch on one GPU,
 train a few there: the stage prints its seconds of training (they are in .cache/train_seconds.json, too), to be divided
-by the epochs. Or, with study.repeats above 0, `python -m pipelines.study --plan` there. Prices are your cloud's own;
-`sky gpus list L4`, of SkyPilot, prints those of all clouds.
+by the epochs. Or, with study.repeats above 0, `python -m pipelines.study --plan` there. Prices are from a dated table.
 """
 
 import argparse
+import datetime
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +15,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from infra.planning.prices import FILE, read_prices
 from infra.planning.workload import workloads
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 
-EXAMPLE = "plan --epoch-seconds 12 --gpus 4 --price 0.8"
+EXAMPLE = "plan --epoch-seconds 12 --gpus 4 --gpu L4"
 START_SECONDS = 60  # of a run, besides its epochs: Ray, imports, data, model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epoch-seconds", type=_above_zero, required=True, metavar="S", help="of one epoch on one GPU")
     parser.add_argument("--gpus", type=int, default=1, help="of all nodes together; default: %(default)s")
-    parser.add_argument("--price", type=_above_zero, metavar="USD", help="of one GPU for an hour, its node included")
+    parser.add_argument("--gpu", metavar="KIND", help="L4, ...: prints what it costs, too")
+    parser.add_argument(
+        "--prices", type=Path, default=FILE, metavar="FILE", help="a table of yours, as infra/prices.yaml"
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
 
 
@@ -53,11 +57,21 @@ def run(options: argparse.Namespace) -> None:
     table.add_section()
     table.add_row("in all", "", "", f"{gpu_hours:.2f}", f"{hours:.2f}")
     console.print(table)
-    if options.price:
-        busy, all_the_time = gpu_hours * options.price, hours * options.gpus * options.price
-        console.print(f"\nestimated USD: {busy:.2f} of GPUs in use, {all_the_time:.2f} where all stay to the end")
+    if options.gpu:
+        _print_costs(console, options, gpu_hours, hours * options.gpus)
     for note in _notes(config):
         console.print(f"- {note}", markup=False, soft_wrap=True)
+
+
+def _print_costs(console: Console, options: argparse.Namespace, in_use: float, to_the_end: float) -> None:
+    """What GPU hours cost in each market, and a warning where nobody has looked the prices up for long."""
+    prices = read_prices(options.prices)
+    for market, price in prices.of(options.gpu).items():
+        amounts = f"{in_use * price:.2f} of GPUs in use, {to_the_end * price:.2f} where all stay to the end"
+        console.print(f"estimated USD, {options.gpu} {market.replace('_', ' ')}: {amounts}")
+    console.print(f"- Prices: those of {prices.date} in {prices.file.name}.", soft_wrap=True)
+    if warning := prices.warning(datetime.date.today()):
+        console.print(f"- {warning}", soft_wrap=True)
 
 
 def _notes(config: Config) -> Iterator[str]:

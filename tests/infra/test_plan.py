@@ -1,5 +1,6 @@
 """Estimates of a cluster's work: by hand, through the command, and whether a job is told of nodes that come."""
 
+import datetime
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from infra.__main__ import main
 from infra.launchers.gpu_nodes import has_gpu_nodes
+from infra.planning.prices import read_prices
 from infra.planning.workload import Workload, workloads
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
@@ -74,16 +76,23 @@ def plan(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_the_command_by_hand(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_by_hand(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Epochs of 100 s on one of four GPUs: the same with --dry-run, and every figure is an estimate."""
     monkeypatch.setenv("COLUMNS", "120")
     words = ("--epoch-seconds", "100", "--gpus", "4")
-    output = plan(capsys, *words, "--price", "2")
-    assert plan(capsys, *words, "--price", "2", "--dry-run") == output
+    table = tmp_path / "prices.yaml"
+    table.write_text(f"date: {datetime.date.today()}\ngpus: {{B200: {{on_demand: 2, spot: 1}}}}\n")
+    priced = (*words, "--gpu", "B200", "--prices", str(table))
+    output = plan(capsys, *priced)
+    assert plan(capsys, *priced, "--dry-run") == output
     epochs = Config.load(ROOT / "params.yaml").training.epochs
     hours = (epochs * 100 + 60) / 3600
     assert re.search(rf"train +1 +{epochs} +{hours:.2f} +{hours:.2f}\n", output)
-    assert f"estimated USD: {2 * hours:.2f} of GPUs in use, {8 * hours:.2f} where all stay to the end" in output
+    assert f"USD, B200 on demand: {2 * hours:.2f} of GPUs in use, {8 * hours:.2f} where all stay to the end" in output
+    assert f"USD, B200 spot: {hours:.2f} of GPUs in use, {4 * hours:.2f} where all stay to the end" in output
+    assert "WARNING" not in output
     assert "USD" not in plan(capsys, *words)
 
 
@@ -93,12 +102,36 @@ def test_the_command_by_hand(capsys: pytest.CaptureFixture[str], monkeypatch: py
         (("--epoch-seconds", "0"), "--epoch-seconds: found 0, allowed: more than 0"),
         (("--epoch-seconds", "9", "--gpus", "0"), "--gpus: found 0, allowed: 1 or more"),
         ((), "required: --epoch-seconds"),
+        (("--epoch-seconds", "9", "--gpu", "K80"), "--gpu: found K80, allowed: T4, A10G, L4, L40S, A100, H100"),
+        (("--epoch-seconds", "9", "--gpu", "L4", "--prices", "none.yaml"), "none.yaml"),
     ],
 )
 def test_bad_input_is_named(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
         plan(capsys, *words)
     assert message in f"{ended.value} {capsys.readouterr().err}"
+
+
+def test_prices_of_the_table_are_dated_and_warn_when_they_are_old() -> None:
+    prices = read_prices()
+    assert prices.warning(prices.date + datetime.timedelta(days=90)) is None
+    assert "those prices are 91 days old" in str(prices.warning(prices.date + datetime.timedelta(days=91)))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("gpus: {L4: {on_demand: 1, spot: 1}}", "date: found None, allowed: the day of the prices"),
+        ("date: 2026-01-31", "gpus: found None, allowed: kinds of GPUs"),
+        ("{date: 2026-01-31, gpus: {L4: {on_demand: 1}}}", "gpus.L4.spot: found None, allowed: USD an hour"),
+        ("{date: 2026-01-31, gpus: {L4: {on_demand: -1, spot: 1}}}", "gpus.L4.on_demand: found -1, allowed: USD"),
+        ("{date: 2026-01-31, gpus: {L4: 3}}", "gpus.L4.on_demand: found None, allowed: USD"),
+    ],
+)
+def test_a_table_of_ones_own_is_checked(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "prices.yaml").write_text(table)
+    with pytest.raises(InputError, match=rf"prices\.yaml: {re.escape(message)}"):
+        read_prices(tmp_path / "prices.yaml")
 
 
 @pytest.mark.parametrize("file", ["aws.yaml", "kuberay/cluster.yaml"])
