@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from llm4seg.cluster.local_ray import LAUNCHER, short_folders
+import psutil
+
+from llm4seg.cluster.local_ray import LAUNCHER, private_folders
 from llm4seg.config import Config
 from llm4seg.data.prepared import MANIFEST, Prepared
 from llm4seg.datasets.cases import Dataset
@@ -20,6 +22,10 @@ from llm4seg.utils.extras import install, installed, require
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 
 BF16_SINCE = 8  # the compute capability's first number: Ampere's
+# memory of the default job on a CPU, by the sizes of its processes: of those beside the workers, of a worker, and of
+# cluster.launcher: process in all
+RAY_GB, WORKER_GB, PROCESS_GB = 1.3, 0.9, 1.0
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache
 
 
@@ -42,7 +48,7 @@ def problems(config: Config) -> Iterator[str]:
     if config.cluster.address is not None:
         return  # the rest is the cluster's business
     if config.cluster.launcher == "ray":
-        yield from _refused(short_folders)
+        yield from _refused(private_folders)
     if config.engine.resolve(config.cluster.most).name == "deepspeed":
         yield from _refused(lambda: require("deepspeed", "engine.name: deepspeed"))
         yield from _home()
@@ -135,7 +141,37 @@ def _cuda() -> Iterator[str]:
 
 
 def remarks(config: Config) -> Iterator[str]:
-    """One line for each thing that works here, but slowly."""
+    """One line for each thing that works here, but slowly or not for certain."""
+    yield from _short_of_memory(config)
+    yield from _slow_precision(config)
+
+
+def _short_of_memory(config: Config) -> Iterator[str]:
+    cluster = config.cluster
+    needed, free = RAY_GB + cluster.most * WORKER_GB, _free_memory() / 1e9
+    if cluster.launcher != "ray" or cluster.address is not None or free >= needed:
+        return
+    instead = "fewer cluster.workers take less"
+    if cluster.most == 1 and not config.search.trials:
+        instead = f"cluster.launcher: process takes {PROCESS_GB:.1f} GB"
+    yield (
+        f"{free:.1f} GB of memory are free, and Ray with cluster.workers: {cluster.most} takes {needed:.1f} GB in the "
+        f"default job, and ends workers where memory is full; {instead} (docs/gpu-box.md)"
+    )
+
+
+def _free_memory() -> int:
+    """Bytes of memory that can be used here without swapping, also in a container with a limit of its own."""
+    if not MEMORY_LIMIT.is_file() or MEMORY_LIMIT.read_text().strip() == "max":
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    from llm4seg.runtime.device import free_bytes  # here: torch takes seconds
+
+    return free_bytes(torch.device("cpu"))
+
+
+def _slow_precision(config: Config) -> Iterator[str]:
     wanted, cluster = config.engine.precision, config.cluster
     if wanted not in ("bf16", "fp16") or cluster.address is not None:
         return

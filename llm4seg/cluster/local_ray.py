@@ -1,4 +1,4 @@
-"""Ray on this machine: its token in HOME and its sockets in TMPDIR, and what is used where these cannot be."""
+"""Ray on this machine: its token in HOME, and a folder of this user alone for its sockets and logs."""
 
 import logging
 import os
@@ -48,34 +48,50 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def use_short_folders() -> None:
-    """Set the environment to `short_folders`, for this process and all that it starts; warns of that."""
-    if folders := short_folders():
+def use_private_folders() -> None:
+    """Set the environment to `private_folders`, for this process and all that it starts; warns of one too long."""
+    if folders := private_folders():
         line = ", ".join(f"{name}={folder}" for name, folder in folders.items())
-        log.warning(f"Ray's sockets have no place in the folder for temporary files; used instead: {line}")
+        if _without_room():
+            log.warning(f"Ray's sockets have no place in the folder for temporary files; used instead: {line}")
         os.environ |= folders
         tempfile.tempdir = None  # of TMPDIR before
 
 
-def short_folders() -> dict[str, str]:
+def private_folders() -> dict[str, str]:
     """RAY_TMPDIR and TMPDIR, a short folder of this user's for each in whose present value sockets do not fit.
 
-    Raises InputError naming the variable where no short folder can be made.
+    Likewise RAY_TMPDIR where it would be a folder that all users write to, as /tmp: there, they would share Ray's own
+    folder, which is the first one's. Raises InputError naming the variable where no folder can be made.
     """
-    temporary = os.environ.get("TMPDIR", SHORT[0])
-    folders = {"RAY_TMPDIR": os.environ.get("RAY_TMPDIR", temporary), "TMPDIR": temporary}
-    too_long = [name for name, folder in folders.items() if not _fits(folder, LONGEST[name])]
-    if not too_long:
+    folders, replaced = _present(), _without_room()
+    if not replaced and "RAY_TMPDIR" not in os.environ and _is_everyones(folders["RAY_TMPDIR"]):
+        replaced = ["RAY_TMPDIR"]
+    if not replaced:
         return {}
     for parent in SHORT:
-        folder = Path(parent) / f"llm4seg-{os.getuid()}"
+        folder = Path(parent) / f"llm4seg-u{os.getuid()}"  # a job of Slurm has one with its number
         if _make_private(folder):
-            return dict.fromkeys(too_long, str(folder))
+            return dict.fromkeys(replaced, str(folder))
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     raise InputError(
         f"{name}: found {folders[name]}, allowed: a folder that can be written, with a path of at most "
         f"{LONGEST['RAY_TMPDIR']} bytes, since the sockets of Ray in it have at most {SOCKET}; set RAY_TMPDIR to one"
     )
+
+
+def _present() -> dict[str, str]:
+    temporary = os.environ.get("TMPDIR", "/tmp")
+    return {"RAY_TMPDIR": os.environ.get("RAY_TMPDIR", temporary), "TMPDIR": temporary}
+
+
+def _without_room() -> list[str]:
+    return [name for name, folder in _present().items() if not _fits(folder, LONGEST[name])]
+
+
+def _is_everyones(folder: str) -> bool:
+    """Whether any user may write to a folder; one that is not there yet will be this user's."""
+    return Path(folder).is_dir() and bool(Path(folder).stat().st_mode & stat.S_IWOTH)
 
 
 def _fits(folder: str, longest: int) -> bool:

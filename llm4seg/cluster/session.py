@@ -46,11 +46,11 @@ def ray_session(section: Cluster) -> Iterator[None]:
 def _connect(section: Cluster) -> None:
     import ray
 
-    from llm4seg.cluster.local_ray import prepare_token, use_short_folders
+    from llm4seg.cluster.local_ray import prepare_token, use_private_folders
     from llm4seg.cluster.ray_internals import lacks_token, require_token
 
     if section.address is None:
-        use_short_folders()
+        use_private_folders()
         require_token()
         prepare_token(lacks_token())
     try:

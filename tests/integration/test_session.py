@@ -104,4 +104,4 @@ def test_it_starts_without_a_home_to_write_to_and_in_a_long_tmpdir(tmp_path: Pat
     environment = kept | {"HOME": "/proc", "TMPDIR": str(long)}
     done = subprocess.run([sys.executable, "-c", START], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
-    assert f"RAY_TMPDIR=/tmp/llm4seg-{os.getuid()}" in done.stderr
+    assert f"RAY_TMPDIR=/tmp/llm4seg-u{os.getuid()}" in done.stderr

@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 
 from llm4seg.cluster import local_ray
-from llm4seg.cluster.local_ray import LONGEST, SOCKET, prepare_token, short_folders, use_short_folders
+from llm4seg.cluster.local_ray import LONGEST, SOCKET, prepare_token, private_folders, use_private_folders
 from llm4seg.utils.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A HOME of its own, /tmp as the folder for temporary files, and what is set is unset again."""
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A HOME of its own, and a short folder of one's own for temporary files; what is set is unset again."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", "/tmp")
     for name in ("RAY_TMPDIR", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(tempfile, "tempdir", None)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where a short folder is made."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setattr(local_ray, "SHORT", (folder,))
-        yield Path(folder) / f"llm4seg-{os.getuid()}"
+        yield Path(folder) / f"llm4seg-u{os.getuid()}"
 
 
 def mode(path: Path) -> int:
@@ -67,7 +69,7 @@ def test_sockets_that_do_not_fit_in_tmpdir(
     length: int, expected: list[str], short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", path_of(length))
-    assert short_folders() == dict.fromkeys(expected, str(short))
+    assert private_folders() == dict.fromkeys(expected, str(short))
     if expected:
         assert mode(short) == 0o700
 
@@ -75,12 +77,28 @@ def test_sockets_that_do_not_fit_in_tmpdir(
 def test_the_variable_of_ray_comes_first(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", path_of(60))
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert short_folders() == {}
+    assert private_folders() == {}
+
+
+@pytest.mark.parametrize("temporary", [None, "/tmp"])
+def test_in_a_folder_of_all_users_ray_has_one_of_its_own(
+    short: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, temporary: str | None
+) -> None:
+    """/tmp/ray would be the first user's, and open to all. Nothing need be said; Python's own files stay in /tmp."""
+    monkeypatch.delenv("TMPDIR")
+    if temporary:
+        monkeypatch.setenv("TMPDIR", temporary)
+    use_private_folders()
+    assert os.environ["RAY_TMPDIR"] == str(short)
+    assert mode(short) == 0o700
+    assert os.environ.get("TMPDIR") == temporary
+    assert caplog.records == []
+    assert private_folders() == {}
 
 
 def test_python_uses_the_short_folder_too(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", path_of(102))
-    use_short_folders()
+    use_private_folders()
     assert tempfile.gettempdir() == os.environ["RAY_TMPDIR"] == str(short)
     assert len(f"{short}/pymp-12345678/listener-12345678") <= SOCKET
 
@@ -92,4 +110,4 @@ def test_a_folder_that_another_user_could_read_is_not_taken(short: Path, monkeyp
     with pytest.raises(
         InputError, match=r"TMPDIR: found /tmp/x+, allowed: .* at most 32 bytes, .*; set RAY_TMPDIR to one"
     ):
-        short_folders()
+        private_folders()

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -13,7 +13,7 @@ import torch
 
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
-from pipelines.doctor import check, problems
+from pipelines.doctor import check, problems, remarks
 from tests.finished_run import raw_case, write_cases
 from tests.import_graph import ROOT
 from tests.lesion_volumes import VOLUMES
@@ -227,3 +227,39 @@ def test_slices_that_were_prepared_before_are_no_volumes(tmp_path: Path) -> None
     write_cases(config, [case], ["lesion"])
     volumes = config.override(VOLUMES | {"data.spacing": [1, 1, 1], "data.classes": None})
     assert not [line for line in problems(volumes) if "data.spacing" in line]
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "changes", "words"),
+    [
+        (1.5, {}, "cluster.launcher: process takes "),
+        (1.5, {"cluster.workers": 2}, "fewer cluster.workers take less"),
+        (1.5, {"search.trials": 4}, "fewer cluster.workers take less"),
+        (2.5, {"cluster.workers": 2}, "fewer cluster.workers take less"),
+        (2.5, {}, None),
+        (1.5, {"cluster.launcher": "process"}, None),
+        (1.5, {"cluster.address": "auto"}, None),
+    ],
+)
+def test_little_memory_for_ray_is_said_and_not_refused(
+    config: Config, monkeypatch: pytest.MonkeyPatch, free_gb: float, changes: dict[str, Any], words: str | None
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(free_gb * 1e9)))
+    monkeypatch.setattr("llm4seg.runtime.device.CGROUP", Path("/nowhere"))
+    monkeypatch.setattr("pipelines.doctor.MEMORY_LIMIT", Path("/nowhere"))
+    said = list(remarks(config.override(changes)))
+    assert len(said) == (words is not None)
+    assert words is None or (said[0].startswith(f"{free_gb} GB of memory are free, and Ray") and words in said[0])
+
+
+def test_a_containers_limit_counts(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text(f"{10**9}\n")
+    (tmp_path / "memory.current").write_text("0\n")
+    (tmp_path / "memory.stat").write_text("inactive_file 0\n")
+    monkeypatch.setattr("pipelines.doctor.MEMORY_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr("llm4seg.runtime.device.CGROUP", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**12))
+    (line,) = remarks(config)
+    assert line.startswith("1.0 GB of memory are free")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert list(remarks(config)) == []
