@@ -13,7 +13,12 @@ from tests.import_graph import ROOT
 
 NO_GPU = "no GPU"
 # of tests/gpu/test_offload_on_gpu.py: an LLM layer of seven matrices of 64 MiB, trained with ZeRO 3
-WIDE = {"hidden_size": 4096, "intermediate_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 32}
+WIDE: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
 ZERO_3 = {"engine.zero": 3, "optimizer.name": "sgd", "optimizer.lr": 0.01, "training.epochs": 1}
 # size, epochs and steps of the benchmark of speed
 SPEED = {"cuda": ("small", "2", "24"), "cpu": ("2x32", "1", "3")}
