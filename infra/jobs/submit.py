@@ -75,7 +75,7 @@ class Submission:
             raise InputError(f"found `{shlex.join(command)}`, allowed: dvc repro ..., dvc exp run ...")
         config = Config.load(self.folder / "params.yaml")
         storage = config.cluster.storage or storage_beside(self.remote)
-        settings = {"cluster.launcher": "ray", "cluster.address": "auto", "cluster.data": "pull"}
+        settings: dict[str, Any] = {"cluster.launcher": "ray", "cluster.address": "auto", "cluster.data": "pull"}
         settings |= {"cluster.storage": storage} | ({"cluster.gpus": None} if config.cluster.gpus else {})
         if gpu_nodes and config.cluster.device == "auto":
             settings["cluster.device"] = "cuda"

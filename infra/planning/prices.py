@@ -50,5 +50,5 @@ def read_prices(file: Path = FILE) -> Prices:
 def _check(where: str, prices: Any) -> None:
     for market in MARKETS:
         price = prices.get(market) if isinstance(prices, dict) else None
-        if type(price) not in (int, float) or not price > 0:
+        if not isinstance(price, int | float) or isinstance(price, bool) or not price > 0:
             raise InputError(f"{where}.{market}: found {price!r}, allowed: USD an hour, more than 0")
