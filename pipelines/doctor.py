@@ -22,9 +22,9 @@ from llm4seg.utils.extras import install, installed, require
 from pipelines.stage import ANOTHER_DISK, check_outputs, run_stage
 
 BF16_SINCE = 8  # the compute capability's first number: Ampere's
-# memory of the default job on a CPU, by the sizes of its processes: of those beside the workers, of a worker, and of
-# cluster.launcher: process in all
-RAY_GB, WORKER_GB, PROCESS_GB = 1.3, 0.9, 1.0
+# the most memory of the default job on a CPU, each process with its part of what it shares (PSS): of those beside the
+# workers, of a worker, and of cluster.launcher: process in all
+RAY_GB, WORKER_GB, PROCESS_GB = 1.8, 0.9, 0.9
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 FREE_GB = 2  # the default job's downloads, shards, checkpoints and DVC cache
 
