@@ -236,7 +236,7 @@ def test_slices_that_were_prepared_before_are_no_volumes(tmp_path: Path) -> None
         (1.5, {"cluster.workers": 2}, "fewer cluster.workers take less"),
         (1.5, {"search.trials": 4}, "fewer cluster.workers take less"),
         (2.5, {"cluster.workers": 2}, "fewer cluster.workers take less"),
-        (2.5, {}, None),
+        (2.8, {}, None),
         (1.5, {"cluster.launcher": "process"}, None),
         (1.5, {"cluster.address": "auto"}, None),
     ],
