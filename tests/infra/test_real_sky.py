@@ -159,7 +159,8 @@ def test_a_job_whose_spot_machine_is_taken_away_goes_on_elsewhere_and_comes_home
     assert "Running stage 'split'" not in shown
     assert not re.search(r"epoch +[1-3]/", shown), shown
     assert f"epoch {EPOCHS}/{EPOCHS}" in shown
-    assert not [process for process in second.processes() if process.status() != psutil.STATUS_ZOMBIE]
+    left = [process for process in second.processes() if process.status() != psutil.STATUS_ZOMBIE]
+    assert not psutil.wait_procs(left, timeout=60)[1], "Ray's helpers end a moment after it"
 
     assert "experiments: by-sky" in site.infra("fetch", site.job)
     rows = csv.DictReader(io.StringIO(site.laptop.dvc("exp", "show", "--csv", **site.environment)))
