@@ -12,7 +12,7 @@ FLOORS = {
     "storage": 1,
     "jobs": 2,
     "launchers": 3,
-    "planning": 1,
+    "planning": 4,
     "commands": 5,
     "end_idle": 6,
     "__main__": 6,
