@@ -23,15 +23,20 @@ def choose_gpus(section: Cluster) -> None:
     if section.gpus is None or section.device == "cpu":
         return
     allowed = _visible(listed_gpus())
-    missing = [wanted for wanted in section.gpus if _match(wanted, allowed) is None]
-    if missing:
+    found = {wanted: _match(wanted, allowed) for wanted in section.gpus}
+    if missing := [wanted for wanted, uuid in found.items() if uuid is None]:
         within = f" of {DEVICES}={os.environ[DEVICES]}" if DEVICES in os.environ else ""
         raise InputError(
             f"cluster.gpus: found {', '.join(map(str, missing))}, allowed: "
             + (f"{', '.join(allowed.values())}{within}" if allowed else f"null, since nvidia-smi lists no GPU{within}")
         )
+    if len({*found.values()}) < len(found):
+        raise InputError(f"cluster.gpus: found {', '.join(map(str, found))}, allowed: each GPU once")
+    # CUDA reads all names as the first: behind an index it takes no UUID
+    mixed = len({type(wanted) for wanted in found}) > 1
+    names = map(str, found.values() if mixed else found)
     # by default CUDA counts the fastest first, nvidia-smi by the bus
-    os.environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", DEVICES: ",".join(map(str, section.gpus))}
+    os.environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", DEVICES: ",".join(names)}
 
 
 def listed_gpus() -> dict[str, str]:

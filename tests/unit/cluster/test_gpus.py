@@ -57,6 +57,7 @@ def test_none_is_what_is_visible(config: Config) -> None:
         ([3, 1], "3,1"),
         (["GPU-5b22c3d1-0000"], "GPU-5b22c3d1-0000"),
         (["GPU-c0", "MIG-77aa0001-0000"], "GPU-c0,MIG-77aa0001-0000"),
+        ([0, "GPU-c0"], "GPU-5a1fd8a0-0000,GPU-c0ffee00-0000"),
     ],
     ids=str,
 )
@@ -73,6 +74,14 @@ def test_cuda_sees_what_was_chosen_in_this_order(config: Config, gpus: list[int 
 )
 def test_what_is_not_there_or_ambiguous_is_named(config: Config, gpus: list[int | str], found: str) -> None:
     with pytest.raises(InputError, match=rf"^cluster\.gpus: found {found}, allowed: {ALL}$"):
+        choose(config, gpus)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("gpus", [[0, "GPU-5a"], ["GPU-c0", "GPU-c0ffee00-0000"]], ids=str)
+def test_one_gpu_by_two_names_is_refused(config: Config, gpus: list[int | str]) -> None:
+    """CUDA would then see none at all."""
+    with pytest.raises(InputError, match=rf"^cluster\.gpus: found {gpus[0]}, {gpus[1]}, allowed: each GPU once$"):
         choose(config, gpus)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
