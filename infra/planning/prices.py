@@ -1,6 +1,7 @@
 """The dated table of what GPUs cost: infra/prices.yaml, or one of the user's own."""
 
 import datetime
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class Prices:
         """The prices of a kind of GPU, by market. Raises InputError where the table has none."""
         if gpu not in self.gpus:
             raise InputError(f"--gpu: found {gpu}, allowed: {', '.join(self.gpus)} (the table {self.file})")
-        return self.gpus[gpu]
+        return {market: self.gpus[gpu][market] for market in MARKETS}
 
     def warning(self, today: datetime.date) -> str | None:
         """What to say of prices that are older than OLD days."""
@@ -44,11 +45,11 @@ def read_prices(file: Path = FILE) -> Prices:
         raise InputError(f"{file}: gpus: found {gpus!r}, allowed: kinds of GPUs with their prices, as in {FILE.name}")
     for gpu, of_it in gpus.items():
         _check(f"{file}: gpus.{gpu}", of_it)
-    return Prices(file, date, gpus)
+    return Prices(file, date, {str(gpu): of_it for gpu, of_it in gpus.items()})  # 4090 is a number in YAML
 
 
 def _check(where: str, prices: Any) -> None:
     for market in MARKETS:
         price = prices.get(market) if isinstance(prices, dict) else None
-        if not isinstance(price, int | float) or isinstance(price, bool) or not price > 0:
+        if not isinstance(price, int | float) or isinstance(price, bool) or not 0 < price < math.inf:
             raise InputError(f"{where}.{market}: found {price!r}, allowed: USD an hour, more than 0")

@@ -125,6 +125,8 @@ def test_prices_of_the_table_are_dated_and_warn_when_they_are_old() -> None:
         ("date: 2026-01-31", "gpus: found None, allowed: kinds of GPUs"),
         ("{date: 2026-01-31, gpus: {L4: {on_demand: 1}}}", "gpus.L4.spot: found None, allowed: USD an hour"),
         ("{date: 2026-01-31, gpus: {L4: {on_demand: -1, spot: 1}}}", "gpus.L4.on_demand: found -1, allowed: USD"),
+        ("{date: 2026-01-31, gpus: {L4: {on_demand: .nan, spot: 1}}}", "gpus.L4.on_demand: found nan, allowed: USD"),
+        ("{date: 2026-01-31, gpus: {L4: {on_demand: .inf, spot: 1}}}", "gpus.L4.on_demand: found inf, allowed: USD"),
         ("{date: 2026-01-31, gpus: {L4: 3}}", "gpus.L4.on_demand: found None, allowed: USD"),
     ],
 )
@@ -132,6 +134,14 @@ def test_a_table_of_ones_own_is_checked(tmp_path: Path, table: str, message: str
     (tmp_path / "prices.yaml").write_text(table)
     with pytest.raises(InputError, match=rf"prices\.yaml: {re.escape(message)}"):
         read_prices(tmp_path / "prices.yaml")
+
+
+def test_a_kind_that_yaml_reads_as_a_number_and_notes_beside_its_prices(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text("{date: 2026-01-31, gpus: {4090: {on_demand: 2, spot: 1, from: a shop}}}")
+    prices = read_prices(tmp_path / "prices.yaml")
+    assert prices.of("4090") == {"on_demand": 2, "spot": 1}
+    with pytest.raises(InputError, match="--gpu: found L4, allowed: 4090"):
+        prices.of("L4")
 
 
 @pytest.mark.parametrize("file", ["aws.yaml", "kuberay/cluster.yaml"])
