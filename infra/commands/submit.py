@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     submission = Submission.open(Path.cwd())
     by_sky = is_sky_task(options.cluster)
+    if not by_sky:
+        launcher(options.cluster)  # its file is checked before anything is pushed
     gpu_nodes = not by_sky and has_gpu_nodes(options.cluster)
     spec = submission.job_spec(options.words, parse_settings(options.set), gpu_nodes)
     submission.describe(spec)

@@ -37,7 +37,10 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
                 f"--set: found {word}, allowed: cluster.NAME=VALUE, which says where a run happens; what it computes "
                 "is the commit's (or `-- dvc exp run -S NAME=VALUE`)"
             )
-        settings[dotted] = yaml.safe_load(value)
+        try:
+            settings[dotted] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set: found {word}, allowed: a value in YAML: {' '.join(str(error).split())}") from None
     return settings
 
 

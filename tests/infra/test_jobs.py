@@ -108,6 +108,8 @@ def test_only_where_a_run_happens_may_be_set() -> None:
     for word in ("optimizer.lr=1", "cluster.workers", "cluster"):
         with pytest.raises(InputError, match="found " + word):
             parse_settings([word])
+    with pytest.raises(InputError, match=r"--set: found cluster\.workers=\[1, allowed: a value in YAML: "):
+        parse_settings(["cluster.workers=[1"])
 
 
 def test_a_jobs_settings_reach_the_config(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from infra.commands import fetch, submit
 from infra.jobs.client import cluster_of
 from infra.jobs.dvc_repo import bucket_and_prefix
 from infra.jobs.results import BUNDLE, RESULT, JobResults
+from infra.launchers import launcher
 from llm4seg.utils.errors import InputError
 
 JOBS = ("p-20260101-000000-0123456", "p-20260102-000000-0123456")
@@ -80,6 +81,24 @@ def test_a_job_is_known_although_the_user_leaves_while_it_is_sent(
     assert "tunnel" in events
     assert cluster_of(tmp_path, JOBS[0]) == "c.yaml"
     assert JOBS[0] in capsys.readouterr().err
+
+
+def test_the_clusters_file_is_checked_before_anything_is_pushed(
+    events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "launcher", launcher)
+    (tmp_path / "c.yaml").write_text("some: mapping")
+    with pytest.raises(SystemExit, match=r"c\.yaml: provider\.type: found None, allowed: aws, local"):
+        main(["submit", str(tmp_path / "c.yaml"), "--dry-run", "--", "dvc", "repro"])
+    assert not events
+
+
+def test_words_of_sky_without_an_end_are_named(
+    events: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(submit, "is_sky_task", lambda cluster: True)
+    with pytest.raises(SystemExit, match="--sky: found launch 'x, allowed: words as in a shell: No closing quotation"):
+        main(["submit", "c.yaml", "--sky", "launch 'x", "--dry-run", "--", "dvc", "repro"])
 
 
 def test_nothing_is_stopped_without_a_job() -> None:
