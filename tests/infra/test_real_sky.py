@@ -42,19 +42,14 @@ class Node:
     environment: dict[str, str]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def start(self, nodes: int) -> subprocess.Popen[str]:
+    def start(self, nodes: int, script: str = SCRIPTS["run"]) -> subprocess.Popen[str]:
         """Run the task's script, as one of so many nodes."""
-        told = {
-            "TASK_ID": f"sky-{self.home.parent}",
-            "NODE_RANK": self.rank,
-            "NUM_NODES": nodes,
-            "NUM_GPUS_PER_NODE": 0,
-        }
-        told["NODE_IPS"] = "\n".join(["127.0.0.1"] * nodes)
+        told = {"TASK_ID": f"sky-{self.home.parent}", "NODE_RANK": self.rank, "NUM_NODES": nodes}
+        told |= {"NUM_GPUS_PER_NODE": 0, "NODE_IPS": "\n".join(["127.0.0.1"] * nodes)}
         environment = self.environment | {f"SKYPILOT_{name}": str(value) for name, value in told.items()}
         environment |= {"HOME": str(self.home), "TEST_NODE": self.mark, "DVC_SITE_CACHE_DIR": str(self.home / "site")}
         return subprocess.Popen(
-            ["bash", "-c", SCRIPTS["run"]],
+            ["bash", "-c", script],
             cwd=self.home / "sky_workdir",
             env=environment,
             stdout=subprocess.PIPE,
@@ -187,6 +182,19 @@ def test_two_nodes_train_together(site: Site, tmp_path: Path) -> None:
     assert all(any((node.home / "data").rglob("*")) for node in nodes), "each has fetched the data"
     assert "brought" in site.infra("fetch", site.job)
     assert "train" not in site.laptop.stale()
+
+
+def test_a_job_ends_where_a_node_never_joins(tmp_path: Path) -> None:
+    """Here with programs that do nothing: Ray answers, and the count of nodes never ends."""
+    node, folder = Node(tmp_path, 0, {"PATH": os.environ["PATH"]}), tmp_path / "sky_workdir" / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "ray_token").write_text("secret")
+    for name, text in {"ray": '[ "$1" = health-check ] || exec sleep 60', "python": "exec sleep 60"}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    with node.start(2, SCRIPTS["run"].replace("timeout 600 ", "timeout 1 ")) as running:
+        assert running.communicate(timeout=30)[0] == "not all nodes joined in 10 minutes\n"
+    assert running.returncode == 1
 
 
 @pytest.fixture(scope="module")
