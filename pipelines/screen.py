@@ -95,6 +95,13 @@ def shown(rows: "pd.DataFrame") -> Table:
     return table
 
 
+def _each_once(layers: Sequence[int]) -> list[int]:
+    """Layers in the order given. Raises InputError for a negative one, which a source would look for in vain."""
+    if negative := [layer for layer in layers if layer < 0]:
+        raise InputError(f"--layers: found {negative[0]}, allowed: 0 or more")
+    return [*dict.fromkeys(layers)]
+
+
 def _cell(row: "dict[Hashable, Any]", name: str) -> str:
     spread = row[f"{name}_sd"]
     return f"{row[name]:.3f}" + (
@@ -121,7 +128,7 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m pipelines.sc
         configure(arguments.log)
         config = Config.load(arguments.params)
         choose_gpus(config.cluster)
-        rows = screen(config, arguments.model, arguments.layers)
+        rows = screen(config, arguments.model, _each_once(arguments.layers))
         with replacing(arguments.out) as partial:
             rows.to_csv(partial, index=False, float_format="%.6g")
         show(shown(rows))

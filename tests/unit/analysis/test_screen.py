@@ -107,7 +107,7 @@ def test_coherence_is_that_of_a_linear_maps_own_gradients(config: Config) -> Non
 def test_the_command_writes_a_table(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Config, "load", lambda path: config)
     out = tmp_path / "out/screen.csv"
-    command.main([str(config.paths.model), "--layers", str(OTHER), "--out", str(out), "--quiet"])
+    command.main([str(config.paths.model), "--layers", str(OTHER), str(OTHER), "--out", str(out), "--quiet"])
     table = pd.read_csv(out)
     assert [*table["layer"].astype(str)] == [CNN, str(OTHER)]
     assert table[[*MEASURES]].notna().all(axis=None)
@@ -125,6 +125,8 @@ def test_the_command_fetches_all_layers_by_itself_and_leaves_the_stages_store_as
     assert not own.paths.llm.exists()
     with pytest.raises(SystemExit, match=rf"found layer {layers}, allowed: 0 to {layers - 1}"):
         command.main([str(config.paths.model), "--layers", str(layers), "--quiet"])
+    with pytest.raises(SystemExit, match="^screen: --layers: found -1, allowed: 0 or more$"):
+        command.main([str(config.paths.model), "--layers", "0", "-1", "--quiet"])
 
 
 def test_a_model_with_a_block_is_refused_in_one_line(
