@@ -11,6 +11,7 @@ from typing import Any
 from infra.jobs.bootstrap import unpack
 from infra.jobs.errors import translate_dvc_errors
 from infra.jobs.job_spec import EXPERIMENT, JobSpec
+from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 
 TARGETS = ("targets", "recursive", "pipeline", "all_pipelines", "downstream", "single_item", "glob")
@@ -21,7 +22,8 @@ def stale_stages(sent: Path, spec: JobSpec) -> list[str]:
     """Names of the stages that `dvc repro` or `dvc exp run` would run first, in their order.
 
     `sent`: the folder with what is sent. A stage whose inputs other stages make is stale only once they have changed
-    them, which nobody knows before. Raises InputError for what DVC refuses: an option, a parameter of -S, a target.
+    them, which nobody knows before. Raises InputError for what DVC refuses: an option, a parameter of -S, a target; and
+    for what a stage would refuse: a value of -S.
     """
     from dvc.repo import Repo
 
@@ -33,6 +35,7 @@ def stale_stages(sent: Path, spec: JobSpec) -> list[str]:
         settings = {"core": {"site_cache_dir": f"{temporary}/site", "analytics": False}}
         # chdir: DVC takes targets, and its own dvc.yaml, for paths from the working directory
         with contextlib.chdir(checkout), Repo(config=settings) as repository:
+            Config.load(Path("params.yaml"))  # with what -S says, which DVC takes for any value
             stages = repository.reproduce(repro_fn=_if_stale, run_cache=False, **options)
             return [str(stage.addressing) for stage in stages]
 

@@ -103,6 +103,7 @@ def test_what_is_sent_counts_and_not_what_lies_here(project: Project, capsys: py
     ("command", "message"),
     [
         ("exp run -S training.epoch=3", "DVC: Invalid `--set-param` value"),
+        ("exp run -S training.epochs=-3", "params.yaml: training.epochs: found -3; "),
         ("repro nothing", "DVC: .*'nothing'"),
         ("repro --nothing", "`dvc repro --nothing`: DVC does not take these words"),
     ],
