@@ -125,7 +125,7 @@ def test_the_command_fetches_all_layers_by_itself_and_leaves_the_stages_store_as
     assert not own.paths.llm.exists()
     with pytest.raises(SystemExit, match=rf"found layer {layers}, allowed: 0 to {layers - 1}"):
         command.main([str(config.paths.model), "--layers", str(layers), "--quiet"])
-    with pytest.raises(SystemExit, match="^screen: --layers: found -1, allowed: 0 or more$"):
+    with pytest.raises(SystemExit, match=r"^screen: --layers: found -1, allowed: 0 or more$"):
         command.main([str(config.paths.model), "--layers", "0", "-1", "--quiet"])
 
 
