@@ -24,6 +24,7 @@ from infra.storage.s3_location import DEFAULT_REGION, storage_url
 from llm4seg.config import Config
 from llm4seg.utils.errors import InputError
 
+RUNS_NOTHING = ("--queue", "--dry", "--help", "-h")  # options with which DVC only writes down, or prints
 LARGEST = 400 * 2**20  # bytes; Ray takes 512 MiB
 
 
@@ -76,6 +77,8 @@ class Submission:
         """
         if not any(command[: len(start)] == start for start in COMMANDS):
             raise InputError(f"found `{shlex.join(command)}`, allowed: dvc repro ..., dvc exp run ...")
+        if idle := [word for word in command if word in RUNS_NOTHING]:
+            raise InputError(f"found `{shlex.join(command)}`, allowed: without {idle[0]}, with which nothing would run")
         config = Config.load(self.folder / "params.yaml")
         storage = config.cluster.storage or storage_beside(self.remote)
         settings: dict[str, Any] = {"cluster.launcher": "ray", "cluster.address": "auto", "cluster.data": "pull"}

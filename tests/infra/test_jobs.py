@@ -192,6 +192,8 @@ def test_what_dvc_knows_of_a_checkout(checkout: Path) -> None:
     for other in (["python", "-m", "pipelines.search"], ["dvc"], ["dvc", "exp", "show"]):
         with pytest.raises(InputError, match=r"allowed: dvc repro \.\.\., dvc exp run"):
             submission.job_spec(other, {})
+    with pytest.raises(InputError, match="allowed: without --queue, with which nothing would run"):
+        submission.job_spec(["dvc", "exp", "run", "--queue", "-S", "a=1"], {})
     shown = (ROOT / "params.yaml").read_text().replace("\n  gpus: ", "\n  gpus: [0] ")
     (checkout / "params.yaml").write_text(shown)  # of this machine
     assert submission.job_spec(["dvc", "repro"], {}).settings["cluster.gpus"] is None
