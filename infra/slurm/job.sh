@@ -36,7 +36,7 @@ head=(--head --port=0 --dashboard-port=0 --ray-client-server-port=$((20000 + SLU
 end_ray() {
     kill $(jobs -p) 2>/dev/null || true
     wait
-    rm -rf "$TMPDIR"
+    rm -rf "$TMPDIR" || { sleep 5; rm -rf "$TMPDIR" || true; } # the last of Ray may still write; the job's code counts
 }
 
 rm -rf "$TMPDIR" # of this job before its node failed
