@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,17 @@ class Project:
     def copied(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
+
+
+def read_until(process: "subprocess.Popen[str]", sign: str) -> str:
+    """What a process prints, up to the line with a sign."""
+    assert process.stdout is not None
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if re.search(sign, line):
+            return shown
+    raise AssertionError(f"no {sign}:\n{shown}")
 
 
 def make_project(root: Path) -> Project:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.machines import Machines, can_make_machines, machines
-from tests.project import Project, make_project
+from tests.project import Project, make_project, read_until
 from tests.servers import BUCKET, KEYS, S3, s3_server
 
 pytestmark = [
@@ -61,17 +61,6 @@ class Site:
 
     def dvc(self, *words: str) -> str:
         return self.laptop.dvc(*words, **self.environment)
-
-
-def read_until(process: subprocess.Popen[str], sign: str) -> str:
-    """What a process prints, up to the line with a sign."""
-    assert process.stdout is not None
-    shown = ""
-    for line in process.stdout:
-        shown += line
-        if re.search(sign, line):
-            return shown
-    raise AssertionError(f"no {sign}:\n{shown}")
 
 
 def job_of(shown: str) -> str:

@@ -21,7 +21,7 @@ import yaml
 
 from infra.jobs import sky
 from tests.import_graph import ROOT
-from tests.project import Project, make_project
+from tests.project import Project, make_project, read_until
 from tests.servers import BUCKET, ENVIRONMENT, S3
 
 TASK = ROOT / "infra" / "sky" / "task.yaml"
@@ -122,17 +122,6 @@ def site(s3: S3, tmp_path: Path) -> Site:
     return Site(laptop, environment | {"PATH": path})
 
 
-def read_to(process: subprocess.Popen[str], sign: str) -> str:
-    """What a node prints, up to the line with a sign."""
-    assert process.stdout is not None
-    shown = ""
-    for line in process.stdout:
-        shown += line
-        if re.search(sign, line):
-            return shown
-    raise AssertionError(f"no {sign}:\n{shown}")
-
-
 @pytest.mark.slow
 def test_a_job_whose_spot_machine_is_taken_away_goes_on_elsewhere_and_comes_home(site: Site, tmp_path: Path) -> None:
     command = ("dvc", "exp", "run", "--name", "by-sky", "-S", "split.seed=1", "train")
@@ -142,7 +131,7 @@ def test_a_job_whose_spot_machine_is_taken_away_goes_on_elsewhere_and_comes_home
 
     first = site.node(tmp_path / "first", 0)
     with first.start(1) as running:
-        shown = read_to(running, r"epoch +5/")
+        shown = read_until(running, r"epoch +5/")
         first.take_away()
     assert "Running stage 'split'" in shown
     assert "running" in site.infra("fetch", "--dry-run", site.job)
